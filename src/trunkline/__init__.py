@@ -1,0 +1,2 @@
+"""Trunkline."""
+__version__ = "0.1.0"

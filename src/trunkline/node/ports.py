@@ -1,0 +1,131 @@
+"""What a node's service asks of an engine: a typed port, so that the service never sees which one it is.
+
+An engine generates tokens from tokens. Everything about text, chat, tools and wire formats is the
+service's. The embedded engine (``engine/client.py``) is a child process behind this port.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine says of the model it has loaded, once, when it is ready."""
+
+    name: str
+    weights_digest: str
+    """``sha256:<hex>`` of the weights file as loaded."""
+    source_digest: str
+    """``sha256:<hex>`` of the file the weights were derived from (equal when nothing was derived)."""
+    numerics: str
+    """Fingerprint of everything that decides a logit bit: build, weights, settings, CPU features.
+    Equal strings on two nodes mean: same tokens in, same logits out, bit for bit."""
+    context_tokens: int
+    """Longest prompt plus answer, in tokens."""
+    vocabulary_size: int
+    eos_token_ids: tuple[int, ...]
+    """Tokens that end a turn (end of text, end of message)."""
+    chat_template: str
+    """Jinja source from the model file; empty if it has none."""
+    bos_text: str
+    eos_text: str
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is chosen. ``temperature == 0`` is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: no limit."""
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: bytes = bytes(32)
+    """The 32-byte seed that keys the sampling noise for this choice."""
+    top_logprobs: int = -1
+    """-1: no log-probabilities. 0 to 20: the chosen token's and this many alternatives'."""
+    grammar: str = ""
+    """GBNF; empty: unconstrained. The noise is the same, restricted to what the grammar admits."""
+
+
+class Generate(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence to generate."""
+
+    prompt: tuple[int, ...]
+    """Rendered prompt's token ids."""
+    prefix: tuple[int, ...] = ()
+    """Tokens of the answer already produced (elsewhere): continue after them. The engine does not
+    emit them again, but re-scores them when log-probabilities are asked for (``Token.replayed``)."""
+    max_tokens: int
+    """Most tokens of the answer, ``prefix`` included. Bounded by the context by the service."""
+    sampling: Sampling
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    token: int
+    logprob: float
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """One token of the answer, in order."""
+
+    token: int
+    position: int
+    """0 for the answer's first token."""
+    replayed: bool = False
+    """True for a token of ``Generate.prefix``, sent only when log-probabilities were asked for."""
+    logprob: float = 0.0
+    top: tuple[TokenLogprob, ...] = ()
+    finish: str = ""
+    """On the last event: ``stop`` (the token is an end-of-turn token), ``length``, or ``grammar``
+    (the grammar admits nothing more: a complete document)."""
+
+
+class Engine(Protocol):
+    """A loaded model. All methods raise ``OverloadedError`` when a bounded queue is full,
+    ``UpstreamError`` subclasses when the engine died or stalled, ``RequestError`` for a request no
+    engine could serve (prompt longer than the context, a grammar that does not parse, ...)."""
+
+    async def model(self) -> ModelInfo:
+        """Describe the model; waits until it is loaded (with a deadline)."""
+        ...
+
+    async def tokenize(self, text: str, *, parse_special: bool) -> tuple[int, ...]:
+        """Token ids of ``text``. ``parse_special``: spell out control tokens such as
+        ``<|im_start|>`` as one token (templates: yes; user text: no)."""
+        ...
+
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes each token id stands for (control tokens: empty). Available once ``model`` was awaited."""
+        ...
+
+    def generate(self, job: Generate) -> AsyncIterator[Token]:
+        """Yield tokens until one carries ``finish``. Closing the iterator cancels the work at once.
+
+        Deterministic: the yielded tokens are a function of (weights, numerics, job) alone, whatever
+        else is in the batch, and continuing with a ``prefix`` gives exactly the tail.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine's process, waiting for it."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors."""
+
+    async def embed(self, texts: Sequence[str], *, query: bool) -> "Embedded":
+        """Vectors of ``texts`` in order, and the tokens they cost."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True):
+    vectors: tuple[bytes, ...]
+    """Little-endian float32, one per text."""
+    tokens: int

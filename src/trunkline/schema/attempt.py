@@ -1,0 +1,147 @@
+"""The attempt protocol: what a gateway says to a node, and what it hears back.
+
+Specified in ``docs/spec/attempt-protocol.md``. One attempt is one POST; its answer is a stream of
+server-sent events whose ``data`` lines are already what an OpenAI client expects, so a gateway can
+relay them byte for byte. What only the gateway needs travels beside them: in named events, and in
+the ``id`` and ``tokens`` fields that an SSE parser which does not know them ignores.
+"""
+
+from typing import Literal
+
+import msgspec
+
+ATTEMPT_PATH = "/v1/attempts"
+INFO_PATH = "/v1/info"
+HEALTH_PATH = "/healthz"
+
+EVENT_ACCEPTED = "accepted"
+EVENT_PROGRESS = "progress"
+EVENT_ERROR = "error"
+EVENT_RECEIPT = "receipt"
+
+ATTEMPT_BODY_BYTES_MAX = 32 * 1024 * 1024
+RESUME_TOKENS_MAX = 1_000_000
+
+Kind = Literal["chat", "embeddings"]
+Mode = Literal["private", "batched", "full"]
+"""What the log publishes of an answer (design §7). ``batched``: a commitment to it."""
+
+
+class PreviousAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt at the same answer that came before this one, as the gateway saw it."""
+
+    attempt: str
+    node: str
+    error: str
+    """Stable error code of why it ended."""
+    tokens: tuple[int, ...] = ()
+    """Answer tokens taken over from it, per choice."""
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
+    """Go on after tokens that an earlier attempt already produced (exact continuation)."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    """Per choice, the answer's token ids so far. Events for these have reached the app already."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /v1/attempts``."""
+
+    version: Literal[1] = 1
+    kind: Kind
+    attempt: str
+    answer: str
+    """The answer's id: the same in every attempt at it, and the receipt's handle for the app."""
+    created_s: int
+    """Unix seconds for the ``created`` field, the same in every attempt."""
+    model: str
+    """The model to serve, by the node's own name for it."""
+    client_format: Literal["openai.chat", "openai.embeddings", "anthropic.messages"]
+    client_request_digest: str
+    """``sha256:<hex>`` of the body exactly as the app sent it."""
+    caller_nonce: str
+    """64 hex digits, fresh for each answer."""
+    deadline_ms: int
+    """Time this attempt may take, milliseconds from its arrival."""
+    mode: Mode = "batched"
+    seed: str | None = None
+    """64 hex digits inherited from an earlier attempt at this answer. The answer owns its seed."""
+    numerics: str | None = None
+    """With ``resume``: the fingerprint that the node must have; otherwise it refuses (409)."""
+    previous: tuple[PreviousAttempt, ...] = ()
+    resume: Resume | None = None
+    request: msgspec.Raw
+    """The request in the OpenAI format, raw: these very bytes are what the receipt's digest binds."""
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """First event of every accepted attempt: who serves it and with which seed."""
+
+    attempt: str
+    node: str
+    operator: str
+    model: str
+    weights: str | None = None
+    """``sha256:<hex>`` where the weights are known."""
+    numerics: str | None = None
+    """Fingerprint; absent where exact continuation is impossible."""
+    seed: str | None = None
+    node_nonce: str | None = None
+
+
+class NodeError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why an attempt ended without an answer: HTTP body before the stream, event ``error`` in it."""
+
+    code: str
+    message: str
+    retryable: bool
+    """Another deployment may succeed. False: the request itself is at fault."""
+    param: str | None = None
+    retry_after_ms: int | None = None
+    status: int = 502
+    """HTTP status that says the same to a client, when nothing was sent yet."""
+
+
+class NodeErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    error: NodeError
+
+
+class SignedReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of the last event, ``receipt``: enough to verify without asking anybody."""
+
+    receipt: str
+    """The receipt's bytes (ASCII JSON), exactly as hashed."""
+    batch: str
+    """The signed note over the batch's Merkle root."""
+    index: int
+    """The receipt's leaf index in the batch."""
+    path: tuple[str, ...]
+    """RFC 6962 audit path in the batch, base64, from leaf to root."""
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model in ``GET /v1/info``."""
+
+    name: str
+    kind: Kind
+    provider: str
+    """Who runs it: ``embedded`` or the provider's host name."""
+    weights: str | None = None
+    numerics: str | None = None
+    context_tokens: int | None = None
+
+
+class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /v1/info``."""
+
+    node: str
+    operator: str
+    key: str
+    """The node's verifier key, C2SP ``vkey`` text."""
+    models: tuple[ServedModel, ...]
+    log: str | None
+    """Origin of the log that the node submits to."""
+    ready: bool
+    running: int
+    queued: int
