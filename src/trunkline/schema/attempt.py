@@ -72,7 +72,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     previous: tuple[PreviousAttempt, ...] = ()
     resume: Resume | None = None
     request: msgspec.Raw
-    """The request in the OpenAI format, raw: these very bytes are what the receipt's digest binds."""
+    """The request in the OpenAI format, raw: the receipt's digest binds these very bytes."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,7 +91,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why an attempt ended without an answer: HTTP body before the stream, event ``error`` in it."""
+    """Why an attempt ended without an answer: HTTP body before the stream, ``error`` event in it."""
 
     code: str
     message: str
