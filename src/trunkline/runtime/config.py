@@ -1,0 +1,89 @@
+"""Configuration: one TOML file per role, read into a frozen struct.
+
+Refuses unknown keys, wrong types and secrets inside the file: a secret is a path. Only the listen
+address can be overridden from the environment. Every error names the file, the key and the fix.
+"""
+
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from trunkline.base.errors import ConfigError
+
+CONFIG_BYTES_MAX: Final = 1024 * 1024
+SECRET_BYTES_MAX: Final = 64 * 1024
+LISTEN_VARIABLE: Final = "TRUNKLINE_LISTEN"
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?$", re.DOTALL)
+
+
+def load(path: Path, kind: type[StructT]) -> StructT:
+    """Read the TOML file at ``path`` as ``kind``, a struct with ``forbid_unknown_fields``.
+
+    Raises :class:`ConfigError` naming the file and the key.
+    """
+    if not kind.__struct_config__.forbid_unknown_fields:
+        raise TypeError(f"{kind.__name__} must forbid unknown fields")
+    try:
+        table: dict[str, object] = tomllib.loads(_read(path, CONFIG_BYTES_MAX).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    listen = os.environ.get(LISTEN_VARIABLE)
+    if listen and "listen" in kind.__struct_fields__:
+        table["listen"] = listen
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+
+
+def read_secret(path: Path) -> str:
+    """The text of a secret's file, without surrounding white space.
+
+    Refuses a file that others on the machine can read. No error quotes the content.
+    """
+    data = _read(path, SECRET_BYTES_MAX)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigError(f"{path}: others can read this secret (mode {mode:o}); chmod 600 it")
+    try:
+        text = data.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: a secret must be UTF-8 text") from None
+    if not text:
+        raise ConfigError(f"{path}: the secret is empty; write it into the file")
+    return text
+
+
+def resolve(config_path: Path, value: str) -> Path:
+    """A path written in a configuration file; a relative one starts at that file's folder."""
+    return config_path.parent / Path(value).expanduser()
+
+
+def _read(path: Path, bytes_max: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `trunkline init` creates it") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > bytes_max:
+        raise ConfigError(f"{path}: larger than {bytes_max} bytes; is this the right file?")
+    return data
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    found = _WHERE.match(str(error))
+    what, where = (found["what"], found["where"]) if found else (str(error), None)
+    what = what[:1].lower() + what[1:]
+    return f"key {where}: {what}" if where else what

@@ -1,0 +1,379 @@
+"""Hosting of a raw ASGI callable on uvicorn (httptools, uvloop).
+
+What uvicorn leaves open is closed here: request heads are bounded in size and time, a client that
+stops reading is cut off, stopping is graceful in stages, and nothing of a request is printed.
+Refuses to run a crash into a clean end: an answer that was begun and not finished ends with a cut
+connection, which the client's HTTP framing shows.
+
+Stages of stopping: (1) the listening socket closes, idle connections close, ``draining`` is set;
+(2) running calls get ``shutdown_grace_s`` to finish; (3) ``stopping`` is set and handlers get
+``LAST_WORDS_S`` to end their streams with an explicit error; (4) they are cancelled.
+"""
+
+import asyncio
+import errno
+import functools
+import ipaddress
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+import msgspec
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from trunkline.base.errors import ConfigError, Error
+from trunkline.runtime.http import (
+    DRAINING_KEY,
+    STOPPING_KEY,
+    Receive,
+    Scope,
+    Send,
+    Sent,
+    http_status,
+)
+from trunkline.runtime.logger import Logger, get_logger, quiet_server
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+HEAD_TIMEOUT_S: Final = 20.0
+WRITE_STALL_S: Final = 60.0
+KEEP_ALIVE_S: Final = 75
+CONNECTIONS_MAX: Final = 4096
+LAST_WORDS_S: Final = 2.0
+CANCEL_S: Final = 2.0
+BACKLOG: Final = 1024
+
+
+class App(Protocol):
+    """What a service room hands to the server."""
+
+    async def startup(self) -> None:
+        """Open what the calls need. Runs before the first connection is accepted."""
+        ...
+
+    async def shutdown(self) -> None:
+        """Close it again. Runs after the last call ended, also when startup failed half-way."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+def run_server(
+    app: App,
+    listen: str,
+    *,
+    logger: Logger,
+    on_ready: Callable[[str], None] | None = None,
+    shutdown_grace_s: float = 10.0,
+) -> None:
+    """Serve ``app`` on ``listen`` (``host:port``) until SIGTERM or SIGINT; blocks.
+
+    ``on_ready`` gets the base URL once connections are accepted. A second signal ends running
+    calls at once. Raises :class:`ConfigError` if the address can not be bound.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_signalled(app, listen, logger, on_ready, shutdown_grace_s))
+
+
+async def _serve_until_signalled(
+    app: App,
+    listen: str,
+    logger: Logger,
+    on_ready: Callable[[str], None] | None,
+    grace_s: float,
+) -> None:
+    server = _Server(app, bind(listen), logger, grace_s)
+    loop = asyncio.get_running_loop()
+    handled = (signal.SIGTERM, signal.SIGINT)
+    for number in handled:
+        loop.add_signal_handler(number, server.stop)
+    try:
+        await server.serve_until_stopped(on_ready)
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def serving(
+    app: App,
+    listen: str = "127.0.0.1:0",
+    *,
+    logger: Logger | None = None,
+    shutdown_grace_s: float = 5.0,
+) -> AsyncIterator[str]:
+    """Serve ``app`` inside the running loop for the duration of the block; yields the base URL.
+
+    For tests, and for several roles in one process. An error of the server's own is raised at
+    the end of the block.
+    """
+    server = _Server(app, bind(listen), logger or get_logger("server"), shutdown_grace_s)
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(server.serve_until_stopped(ready.set_result), name="server")
+    waited: set[asyncio.Future[str] | asyncio.Task[None]] = {ready, task}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if ready.done():
+            yield ready.result()
+    finally:
+        server.stop()
+        await task
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[v6]:port``. No host means loopback. Raises ConfigError."""
+    host, colon, port_text = listen.rpartition(":")
+    if not colon or not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
+        raise ConfigError(f"listen: {listen!r} is not host:port, for example 127.0.0.1:8480")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError(f"listen: write the IPv6 address in brackets: [{host}]:{port_text}")
+    return host or "127.0.0.1", int(port_text)
+
+
+def bind(listen: str) -> socket.socket:
+    """A bound socket that does not listen yet. Raises :class:`ConfigError` naming the fix."""
+    host, port = parse_listen(listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise ConfigError(f"listen: host {host!r} does not resolve; use an address") from None
+    family, kind, number, _, address = found[0]
+    sock = socket.socket(family, kind, number)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(_bind_failure(listen, port, error)) from None
+    return sock
+
+
+def _bind_failure(listen: str, port: int, error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            fix = (
+                f"port {port} is in use; stop the other process, or change `listen` in the "
+                "configuration file (or $TRUNKLINE_LISTEN, or --port-base of `trunkline up`)"
+            )
+        case errno.EACCES:
+            fix = f"port {port} needs privileges; change `listen` to a port above 1023"
+        case errno.EADDRNOTAVAIL:
+            fix = "this machine has no such address; change `listen`"
+        case _:
+            fix = f"can not be bound: {error.strerror}"
+    return f"listen {listen}: {fix}"
+
+
+def base_url(sock: socket.socket) -> str:
+    """``http://host:port`` of a bound socket."""
+    host, port = sock.getsockname()[:2]
+    if ipaddress.ip_address(host.partition("%")[0]).version == 6:
+        host = f"[{host}]"
+    return f"http://{host}:{port}"
+
+
+class _Hosted:
+    """The callable that uvicorn sees: hands over the two events, and reports crashes safely."""
+
+    def __init__(self, app: App, logger: Logger) -> None:
+        self._app = app
+        self._logger = logger
+        self.draining = asyncio.Event()
+        self.stopping = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[DRAINING_KEY] = self.draining
+        scope[STOPPING_KEY] = self.stopping
+        started = False
+
+        async def noting_send(message: Sent) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except asyncio.CancelledError:
+            # Only stage 4 of stopping cancels. uvicorn would log it as a crash.
+            self._logger.warning("call.cancelled", path=scope["path"], method=scope["method"])
+        except Exception as error:  # noqa: BLE001 - the last frame before the server: it reports
+            self._logger.crashed("call.crashed", error, path=scope["path"], method=scope["method"])
+            if not started:
+                await _send_failure(send, error)
+
+
+async def _send_failure(send: Send, error: Exception) -> None:
+    status, code = 500, "internal_error"
+    message = "an internal error was reported to the operator"
+    if isinstance(error, Error):
+        status, code, message = http_status(error), error.error_code, error.message
+    body = msgspec.json.encode({"error": {"code": code, "message": message}})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode("ascii")),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's connection with three bounds it lacks: bytes and time of a head, stalled writes."""
+
+    _head_bytes = 0
+    _in_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.transport.abort()
+            return
+        self._arm_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_timer is None:
+                self._arm_head_timer()
+        super().data_received(data)
+        # Only now is it known whether these bytes completed the head.
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self.send_400_response("Request head too large.")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(WRITE_STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _arm_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._head_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._stall_timer = None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with our own stopping, without its signal handlers and polling."""
+
+    def __init__(self, app: App, sock: socket.socket, logger: Logger, grace_s: float) -> None:
+        self._app = app
+        self._sock = sock
+        self._url = base_url(sock)
+        self._logger = logger
+        self._grace_s = grace_s
+        self._hosted = _Hosted(app, logger)
+        self._stop_asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+        super().__init__(
+            uvicorn.Config(
+                self._hosted,
+                http=_BoundedProtocol,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                backlog=BACKLOG,
+            )
+        )
+        quiet_server()
+
+    def stop(self) -> None:
+        """Ask to stop; asked again, running calls end at once."""
+        if self._stop_asked.is_set():
+            self._hurry.set()
+        self._stop_asked.set()
+
+    async def serve_until_stopped(self, on_ready: Callable[[str], None] | None) -> None:
+        """Start the app, accept calls, and go through the stages of stopping."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        try:
+            await self._app.startup()
+            await self.startup(sockets=[self._sock])
+            await self.on_tick(0)
+            self._logger.info("server.started", url=self._url)
+            if on_ready is not None:
+                on_ready(self._url)
+            await self._stop_asked.wait()
+            await self._stop_in_stages()
+        finally:
+            self._sock.close()
+            await self._app.shutdown()
+        self._logger.info("server.stopped", url=self._url)
+
+    async def _stop_in_stages(self) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        self._hosted.draining.set()
+        await self._calls_ended(self._grace_s)
+        if self.server_state.tasks:
+            self._hosted.stopping.set()
+            await self._calls_ended(LAST_WORDS_S)
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        if self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks), timeout=CANCEL_S)
+        for connection in list(self.server_state.connections):
+            # Closing still sends what the last words left in the buffer.
+            connection.transport.close()
+
+    async def _calls_ended(self, within_s: float) -> None:
+        """Wait for the running calls to end, for the time to pass, or for a second signal."""
+        running = set(self.server_state.tasks)
+        if not running or self._hurry.is_set():
+            return
+        hurry = asyncio.create_task(self._hurry.wait())
+        ended = asyncio.create_task(_all_done(running))
+        try:
+            await asyncio.wait(
+                {hurry, ended}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            hurry.cancel()
+            ended.cancel()
+
+
+async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
+
+
+serve_in_background = functools.wraps(serving)(serving)
+"""The same as :func:`serving`, by its longer name."""
