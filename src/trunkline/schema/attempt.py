@@ -91,7 +91,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why an attempt ended without an answer: HTTP body before the stream, ``error`` event in it."""
+    """Why an attempt ended without an answer: an HTTP body, or an ``error`` event in the stream."""
 
     code: str
     message: str
