@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.base.errors import MalformedError
 from trunkline.schema.openai_parts import FunctionCall
+from trunkline.schema.parsing import ABSENT
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
@@ -56,14 +57,14 @@ class CompletionTokensDetails(msgspec.Struct, frozen=True, kw_only=True, omit_de
     rejected_prediction_tokens: int | None = None
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Counted model tokens, of all choices together."""
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Counted model tokens, of all choices together. What a provider leaves out reads as 0."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails | None = None
-    completion_tokens_details: CompletionTokensDetails | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: PromptTokensDetails | msgspec.UnsetType | None = msgspec.UNSET
+    completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType | None = msgspec.UNSET
 
     @classmethod
     def counted(cls, prompt: int, completion: int) -> "Usage":
@@ -142,7 +143,8 @@ class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     """Extension: the stop string; a number is a stop token's id."""
-    logprobs: Logprobs | None = None
+    logprobs: msgspec.Raw = ABSENT
+    """As sent: providers differ in what they leave out."""
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,11 +152,11 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str = ""
     model: str = ""
-    created: int = 0
+    created: float = 0
     choices: tuple[ChunkChoice, ...] = ()
     usage: Usage | None = None
     system_fingerprint: str | None = None
-    error: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = ABSENT
     """Some providers send their error in the stream, as a chunk with nothing but this."""
 
 
@@ -179,7 +181,7 @@ class ReadCompletion(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str = ""
     model: str = ""
-    created: int = 0
+    created: float = 0
     choices: tuple[ReadChoice, ...]
     usage: Usage | None = None
     system_fingerprint: str | None = None

@@ -81,6 +81,13 @@ def invalid(message: str, param: str, code: str = "invalid_value") -> RequestErr
     return RequestError(f"{param}: {message}", code=code, param=param)
 
 
+def unsupported(param: str | None, why: str = "is not supported") -> RequestError:
+    """A refusal of something that can not be honoured here, though it may be elsewhere."""
+    if param is None:
+        return RequestError("a field is not supported", code="unsupported_parameter")
+    return invalid(why, param, "unsupported_parameter")
+
+
 def _refuse(text: str, unknown_code: str) -> NoReturn:
     problem, _, path = text.partition(" - at `")
     param = path.rstrip("`").removeprefix("$").removeprefix(".")

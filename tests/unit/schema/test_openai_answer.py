@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from trunkline.base.errors import MalformedError
@@ -55,7 +56,8 @@ def test_logprobs_travel_with_the_text() -> None:
         top_logprobs=(answer.TopLogprob(token="b", logprob=-0.5, bytes=(98,)),),
     )
     chunk = answer.parse_chunk(writer().content(0, "a", [token]))
-    assert chunk.choices[0].logprobs == answer.Logprobs(content=(token,))
+    sent = msgspec.json.decode(chunk.choices[0].logprobs, type=answer.Logprobs)
+    assert sent == answer.Logprobs(content=(token,))
     assert token.logprob == answer.LOGPROB_MIN
     assert answer.logprob(float("nan")) == answer.LOGPROB_MIN
 

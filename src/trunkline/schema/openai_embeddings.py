@@ -1,0 +1,179 @@
+"""``POST /v1/embeddings``: request and response, in the OpenAI format.
+
+Follows OpenAI's API reference (Embeddings, Create). Vectors leave as JSON numbers or as base64 of
+little-endian float32, whichever the caller asked for; the official clients ask for base64. It
+refuses token arrays by name of the parameter only where a node does: the view keeps them.
+"""
+
+import struct
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from trunkline.base.errors import BadResponseError
+from trunkline.schema.parsing import decode, invalid, top_level
+
+INPUTS_MAX = 2048
+INPUT_CHARS_MAX = 1_000_000
+"""Ours: characters of one text. What a model takes is the node's to say."""
+INPUT_TOKENS_MAX = 300_000
+DIMENSIONS_MAX = 65_536
+TOKEN_MAX = 2**32 - 1
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EmbeddingsParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """Every documented field."""
+
+    model: str
+    input: str | tuple[str | int | tuple[int, ...], ...]
+    """One text, texts, one token array, or token arrays."""
+    dimensions: int | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = None
+    input_type: Literal["query", "passage", "document"] | None = None
+    """Extension that several providers share: what the texts are for."""
+
+
+class EmbeddingsRequest(EmbeddingsParameters, frozen=True, kw_only=True):
+    """The typed view, the bytes it is a view of, and the names that it does not know."""
+
+    raw: bytes
+    unknown: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        # The inherited one would print the texts into whatever logs it.
+        return f"EmbeddingsRequest(model={self.model!r}, bytes={len(self.raw)})"
+
+    @property
+    def texts(self) -> tuple[str, ...] | None:
+        """The texts in order; None where token arrays were sent."""
+        if isinstance(self.input, str):
+            return (self.input,)
+        texts = tuple(text for text in self.input if isinstance(text, str))
+        return texts if len(texts) == len(self.input) else None
+
+    @property
+    def base64(self) -> bool:
+        """Answer with base64 instead of numbers."""
+        return self.encoding_format == "base64"
+
+
+_DECODER = msgspec.json.Decoder(EmbeddingsParameters)
+FIELDS: frozenset[str] = frozenset(EmbeddingsParameters.__struct_fields__)
+HINTS = frozenset({"user"})
+
+
+def parse(raw: bytes) -> EmbeddingsRequest:
+    """Read and check a request body. Raises :class:`RequestError` naming the parameter at fault."""
+    members = top_level(raw)
+    view = decode(raw, _DECODER, unknown_code="invalid_value")
+    _check(view)
+    unknown = tuple(name for name in members if name not in FIELDS)
+    return EmbeddingsRequest(raw=raw, unknown=unknown, **msgspec.structs.asdict(view))
+
+
+def unknown_fields(raw: bytes) -> list[str]:
+    """Names of the top-level fields that the format does not document, in the order sent."""
+    return [name for name in top_level(raw) if name not in FIELDS]
+
+
+def parameters_set(request: EmbeddingsRequest) -> frozenset[str]:
+    """What the caller asks for beyond the defaults, by name; ``input.tokens`` for token arrays."""
+    names = {
+        name for name in ("dimensions", "input_type", "user") if getattr(request, name) is not None
+    }
+    if request.base64:
+        names.add("encoding_format")
+    if request.texts is None:
+        names.add("input.tokens")
+    return frozenset(names.union(request.unknown))
+
+
+def _check(view: EmbeddingsParameters) -> None:
+    if not 1 <= len(view.model) <= 512:
+        raise invalid("must have 1 to 512 characters", "model")
+    if view.dimensions is not None and not 1 <= view.dimensions <= DIMENSIONS_MAX:
+        raise invalid(f"must be between 1 and {DIMENSIONS_MAX}", "dimensions")
+    if view.user is not None and len(view.user) > 512:
+        raise invalid("must have at most 512 characters", "user")
+    if isinstance(view.input, str):
+        _check_text(view.input, "input")
+        return
+    if not view.input:
+        raise invalid("must not be empty", "input")
+    kinds = {type(item) for item in view.input}
+    if len(kinds) != 1:
+        raise invalid("must hold texts, tokens or token arrays, not a mixture", "input")
+    # A bare array of integers is one input of many tokens.
+    if kinds != {int} and len(view.input) > INPUTS_MAX:
+        raise invalid(f"must hold at most {INPUTS_MAX} inputs", "input")
+    _check_items(view.input)
+
+
+def _check_items(items: tuple[str | int | tuple[int, ...], ...]) -> None:
+    tokens = 0
+    for index, item in enumerate(items):
+        if isinstance(item, str):
+            _check_text(item, f"input[{index}]")
+            continue
+        ids = (item,) if isinstance(item, int) else item
+        tokens += len(ids)
+        if not ids or not all(0 <= token <= TOKEN_MAX for token in ids):
+            raise invalid("must hold token ids", f"input[{index}]")
+    if tokens > INPUT_TOKENS_MAX:
+        raise invalid(f"must hold at most {INPUT_TOKENS_MAX} tokens in all", "input")
+
+
+def _check_text(text: str, param: str) -> None:
+    if not 1 <= len(text) <= INPUT_CHARS_MAX:
+        raise invalid(f"must have 1 to {INPUT_CHARS_MAX} characters", param)
+
+
+class _Usage(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class _Item(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: str | msgspec.Raw
+
+
+class _Response(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: tuple[_Item, ...]
+    model: str
+    usage: _Usage
+
+
+def encode_response(vectors: Sequence[bytes], *, model: str, tokens: int, base64: bool) -> bytes:
+    """The response's bytes. ``vectors``: little-endian float32, one per input, in order.
+
+    Numbers are written as decimals that read back as the same float32. Raises
+    :class:`BadResponseError` for a vector that is not made of whole, finite numbers.
+    """
+    items = tuple(
+        _Item(
+            index=index,
+            embedding=b64encode(vector).decode("ascii") if base64 else _numbers(vector),
+        )
+        for index, vector in enumerate(vectors)
+    )
+    usage = _Usage(prompt_tokens=tokens, total_tokens=tokens)
+    return _encode(_Response(data=items, model=model, usage=usage))
+
+
+def _numbers(vector: bytes) -> msgspec.Raw:
+    if len(vector) % 4:
+        raise BadResponseError("a vector is no float32 array", code="upstream_bad_embedding")
+    # Nine significant digits identify a float32; repr of the double that holds it gives 17.
+    text = ",".join([f"{value:.9g}" for (value,) in struct.iter_unpack("<f", vector)])
+    if "n" in text:
+        # nan and inf: no JSON, and no embedding.
+        raise BadResponseError("a vector is not finite", code="upstream_bad_embedding")
+    return msgspec.Raw(b"[%b]" % text.encode("ascii"))
