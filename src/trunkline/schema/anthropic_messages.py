@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from trunkline.schema.parsing import ABSENT, decode, invalid, top_level
+from trunkline.schema.unknown import plain_name
 
 MESSAGES_MAX = 100_000
 BLOCKS_MAX = 2_000
@@ -250,13 +251,13 @@ def parse(raw: bytes) -> MessagesRequest:
     members = top_level(raw)
     view = decode(raw, _DECODER, unknown_code="unsupported_parameter")
     _check(view)
-    unknown = tuple(name for name in members if name not in FIELDS)
+    unknown = tuple(plain_name(name) for name in members if name not in FIELDS)
     return MessagesRequest(raw=raw, unknown=unknown, **msgspec.structs.asdict(view))
 
 
 def unknown_fields(raw: bytes) -> list[str]:
     """Names of the top-level fields that the format does not document, in the order sent."""
-    return [name for name in top_level(raw) if name not in FIELDS]
+    return [plain_name(name) for name in top_level(raw) if name not in FIELDS]
 
 
 def _check(view: MessagesParameters) -> None:

@@ -24,6 +24,7 @@ from trunkline.schema.openai_parts import (
     content_kinds,
 )
 from trunkline.schema.parsing import ABSENT, decode, given, top_level
+from trunkline.schema.unknown import unknown_members
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,8 @@ class ChatRequest(ChatParameters, frozen=True, kw_only=True):
 
     raw: bytes
     unknown: tuple[str, ...]
-    """Top-level fields that the format does not document, in the order sent."""
+    """Members that the view does not know, at any depth: dotted paths without indexes, in the
+    order sent (``mirostat``, ``messages.cache_control``)."""
 
     def __repr__(self) -> str:
         # The inherited one would print the conversation into whatever logs it.
@@ -191,27 +193,27 @@ _ALWAYS = frozenset({"model", "messages", "stream_options", "response_format"})
 
 def parse(raw: bytes) -> ChatRequest:
     """Read and check a request body. Raises :class:`RequestError` naming the parameter at fault."""
-    members = top_level(raw)
+    top_level(raw)
     view = decode(raw, _DECODER, unknown_code="invalid_value")
     openai_checks.check(view)
-    unknown = tuple(name for name in members if name not in FIELDS)
+    unknown = tuple(unknown_members(raw, ChatParameters))
     return ChatRequest(raw=raw, unknown=unknown, **msgspec.structs.asdict(view))
 
 
 def unknown_fields(raw: bytes) -> list[str]:
-    """Names of the body's top-level fields that the format does not document, in the order sent.
+    """The body's members that the view does not know, at any depth, as ``ChatRequest.unknown``.
 
-    Raises :class:`RequestError` for a body that is no JSON object.
+    Raises :class:`RequestError` for a body that is no chat request.
     """
-    return [name for name in top_level(raw) if name not in FIELDS]
+    return list(parse(raw).unknown)
 
 
 def parameters_set(request: ChatRequest) -> frozenset[str]:
     """What the caller asks for beyond the defaults, by name.
 
-    Top-level fields by their names, those unknown to us included. Where support is a finer matter
-    than the field, a dotted name stands beside the field's own or in its place:
-    ``response_format.json_object``, ``response_format.json_schema``,
+    Top-level fields by their names; members unknown to us, at any depth, by their paths. Where
+    support is a finer matter than the field, a dotted name stands beside the field's own or in its
+    place: ``response_format.json_object``, ``response_format.json_schema``,
     ``stream_options.include_usage``, ``stream_options.include_obfuscation``, ``tools.custom``,
     ``tools.strict``, ``tool_choice.allowed_tools``, and ``messages.<part type>`` for each kind of
     content other than text. A node subtracts what it honours; anything left it must refuse.

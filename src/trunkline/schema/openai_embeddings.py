@@ -14,6 +14,7 @@ import msgspec
 
 from trunkline.base.errors import BadResponseError
 from trunkline.schema.parsing import decode, invalid, top_level
+from trunkline.schema.unknown import plain_name
 
 INPUTS_MAX = 2048
 INPUT_CHARS_MAX = 1_000_000
@@ -72,13 +73,13 @@ def parse(raw: bytes) -> EmbeddingsRequest:
     members = top_level(raw)
     view = decode(raw, _DECODER, unknown_code="invalid_value")
     _check(view)
-    unknown = tuple(name for name in members if name not in FIELDS)
+    unknown = tuple(plain_name(name) for name in members if name not in FIELDS)
     return EmbeddingsRequest(raw=raw, unknown=unknown, **msgspec.structs.asdict(view))
 
 
 def unknown_fields(raw: bytes) -> list[str]:
     """Names of the top-level fields that the format does not document, in the order sent."""
-    return [name for name in top_level(raw) if name not in FIELDS]
+    return [plain_name(name) for name in top_level(raw) if name not in FIELDS]
 
 
 def parameters_set(request: EmbeddingsRequest) -> frozenset[str]:

@@ -81,10 +81,8 @@ def invalid(message: str, param: str, code: str = "invalid_value") -> RequestErr
     return RequestError(f"{param}: {message}", code=code, param=param)
 
 
-def unsupported(param: str | None, why: str = "is not supported") -> RequestError:
+def unsupported(param: str, why: str = "is not supported") -> RequestError:
     """A refusal of something that can not be honoured here, though it may be elsewhere."""
-    if param is None:
-        return RequestError("a field is not supported", code="unsupported_parameter")
     return invalid(why, param, "unsupported_parameter")
 
 

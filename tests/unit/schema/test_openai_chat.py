@@ -129,6 +129,24 @@ def test_unknown_fields_are_named() -> None:
     assert openai_chat.parameters_set(request) >= {"zeta", "alpha"}
 
 
+def test_unknown_members_inside_are_named_by_path() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"any": 1}, "pure": 1}}
+    parts = [
+        {"type": "text", "text": "a", "cache_control": {}},
+        {"type": "text", "text": "b", "cache_control": {}},
+        {"type": "image_url", "image_url": {"url": "u", "size": 1}, "text": "t"},
+    ]
+    raw = body(messages=[{"role": "user", "content": parts, "mood": 1}], tools=[tool], **{"a b": 1})
+    assert openai_chat.unknown_fields(raw) == [
+        "messages.content.cache_control",
+        "messages.content.image_url.size",
+        "messages.content.text",
+        "messages.mood",
+        "tools.function.pure",
+        "(a field of unusual name)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

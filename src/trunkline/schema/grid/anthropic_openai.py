@@ -11,7 +11,6 @@ continues an answer with the chunks that the first would have sent, its output c
 byte too.
 """
 
-import re
 from collections.abc import Iterator
 
 import msgspec
@@ -67,7 +66,7 @@ def to_openai(request: src.MessagesRequest) -> bytes:
 
 def _refuse_inexpressible(request: src.MessagesRequest) -> None:
     for name in request.unknown:
-        raise unsupported(name if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) else None)
+        raise unsupported(name)
     if request.max_tokens == 0:
         # It would fill a cache that this provider does not have, and answer nothing.
         raise unsupported("max_tokens", "0 (fill the cache only) is not supported")
