@@ -316,8 +316,8 @@ def _check_tools(view: MessagesParameters) -> None:
 def _check_message(message: Message, param: str) -> None:
     if isinstance(message.content, str):
         return
-    if len(message.content) > BLOCKS_MAX:
-        raise invalid(f"must hold at most {BLOCKS_MAX} blocks", param)
+    if not 1 <= len(message.content) <= BLOCKS_MAX:
+        raise invalid(f"must hold 1 to {BLOCKS_MAX} blocks", param)
     for index, block in enumerate(message.content):
         if not isinstance(block, _BLOCKS_ALLOWED[message.role]):
             raise invalid(

@@ -15,7 +15,8 @@ Json = dict[str, object]
 
 def translate(request: src.MessagesRequest) -> Iterator[Json]:
     """The messages, system prompt first. Raises :class:`RequestError` for what can not be said."""
-    if request.system is not None:
+    # An empty list of blocks says nothing, and the OpenAI format has no message for it.
+    if request.system is not None and request.system != ():
         yield {"role": "system", "content": _texts(request.system, "system")}
     for index, message in enumerate(request.messages):
         param = f"messages[{index}].content"
