@@ -25,7 +25,9 @@ class StreamTranslator:
     def feed(self, data: bytes) -> bytes:
         """The client's event for one message. Without id or name: the official client takes an
         event that has an id for one that has data, and fails on it when it has none."""
-        return sse.encode(data=data)
+        if b"\n" in data or b"\r" in data:
+            return sse.encode(data=data)
+        return b"data: %b\n\n" % data
 
     def finish(self) -> bytes:
         """The end of a complete answer."""
