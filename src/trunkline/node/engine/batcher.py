@@ -1,0 +1,220 @@
+"""Continuous batching with one aim above throughput: each sequence gets the same logit bits
+whatever it shares the machine with.
+
+The rules that make it so, found by measuring (docs/adr/0003-embedded-engine-numerics.md):
+
+1. *Never one row.* Matrix products over one row run another kernel than over two or more, and
+   round otherwise. So each micro-batch has at least two rows, and at least two of them (or none)
+   keep their logits, since the output layer only sees those.
+2. *Never 64 rows.* See ``llama.ATTENTION_ROWS_MAX``.
+3. *Neighbours only.* The library splits a micro-batch whose sequences are not consecutive, or
+   have unequal lengths; a split could leave one row. So a micro-batch is either a piece of one
+   sequence, or one row for each sequence of an unbroken range.
+
+A sequence inside such a range with nothing to do gets a *filler* row behind its cache, which is
+forgotten at once.
+
+The caller alternates between one micro-batch of single rows (sequences that generate) and one piece
+of one prompt: a long prompt delays the others by one piece at a time, not by its length.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trunkline.base.errors import Error, OverloadedError, require
+from trunkline.node.engine.sequence import Running
+from trunkline.node.ports import Token
+
+ROWS_MIN = 2
+FILLER_TOKEN = 0
+
+
+Moves = list[tuple[int, list[Token] | Error]]
+"""Per job that moved: its id, and its new tokens or the error that ended it."""
+
+
+class Memory(Protocol):
+    """What batching needs of ``llama.Context``: a fake in tests."""
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        outputs: Sequence[bool],
+    ) -> None: ...
+
+    def logits(self, index: int) -> NDArray[np.float32]: ...
+
+    def forget(self, sequence: int, from_position: int) -> None: ...
+
+
+class _Slot:
+    """One sequence of the context: the tokens its cache holds, and the job that runs in it."""
+
+    def __init__(self) -> None:
+        self.cached: list[int] = []
+        self.running: Running | None = None
+
+    @property
+    def pending(self) -> int:
+        return len(self.running.tokens) - len(self.cached) if self.running else 0
+
+
+class Batcher:
+    """Runs jobs over a context of ``slots`` sequences. Not thread-safe.
+
+    ``slots`` is at least two (rule 1). ``piece_tokens`` bounds a piece of a prompt. Each sequence
+    of the context must hold one token more than a job may use, for the filler.
+    """
+
+    def __init__(
+        self, memory: Memory, *, slots: int, piece_tokens: int, queue_jobs_max: int
+    ) -> None:
+        require(slots >= ROWS_MIN, "an engine has at least two sequences")
+        require(piece_tokens >= ROWS_MIN, "a piece has at least two tokens")
+        self._memory = memory
+        self._slots = [_Slot() for _ in range(slots)]
+        self._piece_tokens = piece_tokens
+        self._queue_jobs_max = queue_jobs_max
+        self._waiting: deque[Running] = deque()
+        self._turn = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to advance."""
+        return bool(self._waiting) or any(slot.running for slot in self._slots)
+
+    def add(self, running: Running) -> None:
+        """Queue a job. Raises ``OverloadedError`` when too many wait."""
+        if len(self._waiting) >= self._queue_jobs_max:
+            raise OverloadedError("the engine's queue is full", code="engine_queue_full")
+        self._waiting.append(running)
+
+    def cancel(self, job_id: int) -> None:
+        """Drop a job, waiting or running. Unknown ids are fine: it may just have finished."""
+        for waiting in self._waiting:
+            if waiting.id == job_id:
+                self._waiting.remove(waiting)
+                waiting.close()
+                return
+        for slot in self._slots:
+            if slot.running and slot.running.id == job_id:
+                self._release(slot)
+                return
+
+    def advance_answers(self) -> Moves:
+        """One micro-batch of single rows: every job that generates gets on by a token.
+
+        Returns, per job that moved, its new tokens, or the error that ended it.
+        """
+        self._admit()
+        singles = [i for i, slot in enumerate(self._slots) if slot.pending == 1]
+        return list(self._single_rows(singles)) if singles else []
+
+    def advance_prompt(self) -> Moves:
+        """One piece of one prompt. Returns as ``advance_answers`` does."""
+        self._admit()
+        longer = [i for i, slot in enumerate(self._slots) if slot.pending > 1]
+        if not longer:
+            return []
+        # In turn, so that a short prompt does not wait for a long one to end.
+        chosen = min(longer, key=lambda i: (i - self._turn) % len(self._slots))
+        self._turn = chosen + 1
+        return list(self._piece(chosen))
+
+    def _admit(self) -> None:
+        while self._waiting:
+            idle = [i for i, slot in enumerate(self._slots) if slot.running is None]
+            if not idle:
+                return
+            running = self._waiting.popleft()
+            # The longest common beginning is work saved; among equals the lowest index keeps the
+            # active range short, and with it the fillers few.
+            shared = {i: self._shared(i, running) for i in idle}
+            index = max(idle, key=lambda i: (shared[i], -i))
+            slot = self._slots[index]
+            self._memory.forget(index, shared[index])
+            del slot.cached[shared[index] :]
+            slot.running = running
+
+    def _shared(self, index: int, running: Running) -> int:
+        """How many tokens of the slot's cache the job can take over."""
+        limit = min(len(self._slots[index].cached), running.reusable)
+        for at, (mine, its) in enumerate(
+            zip(self._slots[index].cached[:limit], running.tokens[:limit], strict=True)
+        ):
+            if mine != its:
+                return at
+        return limit
+
+    def _single_rows(self, singles: list[int]) -> Iterator[tuple[int, list[Token] | Error]]:
+        first, last = singles[0], singles[-1]
+        if first == last:
+            first, last = (first, last + 1) if last + 1 < len(self._slots) else (first - 1, last)
+        indices = range(first, last + 1)
+        tokens, positions, fillers = [], [], []
+        for index in indices:
+            slot = self._slots[index]
+            if slot.running and slot.pending:
+                # A prompt inside the range gets on by one token, which beats a filler.
+                tokens.append(slot.running.tokens[len(slot.cached)])
+            else:
+                tokens.append(FILLER_TOKEN)
+                fillers.append(index)
+            positions.append(len(slot.cached))
+        self._memory.decode(tokens, positions, list(indices), [True] * len(tokens))
+        for index in fillers:
+            self._memory.forget(index, len(self._slots[index].cached))
+        for row, index in enumerate(indices):
+            if index not in fillers:
+                self._slots[index].cached.append(tokens[row])
+                yield from self._advance(index, {len(self._slots[index].cached) - 1: row})
+
+    def _piece(self, index: int) -> Iterator[tuple[int, list[Token] | Error]]:
+        slot = self._slots[index]
+        running = slot.running
+        require(running is not None and slot.pending >= ROWS_MIN, "a piece has two rows")
+        if running is None:
+            return
+        start = len(slot.cached)
+        piece = running.tokens[start : start + self._piece_tokens]
+        outputs = [running.wants_logits(start + at) for at in range(len(piece))]
+        if sum(outputs) == 1:
+            outputs[0 if not outputs[0] else 1] = True
+        positions = list(range(start, start + len(piece)))
+        self._memory.decode(piece, positions, [index] * len(piece), outputs)
+        slot.cached += piece
+        rows = {start + at: at for at in range(len(piece)) if outputs[at]}
+        yield from self._advance(index, rows)
+
+    def _advance(
+        self, index: int, rows: dict[int, int]
+    ) -> Iterator[tuple[int, list[Token] | Error]]:
+        """Hand a job the logits of its ``rows`` (position to row), and release it if it ended."""
+        slot = self._slots[index]
+        running = slot.running
+        if running is None:
+            return
+        try:
+            tokens = []
+            for position, row in rows.items():
+                if running.wants_logits(position):
+                    tokens += running.take(position, self._memory.logits(row))
+        except Error as error:
+            self._release(slot)
+            yield running.id, error
+            return
+        if tokens:
+            if tokens[-1].finish:
+                self._release(slot)
+            yield running.id, tokens
+
+    def _release(self, slot: _Slot) -> None:
+        if slot.running:
+            slot.running.close()
+            slot.running = None

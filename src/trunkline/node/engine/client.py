@@ -1,0 +1,267 @@
+"""The embedded engine as the node sees it: ``ports.Engine`` over a child process.
+
+The node never loads native inference code itself. A fault there costs the answers in flight, which
+fail with a retryable error, and a restart; nothing else.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+import msgspec
+
+from trunkline.base.errors import Error, OverloadedError, RequestError, UpstreamError
+from trunkline.node.engine.child import Child
+from trunkline.node.engine.frames import (
+    Cancel,
+    EngineSetup,
+    Failed,
+    FromChild,
+    Ready,
+    Start,
+    Step,
+    Tokenize,
+    Tokenized,
+    raised,
+)
+from trunkline.node.engine.llama import TEXT_BYTES_MAX
+from trunkline.node.engine.weights import MODEL_NAME
+from trunkline.node.ports import Generate, ModelInfo, Token
+from trunkline.sampling import SEED_BYTES
+
+TOP_LOGPROBS_MAX = 20
+LOGIT_BIAS_MAX = 1024
+TEMPERATURE_MAX = 100.0
+
+_WORKER = "trunkline.node.engine.worker"
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The embedded engine's part of a node's configuration."""
+
+    cache_folder: str
+    """Where derived weights are kept (258 MiB for the default model). May be shared by nodes."""
+    model_path: str = ""
+    """A GGUF file. Empty: the one in the installed model package."""
+    model_name: str = MODEL_NAME
+    weights: str = "f16"
+    """``f16``: best answers. ``as_shipped``: 4-bit as in the file; a lone answer twice as fast."""
+    sequences: int = 8
+    """Answers generated at once; more wait."""
+    context_tokens: int = 2048
+    """Longest prompt plus answer. Memory: about 23 kB a token and sequence."""
+    threads: int = 1
+    """Threads that compute. More than the machine's idle cores is much slower, not faster."""
+    jobs_max: int = 64
+    """Answers in progress or waiting; beyond, callers are told to come back."""
+    start_timeout_s: float = 60.0
+    stall_timeout_s: float = 30.0
+    """Silence, while there is work, after which the process is taken for hung and restarted."""
+
+
+class EmbeddedEngine:
+    """``ports.Engine`` over a child process, which starts with the first call."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._jobs: dict[int, asyncio.Queue[list[Token] | Error]] = {}
+        self._texts: dict[int, asyncio.Future[tuple[int, ...]]] = {}
+        self._last_id = 0
+        self._calls = 0
+        self._model: ModelInfo | None = None
+        self._pieces: list[bytes] = []
+        self._child = Child(
+            module=_WORKER,
+            setup=EngineSetup(
+                model_name=config.model_name,
+                model_path=config.model_path,
+                cache_folder=config.cache_folder,
+                weights=config.weights,
+                sequences=config.sequences,
+                context_tokens=config.context_tokens,
+                threads=config.threads,
+            ),
+            replies=msgspec.msgpack.Decoder(FromChild),
+            on_frame=self._on_frame,
+            on_lost=self._on_lost,
+            busy=lambda: bool(self._jobs or self._texts),
+            start_timeout_s=config.start_timeout_s,
+            stall_timeout_s=config.stall_timeout_s,
+            environment={"OMP_NUM_THREADS": str(config.threads), "OMP_WAIT_POLICY": "passive"},
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, for operators and for tests that kill it."""
+        return self._child.pid
+
+    async def model(self) -> ModelInfo:
+        """As ``ports.Engine.model``. Raises ``ConfigError`` if the model can not be had."""
+        await self._child.ready()
+        if self._model is None:
+            raise UpstreamError("the engine is not ready", code="engine_crashed")
+        return self._model
+
+    def pieces(self) -> Sequence[bytes]:
+        return self._pieces
+
+    async def tokenize(self, text: str, *, parse_special: bool) -> tuple[int, ...]:
+        if len(text) > TEXT_BYTES_MAX:
+            raise RequestError(
+                f"{len(text)} characters of text; at most {TEXT_BYTES_MAX} are tokenised",
+                code="text_too_long",
+            )
+        with self._admitted():
+            await self._child.ready()
+            id_ = self._next_id()
+            future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+            self._texts[id_] = future
+            try:
+                if not self._child.send(Tokenize(id=id_, text=text, parse_special=parse_special)):
+                    raise UpstreamError("the engine's process is gone", code="engine_crashed")
+                return await future
+            finally:
+                self._texts.pop(id_, None)
+
+    async def generate(self, job: Generate) -> AsyncGenerator[Token, None]:
+        """As ``ports.Engine.generate``."""
+        with self._admitted():
+            check(job, await self.model())
+            id_ = self._next_id()
+            # Bounded by the job's own length: at most one item a token.
+            events: asyncio.Queue[list[Token] | Error] = asyncio.Queue()
+            self._jobs[id_] = events
+            finished = False
+            try:
+                if not self._child.send(Start(id=id_, job=job)):
+                    raise UpstreamError("the engine's process is gone", code="engine_crashed")
+                while not finished:
+                    tokens = await events.get()
+                    if isinstance(tokens, Error):
+                        finished = True
+                        raise tokens
+                    for token in tokens:
+                        finished = bool(token.finish)
+                        yield token
+            finally:
+                del self._jobs[id_]
+                if not finished:
+                    self._child.send(Cancel(id=id_))
+
+    async def close(self) -> None:
+        await self._child.close()
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Count a call, from before it waits for the process; raises ``OverloadedError``."""
+        if self._calls >= self._config.jobs_max:
+            raise OverloadedError(
+                f"{self._config.jobs_max} calls are in progress; that is the engine's limit",
+                code="engine_queue_full",
+            )
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _on_frame(self, frame: FromChild) -> None:
+        match frame:
+            case Step():
+                for id_, tokens in frame.events:
+                    # A job that was just cancelled may still have had a token under way.
+                    if events := self._jobs.get(id_):
+                        events.put_nowait(tokens)
+            case Tokenized():
+                self._settle(frame.id, frame.tokens)
+            case Failed():
+                error = raised(frame)
+                if events := self._jobs.get(frame.id):
+                    events.put_nowait(error)
+                self._settle(frame.id, error)
+            case Ready():
+                self._model = frame.model
+                self._pieces = frame.pieces
+            case _:
+                pass
+
+    def _settle(self, id_: int, result: tuple[int, ...] | Error) -> None:
+        future = self._texts.get(id_)
+        if future is None or future.done():
+            return
+        if isinstance(result, Error):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def _on_lost(self, error: UpstreamError) -> None:
+        for events in self._jobs.values():
+            events.put_nowait(UpstreamError(error.message, code=error.error_code))
+        for id_ in list(self._texts):
+            self._settle(id_, UpstreamError(error.message, code=error.error_code))
+
+
+def check(job: Generate, model: ModelInfo) -> None:
+    """Refuse what ``model`` can not serve, before it costs anything. Raises ``RequestError``."""
+    if not job.prompt:
+        raise RequestError("the prompt is empty", code="prompt_empty", param="prompt")
+    if job.max_tokens < 1 or len(job.prefix) >= job.max_tokens:
+        raise RequestError(
+            f"max_tokens is {job.max_tokens}, with {len(job.prefix)} tokens of the answer given",
+            code="max_tokens_invalid",
+            param="max_tokens",
+        )
+    wanted = len(job.prompt) + job.max_tokens
+    if wanted > model.context_tokens:
+        raise RequestError(
+            f"the model's context is {model.context_tokens} tokens; the prompt's"
+            f" {len(job.prompt)} and {job.max_tokens} for the answer make {wanted}",
+            code="context_length_exceeded",
+            param="messages",
+        )
+    for name, tokens in (("prompt", job.prompt), ("prefix", job.prefix)):
+        if tokens and not 0 <= min(tokens) <= max(tokens) < model.vocabulary_size:
+            raise RequestError(
+                f"the {name} holds a token that the model does not have",
+                code="token_unknown",
+                param=name,
+            )
+    _check_sampling(job, model)
+
+
+def _check_sampling(job: Generate, model: ModelInfo) -> None:
+    sampling = job.sampling
+    limits = (
+        ("temperature", sampling.temperature, 0.0, TEMPERATURE_MAX),
+        ("top_p", sampling.top_p, 0.0, 1.0),
+        ("min_p", sampling.min_p, 0.0, 1.0),
+        ("top_k", sampling.top_k, 0, model.vocabulary_size),
+        ("frequency_penalty", sampling.frequency_penalty, -100.0, 100.0),
+        ("presence_penalty", sampling.presence_penalty, -100.0, 100.0),
+        ("top_logprobs", sampling.top_logprobs, -1, TOP_LOGPROBS_MAX),
+    )
+    for name, value, low, high in limits:
+        # Written so that a NaN is refused too.
+        if not low <= value <= high:
+            raise RequestError(
+                f"{name} is {value}; from {low} to {high} is possible",
+                code="parameter_out_of_range",
+                param=name,
+            )
+    bias = sampling.logit_bias
+    if len(bias) > LOGIT_BIAS_MAX or not all(
+        0 <= token < model.vocabulary_size and math.isfinite(value) and abs(value) <= 100.0
+        for token, value in bias.items()
+    ):
+        raise RequestError(
+            f"logit_bias: at most {LOGIT_BIAS_MAX} known tokens, each from -100 to 100",
+            code="parameter_out_of_range",
+            param="logit_bias",
+        )
+    if len(sampling.seed) != SEED_BYTES:
+        raise RequestError(f"a seed is {SEED_BYTES} bytes", code="seed_invalid", param="seed")

@@ -1,0 +1,225 @@
+"""The engine's process: loads the model, then one loop that reads jobs, computes, and answers.
+
+Started by ``client.py`` as ``python -m trunkline.node.engine.worker FD``, where ``FD`` is its end
+of a socket pair. It opens no port, logs no prompt, and ends when its parent does: the kernel kills
+it (``PR_SET_PDEATHSIG``), and should that fail, its socket reads end of file.
+
+Single-threaded, except inside the native library: a job is only ever touched between two native
+calls, so there is nothing to lock.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, Error
+from trunkline.node.engine import llama, weights
+from trunkline.node.engine.batcher import ROWS_MIN, Batcher, Moves
+from trunkline.node.engine.frames import (
+    Cancel,
+    EngineSetup,
+    Failed,
+    FrameSocket,
+    Ready,
+    Start,
+    Step,
+    ToEngine,
+    Tokenize,
+    Tokenized,
+    failure,
+)
+from trunkline.node.engine.sequence import Running
+from trunkline.node.ports import ModelInfo, Token
+
+PIECE_TOKENS = 32
+"""Rows in a piece of a prompt. Prefill is no faster with 63, and others wait for a piece."""
+
+QUEUE_JOBS_MAX = 256
+"""More than any client keeps in flight: its own bound is the one that callers meet."""
+
+_CACHE_ALIGNMENT = 256
+_PR_SET_PDEATHSIG = 1
+_OPEN_FILES_MAX = 64
+_OOM_SCORE = "500"
+
+
+def main(arguments: list[str]) -> int:
+    """Run until the parent hangs up. Returns the exit status."""
+    inherited = socket.socket(fileno=int(arguments[0]))
+    confine()
+    channel = FrameSocket(inherited)
+    decoder = msgspec.msgpack.Decoder(ToEngine)
+    first = channel.receive(block=True)
+    if not first:
+        return 0
+    setup = decoder.decode(first[0])
+    if not isinstance(setup, EngineSetup):
+        return 2
+    try:
+        engine = _Engine(setup, channel)
+    except ConfigError as error:
+        channel.send(failure(0, error))
+        return 1
+    engine.announce()
+    silence_native_output()
+    for body in first[1:]:
+        engine.handle(decoder.decode(body))
+    while (bodies := channel.receive(block=not engine.busy)) is not None:
+        for body in bodies:
+            engine.handle(decoder.decode(body))
+        engine.work()
+    return 0
+
+
+def confine() -> None:
+    """Tie this process's life to its parent's, and bound what a fault in it can do."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Ctrl-C reaches the whole foreground group; stopping in order is the parent's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A core dump would hold prompts.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES_MAX, hard), hard))
+    # When memory runs out, the process that can be restarted should go first.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+
+
+def silence_native_output() -> None:
+    """Drop what native code prints from here on: its parser prints a faulty grammar in full."""
+    sys.stderr.flush()
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), sys.stderr.fileno())
+
+
+class _Engine:
+    """The loaded model and the jobs that run on it."""
+
+    def __init__(self, setup: EngineSetup, channel: FrameSocket) -> None:
+        self._channel = channel
+        self._name = setup.model_name
+        self._context_tokens = setup.context_tokens
+        prepared = weights.prepare(
+            weights.locate(setup.model_path), setup.weights, Path(setup.cache_folder)
+        )
+        self._weights = prepared
+        library = llama.Library(llama.library_path(), log=_log_native)
+        self._model = llama.Model(library, prepared.path)
+        if setup.context_tokens > self._model.context_tokens_trained:
+            raise ConfigError(
+                f"the engine's context_tokens is {setup.context_tokens}; the model was trained"
+                f" for at most {self._model.context_tokens_trained}"
+            )
+        slots = max(setup.sequences, ROWS_MIN)
+        # One position more than a job may use, for fillers, in the library's own granularity.
+        room = (setup.context_tokens // _CACHE_ALIGNMENT + 1) * _CACHE_ALIGNMENT
+        settings = llama.Settings(
+            sequences=slots,
+            context_tokens=room,
+            ubatch_tokens=max(PIECE_TOKENS, slots),
+            threads=setup.threads,
+        )
+        self._settings = settings
+        self._library = library
+        self._context = llama.Context(self._model, settings)
+        self._end_tokens = frozenset(self._model.end_tokens())
+        self._batcher = Batcher(
+            self._context,
+            slots=slots,
+            piece_tokens=PIECE_TOKENS,
+            queue_jobs_max=QUEUE_JOBS_MAX,
+        )
+
+    @property
+    def busy(self) -> bool:
+        return self._batcher.busy
+
+    def announce(self) -> None:
+        model = self._model
+        info = ModelInfo(
+            name=self._name,
+            weights_digest=self._weights.digest,
+            source_digest=self._weights.source_digest,
+            numerics=weights.numerics(self._library, self._weights, self._settings),
+            context_tokens=self._context_tokens,
+            vocabulary_size=model.vocabulary_size,
+            eos_token_ids=tuple(sorted(self._end_tokens)),
+            chat_template=model.chat_template(),
+            bos_text=model.token_text("bos"),
+            eos_text=model.token_text("eos"),
+        )
+        self._channel.send(Ready(model=info, pieces=model.pieces()))
+
+    def handle(self, message: ToEngine) -> None:
+        match message:
+            case Start():
+                self._start(message)
+            case Cancel():
+                self._batcher.cancel(message.id)
+            case Tokenize():
+                self._tokenize(message)
+            case EngineSetup():
+                pass
+
+    def work(self) -> None:
+        """One micro-batch of each kind, with a look for news in between."""
+        if self._batcher.busy:
+            self._report(self._batcher.advance_answers())
+        if self._batcher.busy:
+            self._report(self._batcher.advance_prompt())
+
+    def _start(self, message: Start) -> None:
+        try:
+            grammar = message.job.sampling.grammar
+            running = Running(
+                message.id,
+                message.job,
+                end_tokens=self._end_tokens,
+                vocabulary_size=self._model.vocabulary_size,
+                constraint=llama.Grammar(self._model, grammar) if grammar else None,
+            )
+            self._batcher.add(running)
+        except Error as error:
+            self._channel.send(failure(message.id, error))
+
+    def _tokenize(self, message: Tokenize) -> None:
+        try:
+            tokens = self._model.tokenize(message.text, parse_special=message.parse_special)
+            self._channel.send(Tokenized(id=message.id, tokens=tokens))
+        except Error as error:
+            self._channel.send(failure(message.id, error))
+
+    def _report(self, moves: Moves) -> None:
+        events: list[tuple[int, list[Token]]] = []
+        failures: list[Failed] = []
+        for job_id, outcome in moves:
+            if isinstance(outcome, Error):
+                failures.append(failure(job_id, outcome))
+            else:
+                events.append((job_id, outcome))
+        # Sent even when empty: the parent's watchdog tells a long prompt from a stall by it.
+        self._channel.send(Step(events=events))
+        for failed in failures:
+            self._channel.send(failed)
+
+
+def _log_native(line: str) -> None:
+    sys.stderr.write(f"engine: {line}\n")
+
+
+def _run() -> NoReturn:
+    # No interpreter shutdown: the native library has nothing to flush, and freeing is slow.
+    status = main(sys.argv[1:])
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    _run()
