@@ -1,0 +1,120 @@
+"""Calling a log: submitting entries, and reading checkpoints and tiles (C2SP tlog-tiles).
+
+Nothing that a log says is believed: :meth:`LogCaller.fetch_inclusion` returns a proof only after
+it verified under the caller's policy.
+"""
+
+import asyncio
+from typing import Final
+
+from trunkline.base.errors import (
+    BadResponseError,
+    MalformedError,
+    QuorumError,
+    TimedOutError,
+    UpstreamError,
+)
+from trunkline.crypto.encoding import decode_decimal
+from trunkline.crypto.merkle import HASH_BYTES, leaf_hash
+from trunkline.remote.plain import PlainCaller
+from trunkline.remote.status import NOT_FOUND
+from trunkline.remote.transport import Transport
+from trunkline.tlog import proof as tlog_proof
+from trunkline.tlog.checkpoint import CHECKPOINT_BYTES_MAX, Checkpoint
+from trunkline.tlog.policy import Policy
+from trunkline.tlog.proof import Proof
+from trunkline.tlog.tile import BUNDLE_BYTES_MAX, TILE_BYTES_MAX, TILE_WIDTH, Tile
+from trunkline.tlog.tile_proof import inclusion_proof, tiles_needed_for_inclusion
+
+ADD_PATH: Final = "/add"
+CHECKPOINT_PATH: Final = "/checkpoint"
+INDEX_BYTES_MAX: Final = 21
+POLL_FIRST_S: Final = 0.1
+POLL_MAX_S: Final = 1.0
+
+BAD_LOG: Final = "log_bad_response"
+NOT_YET: Final = "log_inclusion_timeout"
+
+
+class LogCaller:
+    """One log, by the URL prefix of its tiles."""
+
+    __slots__ = ("_plain",)
+
+    def __init__(self, transport: Transport, base_url: str, *, timeout_s: float = 10.0) -> None:
+        self._plain = PlainCaller(transport, base_url, timeout_s)
+
+    async def add(self, entry: bytes) -> int:
+        """Submit an entry; returns its index once the log has it durably. Submitting the same
+        entry again gives the same index."""
+        body = await self._plain.call("POST", ADD_PATH, INDEX_BYTES_MAX, body=entry)
+        try:
+            return decode_decimal(body.removesuffix(b"\n"))
+        except MalformedError:
+            raise BadResponseError("the log answered without an index", code=BAD_LOG) from None
+
+    async def checkpoint(self) -> bytes:
+        """The latest checkpoint's signed note. Not verified."""
+        return await self._plain.call("GET", CHECKPOINT_PATH, CHECKPOINT_BYTES_MAX)
+
+    async def tile(self, path: str) -> bytes:
+        """A tile or an entry bundle, by its path below the prefix. Not verified.
+
+        A partial hash tile that the log has replaced by the full one (as it may) is cut from that.
+        """
+        tile = Tile.parse(path)
+        limit = BUNDLE_BYTES_MAX if tile.level is None else TILE_BYTES_MAX
+        try:
+            return await self._plain.call("GET", "/" + path, limit)
+        except UpstreamError as error:
+            if tile.width == TILE_WIDTH or tile.level is None or error.error_code != NOT_FOUND:
+                raise
+        full = Tile(level=tile.level, index=tile.index)
+        return (await self._plain.call("GET", "/" + full.path, limit))[: tile.width * HASH_BYTES]
+
+    async def fetch_inclusion(
+        self, entry: bytes, index: int, policy: Policy, *, timeout_s: float
+    ) -> Proof:
+        """A verified proof that ``entry`` is at ``index`` under a checkpoint that ``policy``
+        accepts; waits for the log and its witnesses until ``timeout_s``.
+
+        Raises TimedOutError ``log_inclusion_timeout`` if that has not come about by then, and at
+        once the VerificationError (but for a missing quorum) or MalformedError of a log that
+        shows something unsound. Failures of the network are waited out.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._await_inclusion(leaf_hash(entry), index, policy)
+        except TimeoutError:
+            raise TimedOutError(
+                f"no accepted checkpoint holds entry {index} within {timeout_s:g} s", code=NOT_YET
+            ) from None
+
+    async def _await_inclusion(self, leaf: bytes, index: int, policy: Policy) -> Proof:
+        pause_s = POLL_FIRST_S
+        while True:
+            try:
+                found = await self._try_inclusion(leaf, index, policy)
+            except UpstreamError:
+                found = None
+            if found is not None:
+                return found
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, POLL_MAX_S)
+
+    async def _try_inclusion(self, leaf: bytes, index: int, policy: Policy) -> Proof | None:
+        """The proof, or None where the accepted checkpoint does not reach so far yet."""
+        checkpoint_note = await self.checkpoint()
+        try:
+            checkpoint: Checkpoint = policy.accepts(checkpoint_note).checkpoint
+        except QuorumError:
+            return None
+        if checkpoint.size <= index:
+            return None
+        paths = tiles_needed_for_inclusion(index, checkpoint.size)
+        fetched = await asyncio.gather(*(self.tile(path) for path in paths))
+        tiles = dict(zip(paths, fetched, strict=True))
+        path = inclusion_proof(index, checkpoint.size, tiles)
+        proof = Proof(index=index, path=tuple(path), checkpoint_note=checkpoint_note)
+        tlog_proof.verify(proof, leaf, policy)
+        return proof

@@ -1,0 +1,280 @@
+"""Calling a node: the attempt protocol (``docs/spec/attempt-protocol.md``) from the gateway's side.
+
+Turns the stream into typed events and holds the node to the protocol: order, ids, one-line data,
+and a receipt or an error as the last event. Whoever breaks it has failed the attempt. Verifying
+the receipt is the caller's.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from trunkline.base.errors import BadResponseError, MalformedError, TruncatedError, UpstreamError
+from trunkline.remote.status import ERROR_BODY_BYTES_MAX, failure
+from trunkline.remote.target import parse_url
+from trunkline.remote.transport import Response, Transport
+from trunkline.schema.attempt import (
+    ATTEMPT_PATH,
+    EVENT_ACCEPTED,
+    EVENT_ERROR,
+    EVENT_PROGRESS,
+    EVENT_RECEIPT,
+    INFO_PATH,
+    Accepted,
+    Attempt,
+    NodeError,
+    NodeErrorBody,
+    NodeInfo,
+    SignedReceipt,
+)
+from trunkline.schema.sse import SseEvent, SseParser
+
+PROTOCOL_BROKEN: Final = "node_protocol"
+INFO_BYTES_MAX: Final = 1024 * 1024
+EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
+CLOSING_S: Final = 1.0
+"""How long to wait for the end of the body after the last event, to keep the connection."""
+
+T = TypeVar("T")
+
+
+class AcceptedEvent(msgspec.Struct, frozen=True):
+    accepted: Accepted
+
+
+class ChunkEvent(msgspec.Struct, frozen=True):
+    """An unnamed event: a message for the app, tokens, or both."""
+
+    id: int
+    tokens: tuple[tuple[int, int], ...]
+    """(choice, token id) consumed since the event before."""
+    data: bytes | None
+    """One line, to be relayed as it is."""
+
+
+class ProgressEvent(msgspec.Struct, frozen=True):
+    tokens: tuple[tuple[int, int], ...]
+
+
+class ErrorEvent(msgspec.Struct, frozen=True):
+    error: NodeError
+
+
+class ReceiptEvent(msgspec.Struct, frozen=True):
+    signed: SignedReceipt
+
+
+AttemptEvent = AcceptedEvent | ChunkEvent | ProgressEvent | ErrorEvent | ReceiptEvent
+
+
+class NodeRefusedError(UpstreamError):
+    """The node said why it gives no answer. ``node_error`` is what it said."""
+
+    code = "node_refused"
+
+    def __init__(self, error: NodeError) -> None:
+        wait_ms = error.retry_after_ms
+        super().__init__(
+            f"the node refused ({error.status})",
+            code=error.code,
+            retryable=error.retryable,
+            retry_after_s=None if wait_ms is None else max(wait_ms, 0) / 1000,
+        )
+        self.node_error = error
+
+
+class NodeCaller:
+    """One node, by its base URL."""
+
+    __slots__ = ("_base", "_transport")
+
+    def __init__(self, transport: Transport, base_url: str) -> None:
+        self._transport = transport
+        self._base = base_url.rstrip("/")
+        parse_url(self._base + INFO_PATH)
+
+    async def attempt(
+        self,
+        attempt: Attempt,
+        idle_timeout_s: float,
+        *,
+        first_id: int = 0,
+        connect_timeout_s: float = 3.0,
+        head_timeout_s: float = 10.0,
+    ) -> "AttemptStream":
+        """Start an attempt. ``first_id`` is the id that its first unnamed event must have.
+
+        Raises :class:`NodeRefusedError` for a refusal, and the UpstreamErrors of the transport.
+        ``idle_timeout_s`` bounds each silence; the caller bounds the whole.
+        """
+        response = await self._transport.request(
+            "POST",
+            self._base + ATTEMPT_PATH,
+            headers=(("content-type", "application/json"), ("accept", "text/event-stream")),
+            body=msgspec.json.encode(attempt),
+            connect_timeout_s=connect_timeout_s,
+            head_timeout_s=head_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+        )
+        try:
+            if response.status != 200:
+                raise await _refusal(response)
+            if not (response.header("content-type") or "").startswith("text/event-stream"):
+                raise _broken("the answer is no event stream")
+        except BaseException:
+            await response.aclose()
+            raise
+        return AttemptStream(response, first_id)
+
+    async def info(self, *, timeout_s: float = 5.0) -> NodeInfo:
+        """What the node serves."""
+        response = await self._transport.request(
+            "GET",
+            self._base + INFO_PATH,
+            connect_timeout_s=timeout_s,
+            head_timeout_s=timeout_s,
+            idle_timeout_s=timeout_s,
+        )
+        async with response:
+            if response.status != 200:
+                raise await _refusal(response)
+            return _decode(await response.read(INFO_BYTES_MAX), NodeInfo)
+
+
+class AttemptStream:
+    """The events of one attempt, in order; ends after the receipt or the error.
+
+    Close it (or use it as a context manager): closing early is how the node learns to stop.
+    Iterating raises TruncatedError if it ends otherwise, and BadResponseError ``node_protocol``.
+    """
+
+    __slots__ = ("_accepted", "_bodies", "_ended", "_next_id", "_parser", "_ready", "_response")
+
+    def __init__(self, response: Response, first_id: int) -> None:
+        self._response = response
+        self._bodies = response.chunks()
+        self._parser = SseParser(EVENT_BYTES_MAX)
+        self._ready: deque[SseEvent] = deque()
+        self._next_id = first_id
+        self._accepted = False
+        self._ended = False
+
+    def __aiter__(self) -> AsyncIterator[AttemptEvent]:
+        return self
+
+    async def __anext__(self) -> AttemptEvent:
+        if self._ended:
+            await self._expect_end()
+            raise StopAsyncIteration
+        while True:
+            while self._ready:
+                event = self._ready.popleft()
+                if not event.comment:
+                    return self._typed(event)
+            # Comments are bytes of the body like others, so they reset the transport's idle timer.
+            data = await anext(self._bodies, b"")
+            if not data:
+                raise TruncatedError("the node's answer ended without a receipt")
+            self._feed(data)
+
+    async def aclose(self) -> None:
+        """Stop reading; an unfinished attempt is cancelled by cutting the connection."""
+        await self._response.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._ready.extend(self._parser.feed(data))
+        except MalformedError as error:
+            raise _broken(error.message) from None
+
+    async def _expect_end(self) -> None:
+        """Read the end of the body, so that the connection can be kept; not worth a failure."""
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                while data := await anext(self._bodies, b""):
+                    self._feed(data)
+        except (TimeoutError, UpstreamError):
+            await self._response.aclose()
+        if any(not event.comment for event in self._ready):
+            raise _broken("events after the last one")
+
+    def _typed(self, event: SseEvent) -> AttemptEvent:
+        if not self._accepted and event.event not in (EVENT_ACCEPTED, EVENT_ERROR):
+            raise _broken("the first event is not `accepted`")
+        match event.event:
+            case "":
+                return self._chunk(event)
+            case x if x == EVENT_PROGRESS:
+                return ProgressEvent(_tokens(event))
+            case x if x == EVENT_ACCEPTED:
+                if self._accepted:
+                    raise _broken("accepted twice")
+                self._accepted = True
+                return AcceptedEvent(_decode(event.data, Accepted))
+            case x if x == EVENT_RECEIPT:
+                self._ended = True
+                return ReceiptEvent(_decode(event.data, SignedReceipt))
+            case x if x == EVENT_ERROR:
+                self._ended = True
+                return ErrorEvent(_decode_error(event.data))
+            case _:
+                raise _broken("an event of unknown name")
+
+    def _chunk(self, event: SseEvent) -> ChunkEvent:
+        if event.id is None or event.id != b"%d" % self._next_id:
+            raise _broken("an event out of order")
+        if event.data is not None and b"\n" in event.data:
+            raise _broken("data of more than one line")
+        chunk = ChunkEvent(self._next_id, _tokens(event), event.data)
+        self._next_id += 1
+        return chunk
+
+
+async def _refusal(response: Response) -> UpstreamError:
+    body = await response.read(ERROR_BODY_BYTES_MAX)
+    try:
+        return NodeRefusedError(msgspec.json.decode(body, type=NodeErrorBody).error)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Not a node: a proxy in between, or another server on that port.
+        return failure(response.status, response, body, now_unix_s=0.0)
+
+
+def _tokens(event: SseEvent) -> tuple[tuple[int, int], ...]:
+    try:
+        return event.tokens
+    except MalformedError as error:
+        raise _broken(error.message) from None
+
+
+def _decode(data: bytes | None, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data or b"", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _broken(f"a malformed {kind.__name__}") from None
+
+
+def _decode_error(data: bytes | None) -> NodeError:
+    """The event's data is the error itself; the body of a refusal, which wraps it, passes too."""
+    try:
+        return msgspec.json.decode(data or b"", type=NodeErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode(data, NodeError)
+
+
+def _broken(what: str) -> BadResponseError:
+    return BadResponseError(f"the node broke the protocol: {what}", code=PROTOCOL_BROKEN)

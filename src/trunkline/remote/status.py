@@ -1,0 +1,223 @@
+"""What an HTTP status and its headers say about a failed call: the one table for all callers.
+
+Pure. Messages hold the status and, where it looks like a code and not like prose, the upstream's
+own error code; never the upstream's words, which may quote a prompt.
+"""
+
+import math
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final, Protocol
+
+import msgspec
+
+from trunkline.base.errors import (
+    BadResponseError,
+    RateLimitedError,
+    TimedOutError,
+    UpstreamError,
+)
+
+RETRY_AFTER_S_MAX: Final = 24 * 3600.0
+ERROR_BODY_BYTES_MAX: Final = 64 * 1024
+
+AUTH: Final = "upstream_auth"
+MODEL_MISSING: Final = "upstream_model_missing"
+NOT_FOUND: Final = "upstream_not_found"
+TIMEOUT: Final = "upstream_timeout"
+CONFLICT: Final = "upstream_conflict"
+REJECTED: Final = "upstream_rejected"
+RATE_LIMITED: Final = "upstream_rate_limited"
+QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
+UNAVAILABLE: Final = "upstream_unavailable"
+REDIRECT: Final = "upstream_redirect"
+NOT_JSON: Final = "upstream_not_json"
+BAD_RESPONSE: Final = "upstream_bad_response"
+
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_PARAM = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,63}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_OVERLOADED_CODES: Final = frozenset(
+    {"overloaded_error", "server_error", "api_error", "internal_error", "unavailable",
+     "service_unavailable", "internal", "engine_overloaded"}
+)  # fmt: skip
+_LIMIT_CODES: Final = frozenset(
+    {"rate_limit_exceeded", "rate_limit_error", "resource_exhausted", "too_many_requests",
+     "requests", "tokens"}
+)  # fmt: skip
+_QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_AUTH_CODES: Final = frozenset(
+    {"authentication_error", "invalid_api_key", "permission_error", "unauthenticated",
+     "permission_denied"}
+)  # fmt: skip
+_MODEL_CODES: Final = frozenset({"model_not_found", "not_found_error", "not_found"})
+
+
+class RejectedError(UpstreamError):
+    """The upstream found fault with the request itself. Not retryable: another deployment of the
+    same kind would say the same."""
+
+    code = REJECTED
+    status = 400
+
+    def __init__(self, message: str, *, upstream_code: str, param: str | None) -> None:
+        super().__init__(message, retryable=False)
+        self.upstream_code = upstream_code
+        """The upstream's own code (``context_length_exceeded``); empty if it gave none."""
+        self.param = param
+        """The parameter that it named."""
+
+
+class Headed(Protocol):
+    """Anything with response headers."""
+
+    def header(self, name: str) -> str | None: ...
+
+
+class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of an error object that are read, whatever else it holds. All are untrusted."""
+
+    code: str | int | None = None
+    type: str | None = None
+    status: str | None = None
+    param: str | None = None
+    retry_delay_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Its most precise code that looks like one; empty without."""
+        for found in (self.code, self.status, self.type):
+            if isinstance(found, str) and _CODE.fullmatch(found):
+                return found
+        return ""
+
+
+def failure(
+    status: int, headers: Headed, body: bytes, *, now_unix_s: float, missing: str = NOT_FOUND
+) -> UpstreamError:
+    """The error for a response of ``status`` (anything but success). ``missing``: the code of a
+    404. ``now_unix_s``: the time that an HTTP date in ``retry-after`` is measured from."""
+    error = error_object(body) or ErrorObject()
+    wait_s = retry_after_s(headers, now_unix_s=now_unix_s)
+    if wait_s is None:
+        wait_s = error.retry_delay_s
+    return _classify(status, error, wait_s, missing)
+
+
+def failure_in_answer(error: ErrorObject) -> UpstreamError:
+    """The error for an error object inside a successful response, classified by its own code."""
+    status = error.code if isinstance(error.code, int) and 400 <= error.code <= 599 else 0
+    if not status:
+        known = {_lower(error.code), _lower(error.type), _lower(error.status)}
+        if known & _QUOTA_CODES or known & _LIMIT_CODES:
+            status = 429
+        elif known & _AUTH_CODES:
+            status = 401
+        elif known & _MODEL_CODES:
+            status = 404
+        elif known & _OVERLOADED_CODES:
+            status = 503
+    if status:
+        return _classify(status, error, error.retry_delay_s, MODEL_MISSING)
+    return BadResponseError(
+        f"an error instead of an answer{_said(error)}", retry_after_s=error.retry_delay_s
+    )
+
+
+def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: str) -> UpstreamError:
+    message = f"HTTP {status}{_said(error)}"
+    match status:
+        case 401 | 403:
+            return UpstreamError(message, code=AUTH)
+        case 402:
+            return RateLimitedError(message, code=QUOTA_EXHAUSTED, retry_after_s=wait_s)
+        case 404:
+            return UpstreamError(message, code=missing)
+        case 408 | 504:
+            return TimedOutError(message, code=TIMEOUT, retry_after_s=wait_s)
+        case 409:
+            return UpstreamError(message, code=CONFLICT, retry_after_s=wait_s)
+        case 429:
+            spent = {_lower(error.code), _lower(error.type)} & _QUOTA_CODES
+            code = QUOTA_EXHAUSTED if spent else RATE_LIMITED
+            return RateLimitedError(message, code=code, retry_after_s=wait_s)
+        case _ if 400 <= status < 500:
+            param = error.param if error.param and _PARAM.fullmatch(error.param) else None
+            return RejectedError(message, upstream_code=error.label, param=param)
+        case _ if status >= 500:
+            return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
+        case _ if 300 <= status < 400:
+            return BadResponseError(message, code=REDIRECT)
+        case _:
+            return BadResponseError(message)
+
+
+def error_object(body: bytes) -> ErrorObject | None:
+    """The error object of a JSON body: ``{"error": {…}}``, ``{"error": "…"}``, or either in a
+    list of one. None if there is none."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(found, list) and found:
+        found = found[0]
+    if not isinstance(found, dict) or found.get("error") in (None, False):
+        return None
+    inner = found["error"]
+    return _read_error(inner) if isinstance(inner, dict) else ErrorObject()
+
+
+def _read_error(inner: dict[str, object]) -> ErrorObject:
+    code = inner.get("code")
+    return ErrorObject(
+        code=code if isinstance(code, str | int) else None,
+        type=_text(inner.get("type")),
+        status=_text(inner.get("status")),
+        param=_text(inner.get("param")),
+        retry_delay_s=_retry_delay(inner.get("details")),
+    )
+
+
+def _retry_delay(details: object) -> float | None:
+    """``retryDelay`` of a google.rpc.RetryInfo among an error's details: ``"13.5s"``."""
+    for detail in details[:32] if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(delay, str) and delay.endswith("s") and _SECONDS.fullmatch(delay[:-1]):
+            return _bounded(float(delay[:-1]))
+    return None
+
+
+def retry_after_s(headers: Headed, *, now_unix_s: float) -> float | None:
+    """How long the upstream asks to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as
+    an HTTP date. None if it does not say, or not legibly. Between 0 and ``RETRY_AFTER_S_MAX``."""
+    milliseconds = headers.header("retry-after-ms")
+    if milliseconds is not None and _SECONDS.fullmatch(milliseconds.strip()):
+        return _bounded(float(milliseconds) / 1000)
+    value = headers.header("retry-after")
+    if value is None:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return _bounded(float(value))
+    try:
+        at = parsedate_to_datetime(value)
+        at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        return _bounded(at.timestamp() - now_unix_s)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _bounded(seconds: float) -> float | None:
+    return min(max(seconds, 0.0), RETRY_AFTER_S_MAX) if math.isfinite(seconds) else None
+
+
+def _said(error: ErrorObject) -> str:
+    return f" ({error.label})" if error.label else ""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _lower(value: str | int | None) -> str:
+    return value.lower() if isinstance(value, str) else ""
