@@ -7,16 +7,15 @@ anything: an entry that the other side will never take is set aside, counted, an
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from trunkline.base.errors import Error, UpstreamError
+from trunkline.base.errors import CorruptStateError, Error, UpstreamError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.runtime.logger import Logger, describe
-from trunkline.runtime.store import Connection, Database
+from trunkline.runtime.store import Connection, Database, SqlValue
 
 ResultT = TypeVar("ResultT")
 
@@ -211,13 +210,9 @@ class Outbox(Generic[ResultT]):
                 self._on_delivered(connection, entry.key, result)
 
         # A crash before this commit delivers again, to a side that knows the entry already.
-        try:
-            await self._database.write(settle)
-        except sqlite3.Error as error:
-            await self._note_failure(entry, error)
-            return
-        self._delivered += 1
-        self._failures_in_row = 0
+        if await self._recorded(settle):
+            self._delivered += 1
+            self._failures_in_row = 0
 
     async def _note_failure(self, entry: _Entry, error: Exception) -> None:
         self._failed += 1
@@ -226,11 +221,9 @@ class Outbox(Generic[ResultT]):
         )
         if permanent and isinstance(error, Error):
             self._logger.error("delivery.refused", key=entry.key, **describe(error, frames=False))
-            await self._database.execute(
-                (
-                    "UPDATE outbox SET refused = ?, attempts = attempts + 1 WHERE number = ?",
-                    (error.error_code, entry.number),
-                )
+            await self._update(
+                "UPDATE outbox SET refused = ?, attempts = attempts + 1 WHERE number = ?",
+                (error.error_code, entry.number),
             )
             return
         self._failures_in_row += 1
@@ -241,12 +234,26 @@ class Outbox(Generic[ResultT]):
             "delivery.failed", key=entry.key, attempts=entry.attempts + 1, **describe(error)
         )
         due_ms = self._clock.unix_ms() + int(wait_s * 1000)
-        await self._database.execute(
-            (
-                "UPDATE outbox SET attempts = attempts + 1, due_ms = ? WHERE number = ?",
-                (due_ms, entry.number),
-            )
+        await self._update(
+            "UPDATE outbox SET attempts = attempts + 1, due_ms = ? WHERE number = ?",
+            (due_ms, entry.number),
         )
+
+    async def _update(self, statement: str, values: tuple[SqlValue, ...]) -> None:
+        await self._recorded(lambda connection: connection.execute(statement, values))
+
+    async def _recorded(self, change: Callable[[Connection], object]) -> bool:
+        """Whether ``change`` was committed. If the disk refused, the entry stays as it was and is
+        delivered again after a pause; a damaged store ends the process instead."""
+        try:
+            await self._database.write(change)
+        except CorruptStateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failures_in_row += 1
+            self._logger.crashed("delivery.unrecorded", error)
+            return False
+        return True
 
     def _backoff_s(self, failures: int) -> float:
         """Doubles with each failure up to the bound; of that, a random part from half to all, so
