@@ -5,7 +5,6 @@ parameter at fault; no message repeats a value that the caller sent, because mes
 """
 
 import re
-from itertools import accumulate
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -17,26 +16,28 @@ BODY_BYTES_MAX = 24 * 1024 * 1024
 DEPTH_MAX = 64
 """Deepest nesting of arrays and objects in a request."""
 TOP_LEVEL_FIELDS_MAX = 128
+STRUCTURE_MAX = 500_000
+"""Most brackets and commas outside strings: what decoding costs grows with them, not with text."""
 
 ABSENT = msgspec.Raw(b"")
 """Default of a free-form member. ``Raw | None`` is no type that msgspec can decode."""
 
 T = TypeVar("T")
 
-# Possessive, and content with a missing end quote, so that no input makes it scan a byte twice.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_NOT_STRUCTURE = re.compile(rb"[^\[\]{},]+")
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1, ord(","): 0}
+_ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_INNERMOST = re.compile(rb"\[,*\]")
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{},"')
 _TOP_LEVEL = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def top_level(raw: bytes) -> dict[str, msgspec.Raw]:
     """The members of the body's top-level object, values undecoded, after the bounds were checked.
 
-    Raises :class:`RequestError`: ``body_too_large``, ``invalid_json``, ``too_deep``, and
-    ``invalid_json`` also for a member given twice, of which two readers might believe different
-    ones.
+    Raises :class:`RequestError`: ``body_too_large``, ``too_deep``, ``too_complex``,
+    ``invalid_json``; the last also for a member given twice, of which two readers might believe
+    different ones.
     """
     if len(raw) > BODY_BYTES_MAX:
         raise RequestError(
@@ -44,16 +45,15 @@ def top_level(raw: bytes) -> dict[str, msgspec.Raw]:
             code="body_too_large",
             status=413,
         )
-    structure = _structure(raw) if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX else None
-    if structure is not None and _depth(structure) > DEPTH_MAX:
-        raise RequestError(f"the request nests deeper than {DEPTH_MAX} levels", code="too_deep")
+    deep = raw.count(b"{") + raw.count(b"[") > DEPTH_MAX or raw.count(b",") > STRUCTURE_MAX
+    counted = _count_members(raw) if deep else None
     try:
         members = _TOP_LEVEL.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RequestError("the body is not a JSON object", code="invalid_json") from None
     if len(members) > TOP_LEVEL_FIELDS_MAX:
         raise RequestError("the request has too many fields", code="invalid_json")
-    if _may_repeat(raw, members) and _members(structure or _structure(raw)) != len(members):
+    if _may_repeat(raw, members) and (counted or _count_members(raw)) != len(members):
         raise RequestError("the request gives a field twice", code="invalid_json")
     return members
 
@@ -104,26 +104,37 @@ def _refuse(text: str, unknown_code: str) -> NoReturn:
     raise invalid("is not one of the supported values", param, unknown_code) from None
 
 
-def _structure(raw: bytes) -> bytes:
-    """The brackets and commas outside strings."""
-    return _NOT_STRUCTURE.sub(b"", _STRING.sub(b"", raw))
+def _count_members(raw: bytes) -> int:
+    """Members of the top-level object, counted without decoding; bounds depth and size.
 
-
-def _depth(structure: bytes) -> int:
-    return max(accumulate(map(_STEP.__getitem__, structure)), default=0)
+    Strings go first, then everything that is no bracket or comma, then the innermost brackets
+    again and again: as many times as they nest. All of it runs at the speed of C.
+    """
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Of a string without brackets or commas two quotes are left. Two that end one string and begin
+    # the next may be taken for such a pair: the two become one string, and nothing else changes.
+    bare = plain.translate(_BRACKETS, _NOT_STRUCTURE).replace(b'""', b"")
+    structure = b"".join(bare.split(b'"')[::2])
+    if len(structure) > STRUCTURE_MAX:
+        raise RequestError("the request has too many elements", code="too_complex")
+    inside = structure[1:-1]
+    for _ in range(DEPTH_MAX):
+        if not inside.strip(b","):
+            # ``{}`` is counted as one; it is refused later for want of its required fields.
+            return len(inside) + 1
+        outer = _INNERMOST.sub(b"", inside)
+        if len(outer) == len(inside):
+            # Brackets that do not match: the decoder will say so.
+            return 0
+        inside = outer
+    raise RequestError(f"the request nests deeper than {DEPTH_MAX} levels", code="too_deep")
 
 
 def _may_repeat(raw: bytes, members: dict[str, msgspec.Raw]) -> bool:
-    if _ESCAPED_LETTER.search(raw) is not None:
+    """Whether a member may be there twice: a quick look that errs on the side of yes."""
+    if b"\\u00" in raw and _ESCAPED_ASCII.search(raw) is not None:
         return True
-    return any(raw.count(b'"%b"' % name.encode("utf-8", "replace")) > 1 for name in members)
-
-
-def _members(structure: bytes) -> int:
-    """Members of the top-level object, counted by its commas."""
-    depths = accumulate(map(_STEP.__getitem__, structure))
-    commas = sum(
-        1 for byte, depth in zip(structure, depths, strict=True) if byte == 0x2C and depth == 1
+    return any(
+        _PLAIN_NAME.fullmatch(name) is None or raw.count(b'"%b"' % name.encode("ascii")) > 1
+        for name in members
     )
-    # ``{}`` has no member and no comma, and is refused later for want of its required fields.
-    return commas + 1

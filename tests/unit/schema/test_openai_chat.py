@@ -226,10 +226,12 @@ def test_a_field_name_inside_a_string_is_not_given_twice() -> None:
 
 
 def test_deep_and_large_bodies_are_refused_before_they_are_parsed() -> None:
-    assert refused(b'{"a":' + b"[" * 100_000).error_code == "too_deep"
+    assert refused(b'{"a":' + b"[" * 100_000).error_code == "invalid_json"
     deep = b"[" * parsing.DEPTH_MAX + b"]" * parsing.DEPTH_MAX
     assert refused(b'{"a":' + deep + b"}").error_code == "too_deep"
     wide = body(logit_bias={str(i): 1 for i in range(1000)}, metadata={"brackets": "[" * 200})
     assert openai_chat.parse(wide).model == "m"
+    assert refused(b'{"a":[' + b"[]," * parsing.STRUCTURE_MAX).error_code == "too_complex"
+    assert refused(b"{" + b'"a":1,' * (parsing.STRUCTURE_MAX + 1)).error_code == "too_complex"
     error = refused(b" " * (parsing.BODY_BYTES_MAX + 1))
     assert (error.error_code, error.http_status) == ("body_too_large", 413)
