@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trunkline.base.errors import MalformedError, SignatureError, VerificationError
 from trunkline.crypto import merkle, note
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.tlog import add_checkpoint, proof, tile
+from trunkline.tlog import add_checkpoint, proof, tile, tile_proof
 from trunkline.tlog.checkpoint import Checkpoint, open_checkpoint
 from trunkline.tlog.policy import Policy
 
@@ -178,17 +178,17 @@ def test_proofs_from_tiles_verify(size, data):
     have = tiles_of(size)
     index = data.draw(st.integers(0, size - 1))
     root = merkle.root(LEAVES[:size])
-    needed = {path: have[path] for path in tile.tiles_needed_for_inclusion(index, size)}
-    path = tile.inclusion_proof(index, size, needed)
+    needed = {path: have[path] for path in tile_proof.tiles_needed_for_inclusion(index, size)}
+    path = tile_proof.inclusion_proof(index, size, needed)
     merkle.verify_inclusion(LEAVES[index], index, size, path, root)
 
     size1 = data.draw(st.integers(1, size))
-    needed = {path: have[path] for path in tile.tiles_needed_for_consistency(size1, size)}
-    found = tile.consistency_proof(size1, size, needed)
+    needed = {path: have[path] for path in tile_proof.tiles_needed_for_consistency(size1, size)}
+    found = tile_proof.consistency_proof(size1, size, needed)
     merkle.verify_consistency(size1, size, found, merkle.root(LEAVES[:size1]), root)
 
-    needed = {path: have[path] for path in tile.tiles_needed_for_root(size)}
-    assert tile.tree_root(size, needed) == root
+    needed = {path: have[path] for path in tile_proof.tiles_needed_for_root(size)}
+    assert tile_proof.tree_root(size, needed) == root
 
 
 @given(st.integers(0, 900), st.integers(0, 900))

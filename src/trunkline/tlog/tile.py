@@ -1,18 +1,15 @@
-"""Tiles and entry bundles (C2SP tlog-tiles): their names, their bytes, and the proofs in them.
+"""Tiles and entry bundles (C2SP tlog-tiles): their names and their bytes.
 
-A tile is named by its path below the log's prefix, the same on disk and in a URL. Building a proof
-has two halves, which tiles it takes and what it is once those are there, so that the shell between
-them can fetch however it likes. Nothing fetched is believed here: a proof or root is as good as its
-tiles, and whoever asks for it checks it against a signed root afterwards.
+A tile is named by its path below the log's prefix, the same on disk and in a URL. What is in it is
+not believed here: proofs and roots out of tiles are :mod:`trunkline.tlog.tile_proof`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from re import compile as regex
 from typing import Self
 
 from trunkline.base.errors import MalformedError
-from trunkline.crypto import merkle
 from trunkline.crypto.encoding import UINT63_MAX
 from trunkline.crypto.merkle import HASH_BYTES
 
@@ -23,9 +20,6 @@ ENTRY_BYTES_MAX = 65_535
 """An entry's length is written in two bytes."""
 BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
-
-Range = tuple[int, int]
-"""Entries ``[begin, end)`` of a subtree, as RFC 6962 splits the tree."""
 
 _PATH = regex(
     r"tile/(?P<level>entries|0|[1-9][0-9]?)/(?P<index>(?:x[0-9]{3}/){0,6}[0-9]{3})"
@@ -145,88 +139,3 @@ def decode_bundle(data: bytes, width: int) -> tuple[bytes, ...]:
     if at != len(data):
         raise MalformedError("the bundle goes on after its last entry")
     return tuple(entries)
-
-
-def tiles_needed_for_inclusion(index: int, size: int) -> list[str]:
-    """Paths of the tiles that hold the audit path of entry ``index``. IndexError outside."""
-    return _paths(merkle.inclusion_ranges(index, size), size)
-
-
-def inclusion_proof(index: int, size: int, tiles: Mapping[str, bytes]) -> list[bytes]:
-    """Audit path of entry ``index`` from fetched tiles. MalformedError: one is missing or odd."""
-    return _hashes(merkle.inclusion_ranges(index, size), size, tiles)
-
-
-def tiles_needed_for_consistency(size1: int, size2: int) -> list[str]:
-    """Paths of the tiles that hold the proof from ``size1`` to ``size2``. IndexError outside."""
-    return _paths(merkle.consistency_ranges(size1, size2), size2)
-
-
-def consistency_proof(size1: int, size2: int, tiles: Mapping[str, bytes]) -> list[bytes]:
-    """Consistency proof from fetched tiles. MalformedError when one is missing or odd."""
-    return _hashes(merkle.consistency_ranges(size1, size2), size2, tiles)
-
-
-def tiles_needed_for_root(size: int) -> list[str]:
-    """Paths of the tiles along the right edge of a tree of ``size``."""
-    return _paths([(0, size)], size)
-
-
-def tree_root(size: int, tiles: Mapping[str, bytes]) -> bytes:
-    """The root of a tree of ``size`` from its right edge. MalformedError as above."""
-    return _hashes([(0, size)], size, tiles)[0] if size else merkle.EMPTY_ROOT
-
-
-def _paths(ranges: Iterable[Range], size: int) -> list[str]:
-    tiles = (
-        _locate(begin, height, size)[0].path
-        for one in ranges
-        for begin, height in _complete_subtrees(*one)
-    )
-    return list(dict.fromkeys(tiles))
-
-
-def _hashes(ranges: Iterable[Range], size: int, tiles: Mapping[str, bytes]) -> list[bytes]:
-    decoded: dict[str, tuple[bytes, ...]] = {}
-
-    def subtree(begin: int, height: int) -> bytes:
-        tile, first, count = _locate(begin, height, size)
-        hashes = decoded.get(tile.path)
-        if hashes is None:
-            data = tiles.get(tile.path)
-            if data is None:
-                raise MalformedError(f"{tile.path} is missing")
-            hashes = decoded[tile.path] = decode_hashes(data, tile.width)
-        return merkle.root(hashes[first : first + count])
-
-    found = []
-    for one in ranges:
-        parts = [subtree(begin, height) for begin, height in _complete_subtrees(*one)]
-        found.append(fold(parts))
-    return found
-
-
-def fold(parts: list[bytes]) -> bytes:
-    """The hash over ever smaller complete subtrees, left to right: at least one."""
-    hashed = parts[-1]
-    for part in reversed(parts[:-1]):
-        hashed = merkle.node_hash(part, hashed)
-    return hashed
-
-
-def _complete_subtrees(begin: int, end: int) -> list[tuple[int, int]]:
-    """(first entry, height) of the complete subtrees that make up a range, ever smaller."""
-    parts = []
-    while begin < end:
-        height = (end - begin).bit_length() - 1
-        parts.append((begin, height))
-        begin += 1 << height
-    return parts
-
-
-def _locate(begin: int, height: int, size: int) -> tuple[Tile, int, int]:
-    """The tile whose hashes ``[first, first + count)`` are the leaves of a complete subtree."""
-    level, within = divmod(height, TILE_HEIGHT)
-    position = begin >> TILE_HEIGHT * level
-    index, first = divmod(position, 1 << TILE_HEIGHT)
-    return tile_at(level, index, size), first, 1 << within

@@ -4,7 +4,7 @@ import pytest
 
 from trunkline.base.errors import MalformedError
 from trunkline.crypto import merkle
-from trunkline.tlog import tile
+from trunkline.tlog import tile, tile_proof
 from trunkline.tlog.tile import Tile
 
 
@@ -93,23 +93,23 @@ def test_a_tile_outside_the_tree():
 
 def test_a_missing_or_cut_tile_is_named():
     with pytest.raises(MalformedError, match=r"tile/0/000\.p/5 is missing"):
-        tile.inclusion_proof(1, 5, {})
+        tile_proof.inclusion_proof(1, 5, {})
     with pytest.raises(MalformedError, match="160 bytes"):
-        tile.inclusion_proof(1, 5, {"tile/0/000.p/5": bytes(159)})
+        tile_proof.inclusion_proof(1, 5, {"tile/0/000.p/5": bytes(159)})
 
 
 def test_a_lone_entry_needs_no_tiles():
-    assert tile.tiles_needed_for_inclusion(0, 1) == []
-    assert tile.inclusion_proof(0, 1, {}) == []
-    assert tile.tiles_needed_for_root(0) == []
-    assert tile.tree_root(0, {}) == merkle.EMPTY_ROOT
-    assert tile.tiles_needed_for_consistency(0, 5) == []
+    assert tile_proof.tiles_needed_for_inclusion(0, 1) == []
+    assert tile_proof.inclusion_proof(0, 1, {}) == []
+    assert tile_proof.tiles_needed_for_root(0) == []
+    assert tile_proof.tree_root(0, {}) == merkle.EMPTY_ROOT
+    assert tile_proof.tiles_needed_for_consistency(0, 5) == []
 
 
 def test_proofs_in_a_large_tree_take_few_tiles():
     size = 5_000_000_000
-    assert len(tile.tiles_needed_for_inclusion(1_234_567_890, size)) <= 9
-    assert len(tile.tiles_needed_for_consistency(1_234_567_890, size)) <= 9
+    assert len(tile_proof.tiles_needed_for_inclusion(1_234_567_890, size)) <= 9
+    assert len(tile_proof.tiles_needed_for_consistency(1_234_567_890, size)) <= 9
 
 
 def test_entries_are_bounded():
