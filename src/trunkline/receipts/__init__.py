@@ -1,4 +1,64 @@
 """Receipts: a node's signed statement about one attempt. Pure: no I/O, no clock, no keys.
 
-Specified in ``docs/spec/receipt.md``.
+Specified in ``docs/spec/receipt.md``. It refuses to sign and to judge: signing is the node's, and
+whether a receipt is true is the verifier's question.
 """
+
+from trunkline.receipts.batch import (
+    BATCH_RECEIPTS_MAX,
+    Batch,
+    BatchBuilder,
+    SealedBatch,
+    VerifiedReceipt,
+    batch_text,
+    open_batch,
+    verify_signed,
+)
+from trunkline.receipts.digests import prompt_digest, request_digest, tokens_digest
+from trunkline.receipts.receipt import (
+    RECEIPT_BYTES_MAX,
+    RECEIPT_TYPE,
+    Receipt,
+    ReceiptAttempt,
+    ReceiptModel,
+    ReceiptPolicy,
+    ReceiptRequest,
+    ReceiptResponse,
+    ReceiptSampling,
+    ReceiptTimes,
+    ReceiptUsage,
+    decode,
+    encode,
+    receipt_leaf,
+)
+from trunkline.receipts.stream import StreamDigest, stream_digest
+
+__all__ = [
+    "BATCH_RECEIPTS_MAX",
+    "RECEIPT_BYTES_MAX",
+    "RECEIPT_TYPE",
+    "Batch",
+    "BatchBuilder",
+    "Receipt",
+    "ReceiptAttempt",
+    "ReceiptModel",
+    "ReceiptPolicy",
+    "ReceiptRequest",
+    "ReceiptResponse",
+    "ReceiptSampling",
+    "ReceiptTimes",
+    "ReceiptUsage",
+    "SealedBatch",
+    "StreamDigest",
+    "VerifiedReceipt",
+    "batch_text",
+    "decode",
+    "encode",
+    "open_batch",
+    "prompt_digest",
+    "receipt_leaf",
+    "request_digest",
+    "stream_digest",
+    "tokens_digest",
+    "verify_signed",
+]

@@ -3,15 +3,29 @@
 The bytes are RFC 8785 canonical JSON for the values that a receipt may hold: ASCII keys in sorted
 order, strings, integers within ±(2⁵³−1), booleans, arrays and objects; no floats, no nulls. The
 structs below declare their fields in key order, so msgspec writes canonical bytes directly.
-They are hashed and stored as written; verifying never re-encodes them.
+They are hashed and stored as written: a signature is never checked over a re-encoding.
+
+Specified in ``docs/spec/receipt.md``. What a receipt says is the node's word; nothing here judges
+whether it is true.
 """
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from trunkline.base.errors import MalformedError
+from trunkline.crypto.merkle import leaf_hash
+from trunkline.receipts.canonical import INTEGER_MAX, parse_canonical
+
 RECEIPT_TYPE = "trunkline.receipt/v1"
+RECEIPT_DOMAIN = b"trunkline.receipt/v1\n"
 RECEIPT_BYTES_MAX = 256 * 1024
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
+Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+OptionalDigest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+Hex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+OptionalHex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 
 
 class ReceiptAttempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +34,7 @@ class ReceiptAttempt(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     error: str
     node: str
-    tokens: tuple[int, ...]
+    tokens: tuple[Count, ...]
 
 
 class ReceiptModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,7 +49,7 @@ class ReceiptModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The model named in the request."""
     served: str
     """The model's own name: the upstream's ``model`` field, or the embedded model's."""
-    weights: str = ""
+    weights: OptionalDigest = ""
 
 
 class ReceiptPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,36 +57,36 @@ class ReceiptPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceiptRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    client: str
+    client: Digest
     """Digest of the body exactly as the app sent it."""
-    digest: str
+    digest: Digest
     """Digest of the ``request`` bytes that this node was given."""
     format: str
-    prompt: str = ""
-    """Digest of the rendered prompt's token ids (uint32 little-endian), where the engine is ours."""
+    prompt: OptionalDigest = ""
+    """Digest of the rendered prompt's token ids, where the engine is ours."""
 
 
 class ReceiptResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    chunks: int
+    chunks: Count
     """Unnamed events that this attempt sent."""
-    digest: str
+    digest: Digest
     """End of the stream's hash chain."""
     finish: tuple[str, ...]
     """Finish reason per choice."""
-    resumed: tuple[int, ...] = ()
+    resumed: tuple[Count, ...] = ()
     """Tokens per choice taken over from an earlier attempt."""
-    resumed_digest: str = ""
+    resumed_digest: OptionalDigest = ""
     """Digest of those token ids."""
-    status: int
+    status: Count
     """HTTP status that the answer stands for (200)."""
-    tokens: str = ""
+    tokens: OptionalDigest = ""
     """Digest of the whole answer's token ids, where the engine is ours."""
 
 
 class ReceiptSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    caller_nonce: str
-    node_nonce: str = ""
-    seed: str = ""
+    caller_nonce: Hex32
+    node_nonce: OptionalHex32 = ""
+    seed: OptionalHex32 = ""
     """The answer's seed, hex, where the engine is ours. See ``trunkline.sampling``."""
     source: Literal["none", "nonces", "caller", "inherited"]
     """Where the seed came from: no seed (a provider's model), both nonces, the request's own
@@ -82,18 +96,18 @@ class ReceiptSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 class ReceiptTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Unix milliseconds by the node's clock."""
 
-    arrived_ms: int
-    ended_ms: int
-    first_token_ms: int
+    arrived_ms: Count
+    ended_ms: Count
+    first_token_ms: Count
 
 
 class ReceiptUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Counted by the node where the engine is ours, else as the upstream reported."""
 
-    completion: int
+    completion: Count
     counted: bool
     """True: counted by this node from token ids. False: the upstream's word."""
-    prompt: int
+    prompt: Count
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,22 +115,74 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     answer: str
     attempt: str
-    created_s: int
+    created_s: Count
     key: str
     """The node's vkey (C2SP signed-note)."""
     model: ReceiptModel
     node: str
     operator: str
     policy: ReceiptPolicy
-    previous: str
+    previous: OptionalHex32
     """Leaf hash (hex) of this node's receipt before this one; empty for its first."""
     request: ReceiptRequest
     response: ReceiptResponse
     route: tuple[ReceiptAttempt, ...]
     """Attempts before this one, in order."""
-    salt: str
+    salt: Hex32
     """32 random bytes, hex: what the log holds of this receipt reveals nothing."""
     sampling: ReceiptSampling
     times: ReceiptTimes
     type: Literal["trunkline.receipt/v1"] = "trunkline.receipt/v1"
     usage: ReceiptUsage
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Receipt)
+
+
+def encode(receipt: Receipt) -> bytes:
+    """The receipt's canonical bytes: what is hashed, signed and handed out.
+
+    Raises :class:`MalformedError` for a receipt that :func:`decode` would refuse, so that a node
+    never signs one.
+    """
+    try:
+        data = _ENCODER.encode(receipt)
+    except (ValueError, OverflowError) as error:
+        raise MalformedError("a receipt holds text that is not Unicode") from error
+    _read(data)
+    return data
+
+
+def decode(data: bytes) -> Receipt:
+    """The receipt that ``data`` spells. Keep ``data`` beside it: only the bytes can be verified.
+
+    Members that this version does not know are ignored, and covered by the hash all the same.
+    Raises :class:`MalformedError` for more than ``RECEIPT_BYTES_MAX`` bytes, a missing or wrong
+    member, or bytes that are not canonical.
+    """
+    receipt = _read(data)
+    # Writing it again is the cheap proof of canonical bytes. Only a receipt with members from a
+    # later version needs the general parser.
+    if _ENCODER.encode(receipt) != data:
+        parse_canonical(data, bytes_max=RECEIPT_BYTES_MAX)
+    return receipt
+
+
+def receipt_leaf(data: bytes) -> bytes:
+    """The 32-byte Merkle leaf hash of a receipt's bytes, in the receipts' own domain.
+
+    The domain line inside the leaf is what keeps a receipt from being taken for any other signed
+    record, whatever its bytes are.
+    """
+    return leaf_hash(RECEIPT_DOMAIN + data)
+
+
+def _read(data: bytes) -> Receipt:
+    if len(data) > RECEIPT_BYTES_MAX:
+        raise MalformedError(f"a receipt of {len(data)} bytes exceeds {RECEIPT_BYTES_MAX}")
+    try:
+        return _DECODER.decode(data)
+    except (ValueError, RecursionError) as error:
+        # Not the parser's message: it may quote what it read.
+        raise MalformedError("not a receipt of version 1") from error

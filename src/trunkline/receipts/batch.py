@@ -1,0 +1,267 @@
+"""Batches: one signature over the Merkle root of up to 64 receipts, and a path for each of them.
+
+Specified in ``docs/spec/receipt.md``, "Batches". The signed text is
+
+    trunkline.batch/v1
+    <node key name>
+    <count, decimal>
+    <root, base64>
+    <root of the node's previous batch, base64, or ->
+    <Unix milliseconds, decimal>
+
+as the text of a C2SP signed note, and the log's entry for a batch is exactly that note's bytes.
+Nothing here signs: the node holds the key.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from trunkline.base.errors import MalformedError, SignatureError, require
+from trunkline.crypto import merkle, note
+from trunkline.crypto.encoding import decode_decimal, decode_hash, encode_base64
+from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
+from trunkline.receipts.canonical import INTEGER_MAX
+from trunkline.receipts.receipt import Receipt, decode, receipt_leaf
+from trunkline.schema.attempt import SignedReceipt
+
+BATCH_TYPE = "trunkline.batch/v1"
+BATCH_RECEIPTS_MAX = 64
+BATCH_NOTE_BYTES_MAX = 8 * 1024
+PATH_HASHES_MAX = 6
+"""log2 of ``BATCH_RECEIPTS_MAX``."""
+
+_NO_PREVIOUS = "-"
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node signs: the root of a batch of its receipts."""
+
+    node: str
+    """The node's key name."""
+    count: int
+    root: bytes
+    """RFC 6962 root over the receipts' leaves, 32 bytes."""
+    previous: bytes | None
+    """Root of the batch that this node signed before; ``None`` for its first."""
+    unix_ms: int
+    """When it was signed, by the node's clock."""
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Batch":
+        """Read a batch text. Raises :class:`MalformedError` unless every byte is as written."""
+        lines = _lines(text)
+        batch = cls(
+            node=lines[1],
+            count=decode_decimal(lines[2]),
+            root=decode_hash(lines[3]),
+            previous=None if lines[4] == _NO_PREVIOUS else decode_hash(lines[4]),
+            unix_ms=decode_decimal(lines[5]),
+        )
+        if not 1 <= batch.count <= BATCH_RECEIPTS_MAX:
+            raise MalformedError(f"a batch holds 1 to {BATCH_RECEIPTS_MAX} receipts")
+        if batch.unix_ms > INTEGER_MAX:
+            raise MalformedError("a batch's time is out of range")
+        return batch
+
+    def text(self) -> bytes:
+        """The bytes to sign, ending in a newline."""
+        return batch_text(
+            node=self.node,
+            count=self.count,
+            root=self.root,
+            previous=self.previous,
+            unix_ms=self.unix_ms,
+        )
+
+
+def batch_text(
+    *, node: str, count: int, root: bytes, previous: bytes | None, unix_ms: int
+) -> bytes:
+    """The text that a node signs for a batch; ``root`` and ``previous`` are 32 bytes.
+
+    Raises ``ValueError`` for what :meth:`Batch.parse` would refuse.
+    """
+    if not is_key_name(node):
+        raise ValueError("a node's name is not a key name")
+    if not 1 <= count <= BATCH_RECEIPTS_MAX:
+        raise ValueError(f"a batch holds 1 to {BATCH_RECEIPTS_MAX} receipts")
+    if any(
+        len(value) != merkle.HASH_BYTES for value in (root, root if previous is None else previous)
+    ):
+        raise ValueError(f"a root has {merkle.HASH_BYTES} bytes")
+    if not 0 <= unix_ms <= INTEGER_MAX:
+        raise ValueError("a batch's time is out of range")
+    before = _NO_PREVIOUS if previous is None else encode_base64(previous)
+    return f"{BATCH_TYPE}\n{node}\n{count}\n{encode_base64(root)}\n{before}\n{unix_ms}\n".encode()
+
+
+class SealedBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch ready to be signed: its text, and every receipt's place in it."""
+
+    root: bytes
+    text: bytes
+    """What to sign as a note."""
+    receipts: tuple[bytes, ...]
+    leaves: tuple[bytes, ...]
+    paths: tuple[tuple[bytes, ...], ...]
+    """Audit path per receipt, from leaf to root."""
+
+    def signed(self, note_bytes: bytes) -> tuple[SignedReceipt, ...]:
+        """What each caller is handed, given the signed note over ``text``, in order."""
+        batch = note_bytes.decode()
+        return tuple(
+            SignedReceipt(
+                receipt=data.decode(),
+                batch=batch,
+                index=index,
+                path=tuple(encode_base64(hash_) for hash_ in path),
+            )
+            for index, (data, path) in enumerate(zip(self.receipts, self.paths, strict=True))
+        )
+
+
+class BatchBuilder:
+    """Collects encoded receipts until they are sealed: at most ``BATCH_RECEIPTS_MAX``, never none.
+
+    ``node`` is the node's key name. One builder makes one batch.
+    """
+
+    __slots__ = ("_leaves", "_node", "_receipts")
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._receipts: list[bytes] = []
+        self._leaves: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._receipts)
+
+    @property
+    def full(self) -> bool:
+        return len(self._receipts) == BATCH_RECEIPTS_MAX
+
+    def add(self, receipt: bytes) -> bytes:
+        """Take an encoded receipt; returns its 32-byte leaf hash. Ask ``full`` first."""
+        require(not self.full, f"a batch holds at most {BATCH_RECEIPTS_MAX} receipts")
+        leaf = receipt_leaf(receipt)
+        self._receipts.append(receipt)
+        self._leaves.append(leaf)
+        return leaf
+
+    def seal(self, *, previous: bytes | None, unix_ms: int) -> SealedBatch:
+        """Close the batch: its root, the text to sign, and the path of every receipt.
+
+        ``previous`` is the root of the node's batch before this one, ``None`` for its first.
+        """
+        require(bool(self._leaves), "a batch holds at least one receipt")
+        root = merkle.root(self._leaves)
+        text = batch_text(
+            node=self._node,
+            count=len(self._leaves),
+            root=root,
+            previous=previous,
+            unix_ms=unix_ms,
+        )
+        return SealedBatch(
+            root=root,
+            text=text,
+            receipts=tuple(self._receipts),
+            leaves=tuple(self._leaves),
+            paths=tuple(
+                tuple(merkle.audit_path(self._leaves, index)) for index in range(len(self._leaves))
+            ),
+        )
+
+
+class VerifiedReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt that its node's key signed."""
+
+    receipt: Receipt
+    leaf: bytes
+    batch: Batch
+
+
+def open_batch(note_bytes: bytes, key: VerifierKey) -> Batch:
+    """The batch that ``key`` signed.
+
+    Raises :class:`MalformedError`, or :class:`SignatureError` when ``key`` did not sign it or it
+    names another node.
+    """
+    if len(note_bytes) > BATCH_NOTE_BYTES_MAX:
+        raise MalformedError(f"a batch note of {len(note_bytes)} bytes is too long")
+    signed = note.parse(note_bytes)
+    if len(signed.signatures) != 1:
+        # The note is the log's entry: a second spelling of it would be a second entry.
+        raise MalformedError("a batch note has exactly one signature")
+    batch = Batch.parse(signed.text)
+    if key.algorithm != ED25519:
+        # A cosignature key signs under another prefix: it may vouch for trees, not for receipts.
+        raise SignatureError("a batch is signed by a plain Ed25519 key", code="wrong_key")
+    signed.verify(key)
+    if batch.node != key.name:
+        raise SignatureError("the batch names another node than its key", code="wrong_node")
+    return batch
+
+
+def verify_path(data: bytes, signed: SignedReceipt, batch: Batch) -> bytes:
+    """The leaf hash of receipt bytes ``data``, shown to be in ``batch`` at its index.
+
+    Raises :class:`MalformedError` or :class:`InclusionError`.
+    """
+    if len(signed.path) > PATH_HASHES_MAX:
+        raise MalformedError("a batch path is too long")
+    leaf = receipt_leaf(data)
+    path = [decode_hash(text) for text in signed.path]
+    merkle.verify_inclusion(leaf, signed.index, batch.count, path, batch.root)
+    return leaf
+
+
+def check_signer(receipt: Receipt, key: VerifierKey) -> None:
+    """Raise :class:`SignatureError` unless the receipt names ``key`` and its node."""
+    if receipt.key != str(key):
+        raise SignatureError("the receipt names another key", code="wrong_key")
+    if receipt.node != key.name:
+        raise SignatureError("the receipt names another node", code="wrong_node")
+
+
+def verify_signed(signed: SignedReceipt, key: VerifierKey) -> VerifiedReceipt:
+    """The receipt, once it is shown that ``key`` signed a batch that holds it.
+
+    Raises :class:`MalformedError`, :class:`SignatureError` or :class:`InclusionError`.
+    """
+    data = receipt_bytes(signed)
+    receipt = decode(data)
+    batch = open_batch(note_bytes(signed), key)
+    leaf = verify_path(data, signed, batch)
+    check_signer(receipt, key)
+    return VerifiedReceipt(receipt=receipt, leaf=leaf, batch=batch)
+
+
+def receipt_bytes(signed: SignedReceipt) -> bytes:
+    """The receipt's bytes as hashed. Raises :class:`MalformedError` for what is not Unicode."""
+    return _utf8(signed.receipt)
+
+
+def note_bytes(signed: SignedReceipt) -> bytes:
+    """The batch's note as signed, which is also the log's entry. Raises :class:`MalformedError`."""
+    return _utf8(signed.batch)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedError("text that is not Unicode") from error
+
+
+def _lines(text: bytes) -> Sequence[str]:
+    try:
+        lines = text.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise MalformedError("a batch is not UTF-8") from error
+    if len(lines) != 7 or lines[0] != BATCH_TYPE or lines[6]:
+        raise MalformedError("not a batch of version 1")
+    if not is_key_name(lines[1]):
+        raise MalformedError("a batch names no node")
+    return lines

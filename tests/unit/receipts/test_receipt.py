@@ -1,0 +1,118 @@
+"""Receipt v1: bytes, bounds, and what is refused."""
+
+from collections.abc import Callable
+from typing import get_type_hints
+
+import msgspec
+import pytest
+import rfc8785
+
+from trunkline.base.errors import MalformedError
+from trunkline.crypto.merkle import leaf_hash
+from trunkline.receipts import RECEIPT_BYTES_MAX, Receipt, decode, encode, receipt_leaf
+
+Make = Callable[..., Receipt]
+
+
+def test_bytes_are_those_of_rfc_8785(make_receipt: Make, resumed_receipt: Receipt) -> None:
+    for receipt in (make_receipt(), resumed_receipt, make_receipt(operator="é\u2028\x7f\x01 😀/<")):
+        data = encode(receipt)
+        assert data == rfc8785.dumps(msgspec.to_builtins(receipt))
+        assert decode(data) == receipt
+
+
+def test_every_record_declares_its_fields_in_key_order() -> None:
+    pending: list[type] = [Receipt]
+    seen = 0
+    while pending:
+        record = pending.pop()
+        names = [field.encode_name for field in msgspec.structs.fields(record)]
+        assert names == sorted(names), record.__name__
+        assert all(name.isascii() for name in names)
+        seen += 1
+        for hint in get_type_hints(record).values():
+            candidates = (hint, *getattr(hint, "__args__", ()))
+            pending += [
+                item
+                for item in candidates
+                if isinstance(item, type) and issubclass(item, msgspec.Struct)
+            ]
+    assert seen == 9
+
+
+def test_an_unknown_member_is_ignored_and_hashed(make_receipt: Make) -> None:
+    data = encode(make_receipt())
+    later = data.replace(b',"usage":', b',"unheard":{"a":1},"usage":')
+    assert decode(later) == make_receipt()
+    assert receipt_leaf(later) != receipt_leaf(data)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data + b" ",
+        lambda data: b" " + data,
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.replace(b'"ans_1"', b'"\\u0061ns_1"'),
+        lambda data: data.replace(b'"ans_1"', b'"ans_1","answer":"ans_1"'),
+        lambda data: data.replace(b'{"answer":"ans_1",', b"{").replace(
+            b'"attempt"', b'"attempt":"att_1","answer"', 1
+        ),
+        lambda data: data.replace(b'"chunks":2', b'"chunks":2.0'),
+        lambda data: data.replace(b'"chunks":2', b'"chunks":-2'),
+        lambda data: data.replace(b'"chunks":2', b'"chunks":9007199254740992'),
+        lambda data: data.replace(b'"chunks":2', b'"chunks":"2"'),
+        lambda data: data.replace(b"receipt/v1", b"receipt/v2"),
+        lambda data: data.replace(b"receipt/v1", b"verdict/v1"),
+        lambda data: data.replace(b'"salt":"5a', b'"salt":"5A'),
+        lambda data: data.replace(b"sha256:", b"sha512:"),
+        lambda data: data.replace(b',"usage":', b',"unheard":null,"usage":'),
+        lambda data: data.replace(b',"usage":', b',"unheard":1.5,"usage":'),
+        lambda data: data.replace(b',"usage":', b',"unheard":"\xff","usage":'),
+        lambda data: data.replace(
+            b',"usage":', b',"unheard":' + b"[" * 99 + b"]" * 99 + b',"usage":'
+        ),
+        lambda data: data.replace(b',"usage":', b',"unheard":' + b"[" * 99_999 + b',"usage":'),
+        lambda data: data[:-1],
+    ],
+)
+def test_other_spellings_are_refused(make_receipt: Make, spoil: Callable[[bytes], bytes]) -> None:
+    data = encode(make_receipt())
+    spoilt = spoil(data)
+    assert spoilt != data
+    with pytest.raises(MalformedError):
+        decode(spoilt)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"salt": "5a" * 32 + "\n"},
+        {"salt": "short"},
+        {"created_s": -1},
+        {"created_s": 2**53},
+        {"created_s": 2**70},
+        {"operator": "\ud800"},
+        {"operator": "a" * RECEIPT_BYTES_MAX},
+        {"previous": "5A" * 32},
+    ],
+)
+def test_what_can_not_be_read_is_never_written(
+    make_receipt: Make, changes: dict[str, object]
+) -> None:
+    with pytest.raises(MalformedError):
+        encode(make_receipt(**changes))
+
+
+def test_errors_do_not_quote_what_they_read() -> None:
+    with pytest.raises(MalformedError) as caught:
+        decode(b'{"answer":"very private"')
+    assert "private" not in caught.value.message
+
+
+def test_a_leaf_is_in_its_own_domain(make_receipt: Make) -> None:
+    data = encode(make_receipt())
+    assert receipt_leaf(data) == leaf_hash(b"trunkline.receipt/v1\n" + data)
+    assert receipt_leaf(data) != leaf_hash(data)
+    others = (b"trunkline.verdict/v1\n", b"trunkline.statement/v1\n", b"trunkline.batch/v1\n")
+    assert all(receipt_leaf(data) != leaf_hash(domain + data) for domain in others)
