@@ -1,0 +1,33 @@
+# One line over a script each; `make help` lists them. The scripts say the rest.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test fmt lint types arch unit e2e check docs bench clean
+
+QUESTION ?= In one sentence: why is the sky blue?
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):  *## */  make \1@/p' Makefile | column -t -s @ 2>/dev/null || grep ' ## ' Makefile
+setup:  ## prepare .venv from the lock files; .venv/bin/trunkline is then the command
+	@sh scripts/setup.sh runtime
+run: setup  ## start the network, ask one question, verify the receipt, keep serving
+	@.venv/bin/trunkline up --ask "$(QUESTION)"
+test:  ## everything that must be green: style, types, architecture, tests
+	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py all
+fmt:  ## format the sources
+	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py fmt
+lint:  ## ruff
+	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py lint
+types:  ## mypy, strict
+	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py types
+arch:  ## who may import whom
+	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py arch
+unit:  ## the quick tests
+	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py unit
+e2e:  ## the tests with real processes
+	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py e2e
+check: test  ## the same as test
+docs:  ## write the generated documentation
+	@sh scripts/setup.sh test && .venv/bin/python scripts/docs.py
+bench:  ## time to the first answer, memory, CPU a request
+	@sh scripts/setup.sh test && .venv/bin/python bench/hello.py
+clean:  ## remove the environment and the caches, never the data folder
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
