@@ -18,7 +18,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 import uvicorn
@@ -43,6 +43,8 @@ WRITE_STALL_S: Final = 60.0
 KEEP_ALIVE_S: Final = 75
 CONNECTIONS_MAX: Final = 4096
 LAST_WORDS_S: Final = 2.0
+HURRIED_WORDS_S: Final = 0.25
+"""Instead, after a second signal."""
 CANCEL_S: Final = 2.0
 BACKLOG: Final = 1024
 
@@ -71,8 +73,8 @@ def run_server(
 ) -> None:
     """Serve ``app`` on ``listen`` (``host:port``) until SIGTERM or SIGINT; blocks.
 
-    ``on_ready`` gets the base URL once connections are accepted. A second signal ends running
-    calls at once. Raises :class:`ConfigError` if the address can not be bound.
+    ``on_ready`` gets the base URL once connections are accepted. A second signal ends the time
+    that running calls have to finish. Raises :class:`ConfigError` if the address can not be bound.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_signalled(app, listen, logger, on_ready, shutdown_grace_s))
@@ -340,13 +342,16 @@ class _Server(uvicorn.Server):
     async def _stop_in_stages(self) -> None:
         for server in self.servers:
             server.close()
+        # uvloop listens on a duplicate: until this one is closed too, the kernel accepts.
+        self._sock.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         self._hosted.draining.set()
         await self._calls_ended(self._grace_s)
         if self.server_state.tasks:
             self._hosted.stopping.set()
-            await self._calls_ended(LAST_WORDS_S)
+            words_s = HURRIED_WORDS_S if self._hurry.is_set() else LAST_WORDS_S
+            await asyncio.wait(set(self.server_state.tasks), timeout=words_s)
         for task in list(self.server_state.tasks):
             task.cancel()
         if self.server_state.tasks:
@@ -357,22 +362,19 @@ class _Server(uvicorn.Server):
 
     async def _calls_ended(self, within_s: float) -> None:
         """Wait for the running calls to end, for the time to pass, or for a second signal."""
-        running = set(self.server_state.tasks)
-        if not running or self._hurry.is_set():
-            return
+        calls = asyncio.create_task(_all_done(set(self.server_state.tasks)))
         hurry = asyncio.create_task(self._hurry.wait())
-        ended = asyncio.create_task(_all_done(running))
+        first: set[asyncio.Task[None] | asyncio.Task[Literal[True]]] = {calls, hurry}
         try:
-            await asyncio.wait(
-                {hurry, ended}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(first, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            calls.cancel()
             hurry.cancel()
-            ended.cancel()
 
 
 async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
-    await asyncio.wait(tasks)
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 serve_in_background = functools.wraps(serving)(serving)
