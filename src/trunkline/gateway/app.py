@@ -1,0 +1,50 @@
+"""Starting a gateway: from its configuration file to a served :class:`Gateway`.
+
+The only module of the room that touches the real clock, the real network and the file system's
+layout. It refuses to start over a missing store: ``trunkline init`` creates one.
+"""
+
+from pathlib import Path
+
+from trunkline.gateway import config
+from trunkline.gateway.config import GatewayConfig
+from trunkline.gateway.front import Gateway
+from trunkline.gateway.prover import LogProver
+from trunkline.gateway.store import EvidenceStore, create_store
+from trunkline.remote.http1 import HttpTransport
+from trunkline.runtime.clock import SystemClock, SystemRandomness
+from trunkline.runtime.config import resolve
+from trunkline.runtime.logger import Logger, configure, get_logger
+from trunkline.runtime.server import run_server
+
+__all__ = ["Gateway", "build", "create_store", "run"]
+
+
+def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway:
+    """Wire a gateway from its configuration. Raises :class:`ConfigError` naming what to mend."""
+    clock, transport = SystemClock(), HttpTransport()
+    policy = config.read_policy(resolve(config_path, settings.policy_file))
+    prover = LogProver(transport, settings.log_url, policy, clock=clock)
+    return Gateway(
+        settings,
+        EvidenceStore.open(resolve(config_path, settings.data)),
+        prover,
+        transport,
+        policy=policy,
+        clock=clock,
+        randomness=SystemRandomness(),
+        logger=logger,
+    )
+
+
+def run(config_path: Path) -> None:
+    """Serve until SIGTERM or SIGINT. Raises :class:`ConfigError`."""
+    settings = config.read(config_path)
+    configure()
+    logger = get_logger("gateway")
+    run_server(
+        build(settings, config_path, logger),
+        settings.listen,
+        logger=logger,
+        shutdown_grace_s=settings.shutdown_grace_s,
+    )

@@ -1,0 +1,71 @@
+"""From an app's request body to what nodes are asked: one function per format of the front door.
+
+The bytes that go to nodes are the app's own where both speak OpenAI. The typed views are read for
+what routing needs; what is out of range is refused here, with the parameter's name.
+"""
+
+import msgspec
+
+from trunkline.gateway.core.actions import ClientFormat
+from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings
+from trunkline.schema.attempt import Kind
+from trunkline.schema.grid import anthropic_openai
+
+_JSON_SPACE = b" \t\r\n"
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What an app wants."""
+
+    format: ClientFormat
+    kind: Kind
+    model: str
+    stream: bool
+    choices: int
+    client: bytes
+    """The body exactly as the app sent it."""
+    request: bytes
+    """The request for nodes, in the OpenAI format. Without white space around it, because that
+    does not survive being carried inside another JSON document, and its digest must."""
+
+
+def chat(raw: bytes) -> Asked:
+    """``POST /v1/chat/completions``. Raises :class:`RequestError`."""
+    view = openai_chat.parse(raw)
+    return Asked(
+        format="openai.chat",
+        kind="chat",
+        model=view.model,
+        stream=view.streams,
+        choices=view.choices,
+        client=raw,
+        request=raw.strip(_JSON_SPACE),
+    )
+
+
+def embeddings(raw: bytes) -> Asked:
+    """``POST /v1/embeddings``. Raises :class:`RequestError`."""
+    view = openai_embeddings.parse(raw)
+    return Asked(
+        format="openai.embeddings",
+        kind="embeddings",
+        model=view.model,
+        stream=False,
+        choices=1,
+        client=raw,
+        request=raw.strip(_JSON_SPACE),
+    )
+
+
+def messages(raw: bytes) -> Asked:
+    """``POST /v1/messages``. Raises :class:`RequestError`, also for what OpenAI can not express."""
+    view = anthropic_messages.parse(raw)
+    return Asked(
+        format="anthropic.messages",
+        kind="chat",
+        model=view.model,
+        stream=view.streams,
+        choices=1,
+        client=raw,
+        request=anthropic_openai.to_openai(view),
+    )

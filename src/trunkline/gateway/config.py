@@ -1,0 +1,140 @@
+"""The gateway's configuration: one TOML file, read into frozen structs, unknown keys refused.
+
+It holds no secret: nodes are pinned by their public keys, and the app's own ``api_key`` is neither
+needed nor kept on loopback.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.gateway.core.deadline import Timeouts
+from trunkline.runtime.config import load
+from trunkline.tlog.policy import Policy
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One node that calls may be sent to."""
+
+    url: str
+    """Where it listens, ``http://host:port``."""
+    vkey: str
+    """Its verifier key (C2SP vkey). A node that shows another key is not used."""
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a gateway reads at its start. Paths start at the file's own folder."""
+
+    listen: str = "127.0.0.1:8480"
+    """Address for apps, ``host:port``. Keep it on loopback: callers are not asked who they are."""
+    data: str = "."
+    """Folder of the evidence store. ``trunkline init`` creates it."""
+    policy_file: str
+    """Which log and which witnesses make an answer final (C2SP tlog-policy)."""
+    log_url: str
+    """Where that log is reached."""
+    nodes: tuple[NodeConfig, ...]
+    """Nodes to route to. Two or more operators, or losing one is losing the answer."""
+    timeouts: Timeouts = Timeouts()
+    """How long each stage of an answer may take."""
+    attempts_max: int = 6
+    """Attempts in a row without a new token before an answer is given up."""
+    keep_bodies: bool = False
+    """Store requests and answers beside their evidence, on this disk. Apps can ask per call."""
+    poll_s: float = 2.0
+    """Between two looks at a node's state."""
+    body_bytes_max: int = 24 * 1024 * 1024
+    """Largest request body."""
+    answers_running_max: int = 1024
+    """Answers in progress; further calls are told to come back."""
+    shutdown_grace_s: float = 10.0
+    """What running answers get to finish in when the gateway stops."""
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise ValueError("at least one node is needed")
+        if len({node.vkey for node in self.nodes}) != len(self.nodes):
+            raise ValueError("a node is listed twice")
+        if not 0.05 <= self.poll_s <= 3600:
+            raise ValueError("poll_s must be between 0.05 and 3600")
+        if min(self.attempts_max, self.body_bytes_max, self.answers_running_max) < 1:
+            raise ValueError("a bound must be above 0")
+        if self.shutdown_grace_s < 0:
+            raise ValueError("shutdown_grace_s can not be negative")
+
+
+def read(path: Path) -> GatewayConfig:
+    """Read a configuration file. Raises :class:`ConfigError` naming the file and the key."""
+    return load(path, GatewayConfig)
+
+
+def read_policy(path: Path) -> str:
+    """The policy file's text, shown to parse. Raises :class:`ConfigError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        Policy.parse(text)
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{path}: not readable; `trunkline init` writes it") from None
+    except MalformedError as error:
+        raise ConfigError(f"{path}: {error.message}") from None
+    return text
+
+
+def render(config: GatewayConfig) -> str:
+    """The configuration as a commented TOML file, every value written out."""
+    lines = [
+        "# Trunkline gateway. Reference: docs/operate/gateway.md",
+        "",
+        "# Address for apps. Keep it on loopback: callers are not asked who they are.",
+        f"listen = {_text(config.listen)}",
+        "# Folder of the evidence store; a relative path starts at this file's folder.",
+        f"data = {_text(config.data)}",
+        "# Which log and which witnesses make an answer final (C2SP tlog-policy).",
+        f"policy_file = {_text(config.policy_file)}",
+        f"log_url = {_text(config.log_url)}",
+        "# Attempts in a row without a new token before an answer is given up.",
+        f"attempts_max = {config.attempts_max}",
+        "# Store requests and answers beside their evidence, on this disk.",
+        f"keep_bodies = {str(config.keep_bodies).lower()}",
+        "# Seconds between two looks at a node's state.",
+        f"poll_s = {config.poll_s}",
+        f"body_bytes_max = {config.body_bytes_max}",
+        "# Answers in progress; further calls are told to come back.",
+        f"answers_running_max = {config.answers_running_max}",
+        "# Seconds that running answers get to finish in when the gateway stops.",
+        f"shutdown_grace_s = {config.shutdown_grace_s}",
+        "",
+        *_timeouts(config.timeouts),
+        *_nodes(config.nodes),
+    ]
+    return "\n".join(lines)
+
+
+def _timeouts(timeouts: Timeouts) -> list[str]:
+    said = {
+        "connect_s": "to open a connection to a node",
+        "head_s": "from the request sent to the node's response headers",
+        "first_event_s": "from an attempt's start to the node's `accepted`, its queue included",
+        "first_token_s": "from `accepted` to the first token",
+        "idle_s": "between two events once tokens flow",
+        "total_s": "a whole answer, every attempt included",
+    }
+    lines = ["# Bounds of the stages of an answer, seconds.", "[timeouts]"]
+    for name, comment in said.items():
+        lines += [f"# {comment}", f"{name} = {getattr(timeouts, name)}"]
+    return [*lines, ""]
+
+
+def _nodes(nodes: Sequence[NodeConfig]) -> list[str]:
+    lines: list[str] = []
+    for node in nodes:
+        lines += ["[[nodes]]", f"url = {_text(node.url)}", f"vkey = {_text(node.vkey)}", ""]
+    return lines
+
+
+def _text(value: str) -> str:
+    # A JSON string is a TOML basic string, except that TOML refuses a raw DEL.
+    return json.dumps(value).replace("\x7f", "\\u007f")

@@ -1,0 +1,129 @@
+"""What the answer's state machine is told and what it asks of the shell: plain records."""
+
+from typing import Literal
+
+import msgspec
+
+from trunkline.base.errors import Error, UpstreamError
+from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.core.route import Deployment
+from trunkline.receipts import VerifiedReceipt
+from trunkline.schema.attempt import Accepted, Kind, Mode, PreviousAttempt, SignedReceipt
+
+ClientFormat = Literal["openai.chat", "openai.embeddings", "anthropic.messages"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer to be had: what does not change from attempt to attempt."""
+
+    answer: str
+    kind: Kind
+    model: str
+    stream: bool
+    choices: int
+    """Choices asked for (``n``); 1 for embeddings."""
+    client_format: ClientFormat
+    client_digest: str
+    """Digest of the body exactly as the app sent it."""
+    request_digest: str
+    """Digest of the request bytes that nodes are given."""
+    caller_nonce: str
+    created_s: int
+    mode: Mode
+    deadline_s: float
+    """Monotonic time at which the whole answer is due."""
+    timeouts: Timeouts
+    attempts_max: int = 6
+    """Attempts in a row without a new token. With back-off this is a few seconds of nodes down."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an attempt, or in the end the answer, failed. No content in any field."""
+
+    code: str
+    message: str
+    retryable: bool = True
+    status: int = 502
+    param: str | None = None
+    retry_after_s: float | None = None
+    refused: bool = False
+    """No connection could be made at all: whatever else that node serves is gone too."""
+    dishonest: bool = False
+    """The node said something untrue: it is not asked again for this answer."""
+    suspect: bool = False
+    """What the attempt sent before may be wrong as well."""
+    faultless: bool = False
+    """Says nothing against the deployment: the caller's request, or a queue that is full."""
+
+    @classmethod
+    def of(cls, error: Error) -> "Failure":
+        """What an error met on the way means for the attempt."""
+        upstream = error if isinstance(error, UpstreamError) else None
+        return cls(
+            code=error.error_code,
+            message=error.message,
+            retryable=upstream is None or upstream.retryable,
+            status=error.status,
+            retry_after_s=None if upstream is None else upstream.retry_after_s,
+        )
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """Start an attempt at ``deployment`` after ``delay_s``."""
+
+    number: int
+    """Counts the answer's attempts from 0; every event of this attempt comes back with it."""
+    attempt: str
+    deployment: Deployment
+    delay_s: float
+    previous: tuple[PreviousAttempt, ...]
+    seed: str | None
+    numerics: str | None
+    resume: tuple[tuple[int, ...], ...] | None
+    first_event: int
+    """Id that the attempt's first unnamed event must have: the one after the last token given."""
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Close the connection of this attempt: its node must stop working at once."""
+
+    number: int
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt is over: for health and diagnostics. ``failure`` is None after success."""
+
+    number: int
+    attempt: str
+    deployment: Deployment
+    failure: Failure | None
+    first_token_s: float | None
+
+
+class Relay(msgspec.Struct, frozen=True, kw_only=True):
+    """Give the app this event data, in order. The first one implies the response head."""
+
+    data: bytes
+
+
+class Store(msgspec.Struct, frozen=True, kw_only=True):
+    """Make this verified part durable, then call ``stored``; only then may the answer finish."""
+
+    attempt: str
+    deployment: Deployment
+    accepted: Accepted
+    signed: SignedReceipt
+    verified: VerifiedReceipt
+
+
+class Finish(msgspec.Struct, frozen=True, kw_only=True):
+    """Close the answer to the app: everything of it was relayed and its evidence is durable."""
+
+
+class Fail(msgspec.Struct, frozen=True, kw_only=True):
+    """Tell the app explicitly that there is no (whole) answer."""
+
+    failure: Failure
+
+
+Action = Start | Cancel | Ended | Relay | Store | Finish | Fail

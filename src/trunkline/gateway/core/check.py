@@ -1,0 +1,93 @@
+"""Is this receipt the statement about the attempt that we saw? Signature first, then every claim.
+
+What a gateway can check by itself at once, before the app is told that the answer is whole. What a
+receipt binds is specified in ``docs/spec/receipt.md``; what it says of the model's work is for a
+verifier, later.
+"""
+
+import msgspec
+
+from trunkline.base.errors import DigestError, VerificationError
+from trunkline.gateway.core.actions import Plan, Start
+from trunkline.receipts import (
+    Receipt,
+    ReceiptAttempt,
+    VerifiedReceipt,
+    tokens_digest,
+    verify_signed,
+)
+from trunkline.schema.attempt import Accepted, SignedReceipt
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway saw of the attempt."""
+
+    plan: Plan
+    start: Start
+    accepted: Accepted
+    stream: str
+    """End of the stream digest over what arrived."""
+    chunks: int
+    tokens: tuple[tuple[int, ...], ...]
+    """Every token of the answer, per choice."""
+    finish: dict[int, str]
+    """Finish reasons by choice; empty where not read."""
+
+
+def check_receipt(signed: SignedReceipt, seen: Seen) -> VerifiedReceipt:
+    """The receipt, shown to be signed by the pinned key and to say what was seen.
+
+    Raises :class:`MalformedError` or a :class:`VerificationError`.
+    """
+    verified = verify_signed(signed, seen.start.deployment.key)
+    _check_identity(verified.receipt, seen)
+    _check_request(verified.receipt, seen)
+    _check_response(verified.receipt, seen)
+    return verified
+
+
+def _agree(claimed: object, seen: object, what: str) -> None:
+    if claimed != seen:
+        raise VerificationError(f"the receipt's {what} is not what was seen", code="bad_receipt")
+
+
+def _check_identity(receipt: Receipt, seen: Seen) -> None:
+    _agree(receipt.answer, seen.plan.answer, "answer")
+    _agree(receipt.attempt, seen.start.attempt, "attempt")
+    _agree(receipt.operator, seen.start.deployment.operator, "operator")
+    _agree(receipt.created_s, seen.plan.created_s, "creation time")
+    _agree(receipt.policy.mode, seen.plan.mode, "mode")
+    _agree(receipt.model.requested, seen.plan.model, "requested model")
+    # An upstream may spell its model's name more precisely in the answer than beforehand; weights
+    # and numerics are facts and must agree.
+    _agree(receipt.model.weights, seen.accepted.weights or "", "weights")
+    _agree(receipt.model.numerics, seen.accepted.numerics or "", "numerics")
+
+
+def _check_request(receipt: Receipt, seen: Seen) -> None:
+    _agree(receipt.request.client, seen.plan.client_digest, "client request digest")
+    _agree(receipt.request.digest, seen.plan.request_digest, "request digest")
+    _agree(receipt.request.format, seen.plan.client_format, "format")
+    _agree(receipt.sampling.caller_nonce, seen.plan.caller_nonce, "caller nonce")
+    _agree(receipt.sampling.seed, seen.accepted.seed or "", "seed")
+    route = tuple(
+        ReceiptAttempt(attempt=p.attempt, error=p.error, node=p.node, tokens=p.tokens)
+        for p in seen.start.previous
+    )
+    _agree(receipt.route, route, "route")
+
+
+def _check_response(receipt: Receipt, seen: Seen) -> None:
+    response = receipt.response
+    if response.digest != seen.stream:
+        raise DigestError("the receipt's stream digest is not that of what arrived")
+    _agree(response.chunks, seen.chunks, "number of chunks")
+    _agree(response.status, 200, "status")
+    given = seen.start.resume
+    _agree(response.resumed, () if given is None else tuple(map(len, given)), "resumed tokens")
+    _agree(response.resumed_digest, "" if given is None else tokens_digest(given), "resumed digest")
+    if response.tokens:
+        _agree(response.tokens, tokens_digest(seen.tokens), "tokens digest")
+    if seen.finish:
+        finish = tuple(reason for _, reason in sorted(seen.finish.items()))
+        _agree(response.finish, finish, "finish reasons")

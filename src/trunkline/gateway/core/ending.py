@@ -1,0 +1,54 @@
+"""When nobody could give the answer: what the app is told, honestly and in one stable code."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from trunkline.gateway.core.actions import Failure
+
+BUSY_CODES: Final = frozenset({"overloaded", "upstream_rate_limited", "rate_limited", "queue_full"})
+
+
+def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
+    """The answer's failure, given its attempts' failures in order.
+
+    ``relayed``: the app holds a part of the answer, so the end is called an interruption. Else:
+    429 where every node said that it is busy, with the shortest time any of them named; 504 where
+    all took too long; 503 otherwise.
+    """
+    said = ", ".join(dict.fromkeys(failure.code for failure in failures))
+    tried = f"; attempts failed with: {said}" if said else ""
+    if relayed:
+        return Failure(
+            code="answer_interrupted",
+            message=f"the answer was interrupted and no node could continue it exactly{tried}",
+            status=502,
+        )
+    if not failures:
+        return Failure(
+            code="no_route",
+            message="no node that serves this model can be reached",
+            status=503,
+            retry_after_s=1.0,
+        )
+    waits = [f.retry_after_s for f in failures if f.retry_after_s is not None]
+    if all(_busy(failure) for failure in failures):
+        return Failure(
+            code="overloaded",
+            message=f"every node that serves this model is busy{tried}",
+            status=429,
+            retry_after_s=min(waits, default=1.0),
+        )
+    if all(failure.status == 504 for failure in failures):
+        return Failure(
+            code="upstream_timeout", message=f"no node answered in time{tried}", status=504
+        )
+    return Failure(
+        code="no_route",
+        message=f"no node could answer{tried}",
+        status=503,
+        retry_after_s=min(waits, default=1.0),
+    )
+
+
+def _busy(failure: Failure) -> bool:
+    return failure.code in BUSY_CODES or failure.status == 429

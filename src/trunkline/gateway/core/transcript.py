@@ -1,0 +1,232 @@
+"""What an answer consists of so far, and what of the running attempt may be shown to the app.
+
+Two parts of a stream are held back. Its head, until the first token: before that, another node can
+still start afresh. Its end, from the chunk by which every choice is finished: a finish reason must
+never reach the app before the receipt is verified and durable. Everything between passes at once.
+
+Specified in ``docs/spec/attempt-protocol.md``, rules 2 to 5 and 8. It refuses events out of order,
+data that is not what an OpenAI client could read, and tokens of choices nobody asked for.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import MalformedError
+from trunkline.crypto.digest import parse_digest
+from trunkline.gateway.core.actions import Plan
+from trunkline.receipts import StreamDigest
+from trunkline.schema.attempt import RESUME_TOKENS_MAX
+
+HELD_EVENTS_MAX: Final = 256
+HELD_BYTES_MAX: Final = 64 * 1024 * 1024
+
+Tokens = Sequence[tuple[int, int]]
+
+
+class _Choice(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    finish_reason: str | None = None
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a chunk or a whole response: enough to know where it ends."""
+
+    choices: tuple[_Choice, ...]
+
+
+class _Embeddings(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[msgspec.Raw, ...]
+
+
+_MESSAGE: Final = msgspec.json.Decoder(_Message)
+_EMBEDDINGS: Final = msgspec.json.Decoder(_Embeddings)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One unnamed event."""
+
+    number: int
+    tokens: Tokens
+    data: bytes | None
+    reasons: dict[int, str]
+    """Finish reasons that this event gives, by choice."""
+
+
+class Transcript:
+    """What is settled of the answer: shown to the app, or kept to be continued from."""
+
+    __slots__ = ("next_number", "reasons", "relayed", "tail", "token_count", "tokens")
+
+    def __init__(self, choices: int) -> None:
+        self.tokens: list[list[int]] = [[] for _ in range(choices)]
+        self.token_count = 0
+        self.next_number = 0
+        self.reasons: dict[int, str] = {}
+        self.relayed = False
+        """Something has reached the app: no other beginning is possible any more."""
+        self.tail: list[bytes | None] = []
+        """Data of the events since the last token: a node that takes over may repeat them."""
+
+    def add_tokens(self, tokens: Tokens) -> None:
+        """Settle tokens. Raises :class:`MalformedError` beyond the bounds."""
+        for choice, token in tokens:
+            if choice >= len(self.tokens):
+                raise MalformedError("a token of a choice that nobody asked for")
+            self.tokens[choice].append(token)
+        self.token_count += len(tokens)
+        if self.token_count > RESUME_TOKENS_MAX:
+            raise MalformedError("the answer has too many tokens")
+
+    def settle(self, event: Event) -> None:
+        """Take an event that is about to be relayed."""
+        self.add_tokens(event.tokens)
+        if event.tokens:
+            self.tail.clear()
+        else:
+            self.tail.append(event.data)
+        self.next_number = event.number + 1
+        self.reasons.update(event.reasons)
+        self.relayed = self.relayed or event.data is not None
+
+    @property
+    def resumes_at(self) -> int:
+        """Number of the event after the last settled token: where a takeover begins (rule 8)."""
+        return self.next_number - len(self.tail)
+
+    def snapshot(self) -> tuple[tuple[int, ...], ...]:
+        """The settled tokens, per choice."""
+        return tuple(tuple(tokens) for tokens in self.tokens)
+
+
+class Reception:
+    """One attempt's events, on top of the transcript that it continues."""
+
+    __slots__ = (
+        "_exact", "_expected", "_head", "_held", "_held_bytes", "_plan", "_transcript", "digest",
+        "finished",
+    )  # fmt: skip
+
+    def __init__(self, plan: Plan, transcript: Transcript, attempt: str, *, exact: bool) -> None:
+        self._plan = plan
+        self._transcript = transcript
+        self._exact = exact
+        self._expected: int | None = None
+        self._held: list[Event] = []
+        self._held_bytes = 0
+        self._head = not transcript.relayed
+        self.digest = StreamDigest(parse_digest(plan.request_digest), attempt)
+        self.finished = False
+        """Every choice has its finish reason: only what follows the text may still come."""
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Finish reasons per choice, those held back included."""
+        found = dict(self._transcript.reasons)
+        for event in self._held:
+            found.update(event.reasons)
+        return found
+
+    def all_tokens(self) -> tuple[tuple[int, ...], ...]:
+        """The whole answer's tokens, those of held events included."""
+        choices = [list(tokens) for tokens in self._transcript.tokens]
+        for event in self._held:
+            for choice, token in event.tokens:
+                choices[choice].append(token)
+        return tuple(tuple(tokens) for tokens in choices)
+
+    def take(self, number: int, tokens: Tokens, data: bytes | None) -> list[bytes]:
+        """Take one unnamed event; returns what may be relayed now.
+
+        Raises :class:`MalformedError` for what no honest node would send.
+        """
+        event = Event(number, tokens, data, self._read(data))
+        if self._repeated(event):
+            return []
+        self._hold(event)
+        if self.finished or not self._plan.stream:
+            if tokens and self._plan.stream and not event.reasons:
+                raise MalformedError("a token after the end of every choice")
+            return []
+        if event.reasons and len(self.reasons) == self._plan.choices:
+            self.finished = True
+            return []
+        if self._head and not self._head_complete():
+            return []
+        self._head = False
+        return self.release()
+
+    def release(self) -> list[bytes]:
+        """Settle everything held and return its data."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        for event in held:
+            self._transcript.settle(event)
+        return [event.data for event in held if event.data is not None]
+
+    def complete(self) -> None:
+        """Raise :class:`MalformedError` unless the answer may end here."""
+        if self._plan.stream:
+            if not self.finished:
+                raise MalformedError("the stream ended without a finish reason")
+        elif len(self._held) != 1:
+            raise MalformedError("the response is missing")
+
+    def _read(self, data: bytes | None) -> dict[int, str]:
+        if data is None:
+            if not self._plan.stream:
+                raise MalformedError("an event without data in a whole response")
+            return {}
+        self.digest.update(data)
+        try:
+            if not data.isascii():
+                data.decode()
+            if self._plan.kind == "embeddings":
+                _EMBEDDINGS.decode(data)
+                return {}
+            choices = _MESSAGE.decode(data).choices
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise MalformedError("an event is not what a client could read") from None
+        return self._reasons_of(choices)
+
+    def _reasons_of(self, choices: tuple[_Choice, ...]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for choice in choices:
+            if not 0 <= choice.index < self._plan.choices:
+                raise MalformedError("a choice that nobody asked for")
+            if choice.finish_reason is not None:
+                found[choice.index] = choice.finish_reason
+        if not self._plan.stream and len(found) != self._plan.choices:
+            raise MalformedError("the response lacks a choice or its finish reason")
+        return found
+
+    def _repeated(self, event: Event) -> bool:
+        """Whether this is an event since the last token that the app has already (rule 8)."""
+        settled = self._transcript
+        expected = self._expected
+        if expected is None:
+            expected = settled.resumes_at
+        if event.number != expected:
+            raise MalformedError("an event is missing or doubled")
+        self._expected = expected + 1
+        back = settled.next_number - event.number
+        if back <= 0:
+            return False
+        if self._held or event.tokens or settled.tail[-back] != event.data:
+            raise MalformedError("a repeated event differs from what the app was sent")
+        return True
+
+    def _hold(self, event: Event) -> None:
+        for choice, _ in event.tokens:
+            if choice >= self._plan.choices:
+                raise MalformedError("a token of a choice that nobody asked for")
+        self._held.append(event)
+        self._held_bytes += len(event.data or b"")
+        if len(self._held) > HELD_EVENTS_MAX or self._held_bytes > HELD_BYTES_MAX:
+            raise MalformedError("more is held back than an answer's ends can be")
+
+    def _head_complete(self) -> bool:
+        """The first token is here; or, without token ids, something after the role chunk."""
+        if self._exact:
+            return any(event.tokens for event in self._held)
+        return sum(event.data is not None for event in self._held) > 1

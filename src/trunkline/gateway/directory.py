@@ -1,0 +1,214 @@
+"""Who is out there: polls each configured node's ``/v1/info`` and offers what it serves.
+
+A node counts only under the key pinned in the configuration. One that stops answering is kept with
+what it last said, as a last resort, and looked at again soon. Nothing is written to disk.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, Error, MalformedError
+from trunkline.base.ports import Clock, Randomness
+from trunkline.crypto.keys import VerifierKey
+from trunkline.gateway.config import NodeConfig
+from trunkline.gateway.core.route import Deployment
+from trunkline.gateway.health import Health
+from trunkline.remote.node import NodeCaller
+from trunkline.remote.transport import Transport
+from trunkline.runtime.logger import Logger
+from trunkline.schema.attempt import Kind, NodeInfo, ServedModel
+
+POLL_TIMEOUT_S: Final = 5.0
+SOON_S: Final = 0.2
+"""First wait after a failed poll; doubles up to the ordinary interval."""
+JITTER: Final = 0.2
+"""Share of the interval by which it varies, so that gateways do not poll in step."""
+
+
+class Node:
+    """One configured node, its caller, and what it last said."""
+
+    __slots__ = ("caller", "error", "info", "key", "polled", "reachable", "soon", "url")
+
+    def __init__(self, config: NodeConfig, transport: Transport) -> None:
+        try:
+            self.key = VerifierKey.parse(config.vkey)
+        except MalformedError as error:
+            raise ConfigError(f"nodes: vkey of {config.url}: {error.message}") from None
+        self.url = config.url.rstrip("/")
+        self.caller = NodeCaller(transport, self.url)
+        self.info: NodeInfo | None = None
+        """None until it has answered under its pinned key."""
+        self.reachable = False
+        self.error = ""
+        """Stable code of why the last poll failed."""
+        self.polled = asyncio.Event()
+        """Set once the first poll is over, whatever came of it."""
+        self.soon = asyncio.Event()
+        """Set to have it polled now."""
+
+
+class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that some node serves."""
+
+    name: str
+    kind: Kind
+    since_s: int
+    """Unix seconds when this gateway first heard of it."""
+    owned_by: str
+    context_tokens: int | None
+
+
+class Directory:
+    """The nodes. ``start`` begins polling, ``stop`` ends it."""
+
+    def __init__(
+        self,
+        nodes: Sequence[NodeConfig],
+        transport: Transport,
+        health: Health,
+        *,
+        poll_s: float,
+        clock: Clock,
+        randomness: Randomness,
+        logger: Logger,
+    ) -> None:
+        self.nodes = tuple(Node(node, transport) for node in nodes)
+        names = [node.key.name for node in self.nodes]
+        if len(set(names)) != len(names):
+            raise ConfigError("nodes: two nodes have the same key name; give each its own")
+        self._health = health
+        self._poll_s = poll_s
+        self._clock = clock
+        self._randomness = randomness
+        self._logger = logger
+        self._since_s: dict[str, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Poll every node from now on."""
+        self._tasks = [
+            asyncio.create_task(self._poll_forever(node), name=f"poll.{node.key.name}")
+            for node in self.nodes
+        ]
+
+    async def stop(self) -> None:
+        """Stop polling."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def settled(self, timeout_s: float) -> None:
+        """Wait until every node was asked once, or the time is over."""
+        waits = [asyncio.create_task(node.polled.wait()) for node in self.nodes]
+        _, late = await asyncio.wait(waits, timeout=timeout_s)
+        for task in late:
+            task.cancel()
+
+    @property
+    def unseen(self) -> int:
+        """Nodes that have never answered."""
+        return sum(node.info is None for node in self.nodes)
+
+    def look_again(self, name: str) -> None:
+        """A call to this node failed: ask it now how it is."""
+        for node in self.nodes:
+            if node.key.name == name:
+                node.soon.set()
+
+    def caller(self, name: str) -> NodeCaller:
+        """The caller of a node that a deployment named."""
+        return next(node.caller for node in self.nodes if node.key.name == name)
+
+    def deployments(self, model: str, kind: Kind) -> list[Deployment]:
+        """Every deployment of the model, with its health now."""
+        return [
+            self._deployment(node, node.info, served)
+            for node in self.nodes
+            if node.info is not None
+            for served in node.info.models
+            if served.name == model and served.kind == kind
+        ]
+
+    def models(self) -> list[KnownModel]:
+        """Every model some node serves, by name."""
+        found: dict[str, KnownModel] = {}
+        for node in self.nodes:
+            for served in () if node.info is None else node.info.models:
+                known = found.get(served.name)
+                found[served.name] = self._known(node, served, known)
+        return [found[name] for name in sorted(found)]
+
+    def _known(self, node: Node, served: ServedModel, known: KnownModel | None) -> KnownModel:
+        operator = "" if node.info is None else node.info.operator
+        owners = {operator} if known is None else {operator, *known.owned_by.split(", ")}
+        return KnownModel(
+            name=served.name,
+            kind=served.kind,
+            since_s=self._since_s.get(served.name, 0),
+            owned_by=", ".join(sorted(owners)),
+            context_tokens=served.context_tokens if known is None else known.context_tokens,
+        )
+
+    def _deployment(self, node: Node, info: NodeInfo, served: ServedModel) -> Deployment:
+        health = self._health.of(info.node, served.name)
+        return Deployment(
+            node=info.node,
+            operator=info.operator,
+            url=node.url,
+            key=node.key,
+            model=served.name,
+            kind=served.kind,
+            weights=served.weights,
+            numerics=served.numerics,
+            ready=info.ready and node.reachable,
+            load=max(info.running + info.queued, health.running),
+            first_token_s=health.first_token_s,
+            admission=health.admission,
+        )
+
+    async def _poll_forever(self, node: Node) -> None:
+        failures = 0
+        while True:
+            node.soon.clear()
+            failures = 0 if await self._poll(node) else failures + 1
+            node.polled.set()
+            pause_s = self._poll_s
+            if failures:
+                pause_s = min(SOON_S * 2.0 ** min(failures - 1, 16), self._poll_s)
+            share = int.from_bytes(self._randomness.token(2), "big") / 0xFFFF
+            try:
+                async with asyncio.timeout(pause_s * (1 + JITTER * (share - 0.5))):
+                    await node.soon.wait()
+            except TimeoutError:
+                continue
+
+    async def _poll(self, node: Node) -> bool:
+        try:
+            async with asyncio.timeout(POLL_TIMEOUT_S):
+                info = await node.caller.info()
+            if info.key != str(node.key) or info.node != node.key.name:
+                # Whoever answers there is somebody else: forget what was believed of it.
+                node.info = None
+                raise ConfigError(
+                    "the node shows another key than the pinned one", code="wrong_key"
+                )
+        except (Error, TimeoutError) as error:
+            self._lost(node, error.error_code if isinstance(error, Error) else "upstream_timeout")
+            return False
+        if not node.reachable:
+            self._logger.info("node.found", node=node.key.name, models=len(info.models))
+            self._health.heard_of(node.key.name)
+        node.info, node.reachable, node.error = info, True, ""
+        for served in info.models:
+            self._since_s.setdefault(served.name, self._clock.unix_ms() // 1000)
+        return True
+
+    def _lost(self, node: Node, code: str) -> None:
+        if node.reachable or not node.polled.is_set():
+            self._logger.warning("node.lost", node=node.key.name, error=code)
+        node.reachable, node.error = False, code

@@ -1,0 +1,303 @@
+"""The gateway's front door: OpenAI and Anthropic calls in, answers out, evidence beside them.
+
+A raw ASGI callable. It reads a call, names the answer, sets a :class:`Pump` going and sums it up in
+one line without content. Errors are told in the caller's own format. It refuses what it can not
+route, listing what there is, and never answers with another model than the one asked for.
+"""
+
+import asyncio
+from typing import Final
+
+from trunkline.base.errors import Error, NoRouteError, OverloadedError, RequestError
+from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
+from trunkline.base.ports import Clock, Randomness
+from trunkline.gateway import asked, own_api
+from trunkline.gateway.asked import Asked
+from trunkline.gateway.config import GatewayConfig
+from trunkline.gateway.core.actions import ClientFormat, Failure, Plan
+from trunkline.gateway.core.attempt import Answer
+from trunkline.gateway.core.route import Deployment, Need, choose
+from trunkline.gateway.directory import Directory
+from trunkline.gateway.evidence import Finalizer, Prover
+from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
+from trunkline.gateway.health import Health
+from trunkline.gateway.relay import Pump, Shared
+from trunkline.gateway.status import Counters
+from trunkline.gateway.store import EvidenceStore
+from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
+from trunkline.receipts import request_digest
+from trunkline.remote.transport import Transport
+from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
+from trunkline.runtime.logger import CanonicalLine, Logger
+from trunkline.schema import errors, models
+from trunkline.schema.models import ModelEntry
+
+NONCE_BYTES: Final = 32
+SETTLE_S: Final = 2.0
+"""How long a call for a model nobody has named yet waits for the first look at the nodes."""
+MODELS_LISTED_MAX: Final = 20
+CRASHED: Final = Failure(code="internal_error", message="a bug", status=500)
+MESSAGES_PATH: Final = "/v1/messages"
+
+
+class Gateway:
+    """The application that :mod:`trunkline.runtime.server` hosts."""
+
+    def __init__(
+        self,
+        settings: GatewayConfig,
+        store: EvidenceStore,
+        prover: Prover,
+        transport: Transport,
+        *,
+        policy: str,
+        clock: Clock,
+        randomness: Randomness,
+        logger: Logger,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._randomness = randomness
+        self._logger = logger
+        self._counters = Counters()
+        self._health = Health(clock)
+        self._directory = Directory(
+            settings.nodes,
+            transport,
+            self._health,
+            poll_s=settings.poll_s,
+            clock=clock,
+            randomness=randomness,
+            logger=logger,
+        )
+        self._finalizer = Finalizer(store, prover, clock=clock, logger=logger)
+        self._shared = Shared(
+            directory=self._directory,
+            health=self._health,
+            vault=self._finalizer,
+            clock=clock,
+            logger=logger,
+        )
+        self._pumps: set[Pump] = set()
+        self._stopping: asyncio.Task[None] | None = None
+        self._router = Router(self._refuse)
+        self._routes()
+        own_api.add_routes(
+            self._router,
+            own_api.OwnApi(
+                store, self._finalizer, self._directory, self._health, self._counters, policy
+            ),
+        )
+
+    async def startup(self) -> None:
+        """Begin to look at the nodes, and to finish what an earlier process left provisional."""
+        self._directory.start()
+        await self._finalizer.start()
+
+    async def shutdown(self) -> None:
+        """Close everything; what is provisional stays in the store."""
+        if self._stopping is not None:
+            self._stopping.cancel()
+        await self._directory.stop()
+        await self._finalizer.stop()
+        await self._transport.aclose()
+        await self._store.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call = Call(scope, receive, send)
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._interrupt_all(call.stopping))
+        await self._router.dispatch(call)
+
+    def _routes(self) -> None:
+        add = self._router.add
+        add("POST", "/v1/chat/completions", self._chat)
+        add("POST", "/v1/embeddings", self._embeddings)
+        add("POST", MESSAGES_PATH, self._messages)
+        add("GET", "/v1/models", self._list_models)
+        self._router.add_prefix("GET", "/v1/models/", self._one_model)
+
+    async def _interrupt_all(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        for pump in list(self._pumps):
+            pump.interrupt()
+
+    # The three ways of asking.
+
+    async def _chat(self, call: Call) -> None:
+        await self._answer(call, asked.chat(await call.body(self._settings.body_bytes_max)))
+
+    async def _embeddings(self, call: Call) -> None:
+        await self._answer(call, asked.embeddings(await call.body(self._settings.body_bytes_max)))
+
+    async def _messages(self, call: Call) -> None:
+        await self._answer(call, asked.messages(await call.body(self._settings.body_bytes_max)))
+
+    async def _answer(self, call: Call, wanted: Asked) -> None:
+        """Route, relay, and sum up one answer."""
+        settings = self._settings
+        wishes = read_wishes(call, settings.timeouts, keep_bodies=settings.keep_bodies)
+        if self._counters.running >= settings.answers_running_max:
+            raise OverloadedError("too many answers are in progress", retry_after_s=1.0)
+        began_s = self._clock.monotonic_s()
+        await self._require_model(wanted)
+        plan = self._plan(wanted, wishes, began_s)
+        answer = Answer(plan, self._choose, self._new_attempt_id)
+        line = self._logger.line(
+            "answer.ended",
+            answer=plan.answer,
+            format=plan.client_format,
+            model=plan.model,
+            stream=plan.stream,
+        )
+        pump = Pump(
+            self._shared,
+            plan,
+            answer,
+            self._writer(call, plan, answer, wishes),
+            wanted.request,
+            client_request=wanted.client if wishes.keep_bodies else None,
+            line=line,
+        )
+        await self._carry(call, pump, answer, line, began_s)
+
+    async def _carry(
+        self, call: Call, pump: Pump, answer: Answer, line: CanonicalLine, began_s: float
+    ) -> None:
+        counters = self._counters
+        counters.taken += 1
+        counters.running += 1
+        self._pumps.add(pump)
+        try:
+            async with call.while_connected():
+                await pump.run()
+        except ClientGoneError:
+            pump.client_gone()
+        except BaseException:
+            pump.outcome = CRASHED
+            raise
+        finally:
+            self._pumps.discard(pump)
+            counters.running -= 1
+            self._count(pump, answer)
+            served = answer.accepted
+            line.set(
+                attempts=answer.attempts,
+                node=None if served is None else served.node,
+                duration_ms=round((self._clock.monotonic_s() - began_s) * 1000),
+            )
+            if pump.outcome is not None:
+                line.set(error=pump.outcome.code)
+            line.emit()
+
+    def _count(self, pump: Pump, answer: Answer) -> None:
+        counters = self._counters
+        if pump.outcome is None:
+            counters.succeeded += 1
+            counters.survived += answer.attempts > 1
+        elif pump.outcome.code == "client_gone":
+            counters.client_gone += 1
+        else:
+            counters.failed += 1
+
+    def _plan(self, wanted: Asked, wishes: Wishes, began_s: float) -> Plan:
+        return Plan(
+            answer=answer_id(self._randomness.token(ID_RANDOM_BYTES)),
+            kind=wanted.kind,
+            model=wanted.model,
+            stream=wanted.stream,
+            choices=wanted.choices,
+            client_format=wanted.format,
+            client_digest=request_digest(wanted.client),
+            request_digest=request_digest(wanted.request),
+            caller_nonce=self._randomness.token(NONCE_BYTES).hex(),
+            created_s=self._clock.unix_ms() // 1000,
+            mode=wishes.mode,
+            deadline_s=began_s + wishes.total_s,
+            timeouts=self._settings.timeouts,
+            attempts_max=self._settings.attempts_max,
+        )
+
+    def _writer(self, call: Call, plan: Plan, answer: Answer, wishes: Wishes) -> Writer:
+        def head() -> list[tuple[str, str]]:
+            return answer_headers(plan.answer, answer, plan.client_format, detail=wishes.detail)
+
+        kind = StreamWriter if plan.stream else WholeWriter
+        return kind(call, plan.client_format, plan.answer, head)
+
+    def _choose(self, need: Need) -> Deployment | None:
+        return choose(need, self._directory.deployments(need.model, need.kind))
+
+    def _new_attempt_id(self) -> str:
+        return attempt_id(self._randomness.token(ID_RANDOM_BYTES))
+
+    # Models.
+
+    async def _require_model(self, wanted: Asked) -> None:
+        """Raise unless some node serves the model: 404, or 503 while a node was never heard of."""
+        if self._directory.deployments(wanted.model, wanted.kind):
+            return
+        await self._directory.settled(SETTLE_S)
+        if self._directory.deployments(wanted.model, wanted.kind):
+            return
+        names = [known.name for known in self._directory.models() if known.kind == wanted.kind]
+        listed = ", ".join(names[:MODELS_LISTED_MAX]) or "none"
+        if self._directory.unseen:
+            # Whether the model exists can not be known: say so, instead of denying it.
+            raise NoRouteError(
+                f"no reachable node serves this model, and {self._directory.unseen} could not be "
+                f"asked yet; served are: {listed}",
+                retry_after_s=1.0,
+            )
+        raise RequestError(
+            f"no node serves this model for this kind of call; served are: {listed}",
+            code="model_not_found",
+            param="model",
+            status=404,
+        )
+
+    def _entries(self) -> list[ModelEntry]:
+        return [
+            ModelEntry(
+                id=known.name,
+                created_s=known.since_s,
+                owned_by=known.owned_by,
+                context_tokens=known.context_tokens,
+            )
+            for known in self._directory.models()
+        ]
+
+    async def _list_models(self, call: Call) -> None:
+        await self._directory.settled(SETTLE_S)
+        shape = models.anthropic_list if _wants_anthropic(call) else models.openai_list
+        await call.reply(200, shape(self._entries()))
+
+    async def _one_model(self, call: Call) -> None:
+        await self._directory.settled(SETTLE_S)
+        name = call.path.removeprefix("/v1/models/")
+        shape = models.anthropic_model if _wants_anthropic(call) else models.openai_model
+        for entry in self._entries():
+            if entry.id == name:
+                await call.reply(200, shape(entry))
+                return
+        raise RequestError(
+            "no node serves this model", code="model_not_found", param="model", status=404
+        )
+
+    async def _refuse(self, call: Call, error: Error) -> None:
+        """An error before the answer began, in the caller's format."""
+        described = errors.describe(error)
+        request_id = answer_id(self._randomness.token(ID_RANDOM_BYTES))
+        self._logger.info(
+            "call.refused", request_id=request_id, status=described.status, code=described.code
+        )
+        format_: ClientFormat = "anthropic.messages" if _wants_anthropic(call) else "openai.chat"
+        await reply_error(call, format_, described, request_id)
+
+
+def _wants_anthropic(call: Call) -> bool:
+    return call.path.startswith(MESSAGES_PATH) or call.header(models.ANTHROPIC_HEADER) is not None

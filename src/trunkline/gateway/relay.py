@@ -1,0 +1,369 @@
+"""The hot path: carries one answer from nodes to the app, doing what its state machine says.
+
+A thin shell over ``core.attempt``: it starts attempts, hands events in, relays what comes out, and
+stores the evidence before the end is shown. It waits for the app (back-pressure) before it reads on
+from the node, and every wait on the node has the state machine's deadline. It decides nothing.
+"""
+
+import asyncio
+from typing import Final, Protocol, assert_never
+
+import msgspec
+
+from trunkline.base.errors import (
+    BadResponseError,
+    ConnectError,
+    Error,
+    MalformedError,
+    RateLimitedError,
+)
+from trunkline.base.ports import Clock
+from trunkline.gateway.core.actions import (
+    Action,
+    Cancel,
+    Ended,
+    Fail,
+    Failure,
+    Finish,
+    Plan,
+    Relay,
+    Start,
+    Store,
+)
+from trunkline.gateway.core.attempt import Answer
+from trunkline.gateway.core.ending import BUSY_CODES
+from trunkline.gateway.directory import Directory
+from trunkline.gateway.health import Health
+from trunkline.gateway.store import Bodies
+from trunkline.gateway.writer import Writer
+from trunkline.remote.node import (
+    AcceptedEvent,
+    AttemptEvent,
+    AttemptStream,
+    ChunkEvent,
+    ErrorEvent,
+    NodeRefusedError,
+    ProgressEvent,
+    ReceiptEvent,
+)
+from trunkline.runtime.logger import CanonicalLine, Logger
+from trunkline.schema.attempt import Attempt, NodeError, Resume
+
+KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Answers longer than this are not kept, even if the caller asked."""
+DRAIN_S: Final = 1.0
+"""To read the end of a node's response after its receipt, so that the connection can be reused."""
+
+CLIENT_GONE: Final = Failure(code="client_gone", message="the client left", status=499)
+STOPPING: Final = Failure(
+    code="shutting_down", message="the gateway is stopping", status=503, retry_after_s=1.0
+)
+
+
+class Vault(Protocol):
+    """Where verified parts become durable."""
+
+    async def keep(self, plan: Plan, part: Store, attempts: int, bodies: Bodies | None) -> None:
+        """Store the part; returns once it is durable. Raises an :class:`Error` if it is not."""
+        ...
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """What a relay needs besides the answer itself: the process's shared parts."""
+
+    directory: Directory
+    health: Health
+    vault: Vault
+    clock: Clock
+    logger: Logger
+
+
+class Pump:
+    """Carries one answer. ``run`` returns when the app has been told its end, whichever it is."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        plan: Plan,
+        answer: Answer,
+        writer: Writer,
+        request: bytes,
+        *,
+        client_request: bytes | None,
+        line: CanonicalLine,
+    ) -> None:
+        """``request``: the bytes for nodes, JSON. ``client_request``: what the app sent, if bodies
+        are to be kept."""
+        self._shared = shared
+        self._plan = plan
+        self._answer = answer
+        self._writer = writer
+        self._request = msgspec.Raw(request)
+        self._request_bytes = request
+        self._client_request = client_request
+        self._line = line
+        self._next: Start | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._stopping = False
+        self._kept: list[bytes] | None = None
+        self._kept_bytes = 0
+        self._shown = False
+        self.outcome: Failure | None = None
+        """Why there is no answer; None after success."""
+
+    async def run(self) -> None:
+        """Carry the answer to its end."""
+        await self._do(self._answer.begin(self._now_s()))
+        while self._next is not None and not self._answer.over:
+            start, self._next = self._next, None
+            await self._attempt(start)
+
+    def client_gone(self) -> None:
+        """The app closed its connection; whatever ran was cancelled already."""
+        actions = self._answer.stop(CLIENT_GONE, self._now_s())
+        for action in actions:
+            if isinstance(action, Ended):
+                self._ended(action)
+        self.outcome = CLIENT_GONE
+
+    def interrupt(self) -> None:
+        """The process is stopping: end the answer explicitly, as soon as it is safe."""
+        self._stopping = True
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    def _now_s(self) -> float:
+        return self._shared.clock.monotonic_s()
+
+    async def _attempt(self, start: Start) -> None:
+        """One attempt, from its delay to its end. The connection is closed when this returns."""
+        self._shared.health.started(start.deployment)
+        self._kept = [] if self._client_request is not None else None
+        self._kept_bytes = 0
+        stream: AttemptStream | None = None
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._limit = limit
+                self._arm(limit)
+                if start.delay_s > 0:
+                    await asyncio.sleep(start.delay_s)
+                stream = await self._open(start)
+                await self._read(start, stream, limit)
+        except TimeoutError:
+            await self._do(self._late())
+        except Error as error:
+            failure = self._failure_of(error)
+            await self._do(self._answer.on_failed(start.number, failure, self._now_s()))
+        finally:
+            self._limit = None
+            if stream is not None:
+                await stream.aclose()
+
+    async def _open(self, start: Start) -> AttemptStream:
+        caller = self._shared.directory.caller(start.deployment.node)
+        timeouts = self._plan.timeouts
+        return await caller.attempt(
+            self._message(start),
+            first_id=start.first_event,
+            connect_timeout_s=timeouts.connect_s,
+            head_timeout_s=timeouts.head_s,
+            # Silence in the queue or while the prompt is read; the machine's own stages are finer.
+            idle_timeout_s=max(timeouts.first_event_s, timeouts.first_token_s, timeouts.idle_s),
+        )
+
+    def _message(self, start: Start) -> Attempt:
+        plan = self._plan
+        left_ms = int((plan.deadline_s - self._now_s()) * 1000)
+        return Attempt(
+            kind=plan.kind,
+            attempt=start.attempt,
+            answer=plan.answer,
+            created_s=plan.created_s,
+            model=plan.model,
+            client_format=plan.client_format,
+            client_request_digest=plan.client_digest,
+            caller_nonce=plan.caller_nonce,
+            deadline_ms=max(left_ms, 1),
+            mode=plan.mode,
+            seed=start.seed,
+            numerics=start.numerics,
+            previous=start.previous,
+            resume=None if start.resume is None else Resume(tokens=start.resume),
+            request=self._request,
+        )
+
+    async def _read(self, start: Start, stream: AttemptStream, limit: asyncio.Timeout) -> None:
+        """Hand the attempt's events in until it is over."""
+        number = start.number
+        while True:
+            self._arm(limit)
+            try:
+                event = await anext(stream)
+            except StopAsyncIteration:
+                raise MalformedError("the node ended without a receipt") from None
+            # From here the node is not to blame for time: the app or our disk may be slow.
+            limit.reschedule(None)
+            await self._do(self._report(number, event))
+            if self._answer.over or self._next is not None:
+                if self._answer.over and self.outcome is None:
+                    await self._drain(stream, limit)
+                return
+            if self._stopping:
+                await self._do(self._answer.stop(STOPPING, self._now_s()))
+                return
+
+    def _report(self, number: int, event: AttemptEvent) -> tuple[Action, ...]:
+        now_s = self._now_s()
+        answer = self._answer
+        match event:
+            case ChunkEvent():
+                if self._kept is not None and event.data is not None:
+                    self._keep(event.data)
+                return answer.on_chunk(number, event.id, event.tokens, event.data, now_s)
+            case ProgressEvent():
+                return answer.on_progress(number, event.tokens, now_s)
+            case AcceptedEvent():
+                return answer.on_accepted(number, event.accepted, now_s)
+            case ReceiptEvent():
+                return answer.on_receipt(number, event.signed, now_s)
+            case ErrorEvent():
+                return answer.on_failed(number, node_failure(event.error), now_s)
+            case _:
+                assert_never(event)
+
+    def _keep(self, data: bytes) -> None:
+        self._kept_bytes += len(data)
+        if self._kept is not None and self._kept_bytes <= KEPT_BYTES_MAX:
+            self._kept.append(data)
+        else:
+            self._kept = None
+
+    async def _do(self, actions: tuple[Action, ...]) -> None:
+        """Carry out actions in order. Neighbouring pieces of text are sent together."""
+        text: list[bytes] = []
+        for action in actions:
+            if isinstance(action, Relay):
+                text.append(action.data)
+                continue
+            if text:
+                await self._show(text)
+                text = []
+            await self._do_one(action)
+        if text:
+            await self._show(text)
+
+    async def _do_one(self, action: Action) -> None:
+        match action:
+            case Start():
+                self._next = action
+            case Ended():
+                self._ended(action)
+            case Store():
+                await self._store(action)
+            case Finish():
+                await self._writer.finish()
+            case Fail():
+                self.outcome = action.failure
+                await self._writer.fail(action.failure)
+            case Cancel():
+                # The attempt's own loop ends after these actions, and closes the connection.
+                pass
+            case Relay():
+                await self._show([action.data])
+            case _:
+                assert_never(action)
+
+    async def _show(self, data: list[bytes]) -> None:
+        try:
+            await self._writer.relay(data)
+        except MalformedError as error:
+            # A chunk that the client's format has no words for. It stands in the transcript, so
+            # no other node could do better: an explicit end.
+            failure = Failure(code="upstream_bad_response", message=error.message)
+            await self._do(self._answer.stop(failure, self._now_s()))
+
+    async def _store(self, part: Store) -> None:
+        try:
+            await self._shared.vault.keep(self._plan, part, self._answer.attempts, self._bodies())
+        except Error as error:
+            actions = self._answer.on_not_stored(error, self._now_s())
+        else:
+            actions = self._answer.on_stored(self._now_s())
+        await self._do(actions)
+
+    def _bodies(self) -> Bodies | None:
+        if self._kept is None or self._client_request is None:
+            return None
+        return Bodies(
+            request=self._request_bytes,
+            client_request=self._client_request,
+            chunks=tuple(data.decode() for data in self._kept),
+        )
+
+    def _ended(self, ended: Ended) -> None:
+        """An attempt is over: what that says of its node, and one line if it failed."""
+        failure = ended.failure
+        self._shared.health.ended(ended.deployment, failure, ended.first_token_s)
+        if failure is None:
+            return
+        if failure.refused or not failure.faultless:
+            self._shared.directory.look_again(ended.deployment.node)
+        self._line.count("attempts_failed")
+        self._shared.logger.warning(
+            "attempt.failed",
+            answer=self._plan.answer,
+            attempt=ended.attempt,
+            node=ended.deployment.node,
+            error=failure.code,
+            relayed=self._answer.relayed,
+        )
+
+    def _late(self) -> tuple[Action, ...]:
+        if self._stopping:
+            return self._answer.stop(STOPPING, self._now_s())
+        # The loop's clock and ours may differ by a tick; the machine takes only what is due.
+        return self._answer.timed_out(max(self._now_s(), self._answer.due_s()))
+
+    def _failure_of(self, error: Error) -> Failure:
+        failure = Failure.of(error)
+        if isinstance(error, NodeRefusedError):
+            return node_failure(error.node_error)
+        if isinstance(error, MalformedError):
+            return msgspec.structs.replace(
+                failure, code="upstream_bad_response", status=502, suspect=True
+            )
+        if isinstance(error, BadResponseError):
+            return msgspec.structs.replace(failure, suspect=True)
+        busy = failure.code in BUSY_CODES or isinstance(error, RateLimitedError)
+        return msgspec.structs.replace(
+            failure, refused=isinstance(error, ConnectError), faultless=busy
+        )
+
+    def _arm(self, limit: asyncio.Timeout) -> None:
+        """The next wait on the node ends when the machine says so."""
+        loop = asyncio.get_running_loop()
+        left_s = 0.0 if self._stopping else self._answer.due_s() - self._now_s()
+        limit.reschedule(loop.time() + max(left_s, 0.0))
+
+    async def _drain(self, stream: AttemptStream, limit: asyncio.Timeout) -> None:
+        """Read the end of the node's response. The app has its answer, so failures say nothing."""
+        limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+        try:
+            await anext(stream)
+        except (StopAsyncIteration, Error):
+            return
+
+
+def node_failure(error: NodeError) -> Failure:
+    """What a node said of its own failure."""
+    busy = error.status in (429, 503) and error.retryable
+    wait_ms = error.retry_after_ms
+    return Failure(
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        status=error.status if 400 <= error.status <= 599 else 502,
+        param=error.param,
+        retry_after_s=None if wait_ms is None else max(wait_ms, 0) / 1000,
+        faultless=busy or not error.retryable,
+    )

@@ -1,0 +1,122 @@
+"""What the gateway says of itself: counters since its start, and its nodes as it sees them."""
+
+import msgspec
+
+from trunkline.gateway.core.breaker import State
+from trunkline.gateway.directory import Directory, Node
+from trunkline.gateway.health import Health
+from trunkline.gateway.store import Counts
+from trunkline.schema.attempt import Kind
+
+
+class Counters:
+    """Plain counts since the process started. One loop, so no locks."""
+
+    __slots__ = ("client_gone", "failed", "running", "succeeded", "survived", "taken")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.running = 0
+        self.succeeded = 0
+        self.survived = 0
+        """Of those: answers that were whole although an attempt had failed."""
+        self.failed = 0
+        self.client_gone = 0
+
+
+class AnswerCounts(msgspec.Struct, frozen=True, kw_only=True):
+    taken: int
+    running: int
+    succeeded: int
+    survived: int
+    failed: int
+    client_gone: int
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    kind: Kind
+    weights: str | None
+    numerics: str | None
+    breaker: State
+    running: int
+    first_token_ms: int | None
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    node: str
+    operator: str | None
+    url: str
+    reachable: bool
+    ready: bool
+    error: str
+    running: int
+    queued: int
+    models: tuple[ModelStatus, ...]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /trunkline/v1/status``."""
+
+    answers: AnswerCounts
+    evidence: Counts
+    log_reachable: bool
+    nodes: tuple[NodeStatus, ...]
+
+
+def snapshot(
+    counters: Counters,
+    evidence: Counts,
+    directory: Directory,
+    health: Health,
+    *,
+    log_reachable: bool,
+) -> Status:
+    """The status now."""
+    return Status(
+        answers=AnswerCounts(
+            taken=counters.taken,
+            running=counters.running,
+            succeeded=counters.succeeded,
+            survived=counters.survived,
+            failed=counters.failed,
+            client_gone=counters.client_gone,
+        ),
+        evidence=evidence,
+        log_reachable=log_reachable,
+        nodes=tuple(_node(node, health) for node in directory.nodes),
+    )
+
+
+def _node(node: Node, health: Health) -> NodeStatus:
+    info = node.info
+    return NodeStatus(
+        node=node.key.name,
+        operator=None if info is None else info.operator,
+        url=node.url,
+        reachable=node.reachable,
+        ready=info is not None and info.ready and node.reachable,
+        error=node.error,
+        running=0 if info is None else info.running,
+        queued=0 if info is None else info.queued,
+        models=() if info is None else tuple(
+            _model(node.key.name, served.name, served.kind, served.weights, served.numerics, health)
+            for served in info.models
+        ),
+    )  # fmt: skip
+
+
+def _model(
+    node: str, name: str, kind: Kind, weights: str | None, numerics: str | None, health: Health
+) -> ModelStatus:
+    known = health.of(node, name)
+    first_s = known.first_token_s
+    return ModelStatus(
+        name=name,
+        kind=kind,
+        weights=weights,
+        numerics=numerics,
+        breaker=known.state,
+        running=known.running,
+        first_token_ms=None if first_s is None else round(first_s * 1000),
+    )

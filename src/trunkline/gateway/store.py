@@ -1,0 +1,258 @@
+"""The evidence store: one SQLite file with every answer's signed receipts, and bodies if asked for.
+
+A part is durable before the app is told that its answer is whole. A part without a proof is
+provisional; those rows are the to-do list of the ``evidence`` module, so nothing is forgotten when
+the process dies. No prompt or answer is stored unless the caller or the configuration asked.
+"""
+
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, CorruptStateError, require
+from trunkline.runtime.store import Connection, Database
+from trunkline.schema.attempt import SignedReceipt
+
+FILE: Final = "evidence.db"
+LIST_MAX: Final = 1000
+
+AnswerState = Literal["provisional", "final"]
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE answers (
+        answer TEXT PRIMARY KEY,
+        created_ms INTEGER NOT NULL,
+        ended_ms INTEGER NOT NULL,
+        format TEXT NOT NULL,
+        model TEXT NOT NULL,
+        node TEXT NOT NULL,
+        operator TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('provisional', 'final'))
+    ) STRICT;
+    CREATE INDEX answers_by_time ON answers (created_ms);
+    CREATE TABLE parts (
+        answer TEXT NOT NULL REFERENCES answers (answer),
+        number INTEGER NOT NULL,
+        signed BLOB NOT NULL,
+        entry BLOB NOT NULL,
+        bodies BLOB,
+        proof TEXT,
+        tries INTEGER NOT NULL DEFAULT 0,
+        next_ms INTEGER NOT NULL,
+        PRIMARY KEY (answer, number)
+    ) STRICT;
+    CREATE INDEX parts_pending ON parts (next_ms) WHERE proof IS NULL;
+    CREATE INDEX parts_by_entry ON parts (entry) WHERE proof IS NULL;
+    """,
+)
+
+
+class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, without content."""
+
+    answer: str
+    created_ms: int
+    ended_ms: int
+    format: str
+    model: str
+    node: str
+    operator: str
+    attempts: int
+    state: AnswerState
+
+
+class Bodies(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said, kept only on demand."""
+
+    request: bytes
+    client_request: bytes | None
+    chunks: tuple[str, ...]
+
+
+class PartRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One signed receipt of an answer."""
+
+    number: int
+    signed: SignedReceipt
+    proof: str | None
+    bodies: Bodies | None
+
+
+class PendingPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part whose batch is not yet shown to be in the log."""
+
+    answer: str
+    number: int
+    entry: bytes
+    """The log's entry: the batch's signed note."""
+    tries: int
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    provisional: int
+    final: int
+
+
+def create_store(data: Path) -> None:
+    """Make a new evidence store in the folder ``data``. Raises ConfigError if there is one."""
+    path = data / FILE
+    if path.exists():
+        raise ConfigError(f"{path}: a store exists already; it is never overwritten")
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Database.open(path, must_exist=False, migrations=MIGRATIONS).close()
+
+
+class EvidenceStore:
+    """Typed access to the store. Every write is durable when its call returns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, data: Path) -> "EvidenceStore":
+        """Open the store in the folder ``data``; a missing one is a ConfigError."""
+        return cls(Database.open(data / FILE, must_exist=True, migrations=MIGRATIONS))
+
+    async def close(self) -> None:
+        await self._database.aclose()
+
+    async def add(self, row: AnswerRow, signed: SignedReceipt, bodies: Bodies | None) -> None:
+        """Store an answer and its part, provisional. The app hears of its end only after this."""
+        values = msgspec.structs.astuple(row)
+        kept = None if bodies is None else msgspec.json.encode(bodies)
+        part = (row.answer, msgspec.json.encode(signed), signed.batch.encode(), kept, row.ended_ms)
+
+        def work(connection: Connection) -> None:
+            connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            connection.execute(
+                "INSERT INTO parts (answer, number, signed, entry, bodies, next_ms)"
+                " VALUES (?, 0, ?, ?, ?, ?)",
+                part,
+            )
+
+        await self._database.write(work)
+
+    async def pending(self, now_ms: int, limit: int) -> list[PendingPart]:
+        """Parts that are due for another try at the log, oldest first."""
+
+        def work(connection: Connection) -> list[PendingPart]:
+            rows = connection.execute(
+                "SELECT answer, number, entry, tries FROM parts"
+                " WHERE proof IS NULL AND next_ms <= ? ORDER BY next_ms LIMIT ?",
+                (now_ms, limit),
+            )
+            return [
+                PendingPart(answer=row[0], number=row[1], entry=row[2], tries=row[3])
+                for row in rows
+            ]
+
+        return await self._database.read(work)
+
+    async def next_due_ms(self) -> int | None:
+        """When the next try is due, Unix milliseconds; None if nothing is pending."""
+
+        def work(connection: Connection) -> int | None:
+            query = "SELECT MIN(next_ms) FROM parts WHERE proof IS NULL"
+            found: int | None = connection.execute(query).fetchone()[0]
+            return found
+
+        return await self._database.read(work)
+
+    async def prove(self, entry: bytes, proof: str) -> list[str]:
+        """Attach the proof to every part of this batch; returns the answers that became final."""
+
+        def work(connection: Connection) -> list[str]:
+            rows = connection.execute(
+                "UPDATE parts SET proof = ? WHERE entry = ? AND proof IS NULL RETURNING answer",
+                (proof, entry),
+            ).fetchall()
+            answers = sorted({str(row[0]) for row in rows})
+            done = [answer for answer in answers if not _open_parts(connection, answer)]
+            for answer in done:
+                connection.execute("UPDATE answers SET state = 'final' WHERE answer = ?", (answer,))
+            return done
+
+        return await self._database.write(work)
+
+    async def postpone(self, entry: bytes, next_ms: int) -> None:
+        """The log did not help: try this batch again at ``next_ms``."""
+        await self._database.execute(
+            (
+                "UPDATE parts SET tries = tries + 1, next_ms = ? WHERE entry = ? AND proof IS NULL",
+                (next_ms, entry),
+            )
+        )
+
+    async def hurry(self, now_ms: int) -> None:
+        """The log is back: everything pending is due now."""
+        await self._database.execute(
+            ("UPDATE parts SET next_ms = ? WHERE proof IS NULL AND next_ms > ?", (now_ms, now_ms))
+        )
+
+    async def get(self, answer: str) -> tuple[AnswerRow, tuple[PartRow, ...]] | None:
+        """An answer and its parts; None if it is not known."""
+
+        def work(connection: Connection) -> tuple[AnswerRow, tuple[PartRow, ...]] | None:
+            row = connection.execute("SELECT * FROM answers WHERE answer = ?", (answer,)).fetchone()
+            if row is None:
+                return None
+            parts = connection.execute(
+                "SELECT number, signed, proof, bodies FROM parts WHERE answer = ? ORDER BY number",
+                (answer,),
+            ).fetchall()
+            return _answer_row(row), tuple(_part_row(part) for part in parts)
+
+        return await self._database.read(work)
+
+    async def newest(self, limit: int) -> list[AnswerRow]:
+        """The newest answers, newest first; at most ``LIST_MAX``."""
+
+        def work(connection: Connection) -> list[AnswerRow]:
+            rows = connection.execute(
+                "SELECT * FROM answers ORDER BY created_ms DESC, answer LIMIT ?",
+                (max(0, min(limit, LIST_MAX)),),
+            )
+            return [_answer_row(row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def counts(self) -> Counts:
+        """How many answers are in each state."""
+
+        def work(connection: Connection) -> Counts:
+            query = "SELECT state, COUNT(*) FROM answers GROUP BY state"
+            found = dict(connection.execute(query).fetchall())
+            return Counts(provisional=found.get("provisional", 0), final=found.get("final", 0))
+
+        return await self._database.read(work)
+
+
+def _open_parts(connection: Connection, answer: str) -> int:
+    query = "SELECT COUNT(*) FROM parts WHERE answer = ? AND proof IS NULL"
+    found: int = connection.execute(query, (answer,)).fetchone()[0]
+    return found
+
+
+def _answer_row(row: tuple[object, ...]) -> AnswerRow:
+    require(len(row) == len(AnswerRow.__struct_fields__), "an answer's row has its columns")
+    try:
+        fields = dict(zip(AnswerRow.__struct_fields__, row, strict=True))
+        return msgspec.convert(fields, AnswerRow)
+    except msgspec.ValidationError:
+        raise CorruptStateError("an answer's row in the evidence store is not readable") from None
+
+
+def _part_row(row: tuple[int, bytes, str | None, bytes | None]) -> PartRow:
+    number, signed, proof, bodies = row
+    try:
+        return PartRow(
+            number=number,
+            signed=msgspec.json.decode(signed, type=SignedReceipt),
+            proof=proof,
+            bodies=None if bodies is None else msgspec.json.decode(bodies, type=Bodies),
+        )
+    except msgspec.MsgspecError:
+        raise CorruptStateError("a part in the evidence store is not readable") from None

@@ -1,0 +1,1 @@
+"""Scripted partners for tests: they speak the real protocols, and misbehave exactly as told."""

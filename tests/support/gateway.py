@@ -1,0 +1,157 @@
+"""A real gateway on loopback over scripted nodes and a scripted log, for tests."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+from tests.support.fake_node import FakeNode
+
+from trunkline.base.errors import ConnectError, Error
+from trunkline.gateway.config import GatewayConfig, NodeConfig
+from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.front import Gateway
+from trunkline.gateway.store import EvidenceStore, create_store
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.transport import Response
+from trunkline.runtime.clock import SystemClock, SystemRandomness
+from trunkline.runtime.logger import get_logger
+from trunkline.runtime.server import serving
+
+QUICK = Timeouts(
+    connect_s=1.0, head_s=0.3, first_event_s=0.4, first_token_s=0.4, idle_s=0.3, total_s=20.0
+)
+"""Short enough that a test of a hanging node is quick."""
+
+
+class FakeLog:
+    """A prover that answers at once, or fails while ``down``."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.entries: list[bytes] = []
+        self.asked = asyncio.Event()
+
+    async def prove(self, entry: bytes, timeout_s: float) -> str:
+        assert timeout_s > 0
+        self.asked.set()
+        if self.down:
+            raise ConnectError("the log is down", code="upstream_refused")
+        if entry not in self.entries:
+            self.entries.append(entry)
+        return f"c2sp.org/tlog-proof@v1\nindex {self.entries.index(entry)}\n"
+
+
+class Reply:
+    """A whole HTTP answer."""
+
+    def __init__(self, response: Response, body: bytes) -> None:
+        self.status = response.status
+        self.header = response.header
+        self.body = body
+
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+class PlainClient:
+    """HTTP without any client library's opinions."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._transport = HttpTransport()
+
+    async def get(self, path: str) -> Reply:
+        async with await self._transport.request("GET", self._url + path) as response:
+            return Reply(response, await response.read(1 << 26))
+
+    async def open(self, path: str, body: bytes, **headers: str) -> Response:
+        """Post and hand over the response as it comes."""
+        sent = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        return await self._transport.request("POST", self._url + path, headers=sent, body=body)
+
+    async def post(self, path: str, body: bytes, **headers: str) -> Reply:
+        async with await self.open(path, body, **headers) as response:
+            return Reply(response, await response.read(1 << 26))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class Stack:
+    """What a test holds in its hands."""
+
+    def __init__(self, url: str, log: FakeLog, store: EvidenceStore) -> None:
+        self.url = url
+        self.log = log
+        self.store = store
+        self.http = PlainClient(url)
+        self.openai = openai.AsyncOpenAI(
+            base_url=url + "/v1", api_key="unused", max_retries=0, timeout=20.0
+        )
+        self.anthropic = anthropic.AsyncAnthropic(
+            base_url=url, api_key="unused", max_retries=0, timeout=20.0
+        )
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        await self.openai.close()
+        await self.anthropic.close()
+
+
+def settings(nodes: Sequence[FakeNode], timeouts: Timeouts = QUICK) -> GatewayConfig:
+    return GatewayConfig(
+        policy_file="policy",
+        log_url="http://127.0.0.1:1",
+        nodes=tuple(NodeConfig(url=node.url, vkey=node.vkey) for node in nodes),
+        timeouts=timeouts,
+        poll_s=0.2,
+        shutdown_grace_s=0.2,
+    )
+
+
+@asynccontextmanager
+async def gateway_over(
+    nodes: Sequence[FakeNode],
+    data: Path,
+    *,
+    log: FakeLog | None = None,
+    timeouts: Timeouts = QUICK,
+    store: EvidenceStore | None = None,
+    grace_s: float = 0.2,
+    config: GatewayConfig | None = None,
+) -> AsyncIterator[Stack]:
+    """Serve a gateway with its store in ``data``, and close it properly."""
+    if store is None:
+        if not (data / "evidence.db").exists():
+            create_store(data)
+        store = EvidenceStore.open(data)
+    used_log = FakeLog() if log is None else log
+    app = Gateway(
+        settings(nodes, timeouts) if config is None else config,
+        store,
+        used_log,
+        HttpTransport(),
+        policy="",
+        clock=SystemClock(),
+        randomness=SystemRandomness(),
+        logger=get_logger("gateway"),
+    )
+    async with serving(app, shutdown_grace_s=grace_s) as url:
+        stack = Stack(url, used_log, store)
+        try:
+            yield stack
+        finally:
+            await stack.close()
+
+
+class BrokenStore(EvidenceStore):
+    """A store whose disk is full for new answers."""
+
+    async def add(self, *_: object) -> None:
+        raise Error("disk full", code="disk_failed")
