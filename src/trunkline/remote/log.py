@@ -23,14 +23,8 @@ from trunkline.tlog import proof as tlog_proof
 from trunkline.tlog.checkpoint import CHECKPOINT_BYTES_MAX, Checkpoint
 from trunkline.tlog.policy import Policy
 from trunkline.tlog.proof import Proof
-from trunkline.tlog.tile import (
-    BUNDLE_BYTES_MAX,
-    TILE_BYTES_MAX,
-    TILE_WIDTH,
-    Tile,
-    inclusion_proof,
-    tiles_needed_for_inclusion,
-)
+from trunkline.tlog.tile import BUNDLE_BYTES_MAX, TILE_BYTES_MAX, TILE_WIDTH, Tile
+from trunkline.tlog.tile_proof import inclusion_proof, tiles_needed_for_inclusion
 
 ADD_PATH: Final = "/add"
 CHECKPOINT_PATH: Final = "/checkpoint"
