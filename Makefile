@@ -5,7 +5,7 @@
 QUESTION ?= In one sentence: why is the sky blue?
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):  *## */  make \1@/p' Makefile | column -t -s @ 2>/dev/null || grep ' ## ' Makefile
+	@sed -n 's/^\([a-z0-9]*\):[a-z ]*## /\1       /; T; s/^\(.\{7\}\) */  make \1/p' Makefile
 setup:  ## prepare .venv from the lock files; .venv/bin/trunkline is then the command
 	@sh scripts/setup.sh runtime
 run: setup  ## start the network, ask one question, verify the receipt, keep serving

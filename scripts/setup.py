@@ -130,8 +130,8 @@ def remember(memory: dict[str, str]) -> None:
 
 
 def digest(*paths: str) -> str:
-    """One digest over files of the repository and the interpreter's version."""
-    hasher = hashlib.sha256(sys.version.encode())
+    """One digest over files of the repository."""
+    hasher = hashlib.sha256()
     for path in paths:
         hasher.update((ROOT / path).read_bytes())
     return hasher.hexdigest()
