@@ -223,14 +223,16 @@ class Child:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
+    # Not process.kill(): that polls, and so may reap the child behind the event loop's back, which
+    # then reports a made-up status. A child not yet reaped still owns its id.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 async def _reaped(process: asyncio.subprocess.Process) -> int:
     """Make sure that ``process`` is gone, and return its status. It holds nothing to save."""
-    if process.returncode is None:
-        _kill(process)
+    _kill(process)
     return await process.wait()
 
 

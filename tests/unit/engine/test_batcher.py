@@ -1,0 +1,187 @@
+"""Batching rules, against a memory that checks each micro-batch and computes logits that a wrong
+cache would change."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from trunkline.base.errors import Error, OverloadedError
+from trunkline.node.engine.batcher import Batcher
+from trunkline.node.engine.sequence import Running
+from trunkline.node.ports import Generate, Sampling, Token
+
+VOCABULARY = 97
+END = 96
+ROOM = 64
+PIECE = 8
+
+
+class FakeMemory:
+    """A context whose logits are a hash of the whole cache up to the row: any wrong, missing or
+    misplaced token in it changes what comes next."""
+
+    def __init__(self, slots: int) -> None:
+        self.cache: list[list[int]] = [[] for _ in range(slots)]
+        self.rows: dict[int, np.ndarray] = {}
+        self.batches: list[int] = []
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        outputs: Sequence[bool],
+    ) -> None:
+        assert len(tokens) >= 2, "never one row"
+        assert sum(outputs) != 1, "never one row in the output layer"
+        lengths = {sequences.count(s) for s in sequences}
+        assert len(lengths) == 1, "one piece, or one row each"
+        assert sorted(set(sequences)) == list(range(min(sequences), max(sequences) + 1))
+        self.batches.append(len(tokens))
+        self.rows = {}
+        for row, (token, position, sequence) in enumerate(
+            zip(tokens, positions, sequences, strict=True)
+        ):
+            held = self.cache[sequence]
+            assert position == len(held) < ROOM, "a cache has no gaps"
+            held.append(token)
+            if outputs[row]:
+                state = hash(tuple(held)) & 0xFFFFFFFF
+                self.rows[row] = (
+                    np.random.default_rng(state).standard_normal(VOCABULARY).astype(np.float32) * 4
+                )
+
+    def logits(self, index: int) -> np.ndarray:
+        return self.rows[index]
+
+    def forget(self, sequence: int, from_position: int) -> None:
+        assert from_position <= len(self.cache[sequence])
+        del self.cache[sequence][from_position:]
+
+
+def running(id_: int, job: Generate) -> Running:
+    return Running(
+        id_, job, end_tokens=frozenset({END}), vocabulary_size=VOCABULARY, constraint=None
+    )
+
+
+def generate(prompt: Sequence[int], prefix: Sequence[int] = (), **sampling: object) -> Generate:
+    return Generate(
+        prompt=tuple(prompt),
+        prefix=tuple(prefix),
+        max_tokens=20,
+        sampling=Sampling(seed=bytes([len(prompt)]) * 32, logit_bias={END: -100.0}, **sampling),
+    )
+
+
+def drain(batcher: Batcher) -> dict[int, list[Token]]:
+    """Run everything to its end."""
+    answers: dict[int, list[Token]] = {}
+    while batcher.busy:
+        for moves in (batcher.advance_answers(), batcher.advance_prompt()):
+            for id_, outcome in moves:
+                assert not isinstance(outcome, Error)
+                answers.setdefault(id_, []).extend(outcome)
+    return answers
+
+
+def batcher(slots: int = 4, queue: int = 64) -> tuple[Batcher, FakeMemory]:
+    memory = FakeMemory(slots)
+    return Batcher(memory, slots=slots, piece_tokens=PIECE, queue_jobs_max=queue), memory
+
+
+def alone(job: Generate) -> list[Token]:
+    only, _ = batcher()
+    only.add(running(1, job))
+    return drain(only)[1]
+
+
+PROMPTS = [[p * 7 % VOCABULARY for p in range(1, n + 1)] for n in (1, 2, 3, 8, 9, 10, 17, 25, 40)]
+
+
+def test_company_changes_nothing() -> None:
+    jobs = {i: generate(prompt) for i, prompt in enumerate(PROMPTS)}
+    shared, _ = batcher()
+    for id_, job in jobs.items():
+        shared.add(running(id_, job))
+    assert drain(shared) == {id_: alone(job) for id_, job in jobs.items()}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 19])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_prefix_is_continued_with_the_tail_and_scored_again(prompt: list[int], cut: int) -> None:
+    whole = alone(generate(prompt, top_logprobs=2))
+    prefix = [event.token for event in whole[:cut]]
+    again = alone(generate(prompt, prefix, top_logprobs=2))
+    assert [(e.token, e.position, e.logprob, e.top, e.finish) for e in again] == [
+        (e.token, e.position, e.logprob, e.top, e.finish) for e in whole
+    ]
+    assert [e.replayed for e in again] == [True] * cut + [False] * (20 - cut)
+    unscored = alone(generate(prompt, prefix))
+    assert [(e.token, e.finish) for e in unscored] == [(e.token, e.finish) for e in whole[cut:]]
+
+
+def test_a_common_beginning_is_computed_once_and_changes_nothing() -> None:
+    shared, memory = batcher()
+    first, second = generate(PROMPTS[-1]), generate([*PROMPTS[-1][:30], 5, 6])
+    shared.add(running(1, first))
+    drain(shared)
+    memory.batches.clear()
+    shared.add(running(2, second))
+    assert drain(shared)[2] == alone(second)
+    # 30 of 32 tokens were there: one piece for the last two, then single rows with a filler.
+    assert memory.batches == [2] * 20
+
+
+def test_cancelling_frees_the_slot_for_the_next() -> None:
+    shared, _ = batcher(slots=2)
+    for id_ in range(1, 4):
+        shared.add(running(id_, generate(PROMPTS[id_])))
+    shared.advance_answers()
+    shared.advance_prompt()
+    shared.cancel(1)
+    shared.cancel(1)
+    answers = drain(shared)
+    assert answers[3] == alone(generate(PROMPTS[3]))
+    assert len(answers.get(1, [])) < 20
+    assert not shared.busy
+
+
+def test_a_waiting_job_can_be_cancelled() -> None:
+    shared, _ = batcher(slots=2)
+    for id_ in range(1, 4):
+        shared.add(running(id_, generate(PROMPTS[id_])))
+    shared.advance_answers()
+    shared.cancel(3)
+    assert set(drain(shared)) == {1, 2}
+
+
+def test_the_queue_is_bounded() -> None:
+    full, _ = batcher(queue=2)
+    full.add(running(1, generate([1])))
+    full.add(running(2, generate([1])))
+    with pytest.raises(OverloadedError):
+        full.add(running(3, generate([1])))
+
+
+def test_a_long_prompt_does_not_hold_up_a_short_one() -> None:
+    shared, _ = batcher()
+    shared.add(running(1, generate(PROMPTS[-1])))
+    shared.add(running(2, generate(PROMPTS[1])))
+    order = []
+    while shared.busy:
+        moves = shared.advance_answers() + shared.advance_prompt()
+        order += [id_ for id_, _ in moves]
+    assert order[0] == 2
+
+
+def test_an_end_token_stops_and_length_ends() -> None:
+    job = generate([3, 4])
+    events = alone(job)
+    assert events[-1].finish == "length"
+    assert not any(event.finish for event in events[:-1])
+    biased = Generate(
+        prompt=(3, 4), max_tokens=5, sampling=Sampling(temperature=0, logit_bias={END: 100.0})
+    )
+    assert [(e.token, e.finish) for e in alone(biased)] == [(END, "stop")]
