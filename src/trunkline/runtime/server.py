@@ -347,6 +347,7 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         self._hosted.draining.set()
+        self._logger.info("server.stopping", calls=len(self.server_state.tasks))
         await self._calls_ended(self._grace_s)
         if self.server_state.tasks:
             self._hosted.stopping.set()
