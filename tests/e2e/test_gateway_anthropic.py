@@ -1,0 +1,102 @@
+"""Through the official Anthropic client, on loopback: the same promises in its own format."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anthropic
+import pytest
+from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, text_of
+from tests.support.gateway import Stack, gateway_over
+
+ASK = [{"role": "user", "content": "say it"}]
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[tuple[FakeNode, FakeNode]]:
+    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
+        # One queue of faults: whichever node is asked takes the next.
+        beta.scripts = alpha.scripts
+        yield alpha, beta
+
+
+@pytest.fixture
+async def stack(nodes: tuple[FakeNode, FakeNode], tmp_path: Path) -> AsyncIterator[Stack]:
+    async with gateway_over(nodes, tmp_path) as stack:
+        yield stack
+
+
+async def seed_of(stack: Stack, answer: str) -> str:
+    evidence = (await stack.http.get(f"/trunkline/v1/receipts/{answer}")).json()
+    receipt = json.loads(evidence["parts"][0]["signed"]["receipt"])
+    assert receipt["request"]["format"] == "anthropic.messages"
+    seed: str = receipt["sampling"]["seed"]
+    return seed
+
+
+async def streamed(stack: Stack) -> tuple[str, str | None, str]:
+    async with stack.anthropic.messages.stream(model=MODEL, max_tokens=50, messages=ASK) as stream:
+        text = "".join([part async for part in stream.text_stream])
+        message = await stream.get_final_message()
+    assert message.usage.output_tokens == TOKENS
+    return text, message.stop_reason, "ans_" + message.id.removeprefix("msg_")
+
+
+async def whole(stack: Stack) -> tuple[str, str | None, str]:
+    message = await stack.anthropic.messages.create(model=MODEL, max_tokens=50, messages=ASK)
+    (block,) = message.content
+    assert block.type == "text"
+    return block.text, message.stop_reason, "ans_" + message.id.removeprefix("msg_")
+
+
+FAULTS = [
+    (Fault.NONE, 0), (Fault.BUSY, 0), (Fault.UNAVAILABLE, 0), (Fault.HANG_HEAD, 0),
+    (Fault.HANG_ACCEPT, 0), (Fault.CUT, 0), (Fault.CUT, 5), (Fault.STALL, 0), (Fault.STALL, 6),
+    (Fault.ERROR_RETRYABLE, 5), (Fault.ERROR_FINAL, 5), (Fault.CLEAN_END, 5), (Fault.GARBAGE, 5),
+    (Fault.ALIEN_ERROR, 5), (Fault.NO_RECEIPT, 0), (Fault.BAD_SIGNATURE, 0),
+    (Fault.WRONG_STREAM, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "after"), FAULTS)
+@pytest.mark.parametrize("ask", [streamed, whole])
+async def test_the_answer_is_whole(
+    stack: Stack,
+    nodes: tuple[FakeNode, FakeNode],
+    fault: Fault,
+    after: int,
+    ask: type(streamed),
+) -> None:
+    nodes[0].will(fault, after)
+    text, stop, answer = await ask(stack)
+    assert text == text_of(await seed_of(stack, answer))
+    assert stop == "end_turn"
+    assert not nodes[0].scripts, "the fault was met"
+
+
+async def test_no_node_left_ends_with_an_error_event(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as alpha, gateway_over([alpha], tmp_path) as stack:
+        alpha.will(Fault.CUT, 5)
+        alpha.scripts.extend([Script(fault=Fault.CUT)] * 20)
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            await streamed(stack)
+        error = caught.value.body["error"]  # type: ignore[index]
+        assert error["details"]["error_code"] == "answer_interrupted"
+
+
+async def test_refusals_are_in_its_format(stack: Stack) -> None:
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        await stack.anthropic.messages.create(model="claude-9", max_tokens=5, messages=ASK)
+    assert missing.value.type == "not_found_error"
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        await stack.anthropic.messages.create(
+            model=MODEL, max_tokens=2000, messages=ASK,
+            thinking={"type": "enabled", "budget_tokens": 1024},
+        )  # fmt: skip
+    assert refused.value.body["error"]["details"]["error_code"] == "unsupported_parameter"  # type: ignore[index]
+    assert refused.value.request_id
+
+
+async def test_models_in_its_shape(stack: Stack) -> None:
+    names = [model.id async for model in stack.anthropic.models.list()]
+    assert names == [MODEL, "tiny-embed"]

@@ -1,0 +1,84 @@
+"""The breaker: its table is total, and its counting trips and recovers as documented."""
+
+from itertools import product
+
+import pytest
+
+from trunkline.gateway.core.breaker import (
+    TRANSITIONS,
+    Admission,
+    Breaker,
+    BreakerPolicy,
+    Signal,
+    State,
+)
+
+POLICY = BreakerPolicy(failures=3, cooldown_s=1.0, cooldown_s_max=4.0, probe_s_max=10.0)
+
+
+@pytest.fixture
+def breaker() -> Breaker:
+    return Breaker(POLICY)
+
+
+def test_every_state_knows_every_signal() -> None:
+    assert set(TRANSITIONS) == set(product(State, Signal))
+
+
+def test_failures_in_a_row_open_it(breaker: Breaker) -> None:
+    breaker.failed(0.0)
+    breaker.failed(0.0)
+    breaker.succeeded()
+    breaker.failed(0.0)
+    breaker.failed(0.0)
+    assert breaker.admission(0.0) is Admission.FREE
+    breaker.failed(0.0)
+    assert breaker.admission(0.5) is Admission.NO
+
+
+def test_a_refused_connection_opens_it_at_once(breaker: Breaker) -> None:
+    breaker.failed(0.0, refused=True)
+    assert breaker.state is State.OPEN
+
+
+def test_one_probe_at_a_time_after_the_cooldown(breaker: Breaker) -> None:
+    breaker.failed(0.0, refused=True)
+    assert breaker.admission(1.0) is Admission.PROBE
+    breaker.started(1.0)
+    assert breaker.admission(1.1) is Admission.NO
+    assert breaker.admission(11.1) is Admission.PROBE, "a probe never heard of is forgotten"
+
+
+def test_a_failed_probe_doubles_the_cooldown_up_to_its_bound(breaker: Breaker) -> None:
+    breaker.failed(0.0, refused=True)
+    now_s = 0.0
+    for wait_s in (1.0, 2.0, 4.0, 4.0):
+        assert breaker.admission(now_s + wait_s - 0.01) is Admission.NO
+        now_s += wait_s
+        assert breaker.admission(now_s) is Admission.PROBE
+        breaker.started(now_s)
+        breaker.failed(now_s)
+
+
+def test_a_successful_probe_closes_it_and_forgets(breaker: Breaker) -> None:
+    breaker.failed(0.0, refused=True)
+    assert breaker.admission(1.0) is Admission.PROBE
+    breaker.started(1.0)
+    breaker.succeeded()
+    assert breaker.admission(1.0) is Admission.FREE
+    breaker.failed(1.0)
+    assert breaker.state is State.CLOSED
+
+
+def test_an_abandoned_probe_makes_room_for_another(breaker: Breaker) -> None:
+    breaker.failed(0.0, refused=True)
+    assert breaker.admission(1.0) is Admission.PROBE
+    breaker.started(1.0)
+    breaker.abandoned()
+    assert breaker.admission(1.1) is Admission.PROBE
+
+
+def test_news_of_the_node_lets_a_probe_through_early(breaker: Breaker) -> None:
+    breaker.failed(0.0, refused=True)
+    breaker.cooled()
+    assert breaker.admission(0.1) is Admission.PROBE

@@ -1,0 +1,60 @@
+"""The configuration: what is written is what is read, and mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from trunkline.base.errors import ConfigError, RequestError
+from trunkline.gateway.config import GatewayConfig, NodeConfig, read, read_policy, render
+from trunkline.gateway.core.deadline import Timeouts, total_s
+
+CONFIG = GatewayConfig(
+    listen="127.0.0.1:1",
+    data='fold"er\\',
+    policy_file="policy",
+    log_url="http://127.0.0.1:2",
+    nodes=(NodeConfig(url="http://a", vkey="a+b+c"), NodeConfig(url="http://b", vkey="d")),
+    timeouts=Timeouts(idle_s=3.5),
+    keep_bodies=True,
+)
+
+
+def test_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(render(CONFIG))
+    assert read(path) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("idle_s = 3.5", "idle_s = 0.0"),
+        ("keep_bodies = true", "keep_body = true"),
+        ("attempts_max = 6", "attempts_max = 0"),
+        ('vkey = "d"', 'vkey = "a+b+c"'),
+    ],
+)
+def test_mistakes_are_refused(tmp_path: Path, change: str, says: str) -> None:
+    path = tmp_path / "gateway.toml"
+    text = render(CONFIG)
+    assert change in text
+    path.write_text(text.replace(change, says))
+    with pytest.raises(ConfigError, match=r"gateway\.toml"):
+        read(path)
+
+
+def test_a_policy_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trunkline init"):
+        read_policy(tmp_path / "policy")
+    (tmp_path / "policy").write_text("nonsense here\n")
+    with pytest.raises(ConfigError, match="policy"):
+        read_policy(tmp_path / "policy")
+
+
+def test_the_callers_deadline_stays_inside_ours() -> None:
+    assert total_s(None, Timeouts(total_s=5.0)) == 5.0
+    assert total_s("1500", Timeouts(total_s=5.0)) == 1.5
+    assert total_s("999999", Timeouts(total_s=5.0)) == 5.0
+    for wrong in ("", "0", "-5", "1.5", "٣", "9" * 13):
+        with pytest.raises(RequestError):
+            total_s(wrong, Timeouts())

@@ -1,0 +1,70 @@
+"""The route: who is asked first, and who may take over."""
+
+from hashlib import sha256
+
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.core.breaker import Admission
+from trunkline.gateway.core.route import Deployment, Need, choose, order, smoothed
+
+KEY = Signer.generate("node", sha256(b"node").digest()).vkey
+
+
+def one(node: str, **more: object) -> Deployment:
+    fields: dict[str, object] = {
+        "operator": "o", "url": "http://h", "key": KEY, "model": "m", "kind": "chat",
+        "weights": "w", "numerics": "n",
+    }  # fmt: skip
+    return Deployment(node=node, **(fields | more))  # type: ignore[arg-type]
+
+
+def names(need: Need, *deployments: Deployment) -> list[str]:
+    return [found.node for found in order(need, deployments)]
+
+
+ANY = Need(model="m", kind="chat")
+
+
+def test_another_model_is_never_chosen() -> None:
+    assert choose(ANY, [one("a", model="m2"), one("b", kind="embeddings")]) is None
+
+
+def test_the_least_expected_wait_comes_first() -> None:
+    busy, slow, quick = one("a", load=9), one("b", first_token_s=2.0), one("c", first_token_s=0.1)
+    assert names(ANY, busy, slow, quick) == ["c", "b", "a"]
+
+
+def test_unhealthy_is_a_last_resort_and_not_left_out() -> None:
+    broken, starting = one("a", admission=Admission.NO), one("b", ready=False, load=3)
+    assert names(ANY, broken, starting, one("c", load=50)) == ["c", "a", "b"]
+
+
+def test_not_the_same_node_twice_unless_it_is_the_only_one() -> None:
+    need = Need(model="m", kind="chat", tried=("a", "a", "b"))
+    assert names(need, one("a"), one("b", load=5), one("c", load=9)) == ["c", "b", "a"]
+    assert names(need, one("a")) == ["a"]
+
+
+def test_banned_nodes_are_never_asked() -> None:
+    need = Need(model="m", kind="chat", banned=frozenset({"a"}))
+    assert names(need, one("a")) == []
+
+
+def test_a_takeover_needs_the_same_weights_and_numerics() -> None:
+    need = Need(model="m", kind="chat", exact=True, weights="w", numerics="n")
+    others = [one("a", weights="w2"), one("b", numerics="n2"), one("c", numerics=None)]
+    assert names(need, *others, one("d")) == ["d"]
+
+
+def test_nobody_takes_over_where_numerics_are_unknown() -> None:
+    need = Need(model="m", kind="chat", exact=True, weights=None, numerics=None)
+    assert names(need, one("a", numerics=None, weights=None)) == []
+
+
+def test_tokens_are_kept_where_that_costs_nothing() -> None:
+    need = Need(model="m", kind="chat", weights="w", numerics="n")
+    assert names(need, one("a", numerics="n2"), one("b", load=3)) == ["b", "a"]
+
+
+def test_latency_is_smoothed() -> None:
+    assert smoothed(None, 2.0) == 2.0
+    assert abs(smoothed(1.0, 2.0) - 1.2) < 1e-9
