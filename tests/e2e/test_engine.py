@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -285,6 +286,38 @@ async def test_closing_reaps_the_process_and_fails_what_is_in_flight(cache: Path
         os.kill(pid, 0)
     with pytest.raises(UpstreamError):
         await engine.model()
+
+
+PARENT = """
+import asyncio, sys
+from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
+
+async def main():
+    engine = EmbeddedEngine(EngineConfig(cache_folder=sys.argv[1], weights="as_shipped"))
+    await engine.model()
+    print(engine.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_process_does_not_outlive_its_parent(cache: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, str(cache), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    child = os.pidfd_open(int(await parent.stdout.readline()))
+    try:
+        os.kill(parent.pid, signal.SIGKILL)
+        # A process's descriptor becomes readable when the process ends.
+        gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(child, gone.set)
+        await asyncio.wait_for(gone.wait(), 10)
+    finally:
+        asyncio.get_running_loop().remove_reader(child)
+        os.close(child)
+        await parent.wait()
 
 
 @pytest.mark.parametrize(

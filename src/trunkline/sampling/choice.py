@@ -77,12 +77,11 @@ def choose(
         return int(np.argmax(x))
     x /= params.temperature
     tokens = survivors(x, params)
-    if tokens is None:
-        tokens = _contenders(x, seed, position)
-    scores = x[tokens] + gumbels(seed, position, tokens)
-    # Survivors come by descending z, so the lowest id among equals must be asked for.
-    best = tokens[scores == scores.max()]
-    return int(best.min())
+    # Ascending, so that argmax meets the lowest id among equal scores first.
+    tokens = _contenders(x, seed, position) if tokens is None else np.sort(tokens)
+    if tokens.size == x.size:
+        return int(np.argmax(x + gumbels(seed, position, tokens)))
+    return int(tokens[np.argmax(x[tokens] + gumbels(seed, position, tokens))])
 
 
 def ranked(
@@ -119,8 +118,8 @@ def adjusted(
 ) -> NDArray[np.float64]:
     """Steps 1 and 2: a float64 copy of ``logits`` with penalties and bias applied."""
     x = logits.astype(np.float64)
-    if math.isnan(float(x.max())):
-        raise ValueError("a logit is not a number")
+    if not math.isfinite(float(x.max())):
+        raise ValueError("a logit is not a number, or none is finite")
     if counts and (params.frequency_penalty or params.presence_penalty):
         for token, count in counts.items():
             x[token] -= params.frequency_penalty * count + params.presence_penalty

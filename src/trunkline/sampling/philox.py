@@ -31,18 +31,23 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
     products of a round need no casts. Their shapes broadcast together; the result has the common
     shape.
     """
-    c0, c1, c2, c3 = counter
+    # In place and with two scratch arrays: this runs over half a vocabulary for every token, and
+    # memory traffic is what it costs.
+    shape = np.broadcast_shapes(*(word.shape for word in counter))
+    c0, c1, c2, c3 = (np.array(np.broadcast_to(word, shape), dtype=np.uint64) for word in counter)
+    product0, product1 = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
     k0, k1 = key
     for _ in range(ROUNDS):
-        product0 = c0 * _MULTIPLIERS[0]
-        product1 = c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (product1 >> _HIGH_SHIFT) ^ c1 ^ np.uint64(k0),
-            product1 & _LOW,
-            (product0 >> _HIGH_SHIFT) ^ c3 ^ np.uint64(k1),
-            product0 & _LOW,
-        )
+        np.multiply(c0, _MULTIPLIERS[0], out=product0)
+        np.multiply(c2, _MULTIPLIERS[1], out=product1)
+        np.right_shift(product1, _HIGH_SHIFT, out=c0)
+        c0 ^= c1
+        c0 ^= np.uint64(k0)
+        np.right_shift(product0, _HIGH_SHIFT, out=c2)
+        c2 ^= c3
+        c2 ^= np.uint64(k1)
+        np.bitwise_and(product1, _LOW, out=c1)
+        np.bitwise_and(product0, _LOW, out=c3)
         k0 = (k0 + _KEY_STEPS[0]) & 0xFFFFFFFF
         k1 = (k1 + _KEY_STEPS[1]) & 0xFFFFFFFF
-    c0, c1, c2, c3 = np.broadcast_arrays(c0, c1, c2, c3)
     return c0, c1, c2, c3

@@ -100,8 +100,10 @@ def test_ranked_at_temperature_zero_is_by_logit_then_id() -> None:
 
 
 def test_refuses_logits_that_are_not_numbers() -> None:
-    with pytest.raises(ValueError, match="not a number"):
-        pick(row(1, float("nan")), Rule())
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not a number"):
+            pick(row(1, bad), Rule())
+    assert pick(row(float("-inf"), 1), Rule()) == 1
 
 
 def test_log_probabilities() -> None:

@@ -216,6 +216,7 @@ class Library:
         Raises ``ConfigError`` if a function is missing or a default is not the known one.
         """
         self.path = path
+        self._muted = False
         try:
             # RTLD_GLOBAL is not needed and would let its copies of libstdc++ symbols leak out.
             self._dll = ctypes.CDLL(str(path))
@@ -235,13 +236,17 @@ class Library:
         )
 
         def on_log(level: int, text: bytes | None, _user_data: object) -> None:
-            if level == _LOG_LEVEL_ERROR and text:
+            if level == _LOG_LEVEL_ERROR and text and not self._muted:
                 log(text.decode(errors="replace").rstrip())
 
         # The library keeps the pointer: the callback must live as long as this object.
         self._log_callback = _LOG_CALLBACK(on_log)
         self.run("llama_log_set", self._log_callback, None)
         self.run("llama_backend_init")
+
+    def mute(self) -> None:
+        """Drop the error lines too, from here on: some quote what callers sent."""
+        self._muted = True
 
     # Calls by result type: ctypes itself is untyped, so this is where values get their types.
 

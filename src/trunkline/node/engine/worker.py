@@ -94,10 +94,16 @@ def confine() -> None:
 
 
 def silence_native_output() -> None:
-    """Drop what native code prints from here on: its parser prints a faulty grammar in full."""
+    """Drop what native code prints from here on: its parser prints a faulty grammar in full.
+
+    Python's own tracebacks still reach the parent's standard error; they quote code, not values.
+    """
     sys.stderr.flush()
+    descriptor = sys.stderr.fileno()
+    ours = os.dup(descriptor)
     with Path(os.devnull).open("wb") as nothing:
-        os.dup2(nothing.fileno(), sys.stderr.fileno())
+        os.dup2(nothing.fileno(), descriptor)
+    sys.stderr = os.fdopen(ours, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
 
 
 class _Engine:
@@ -157,6 +163,7 @@ class _Engine:
             eos_text=model.token_text("eos"),
         )
         self._channel.send(Ready(model=info, pieces=model.pieces()))
+        self._library.mute()
 
     def handle(self, message: ToEngine) -> None:
         match message:
