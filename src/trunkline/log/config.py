@@ -1,0 +1,152 @@
+"""The log's configuration: one TOML file, read into frozen structs, unknown keys refused."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.crypto.keys import COSIGNATURE_ED25519, ED25519, VerifierKey
+from trunkline.runtime.config import load
+
+WITNESSES_MAX = 32
+
+
+class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One witness that is asked for cosignatures."""
+
+    url: str
+    """Its submission prefix, ``http://host:port``."""
+    vkey: str
+    """Its cosigning key (C2SP vkey of type 0x04)."""
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a log reads at its start. Paths start at the file's own folder."""
+
+    listen: str = "127.0.0.1:8483"
+    """Address, ``host:port``."""
+    data: str = "."
+    """Folder of the tiles, the published checkpoint and the lock database."""
+    origin: str
+    """The log's identity: first line of its checkpoints, and the name of its key."""
+    key_file: str = "key"
+    """File with the log's private key (C2SP ``PRIVATE+KEY+…``), mode 600."""
+    witnesses: tuple[WitnessConfig, ...] = ()
+    """Asked to cosign every checkpoint that is published."""
+    quorum: int | None = None
+    """Cosignatures that a published checkpoint waits for. Default: those of all witnesses."""
+    quorum_window_s: float = 10.0
+    """How long a checkpoint waits for them before newer ones are published without."""
+    entry_types: tuple[str, ...] = ("trunkline.batch/v1",)
+    """First lines of the notes that are taken as entries."""
+    submitters: tuple[str, ...] = ()
+    """If any are listed: vkeys of which one must have signed an entry."""
+    checkpoint_interval_ms: int = 200
+    """Shortest time between two sequencing rounds. Entries that arrive meanwhile share one."""
+    pending_entries_max: int = 4096
+    """Entries waiting to be sequenced; further ones are told to come back (503)."""
+    pending_bytes_max: int = 32 * 1024 * 1024
+    """The same, in bytes."""
+    shutdown_grace_s: float = 10.0
+    """What running calls get to finish in when the log stops."""
+    crash_points: bool = False
+    """For tests alone: let the environment variable TRUNKLINE_CRASH_AT kill the process."""
+
+    def __post_init__(self) -> None:
+        if len(self.witnesses) > WITNESSES_MAX:
+            raise ValueError(f"at most {WITNESSES_MAX} witnesses")
+        if not 0 <= self.quorum_size <= len(self.witnesses):
+            raise ValueError("quorum must be between 0 and the number of witnesses")
+        if not self.entry_types or any(not kind or "\n" in kind for kind in self.entry_types):
+            raise ValueError("entry_types must name at least one type")
+        if not 0 <= self.checkpoint_interval_ms <= 60_000:
+            raise ValueError("checkpoint_interval_ms must be between 0 and 60000")
+        if not 0 <= self.quorum_window_s <= 3600:
+            raise ValueError("quorum_window_s must be between 0 and 3600")
+        if min(self.pending_entries_max, self.pending_bytes_max) < 1:
+            raise ValueError("a bound must be above 0")
+        if self.shutdown_grace_s < 0:
+            raise ValueError("shutdown_grace_s can not be negative")
+
+    @property
+    def quorum_size(self) -> int:
+        """Cosignatures that are waited for."""
+        return len(self.witnesses) if self.quorum is None else self.quorum
+
+
+def read(path: Path) -> LogConfig:
+    """Read a configuration file. Raises :class:`ConfigError` naming the file and the key."""
+    return load(path, LogConfig)
+
+
+def witness_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
+    """The witnesses' keys, in order. Raises :class:`ConfigError`."""
+    keys = tuple(
+        _key(witness.vkey, COSIGNATURE_ED25519, "witnesses.vkey") for witness in config.witnesses
+    )
+    if len({key.public for key in keys}) != len(keys) or len({key.name for key in keys}) != len(
+        keys
+    ):
+        raise ConfigError("key witnesses: a witness is listed twice")
+    return keys
+
+
+def submitter_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
+    """The submitters' keys. Raises :class:`ConfigError`."""
+    return tuple(_key(vkey, ED25519, "submitters") for vkey in config.submitters)
+
+
+def _key(vkey: str, algorithm: int, field: str) -> VerifierKey:
+    try:
+        key = VerifierKey.parse(vkey)
+    except MalformedError as error:
+        raise ConfigError(f"key {field}: {error.message}") from None
+    if key.algorithm != algorithm:
+        raise ConfigError(f"key {field}: {key.name} is not a key of type 0x{algorithm:02x}")
+    return key
+
+
+def render(config: LogConfig) -> str:
+    """The configuration as a commented TOML file, every value written out."""
+    lines = [
+        "# Trunkline log. Reference: docs/operate/log.md",
+        "",
+        f"listen = {_text(config.listen)}",
+        "# Folder of the tiles, the checkpoint and the lock database; relative to this file's.",
+        f"data = {_text(config.data)}",
+        "# The log's identity: first line of its checkpoints, and the name of its key.",
+        f"origin = {_text(config.origin)}",
+        f"key_file = {_text(config.key_file)}",
+        "# Cosignatures that a published checkpoint waits for, and for how long (seconds).",
+        f"quorum = {config.quorum_size}",
+        f"quorum_window_s = {config.quorum_window_s}",
+        "# First lines of the notes that are taken as entries.",
+        f"entry_types = {_texts(config.entry_types)}",
+        "# If any are listed: vkeys of which one must have signed an entry.",
+        f"submitters = {_texts(config.submitters)}",
+        "# Shortest time between two sequencing rounds, milliseconds.",
+        f"checkpoint_interval_ms = {config.checkpoint_interval_ms}",
+        "# Entries and bytes waiting to be sequenced; beyond them, callers are told to come back.",
+        f"pending_entries_max = {config.pending_entries_max}",
+        f"pending_bytes_max = {config.pending_bytes_max}",
+        "# Seconds that running calls get to finish in when the log stops.",
+        f"shutdown_grace_s = {config.shutdown_grace_s}",
+        "# For tests alone.",
+        f"crash_points = {str(config.crash_points).lower()}",
+        "",
+    ]
+    for witness in config.witnesses:
+        lines += ["[[witnesses]]", f"url = {_text(witness.url)}", f"vkey = {_text(witness.vkey)}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _texts(values: Sequence[str]) -> str:
+    return "[" + ", ".join(_text(value) for value in values) + "]"
+
+
+def _text(value: str) -> str:
+    # A JSON string is a TOML basic string, except that TOML refuses a raw DEL.
+    return json.dumps(value).replace("\x7f", "\\u007f")

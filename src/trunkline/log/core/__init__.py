@@ -1,0 +1,1 @@
+"""The log's decisions: plain functions and state machines over values."""

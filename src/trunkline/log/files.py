@@ -1,0 +1,196 @@
+"""The log's files: tiles, bundles and the published checkpoint, written so that a crash is safe.
+
+A file appears under its name only whole and durable: written beside, fsync'd, renamed, its folder
+fsync'd. Blocking; call from a thread. Tiles are never changed once a checkpoint covers them; the
+partial ones are deleted when a wider one is durable, and their bytes are cut from that on request.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from trunkline.base.errors import CorruptStateError, MalformedError
+from trunkline.crypto.merkle import HASH_BYTES
+from trunkline.log.crash import TILES_PARTLY_WRITTEN, CrashHook, no_crash
+from trunkline.tlog import tile_proof
+from trunkline.tlog.tile import (
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    Tile,
+    decode_bundle,
+    encode_bundle,
+    levels,
+    width_at,
+)
+
+CHECKPOINT_NAME: Final = "checkpoint"
+STAGING_NAME: Final = "staging"
+READ_TRIES: Final = 3
+
+
+class Folder:
+    """The data folder of one log."""
+
+    def __init__(self, path: Path, crash: CrashHook = no_crash) -> None:
+        self.path = path
+        self._crash = crash
+
+    def clear_staging(self) -> None:
+        """Delete what a crash left half-written. For the start."""
+        staging = self.path / STAGING_NAME
+        staging.mkdir(parents=True, exist_ok=True)
+        for left in staging.iterdir():
+            left.unlink()
+
+    def write_tiles(self, files: Sequence[tuple[Tile, bytes]]) -> None:
+        """Write tiles durably. OSError if the disk refuses; some may then be there already."""
+        staged = [self._stage(tile.path.replace("/", "."), data) for tile, data in files]
+        folders: dict[Path, None] = {}
+        for number, (source, (tile, _)) in enumerate(zip(staged, files, strict=True)):
+            target = self.path / tile.path
+            self._make_folders(target.parent, folders)
+            source.replace(target)
+            folders[target.parent] = None
+            if number == 0:
+                # A crash here leaves some of a round's tiles, beyond every checkpoint: nobody has
+                # been told of them, none is served, and the next start deletes them.
+                self._crash(TILES_PARTLY_WRITTEN)
+        for folder in folders:
+            _sync_folder(folder)
+
+    def write_checkpoint(self, note: bytes) -> None:
+        """Put the published checkpoint in place of the one before, atomically and durably."""
+        source = self._stage(CHECKPOINT_NAME, note)
+        source.replace(self.path / CHECKPOINT_NAME)
+        _sync_folder(self.path)
+
+    def read_checkpoint(self) -> bytes | None:
+        """The published checkpoint; None if there is none."""
+        try:
+            return (self.path / CHECKPOINT_NAME).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def read_tile(self, tile: Tile) -> bytes:
+        """A tile's bytes; a partial one also from any wider file of the same tile.
+
+        FileNotFoundError if there is none; CorruptStateError for one of the wrong length.
+        """
+        for _ in range(READ_TRIES):
+            found = self._widest(tile)
+            try:
+                data = (self.path / found.path).read_bytes()
+            except FileNotFoundError:
+                # Replaced by a wider one since it was looked for.
+                continue
+            return _cut(data, found, tile.width)
+        raise FileNotFoundError(tile.path)
+
+    def read_tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Tiles by path."""
+        return {path: self.read_tile(Tile.parse(path)) for path in paths}
+
+    def consistency_proof(self, size1: int, size2: int) -> list[bytes]:
+        """Proof from ``size1`` to ``size2``, both sequenced."""
+        tiles = self.read_tiles(tile_proof.tiles_needed_for_consistency(size1, size2))
+        return tile_proof.consistency_proof(size1, size2, tiles)
+
+    def partial_widths(self, tile: Tile) -> list[int]:
+        """Widths of the partial files of a tile, ascending."""
+        try:
+            names = [entry.name for entry in self._partials(tile).iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+    def prune_partials(self, written: Iterable[Tile]) -> None:
+        """Delete the partial files that a durable, wider one makes superfluous.
+
+        A crash half-way leaves some: they are right, and go when their tile grows again.
+        """
+        for tile in written:
+            for width in self.partial_widths(tile):
+                if width < tile.width:
+                    self._partial(tile, width).unlink(missing_ok=True)
+            if tile.width == TILE_WIDTH and self._partials(tile).is_dir():
+                self._partials(tile).rmdir()
+
+    def discard_beyond(self, size: int, entries_max: int) -> int:
+        """Delete tiles that a tree of ``size`` does not have; returns how many there were.
+
+        They are what a round wrote before it failed. ``entries_max``: the most that a round adds.
+        """
+        deleted = 0
+        for level in (None, *range(levels(size + entries_max))):
+            shift = TILE_HEIGHT * (level or 0)
+            first = (size >> shift) // TILE_WIDTH
+            last = ((size + entries_max) >> shift) // TILE_WIDTH
+            for index in range(first, last + 1):
+                deleted += self._discard(level, index, width_at(level, index, size))
+        return deleted
+
+    def _discard(self, level: int | None, index: int, width: int) -> int:
+        full = Tile(level=level, index=index)
+        doomed = [
+            self._partial(full, found) for found in self.partial_widths(full) if found > width
+        ]
+        if width < TILE_WIDTH and (self.path / full.path).exists():
+            doomed.append(self.path / full.path)
+        for path in doomed:
+            path.unlink()
+        return len(doomed)
+
+    def _widest(self, tile: Tile) -> Tile:
+        """The file to read ``tile`` from: itself, or else the next wider one."""
+        if (self.path / tile.path).exists():
+            return tile
+        wider = [width for width in self.partial_widths(tile) if width >= tile.width]
+        return Tile(level=tile.level, index=tile.index, width=min(wider, default=TILE_WIDTH))
+
+    def _partials(self, tile: Tile) -> Path:
+        return self.path / (Tile(level=tile.level, index=tile.index).path + ".p")
+
+    def _partial(self, tile: Tile, width: int) -> Path:
+        return self._partials(tile) / str(width)
+
+    def _stage(self, name: str, data: bytes) -> Path:
+        """Write a file durably under a name that nobody reads."""
+        path = self.path / STAGING_NAME / name
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return path
+
+    def _make_folders(self, folder: Path, changed: dict[Path, None]) -> None:
+        """Create ``folder``, noting each parent that got a new name in it."""
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for one in reversed(missing):
+            one.mkdir()
+            changed[one.parent] = None
+
+
+def _cut(data: bytes, found: Tile, width: int) -> bytes:
+    """The first ``width`` hashes or entries of a file."""
+    if found.level is None:
+        if found.width == width:
+            return data
+        try:
+            return encode_bundle(decode_bundle(data, found.width)[:width])
+        except MalformedError as error:
+            raise CorruptStateError(f"{found.path}: {error.message}") from error
+    if len(data) != found.width * HASH_BYTES:
+        raise CorruptStateError(f"{found.path} has {len(data)} bytes")
+    return data[: width * HASH_BYTES]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
