@@ -1,0 +1,118 @@
+"""Steps 6 and 7: are these the request and the answer that the receipts were signed for?
+
+They compare digests with bytes that the reader has, or that the file carries. Without bytes there
+is nothing to compare, and the steps say so. They say nothing about whether the answer is right.
+"""
+
+from collections.abc import Sequence
+
+from trunkline.base.errors import Error, MalformedError
+from trunkline.crypto.digest import parse_digest
+from trunkline.evidence.file import EvidenceBodies
+from trunkline.evidence.node import NO_RECEIPT, Part
+from trunkline.evidence.report import (
+    Finding,
+    combine,
+    failed,
+    inconclusive,
+    not_applicable,
+    passed,
+)
+from trunkline.receipts import Receipt, request_digest, stream_digest
+from trunkline.schema import sse
+
+RESPONSE_BYTES_MAX = 64 * 1024 * 1024
+
+
+def check_request(part: Part, request: bytes | None) -> Finding:
+    """Step 6: ``request`` (the app's body, from the reader) and the bodies in the file."""
+    if part.receipt is None:
+        return NO_RECEIPT
+    bound, bodies = part.receipt.request, part.source.bodies
+    kept = (None, None) if bodies is None else (bodies.client_request, bodies.request)
+    compared = [
+        (source, request_digest(raw) == digest)
+        for source, raw, digest in (
+            ("the request given here", request, bound.client),
+            ("the app's request in the file", kept[0], bound.client),
+            ("the node's request in the file", kept[1], bound.digest),
+        )
+        if raw is not None
+    ]
+    if not compared:
+        return not_applicable("no request to compare with: the receipt has its digest only")
+    wrong = [source for source, agrees in compared if not agrees]
+    if wrong:
+        return failed(f"{' and '.join(wrong)}: not what the receipt was signed for")
+    return passed(f"{', '.join(source for source, _ in compared)}: as signed")
+
+
+def check_bodies(part: Part) -> Finding:
+    """Step 7, for the bodies that the file carries."""
+    if part.receipt is None:
+        return NO_RECEIPT
+    if part.source.bodies is None:
+        return not_applicable("no answer to compare with: the receipt has its digest only")
+    return _compare(part.receipt, _encoded(part.source.bodies), "the answer in the file")
+
+
+def check_response(receipts: Sequence[Receipt], response: bytes) -> Finding:
+    """Step 7, for the response body that the reader has: what the app received, all parts."""
+    if any(not receipt.request.format.startswith("openai.") for receipt in receipts):
+        return inconclusive(
+            "the gateway translated this answer for the app: what the node sent can not be told "
+            "from it, only from bodies that were kept"
+        )
+    try:
+        chunks = response_chunks(response)
+    except Error as error:
+        return failed(f"the response given here: {error.message}")
+    before = len(chunks) - sum(receipt.response.chunks for receipt in receipts)
+    if before < 0 or (before > 0 and not receipts[0].response.resumed):
+        return failed("the response given here has another number of events than was signed")
+    start, findings = before, []
+    for receipt in receipts:
+        end = start + receipt.response.chunks
+        findings.append(_compare(receipt, chunks[start:end], "the response given here"))
+        start = end
+    found = combine(findings)
+    if before and found.result == "pass":
+        return inconclusive(
+            f"the last {len(chunks) - before} events are as signed; the first {before} came from "
+            "an attempt that left no receipt, and are bound by their token ids only"
+        )
+    return found
+
+
+def response_chunks(response: bytes) -> list[bytes]:
+    """The messages in a response body in the OpenAI format: of a stream, or the one whole object.
+
+    Raises :class:`MalformedError` for a stream that is cut or too long.
+    """
+    if len(response) > RESPONSE_BYTES_MAX:
+        raise MalformedError(f"more than {RESPONSE_BYTES_MAX} bytes")
+    if response[:1] == b"{":
+        # A message has no line breaks (attempt protocol, rule 1): one at the end is an editor's.
+        return [response.rstrip(b"\r\n")]
+    parser = sse.SseParser(RESPONSE_BYTES_MAX)
+    events = parser.feed(response) + parser.finish()
+    if any(not event.complete for event in events):
+        raise MalformedError("the stream ends in the middle of an event")
+    return [
+        event.data
+        for event in events
+        if not event.event and event.data is not None and event.data != sse.DONE_DATA
+    ]
+
+
+def _encoded(bodies: EvidenceBodies) -> list[bytes]:
+    return [chunk.encode() for chunk in bodies.chunks]
+
+
+def _compare(receipt: Receipt, chunks: Sequence[bytes], source: str) -> Finding:
+    if len(chunks) != receipt.response.chunks:
+        return failed(f"{source} has another number of events than was signed")
+    digest = stream_digest(parse_digest(receipt.request.digest), receipt.attempt, chunks)
+    if digest != receipt.response.digest:
+        return failed(f"{source} is not what the receipt was signed for")
+    return passed(f"{source}: {len(chunks)} events as signed")

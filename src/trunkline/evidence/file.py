@@ -1,0 +1,101 @@
+"""The evidence file: an answer's receipts, their proofs, and what a stranger needs to check them.
+
+Specified in ``docs/spec/evidence.md``. Reading a file proves nothing; ``verify.py`` does that. It
+refuses what is larger than its bounds, and ignores members of later versions.
+"""
+
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from trunkline.base.errors import MalformedError
+from trunkline.schema.attempt import SignedReceipt
+
+EVIDENCE_TYPE = "trunkline.evidence/v1"
+EVIDENCE_BYTES_MAX = 64 * 1024 * 1024
+KEYS_BYTES_MAX = 1024 * 1024
+PARTS_MAX = 64
+KEYS_MAX = 1024
+
+Role: TypeAlias = Literal["node", "log", "witness"]
+
+
+class EvidenceBodies(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked and answered in one part, where somebody asked for it to be kept."""
+
+    request: bytes
+    """The request as the node was given it. Base64 in the file."""
+    client_request: bytes | None = None
+    """The request as the app sent it. Base64 in the file."""
+    chunks: tuple[str, ...]
+    """``data`` of each unnamed event that this part's attempt sent, in order."""
+
+
+class EvidencePart(msgspec.Struct, frozen=True, kw_only=True):
+    """One signed receipt of the answer."""
+
+    signed: SignedReceipt
+    proof: str | None = None
+    """C2SP tlog-proof of the batch's note; ``None`` while the receipt is provisional."""
+    bodies: EvidenceBodies | None = None
+
+
+class EvidenceKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a key, as the writer of this record believes."""
+
+    name: str
+    vkey: str
+    role: Role
+    operator: str
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence file v1. An answer has one part, or one for each attempt that signed a receipt."""
+
+    type: Literal["trunkline.evidence/v1"] = "trunkline.evidence/v1"
+    answer: str
+    parts: Annotated[tuple[EvidencePart, ...], msgspec.Meta(min_length=1, max_length=PARTS_MAX)]
+    keys: Annotated[tuple[EvidenceKey, ...], msgspec.Meta(max_length=KEYS_MAX)] = ()
+    policy: str | None = None
+    """C2SP tlog-policy that the writer checked the proofs under. The reader's own comes first."""
+
+
+_DECODER = msgspec.json.Decoder(Evidence)
+_KEYS_DECODER = msgspec.json.Decoder(
+    Annotated[tuple[EvidenceKey, ...], msgspec.Meta(max_length=KEYS_MAX)]
+)
+
+
+def encode(evidence: Evidence) -> bytes:
+    """The file's bytes. Raises :class:`MalformedError` for what :func:`decode` would refuse."""
+    try:
+        data = msgspec.json.encode(evidence)
+    except (ValueError, OverflowError) as error:
+        raise MalformedError("evidence holds text that is not Unicode") from error
+    decode(data)
+    return data
+
+
+def decode(data: bytes) -> Evidence:
+    """Read an evidence file. Raises :class:`MalformedError`; nothing in it is verified yet."""
+    return _decode(_DECODER, data, EVIDENCE_BYTES_MAX, "evidence of version 1")
+
+
+def decode_keys(data: bytes) -> tuple[EvidenceKey, ...]:
+    """Read a file of pinned keys: a JSON array of key entries. Raises :class:`MalformedError`."""
+    return _decode(_KEYS_DECODER, data, KEYS_BYTES_MAX, "a list of keys")
+
+
+Decoded = TypeVar("Decoded")
+
+
+def _decode(
+    decoder: "msgspec.json.Decoder[Decoded]", data: bytes, bytes_max: int, what: str
+) -> Decoded:
+    if len(data) > bytes_max:
+        raise MalformedError(f"{what}: {len(data)} bytes exceed {bytes_max}")
+    try:
+        return decoder.decode(data)
+    except (ValueError, RecursionError) as error:
+        # Not the parser's message: it may quote what it read.
+        raise MalformedError(f"not {what}") from error

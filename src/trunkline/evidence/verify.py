@@ -1,0 +1,179 @@
+"""Verifies an evidence file offline, in numbered steps. Specified in ``docs/spec/evidence.md``.
+
+It asks nobody: what it needs is in the file, or given by the reader. It refuses to guess: what is
+not shown is ``inconclusive``, and only steps that were shown count as passed. What trust rests on
+(pinned keys, the policy) must come from the reader; the file's own is checked for contradictions.
+"""
+
+from collections.abc import Callable, Sequence
+
+from trunkline.base.errors import MalformedError
+from trunkline.evidence import content, inclusion, node
+from trunkline.evidence.answer import check_answer
+from trunkline.evidence.file import Evidence, EvidenceKey, decode
+from trunkline.evidence.node import Part
+from trunkline.evidence.report import (
+    Finding,
+    Outcome,
+    Report,
+    State,
+    Step,
+    combine,
+    failed,
+    inconclusive,
+    not_applicable,
+    passed,
+    plain,
+)
+from trunkline.receipts import Receipt
+from trunkline.tlog.policy import Policy
+
+# The steps:
+#
+#    1  file          it is evidence v1, within its bounds
+#    2  receipts      each part's receipt is a receipt v1 in canonical bytes
+#    3  node keys     who holds the key that each receipt names
+#    4  signatures    that key signed the batch
+#    5  batch paths   the receipt is in the batch
+#    6  request       the request is the one that the receipts bind
+#    7  response      the answer is the one that the receipts bind
+#    8  parts         the receipts belong together as one answer
+#    9  policy        whose choice of logs and witnesses the rest is held against
+#   10  log           a log of the policy signed each checkpoint
+#   11  witnesses     a quorum of the policy cosigned it
+#   12  inclusion     each batch is in the log, under that checkpoint
+#   13  verdicts      what verifiers said of the receipts since (none in this version)
+TITLES = (
+    "file",
+    "receipts",
+    "node keys",
+    "signatures",
+    "batch paths",
+    "request",
+    "response",
+    "parts",
+    "policy",
+    "log",
+    "witnesses",
+    "inclusion",
+    "verdicts",
+)
+_LOGGED = frozenset({"log", "witnesses", "inclusion"})
+
+
+def verify(
+    evidence: bytes,
+    *,
+    policy: str | None = None,
+    trusted_keys: Sequence[EvidenceKey] | None = None,
+    request: bytes | None = None,
+    response: bytes | None = None,
+) -> Report:
+    """Verify an evidence file without asking anybody.
+
+    ``policy``: your C2SP tlog-policy; without it the file's own is used, and the outcome is at best
+    inconclusive. ``trusted_keys``: node keys that you know by other means; a node outside them is
+    inconclusive too. ``request`` and ``response``: the bodies as your app sent and received them,
+    to be compared with what was signed.
+
+    Any bytes give a report. Raises :class:`MalformedError` only for a ``policy`` that does not
+    parse: then the check could not run.
+    """
+    given = None if policy is None else _policy(policy)
+    try:
+        file = decode(evidence)
+    except MalformedError as error:
+        return _unreadable(error.message)
+    parts = [Part(source=source) for source in file.parts]
+    # 1 file
+    findings = [passed(f"evidence of answer {plain(file.answer)}, {len(parts)} part(s)")]
+    # 2 to 5
+    findings += _check_nodes(parts, trusted_keys or (), file.keys)
+    receipts = [part.receipt for part in parts if part.receipt is not None]
+    complete = len(receipts) == len(parts)
+    # 6 request
+    findings.append(combine([content.check_request(part, request) for part in parts]))
+    # 7 response
+    findings.append(_check_response(parts, receipts if complete else [], response))
+    # 8 parts
+    findings.append(check_answer(file.answer, receipts) if complete else node.NO_RECEIPT)
+    # 9 to 12
+    findings += _check_log(parts, given, file)
+    # 13 verdicts
+    findings.append(not_applicable("this version carries no verdicts"))
+    return _report(file.answer, findings, receipts)
+
+
+def _policy(text: str) -> Policy:
+    try:
+        return Policy.parse(text.encode())
+    except UnicodeEncodeError as error:
+        raise MalformedError("the policy is not Unicode") from error
+
+
+def _check_nodes(
+    parts: Sequence[Part], pinned: Sequence[EvidenceKey], stated: Sequence[EvidenceKey]
+) -> list[Finding]:
+    steps: tuple[Callable[[Part], Finding], ...] = (
+        # 2 receipts
+        node.check_receipt,
+        # 3 node keys
+        lambda part: node.check_key(part, pinned, stated),
+        # 4 signatures
+        node.check_signature,
+        # 5 batch paths
+        node.check_path,
+    )
+    return [combine([step(part) for part in parts]) for step in steps]
+
+
+def _check_response(
+    parts: Sequence[Part], receipts: Sequence[Receipt], response: bytes | None
+) -> Finding:
+    """Step 7: the bodies in the file, and the response that the reader has. Both must agree."""
+    kept = combine([content.check_bodies(part) for part in parts])
+    if response is None:
+        return kept
+    if not receipts:
+        return node.NO_RECEIPT
+    own = content.check_response(receipts, response)
+    if kept.result == "not_applicable":
+        return own
+    # What the reader asked about comes first: kept bodies can spoil a pass, never stand in for it.
+    return kept if kept.result == "fail" or own.result == "pass" else own
+
+
+def _check_log(parts: Sequence[Part], given: Policy | None, file: Evidence) -> list[Finding]:
+    logged = [inclusion.read_proof(part) for part in parts]
+    # 9 policy
+    policy, used = inclusion.check_policy(given, file.policy)
+    # 10 log
+    log = combine([inclusion.check_log(item, policy) for item in logged])
+    # 11 witnesses
+    witnesses = combine([inclusion.check_quorum(item, policy) for item in logged])
+    # 12 inclusion
+    included = combine([inclusion.check_inclusion(item) for item in logged])
+    return [used, inclusion.contradiction(logged) or log, witnesses, included]
+
+
+def _unreadable(problem: str) -> Report:
+    rest = inconclusive("not checked: the file can not be read")
+    return _report("", [failed(problem), *[rest] * (len(TITLES) - 1)], [])
+
+
+def _report(answer: str, findings: Sequence[Finding], receipts: Sequence[Receipt]) -> Report:
+    steps = tuple(
+        Step(number=number, title=title, result=finding.result, detail=finding.detail)
+        for number, (title, finding) in enumerate(zip(TITLES, findings, strict=True), start=1)
+    )
+    results = {step.result for step in steps}
+    logged = all(step.result == "pass" for step in steps if step.title in _LOGGED)
+    state: State = "final" if logged else "provisional"
+    outcome: Outcome = "inconclusive"
+    if "fail" in results:
+        outcome = "fail"
+    elif logged and "inconclusive" not in results:
+        outcome = "pass"
+    return Report(
+        outcome=outcome, state=state, answer=answer, steps=steps, receipts=tuple(receipts)
+    )
