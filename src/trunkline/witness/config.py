@@ -1,0 +1,96 @@
+"""The witness's configuration: one TOML file, read into frozen structs, unknown keys refused."""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.crypto.keys import ED25519, VerifierKey
+from trunkline.runtime.config import load
+
+LOGS_MAX = 1000
+
+
+class WitnessedLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One key of one log that is witnessed. A log with two keys is listed twice."""
+
+    vkey: str
+    """The log's verifier key (C2SP vkey)."""
+    origin: str | None = None
+    """First line of its checkpoints. Default: the key's name."""
+
+
+class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a witness reads at its start. Paths start at the file's own folder."""
+
+    listen: str = "127.0.0.1:8484"
+    """Address, ``host:port``."""
+    data: str = "."
+    """Folder of the store of what was cosigned. Never restore it from an old copy: the witness
+    would contradict itself."""
+    name: str
+    """The witness's name: that of its key."""
+    key_file: str = "key"
+    """File with the witness's private key (C2SP ``PRIVATE+KEY+…``), mode 600. Used for nothing
+    else: a cosignature does not name its witness."""
+    logs: tuple[WitnessedLog, ...] = ()
+    """Logs whose checkpoints are cosigned."""
+    shutdown_grace_s: float = 5.0
+    """What running calls get to finish in when the witness stops."""
+
+    def __post_init__(self) -> None:
+        if len(self.logs) > LOGS_MAX:
+            raise ValueError(f"at most {LOGS_MAX} logs")
+        if self.shutdown_grace_s < 0:
+            raise ValueError("shutdown_grace_s can not be negative")
+
+
+def read(path: Path) -> WitnessConfig:
+    """Read a configuration file. Raises :class:`ConfigError` naming the file and the key."""
+    return load(path, WitnessConfig)
+
+
+def known_logs(config: WitnessConfig) -> dict[str, tuple[VerifierKey, ...]]:
+    """The trusted keys by origin. Raises :class:`ConfigError`."""
+    found: dict[str, tuple[VerifierKey, ...]] = {}
+    for log in config.logs:
+        try:
+            key = VerifierKey.parse(log.vkey)
+        except MalformedError as error:
+            raise ConfigError(f"key logs.vkey: {error.message}") from None
+        if key.algorithm != ED25519:
+            raise ConfigError(f"key logs.vkey: {key.name} is not a key of type 0x01")
+        origin = log.origin or key.name
+        if key in found.get(origin, ()):
+            raise ConfigError(f"key logs.vkey: {key.name} is listed twice for one origin")
+        found[origin] = (*found.get(origin, ()), key)
+    return found
+
+
+def render(config: WitnessConfig) -> str:
+    """The configuration as a commented TOML file, every value written out."""
+    lines = [
+        "# Trunkline witness. Reference: docs/operate/witness.md",
+        "",
+        f"listen = {_text(config.listen)}",
+        "# Folder of the store. Never restore it from an old copy: the witness would contradict",
+        "# itself.",
+        f"data = {_text(config.data)}",
+        f"name = {_text(config.name)}",
+        f"key_file = {_text(config.key_file)}",
+        "# Seconds that running calls get to finish in when the witness stops.",
+        f"shutdown_grace_s = {config.shutdown_grace_s}",
+        "",
+    ]
+    for log in config.logs:
+        lines += ["[[logs]]", f"vkey = {_text(log.vkey)}"]
+        if log.origin is not None:
+            lines.append(f"origin = {_text(log.origin)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _text(value: str) -> str:
+    # A JSON string is a TOML basic string, except that TOML refuses a raw DEL.
+    return json.dumps(value).replace("\x7f", "\\u007f")
