@@ -84,6 +84,17 @@ async def test_no_node_left_ends_with_an_error_event(tmp_path: Path) -> None:
         assert error["details"]["error_code"] == "answer_interrupted"
 
 
+@pytest.mark.parametrize("ask", [streamed, whole])
+async def test_what_the_format_can_not_say_is_an_explicit_end(
+    stack: Stack, nodes: tuple[FakeNode, FakeNode], ask: type(streamed)
+) -> None:
+    nodes[0].always = nodes[1].always = Script(fault=Fault.ODD_FINISH)
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        await ask(stack)
+    error = caught.value.body["error"]  # type: ignore[index]
+    assert error["details"]["error_code"] == "upstream_bad_response"
+
+
 async def test_refusals_are_in_its_format(stack: Stack) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         await stack.anthropic.messages.create(model="claude-9", max_tokens=5, messages=ASK)

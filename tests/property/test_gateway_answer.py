@@ -4,14 +4,25 @@ The machine is driven with real signed receipts of a scripted node, and with lie
 a plain list of what was relayed.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.support.fake_node import MODEL, NUMERICS, WEIGHTS, Answering, FakeNode, Fault, Script
+from tests.support.fake_node import (
+    MODEL,
+    NUMERICS,
+    WEIGHTS,
+    Answering,
+    FakeNode,
+    Fault,
+    Script,
+    own_seed,
+    text_of,
+)
 
 from trunkline.base.errors import Error
 from trunkline.gateway.core.actions import (
@@ -228,6 +239,25 @@ def run(world: World, fates: list[Script]) -> None:
     assert world.answer.over, "every answer ends"
 
 
+def shown_text(world: World) -> str:
+    """The text that the app was shown."""
+    chunks = [json.loads(data) for data in world.shown]
+    return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+
+
+def fresh_seeds(world: World) -> list[str]:
+    """Seeds of the attempts that began afresh: what is shown comes from one of them alone."""
+    return [
+        own_seed(BY_NAME[start.deployment.node], world.plan.caller_nonce, start.attempt)
+        for start in world.starts
+        if start.resume is None
+    ]
+
+
+@example(
+    stream=True,
+    fates=[Script(fault=Fault.CUT, after=6), *[Script(fault=Fault.WRONG_SEED, after=99)] * 9],
+)
 @given(stream=st.booleans(), fates=st.lists(scripts, max_size=8))
 @settings(deadline=None, max_examples=150)
 def test_what_the_app_sees_is_whole_or_explicitly_ended(stream: bool, fates: list[Script]) -> None:
@@ -241,6 +271,8 @@ def test_what_the_app_sees_is_whole_or_explicitly_ended(stream: bool, fates: lis
     else:
         assert world.answer.state is State.FAILED
         assert not world.stored
+        text = shown_text(world)
+        assert any(text_of(seed).startswith(text) for seed in fresh_seeds(world))
         assert not any(b'"stop"' in data for data in world.shown), "no forged finish"
     for start in world.starts:
         if start.resume is not None:

@@ -91,6 +91,8 @@ class Fault(Enum):
     """Everything but the receipt."""
     NO_FINISH = auto()
     """A stream without its finish chunk, and an honest receipt over it."""
+    ODD_FINISH = auto()
+    """A finish reason that nobody has heard of, in text and receipt alike."""
     BAD_SIGNATURE = auto()
     WRONG_STREAM = auto()
     """The receipt binds another text than was sent."""
@@ -338,6 +340,11 @@ _REFUSALS = {
 }
 
 
+def own_seed(node: FakeNode, caller_nonce: str, attempt: str) -> str:
+    """The seed that a node gives an answer that begins with it."""
+    return sha256((caller_nonce + node.name + attempt).encode()).hexdigest()
+
+
 def token_of(seed: str, choice: int, position: int) -> int:
     """The model: which token stands where, for a seed."""
     hashed = sha256(f"{seed}/{choice}/{position}".encode()).digest()
@@ -357,12 +364,12 @@ class Answering:
         self.attempt = attempt
         self.script = script
         self.body = json.loads(bytes(attempt.request))
+        self.finish = "odd" if script.fault is Fault.ODD_FINISH else "stop"
         self.stream = bool(self.body.get("stream"))
         self.choices = self.body.get("n") or 1
         resumed = attempt.resume
         self.given = resumed.tokens if resumed else ((),) * self.choices
-        own = sha256((attempt.caller_nonce + node.name + attempt.attempt).encode()).hexdigest()
-        self.seed = own
+        self.seed = own_seed(node, attempt.caller_nonce, attempt.attempt)
         if attempt.seed is not None and script.fault is not Fault.WRONG_SEED:
             self.seed = attempt.seed
         self.digest = StreamDigest(
@@ -501,7 +508,7 @@ class Answering:
                 else:
                     number += 1
                 done += 1
-        end = [{"index": c, "delta": {}, "finish_reason": "stop"} for c in range(self.choices)]
+        end = [{"index": c, "delta": {}, "finish_reason": self.finish} for c in range(self.choices)]
         for one in end:
             yield self._event(number, self._data([one]), None)
             number += 1
@@ -536,7 +543,7 @@ class Answering:
                 {
                     "index": choice,
                     "message": {"role": "assistant", "content": text_of(self.seed, choice)},
-                    "finish_reason": "stop",
+                    "finish_reason": self.finish,
                 }
                 for choice in range(self.choices)
             ],
@@ -603,7 +610,7 @@ class Answering:
             response=ReceiptResponse(
                 chunks=self.digest.chunks,
                 digest=self.digest.close(),
-                finish=("stop",) * self.choices if chat else (),
+                finish=(self.finish,) * self.choices if chat else (),
                 resumed=tuple(map(len, resumed.tokens)) if resumed else (),
                 resumed_digest=tokens_digest(resumed.tokens) if resumed else "",
                 status=200,

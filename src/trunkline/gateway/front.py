@@ -21,7 +21,7 @@ from trunkline.gateway.directory import Directory
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
-from trunkline.gateway.relay import Pump, Shared
+from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
 from trunkline.gateway.status import Counters
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
@@ -176,9 +176,10 @@ class Gateway:
             async with call.while_connected():
                 await pump.run()
         except ClientGoneError:
-            pump.client_gone()
+            pump.abandon(CLIENT_GONE)
         except BaseException:
-            pump.outcome = CRASHED
+            # A bug, or the last stage of stopping. The server cuts the connection.
+            pump.abandon(CRASHED)
             raise
         finally:
             self._pumps.discard(pump)
@@ -199,7 +200,7 @@ class Gateway:
         if pump.outcome is None:
             counters.succeeded += 1
             counters.survived += answer.attempts > 1
-        elif pump.outcome.code == "client_gone":
+        elif pump.outcome is CLIENT_GONE:
             counters.client_gone += 1
         else:
             counters.failed += 1

@@ -29,6 +29,7 @@ from trunkline.gateway.core.actions import (
     Relay,
     Start,
     Store,
+    stable_code,
 )
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.ending import BUSY_CODES
@@ -48,6 +49,7 @@ from trunkline.remote.node import (
 )
 from trunkline.runtime.logger import CanonicalLine, Logger
 from trunkline.schema.attempt import Attempt, NodeError, Resume
+from trunkline.schema.errors import MESSAGE_CHARS_MAX
 
 KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
 """Answers longer than this are not kept, even if the caller asked."""
@@ -118,19 +120,22 @@ class Pump:
             start, self._next = self._next, None
             await self._attempt(start)
 
-    def client_gone(self) -> None:
-        """The app closed its connection; whatever ran was cancelled already."""
-        actions = self._answer.stop(CLIENT_GONE, self._now_s())
-        for action in actions:
+    def abandon(self, failure: Failure) -> None:
+        """Nobody can be told any more (the app left, the task was cancelled): put it on record.
+        The attempt's connection was closed when its task was cancelled."""
+        for action in self._answer.stop(failure, self._now_s()):
             if isinstance(action, Ended):
                 self._ended(action)
-        self.outcome = CLIENT_GONE
+        self.outcome = failure
 
     def interrupt(self) -> None:
         """The process is stopping: end the answer explicitly, as soon as it is safe."""
         self._stopping = True
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time())
+        limit = self._limit
+        # Only a wait on the node is cut short. Evidence on its way to the disk, or the last words
+        # on their way to the app, are let through, and ``_read`` looks at the flag after them.
+        if limit is not None and limit.when() is not None and not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time())
 
     def _now_s(self) -> float:
         return self._shared.clock.monotonic_s()
@@ -261,7 +266,7 @@ class Pump:
             case Store():
                 await self._store(action)
             case Finish():
-                await self._writer.finish()
+                await self._finish()
             case Fail():
                 self.outcome = action.failure
                 await self._writer.fail(action.failure)
@@ -274,13 +279,27 @@ class Pump:
                 assert_never(action)
 
     async def _show(self, data: list[bytes]) -> None:
+        if self.outcome is not None:
+            return
         try:
             await self._writer.relay(data)
         except MalformedError as error:
-            # A chunk that the client's format has no words for. It stands in the transcript, so
-            # no other node could do better: an explicit end.
-            failure = Failure(code="upstream_bad_response", message=error.message)
-            await self._do(self._answer.stop(failure, self._now_s()))
+            await self._unsayable(error)
+
+    async def _finish(self) -> None:
+        if self.outcome is not None:
+            return
+        try:
+            await self._writer.finish()
+        except MalformedError as error:
+            await self._unsayable(error)
+
+    async def _unsayable(self, error: MalformedError) -> None:
+        """The client's format has no words for what the node sent. It is part of the answer, so no
+        other node could do better: an explicit end, also where the evidence is stored already."""
+        failure = Failure(code="upstream_bad_response", message=error.message)
+        actions = self._answer.stop(failure, self._now_s())
+        await self._do(actions or (Fail(failure=failure),))
 
     async def _store(self, part: Store) -> None:
         try:
@@ -359,8 +378,8 @@ def node_failure(error: NodeError) -> Failure:
     busy = error.status in (429, 503) and error.retryable
     wait_ms = error.retry_after_ms
     return Failure(
-        code=error.code,
-        message=error.message,
+        code=stable_code(error.code),
+        message=error.message[:MESSAGE_CHARS_MAX],
         retryable=error.retryable,
         status=error.status if 400 <= error.status <= 599 else 502,
         param=error.param,

@@ -1,6 +1,7 @@
 """What the answer's state machine is told and what it asks of the shell: plain records."""
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 import msgspec
 
@@ -9,6 +10,9 @@ from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.core.route import Deployment
 from trunkline.receipts import VerifiedReceipt
 from trunkline.schema.attempt import Accepted, Kind, Mode, PreviousAttempt, SignedReceipt
+
+CODE_CHARS_MAX: Final = 64
+_CODE: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 ClientFormat = Literal["openai.chat", "openai.embeddings", "anthropic.messages"]
 
@@ -60,12 +64,19 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         """What an error met on the way means for the attempt."""
         upstream = error if isinstance(error, UpstreamError) else None
         return cls(
-            code=error.error_code,
+            code=stable_code(error.error_code),
             message=error.message,
             retryable=upstream is None or upstream.retryable,
             status=error.status,
             retry_after_s=None if upstream is None else upstream.retry_after_s,
         )
+
+
+def stable_code(code: str) -> str:
+    """A code as a node gave it, if it looks like one: it goes into receipts, logs and clients."""
+    if len(code) <= CODE_CHARS_MAX and _CODE.fullmatch(code):
+        return code
+    return UpstreamError.code
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):

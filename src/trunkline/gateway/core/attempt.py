@@ -45,6 +45,9 @@ BACKOFF_S_MAX: Final = 2.0
 PREVIOUS_MAX: Final = 64
 """Attempts at one answer, however well they went in between: bounds the receipt."""
 
+MODEL_CHARS_MAX: Final = 256
+"""Longest name that a node may give the model it serves: it becomes a header."""
+
 Choose = Callable[[Need], Deployment | None]
 Actions = tuple[Action, ...]
 
@@ -426,6 +429,8 @@ def _accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) 
         return "another node's name"
     if accepted.operator != start.deployment.operator:
         return "another operator's name"
+    if not 0 < len(accepted.model) <= MODEL_CHARS_MAX:
+        return "a model's name of absurd length"
     if start.resume is None:
         return None
     if first is None or accepted.seed != start.seed:

@@ -72,7 +72,7 @@ class Transcript:
     def add_tokens(self, tokens: Tokens) -> None:
         """Settle tokens. Raises :class:`MalformedError` beyond the bounds."""
         for choice, token in tokens:
-            if choice >= len(self.tokens):
+            if not 0 <= choice < len(self.tokens):
                 raise MalformedError("a token of a choice that nobody asked for")
             self.tokens[choice].append(token)
         self.token_count += len(tokens)
@@ -218,7 +218,7 @@ class Reception:
 
     def _hold(self, event: Event) -> None:
         for choice, _ in event.tokens:
-            if choice >= self._plan.choices:
+            if not 0 <= choice < self._plan.choices:
                 raise MalformedError("a token of a choice that nobody asked for")
         self._held.append(event)
         self._held_bytes += len(event.data or b"")

@@ -1,0 +1,95 @@
+"""The gateway as a process: started from its file, killed without warning, started again."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from tests.support.fake_node import FakeNode
+from tests.support.gateway import FakeLog, PlainClient, gateway_over
+
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.app import create_store
+from trunkline.gateway.config import GatewayConfig, NodeConfig, render
+
+BODY = b'{"model":"tiny","stream":true,"messages":[{"role":"user","content":"say it"}]}'
+MAIN = (
+    "import sys; from pathlib import Path; from trunkline.gateway.app import run;"
+    "run(Path(sys.argv[1]))"
+)
+
+
+def write_config(folder: Path, node: FakeNode) -> Path:
+    log_key = Signer.generate("net.localhost/log", sha256(b"log").digest()).vkey
+    (folder / "policy").write_text(f"log {log_key}\nquorum none\n")
+    config = GatewayConfig(
+        listen="127.0.0.1:0",
+        data="data",
+        policy_file="policy",
+        log_url="http://127.0.0.1:1",
+        nodes=(NodeConfig(url=node.url, vkey=node.vkey),),
+    )
+    path = folder / "gateway.toml"
+    path.write_text(render(config))
+    return path
+
+
+@asynccontextmanager
+async def process(config: Path) -> AsyncIterator[tuple[Process, str]]:
+    """A running gateway and its URL, as its own logger reports it."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", MAIN, str(config), stderr=PIPE, env=dict(os.environ)
+    )
+    assert child.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            while b"server.started" not in (line := await child.stderr.readline()):
+                assert line, "it ended instead of starting"
+        yield child, line.decode().partition('"url":"')[2].partition('"')[0]
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+async def test_killed_after_the_answer_nothing_is_lost(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as node:
+        config = write_config(tmp_path, node)
+        create_store(tmp_path / "data")
+        async with process(config) as (child, url):
+            client = PlainClient(url)
+            reply = await client.post("/v1/chat/completions", BODY)
+            assert reply.body.endswith(b"data: [DONE]\n\n")
+            answer = reply.header("trunkline-receipt")
+            child.send_signal(signal.SIGKILL)
+            await child.wait()
+            await client.aclose()
+        async with gateway_over([node], tmp_path / "data", log=FakeLog()) as stack:
+            found = await stack.http.get(f"/trunkline/v1/receipts/{answer}?wait_s=20")
+            assert found.header("trunkline-state") == "final"
+
+
+async def test_it_stops_when_asked(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as node:
+        config = write_config(tmp_path, node)
+        create_store(tmp_path / "data")
+        async with process(config) as (child, _):
+            child.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(20):
+                assert await child.wait() == 0
+
+
+async def test_it_refuses_to_start_without_a_store(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as node:
+        config = write_config(tmp_path, node)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", MAIN, str(config), stderr=PIPE
+        )
+        _, said = await child.communicate()
+        assert child.returncode != 0
+        assert b"no such store" in said
