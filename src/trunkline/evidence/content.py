@@ -96,7 +96,7 @@ def response_chunks(response: bytes) -> list[bytes]:
         return [response.rstrip(b"\r\n")]
     parser = sse.SseParser(RESPONSE_BYTES_MAX)
     events = parser.feed(response) + parser.finish()
-    if any(not event.complete for event in events):
+    if any(not event.complete and event.data != sse.DONE_DATA for event in events):
         raise MalformedError("the stream ends in the middle of an event")
     return [
         event.data

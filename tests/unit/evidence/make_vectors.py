@@ -1,0 +1,231 @@
+"""Makes evidence as a node, a log and its witnesses would, and writes the vectors of the spec.
+
+    python -m tests.unit.evidence.make_vectors     writes docs/spec/evidence-vectors.json
+
+Everything is a function of counted bytes, so that the same vectors come out every time; a test
+holds the file against this script. The keys in it are test keys: never use them for anything else.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from trunkline.crypto import merkle, note
+from trunkline.crypto.digest import parse_digest
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.evidence import Evidence, EvidenceBodies, EvidenceKey, EvidencePart, encode
+from trunkline.receipts import (
+    BatchBuilder,
+    Receipt,
+    ReceiptAttempt,
+    ReceiptModel,
+    ReceiptPolicy,
+    ReceiptRequest,
+    ReceiptResponse,
+    ReceiptSampling,
+    ReceiptTimes,
+    ReceiptUsage,
+    request_digest,
+    stream_digest,
+    tokens_digest,
+)
+from trunkline.receipts import encode as encode_receipt
+from trunkline.schema.attempt import SignedReceipt
+from trunkline.tlog import proof as tlog_proof
+from trunkline.tlog.checkpoint import Checkpoint
+
+VECTORS = Path(__file__).parents[3] / "docs" / "spec" / "evidence-vectors.json"
+
+
+def signer(name: str, number: int) -> Signer:
+    return Signer.generate(name, bytes([number]) * 32)
+
+
+ALPHA = signer("alpha.example/node", 1)
+BETA = signer("beta.example/node", 2)
+LOG = signer("log.example", 3)
+WITNESSES = (signer("one.example/witness", 4), signer("two.example/witness", 5))
+OTHER_LOG = signer("other.example/log", 6)
+
+POLICY = (
+    f"log {LOG.vkey}\n"
+    f"witness one {WITNESSES[0].cosigner_vkey}\n"
+    f"witness two {WITNESSES[1].cosigner_vkey}\n"
+    "group both all one two\n"
+    "quorum both\n"
+)
+KEYS = tuple(
+    EvidenceKey(name=key.name, vkey=str(key.vkey), role="node", operator=key.name.split("/")[0])
+    for key in (ALPHA, BETA)
+)
+
+CLIENT_REQUEST = b'{"model":"tiny","messages":[],"stream":true}'
+NODE_REQUEST = b'{"messages":[],"model":"tiny-1","stream":true}'
+CHUNKS = [b'{"n":%d}' % number for number in range(6)]
+SEED = "5e" * 32
+
+
+def receipt(
+    by: Signer = ALPHA, attempt: str = "att_1", chunks: Sequence[bytes] = CHUNKS
+) -> Receipt:
+    """A receipt of an answer of one part."""
+    digest = request_digest(NODE_REQUEST)
+    return Receipt(
+        answer="ans_1",
+        attempt=attempt,
+        created_s=1_780_000_000,
+        key=str(by.vkey),
+        model=ReceiptModel(
+            numerics="numerics-1",
+            provider="embedded",
+            requested="tiny-1",
+            served="tiny-1",
+            weights="sha256:" + "3e" * 32,
+        ),
+        node=by.name,
+        operator=by.name.split("/")[0],
+        policy=ReceiptPolicy(mode="batched"),
+        previous="",
+        request=ReceiptRequest(
+            client=request_digest(CLIENT_REQUEST), digest=digest, format="openai.chat"
+        ),
+        response=ReceiptResponse(
+            chunks=len(chunks),
+            digest=stream_digest(parse_digest(digest), attempt, chunks),
+            finish=("stop",),
+            status=200,
+            tokens=tokens_digest([[1, 2, 3, 4, 5]]),
+        ),
+        route=(),
+        salt="5a" * 32,
+        sampling=ReceiptSampling(
+            caller_nonce="ca" * 32, node_nonce="0d" * 32, seed=SEED, source="nonces"
+        ),
+        times=ReceiptTimes(arrived_ms=1, ended_ms=3, first_token_ms=2),
+        usage=ReceiptUsage(completion=5, counted=True, prompt=1),
+    )
+
+
+def resumed(after: Sequence[ReceiptAttempt] | None = None) -> Receipt:
+    """Beta's receipt for going on after three tokens of alpha's."""
+    base = receipt(BETA, "att_2", CHUNKS[4:])
+    if after is None:
+        after = (
+            ReceiptAttempt(
+                attempt="att_1", error="upstream_truncated", node=ALPHA.name, tokens=(3,)
+            ),
+        )
+    return msgspec.structs.replace(
+        base,
+        response=msgspec.structs.replace(
+            base.response, resumed=(3,), resumed_digest=tokens_digest([[1, 2, 3]])
+        ),
+        route=tuple(after),
+        sampling=ReceiptSampling(caller_nonce="ca" * 32, seed=SEED, source="inherited"),
+    )
+
+
+def sign(item: Receipt, by: Signer = ALPHA, others: int = 2) -> SignedReceipt:
+    """The receipt in a batch with ``others``."""
+    builder = BatchBuilder(by.name)
+    for number in range(others):
+        builder.add(b"another receipt %d" % number)
+    builder.add(encode_receipt(item))
+    sealed = builder.seal(previous=None, unix_ms=1_780_000_001_000)
+    batch = sign_note(sealed.text, by)
+    return SignedReceipt(
+        receipt=encode_receipt(item).decode(),
+        batch=batch.decode(),
+        index=others,
+        path=tuple(b64encode(item).decode() for item in sealed.paths[others]),
+    )
+
+
+def prove(
+    batch: str,
+    *,
+    log: Signer = LOG,
+    witnesses: Sequence[Signer] = WITNESSES,
+    before: Sequence[bytes] = (b"a", b"b"),
+    after: Sequence[bytes] = (b"c",),
+) -> str:
+    """A proof that ``batch`` is in the log, between other entries."""
+    leaves = [merkle.leaf_hash(entry) for entry in (*before, batch.encode(), *after)]
+    text = Checkpoint(origin=log.name, size=len(leaves), root=merkle.root(leaves)).text()
+    lines = (log.signature(text), *(item.cosignature(text, 1_780_000_002) for item in witnesses))
+    proof = tlog_proof.Proof(
+        index=len(before),
+        path=tuple(merkle.audit_path(leaves, len(before))),
+        checkpoint_note=note.format(text, lines),
+    )
+    return tlog_proof.format(proof).decode()
+
+
+def bodies(chunks: Sequence[bytes] = CHUNKS) -> EvidenceBodies:
+    return EvidenceBodies(
+        request=NODE_REQUEST,
+        client_request=CLIENT_REQUEST,
+        chunks=tuple(chunk.decode() for chunk in chunks),
+    )
+
+
+def part(
+    item: Receipt, by: Signer = ALPHA, *, final: bool = True, kept: EvidenceBodies | None = None
+) -> EvidencePart:
+    signed = sign(item, by)
+    # Each node's batch is proven in its own, later tree of the log.
+    before = (b"a", b"b") if by is ALPHA else (b"a", b"b", b"c")
+    proof = prove(signed.batch, before=before) if final else None
+    return EvidencePart(signed=signed, proof=proof, bodies=kept)
+
+
+def evidence(*parts: EvidencePart) -> Evidence:
+    return Evidence(answer="ans_1", parts=parts, keys=KEYS, policy=POLICY)
+
+
+def two_parts() -> tuple[Receipt, Receipt]:
+    """Both parts of an answer whose first node signed what it had sent."""
+    first = receipt(chunks=CHUNKS[:4])
+    return first, resumed()
+
+
+def vectors() -> list[dict[str, object]]:
+    """Name, file, and what verifying it under the policy and the keys gives."""
+    whole, tail = receipt(), resumed()
+    cases = {
+        "final": (evidence(part(whole)), "pass"),
+        "final_with_bodies": (evidence(part(whole, kept=bodies())), "pass"),
+        "provisional": (evidence(part(whole, final=False)), "inconclusive"),
+        "resumed": (evidence(part(tail, BETA)), "pass"),
+        "wrong_bodies": (evidence(part(whole, kept=bodies(CHUNKS[:5]))), "fail"),
+        "wrong_signer": (evidence(part(whole, BETA)), "fail"),
+    }
+    return [
+        {"name": name, "outcome": outcome, "evidence": encode(file).decode()}
+        for name, (file, outcome) in cases.items()
+    ]
+
+
+def document() -> str:
+    """The vectors file's text."""
+    keys = [msgspec.to_builtins(key) for key in KEYS]
+    return (
+        json.dumps(
+            {
+                "spec": "docs/spec/evidence.md",
+                "policy": POLICY,
+                "trusted_keys": keys,
+                "request": CLIENT_REQUEST.decode(),
+                "cases": vectors(),
+            },
+            indent=1,
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    VECTORS.write_text(document())

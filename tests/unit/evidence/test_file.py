@@ -1,0 +1,55 @@
+"""Reading evidence and key files: bounds, and members of later versions."""
+
+import json
+
+import msgspec
+import pytest
+from tests.unit.evidence import make_vectors as made
+
+from trunkline.base.errors import MalformedError
+from trunkline.evidence import EVIDENCE_BYTES_MAX, EvidencePart, decode, decode_keys, encode, verify
+from trunkline.evidence.file import KEYS_MAX, PARTS_MAX
+
+
+def test_members_of_later_versions_are_ignored() -> None:
+    file = made.evidence(made.part(made.receipt()))
+    later = json.loads(encode(file)) | {"verdicts": [{"anything": 1.5}]}
+    assert decode(json.dumps(later).encode()) == file
+    report = verify(json.dumps(later).encode(), policy=made.POLICY, trusted_keys=made.KEYS)
+    assert report.outcome == "pass"
+
+
+@pytest.mark.parametrize("parts", [0, PARTS_MAX + 1])
+def test_the_number_of_parts_is_bounded(parts: int) -> None:
+    part: EvidencePart = made.part(made.receipt(), final=False)
+    with pytest.raises(MalformedError):
+        encode(made.evidence(*[part] * parts))
+
+
+def test_size_and_keys_are_bounded() -> None:
+    with pytest.raises(MalformedError, match="exceed"):
+        decode(b" " * (EVIDENCE_BYTES_MAX + 1))
+    file = made.evidence(made.part(made.receipt(), final=False))
+    with pytest.raises(MalformedError):
+        encode(msgspec.structs.replace(file, keys=made.KEYS * KEYS_MAX))
+
+
+def test_text_that_is_not_unicode_is_not_written() -> None:
+    file = made.evidence(made.part(made.receipt(), final=False))
+    with pytest.raises(MalformedError):
+        encode(msgspec.structs.replace(file, answer="\ud800"))
+
+
+def test_errors_do_not_quote_what_they_read() -> None:
+    for data in (b'{"type":"private"}', b'{"private":'):
+        with pytest.raises(MalformedError) as caught:
+            decode(data)
+        assert "private" not in caught.value.message
+
+
+def test_key_files() -> None:
+    data = json.dumps([msgspec.to_builtins(key) for key in made.KEYS]).encode()
+    assert decode_keys(data) == made.KEYS
+    for bad in (b"", b"{}", b'[{"name":"x"}]', data.replace(b"node", b"boss"), b"[" * 99_999):
+        with pytest.raises(MalformedError):
+            decode_keys(bad)

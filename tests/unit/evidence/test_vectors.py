@@ -1,0 +1,28 @@
+"""The vectors beside the specification are what the script makes, and verify as they say."""
+
+import json
+
+from tests.unit.evidence import make_vectors as made
+
+from trunkline.evidence import EvidenceKey, decode, encode, verify
+
+
+def test_the_file_is_up_to_date() -> None:
+    assert made.VECTORS.read_text() == made.document(), (
+        "run: python -m tests.unit.evidence.make_vectors"
+    )
+
+
+def test_every_case_verifies_as_it_says() -> None:
+    document = json.loads(made.VECTORS.read_text())
+    keys = [EvidenceKey(**key) for key in document["trusted_keys"]]
+    assert len(document["cases"]) == 6
+    for case in document["cases"]:
+        report = verify(case["evidence"].encode(), policy=document["policy"], trusted_keys=keys)
+        assert report.outcome == case["outcome"], case["name"]
+
+
+def test_files_round_trip() -> None:
+    for case in json.loads(made.VECTORS.read_text())["cases"]:
+        data = case["evidence"].encode()
+        assert encode(decode(data)) == data

@@ -1,0 +1,61 @@
+"""The vectors beside the specification are what the script makes, and what Trunkline computes."""
+
+import json
+
+import pytest
+from tests.unit.receipts import make_vectors as made
+
+from trunkline.base.errors import MalformedError
+from trunkline.crypto.digest import parse_digest
+from trunkline.crypto.keys import VerifierKey
+from trunkline.receipts import (
+    decode,
+    encode,
+    prompt_digest,
+    receipt_leaf,
+    request_digest,
+    stream_digest,
+    tokens_digest,
+    verify_signed,
+)
+from trunkline.receipts.canonical import parse_canonical
+from trunkline.schema.attempt import SignedReceipt
+
+DOCUMENT = json.loads(made.VECTORS.read_text())
+
+
+def test_the_file_is_up_to_date() -> None:
+    assert made.VECTORS.read_text() == made.document(), (
+        "run: python -m tests.unit.receipts.make_vectors"
+    )
+
+
+def test_digests() -> None:
+    request = DOCUMENT["request"]
+    assert request_digest(request["body"].encode()) == request["digest"]
+    assert prompt_digest(DOCUMENT["prompt"]["ids"]) == DOCUMENT["prompt"]["digest"]
+    for case in DOCUMENT["tokens"]:
+        assert tokens_digest(case["choices"]) == case["digest"]
+    for case in DOCUMENT["stream"]:
+        chunks = [chunk.encode() for chunk in case["chunks"]]
+        bound = parse_digest(request["digest"])
+        assert stream_digest(bound, case["attempt"], chunks) == case["digest"]
+
+
+def test_batch() -> None:
+    batch = DOCUMENT["batch"]
+    key = VerifierKey.parse(batch["vkey"])
+    for index, case in enumerate(batch["receipts"]):
+        data = case["receipt"].encode()
+        signed = SignedReceipt(
+            receipt=case["receipt"], batch=batch["note"], index=index, path=tuple(case["path"])
+        )
+        verified = verify_signed(signed, key)
+        assert encode(decode(data)) == data
+        assert verified.leaf.hex() == receipt_leaf(data).hex() == case["leaf"]
+
+
+@pytest.mark.parametrize("text", DOCUMENT["not_canonical"])
+def test_what_is_not_canonical(text: str) -> None:
+    with pytest.raises(MalformedError):
+        parse_canonical(text.encode(), bytes_max=100)
