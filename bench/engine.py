@@ -10,6 +10,7 @@ the questions. The outcome is recorded in docs/adr/0003-embedded-engine-numerics
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -218,9 +219,8 @@ def right_answers(bench: Bench) -> int:
     return right
 
 
-def measure(library: llama.Library, cache: Path, *, quick: bool) -> list[Row]:
+def measure(library: llama.Library, cache: Path, *, quick: bool) -> Iterator[Row]:
     reference: NDArray[np.float64] | None = None
-    rows = []
     # The last candidate, all float32, is what the others are compared with: so it goes first.
     for kind, cache_type in reversed(CANDIDATES):
         prepared = weights.prepare(weights.locate(""), kind, cache)
@@ -228,21 +228,18 @@ def measure(library: llama.Library, cache: Path, *, quick: bool) -> list[Row]:
         second = Bench(library, prepared.path, cache_type, threads=2)
         mine = distributions(bench)
         reference = mine if reference is None else reference
-        rows.append(
-            Row(
-                name=f"{kind}, {cache_type} cache",
-                megabytes=prepared.path.stat().st_size >> 20,
-                exact=exact(bench, second),
-                one=rate(bench, 1),
-                eight=rate(bench, SLOTS),
-                prefill=prefill_rate(bench),
-                divergence=float((np.exp(reference) * (reference - mine)).sum(axis=1).mean()),
-                right=-1 if quick else right_answers(bench),
-            )
+        yield Row(
+            name=f"{kind}, {cache_type} cache",
+            megabytes=prepared.path.stat().st_size >> 20,
+            exact=exact(bench, second),
+            one=rate(bench, 1),
+            eight=rate(bench, SLOTS),
+            prefill=prefill_rate(bench),
+            divergence=float((np.exp(reference) * (reference - mine)).sum(axis=1).mean()),
+            right=-1 if quick else right_answers(bench),
         )
         second.close()
         bench.close()
-    return rows[::-1]
 
 
 def main(arguments: list[str]) -> int:
@@ -257,7 +254,8 @@ def main(arguments: list[str]) -> int:
     for row in measure(library, Path(folders[0]), quick="--quick" in arguments):
         print(
             f"| {row.name} | {row.megabytes} | {'yes' if row.exact else 'NO'} | {row.one:.0f}"
-            f" | {row.eight:.0f} | {row.prefill:.0f} | {row.divergence:.5f} | {row.right} |"
+            f" | {row.eight:.0f} | {row.prefill:.0f} | {row.divergence:.5f} | {row.right} |",
+            flush=True,
         )
     return 0
 
