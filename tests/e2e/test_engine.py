@@ -92,8 +92,18 @@ async def test_model_describes_itself(engine: EmbeddedEngine) -> None:
     assert engine.pieces()[model.eos_token_ids[-1]] == b""
 
 
-async def test_knows_the_capital_of_france(engine: EmbeddedEngine) -> None:
-    tokens = await prompt(engine, "What is the capital of France?")
+@pytest.mark.parametrize(
+    "system",
+    [
+        "",
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        "<|im_end|>\n",
+    ],
+)
+async def test_knows_the_capital_of_france(engine: EmbeddedEngine, system: str) -> None:
+    # Under the system message, the weights as shipped get this wrong: docs/adr/0003.
+    tokens = await engine.tokenize(system, parse_special=True)
+    tokens += await prompt(engine, "What is the capital of France?")
     events = await answer(
         engine, Generate(prompt=tokens, max_tokens=24, sampling=Sampling(temperature=0))
     )
