@@ -126,10 +126,25 @@ async def test_the_first_address_to_answer_wins(monkeypatch, local):
 
     async with tls_server(local, []) as port:
         with monkeypatch.context() as patch:
-            try:
-                patch.setattr(loop, "getaddrinfo", resolve)
-            except AttributeError:
-                pytest.skip("this loop's methods can not be replaced")
+            patch.setattr(loop, "getaddrinfo", resolve)
             async with await transport.request("GET", f"https://localhost:{port}/") as response:
                 assert await response.read(10) == b"hello"
         await transport.aclose()
+
+
+async def test_all_addresses_refuse(monkeypatch):
+    loop = asyncio.get_running_loop()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    async def resolve(host, port, **_):
+        addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    transport = HttpTransport()
+    with pytest.raises(ConnectError) as caught:
+        await transport.request("GET", f"http://name.example:{port}/")
+    await transport.aclose()
+    assert caught.value.error_code == "upstream_refused"

@@ -324,6 +324,21 @@ async def test_client_that_stops_reading_is_cut_off(logger, monkeypatch):
         assert await asyncio.wait_for(gone, 10)
 
 
+async def test_connections_are_bounded(logger, monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 1)
+
+    async def ok(call: Call) -> None:
+        await call.reply(200, b"ok")
+
+    async with serving(App(ok=ok), logger=logger) as url, raw(url) as (reader, writer):
+        writer.write(b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"ok")
+        async with raw(url) as (second, _):
+            assert await ended(second) == b""
+        writer.write(b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nok")
+
+
 async def test_stopping_lets_running_calls_finish(transport, logger):
     running, go = asyncio.Event(), asyncio.Event()
 
