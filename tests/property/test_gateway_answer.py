@@ -348,3 +348,17 @@ def test_any_bytes_for_a_chunk_never_crash(data: bytes, number: int) -> None:
     world.do(world.answer.on_accepted(start.number, accepted, 0.1))
     world.do(world.answer.on_chunk(start.number, number, ((0, 1),), data, 0.2))
     assert world.running is not start or world.shown == [data]
+
+
+def test_a_role_chunk_does_not_end_the_wait_for_the_first_token() -> None:
+    world = World(plan_of(stream=True))
+    world.do(world.answer.begin(0.0))
+    assert world.running is not None
+    played = events(world, world.running, Script())
+    world.do(next(played))
+    world.do(next(played))
+    assert world.answer.state is State.ACCEPTED
+    assert world.answer.due_s() == 0.01 + world.plan.timeouts.first_token_s
+    world.do(next(played))
+    assert world.answer.state is State.RELAYING
+    assert world.answer.due_s() == world.now_s + world.plan.timeouts.idle_s

@@ -159,7 +159,9 @@ class Answer:
             relayed = reception.take(event, tokens, data)
         except MalformedError as error:
             return self._broken(error.message, now_s)
-        self._flowing(now_s)
+        # A role chunk comes before the prompt is read: it is no sign that tokens flow.
+        if tokens or relayed or not self._plan.stream or self.state is State.RELAYING:
+            self._flowing(now_s)
         return tuple(Relay(data=part) for part in relayed)
 
     def on_progress(self, number: int, tokens: Tokens, now_s: float) -> Actions:
