@@ -1,10 +1,10 @@
-"""What a node's service asks of an engine: a typed port, so that the service never sees which one it is.
+"""What a node's service asks of an engine: a typed port that hides which one it is.
 
 An engine generates tokens from tokens. Everything about text, chat, tools and wire formats is the
 service's. The embedded engine (``engine/client.py``) is a child process behind this port.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,7 +17,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     weights_digest: str
     """``sha256:<hex>`` of the weights file as loaded."""
     source_digest: str
-    """``sha256:<hex>`` of the file the weights were derived from (equal when nothing was derived)."""
+    """``sha256:<hex>`` of the file the weights come from (the same when nothing was derived)."""
     numerics: str
     """Fingerprint of everything that decides a logit bit: build, weights, settings, CPU features.
     Equal strings on two nodes mean: same tokens in, same logits out, bit for bit."""
@@ -57,8 +57,9 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
     prompt: tuple[int, ...]
     """Rendered prompt's token ids."""
     prefix: tuple[int, ...] = ()
-    """Tokens of the answer already produced (elsewhere): continue after them. The engine does not
-    emit them again, but re-scores them when log-probabilities are asked for (``Token.replayed``)."""
+    """Tokens of the answer already produced (elsewhere): continue after them. Never complete in
+    themselves. The engine does not emit them again, but re-scores them when log-probabilities are
+    asked for (``Token.replayed``)."""
     max_tokens: int
     """Most tokens of the answer, ``prefix`` included. Bounded by the context by the service."""
     sampling: Sampling
@@ -99,11 +100,12 @@ class Engine(Protocol):
         ...
 
     def pieces(self) -> Sequence[bytes]:
-        """The bytes each token id stands for (control tokens: empty). Available once ``model`` was awaited."""
+        """The bytes each token id stands for (control tokens: none). There once ``model`` was
+        awaited."""
         ...
 
-    def generate(self, job: Generate) -> AsyncIterator[Token]:
-        """Yield tokens until one carries ``finish``. Closing the iterator cancels the work at once.
+    def generate(self, job: Generate) -> AsyncGenerator[Token, None]:
+        """Yield tokens until one carries ``finish``. ``aclose`` cancels the work at once.
 
         Deterministic: the yielded tokens are a function of (weights, numerics, job) alone, whatever
         else is in the batch, and continuing with a ``prefix`` gives exactly the tail.

@@ -1,0 +1,338 @@
+"""The node as a process: its parts put together, its HTTP paths, its start and its end.
+
+Paths: ``POST /v1/attempts``, ``GET /v1/info``, ``GET /healthz``, ``GET /v1/receipts/<attempt>``.
+There is no authentication: the address is where access is limited. A receipt is found by its
+attempt's id alone, which its gateway made up and nobody else can guess.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, Error, MalformedError, RequestError
+from trunkline.base.ports import Clock, Randomness
+from trunkline.crypto.signer import Signer
+from trunkline.node import config as configuration
+from trunkline.node import publish, store
+from trunkline.node.attempts import Attempts, Served, reply_error
+from trunkline.node.chat import EmbeddedChat
+from trunkline.node.config import EmbeddedEngine as EngineSettings
+from trunkline.node.config import NodeConfig, OpenAIEngine
+from trunkline.node.core import envelope
+from trunkline.node.core.statement import Identity
+from trunkline.node.embeddings import EmbeddedEmbeddings
+from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.node.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
+from trunkline.node.gate import Gate
+from trunkline.node.ports import Embedder, Engine
+from trunkline.node.provider import Provider, ProviderModels
+from trunkline.node.signing import Enqueue, ReceiptSigner
+from trunkline.node.store import create_store
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.log import LogCaller
+from trunkline.remote.provider import ProviderCaller
+from trunkline.remote.transport import Transport
+from trunkline.runtime.clock import SystemClock, SystemRandomness
+from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.http import Call, Receive, Router, Scope, Send
+from trunkline.runtime.logger import Logger, get_logger
+from trunkline.runtime.outbox import Outbox
+from trunkline.runtime.server import run_server
+from trunkline.runtime.store import Database
+from trunkline.schema import errors
+from trunkline.schema.attempt import ATTEMPT_PATH, HEALTH_PATH, INFO_PATH, NodeInfo
+
+__all__ = ["NodeApp", "create_store", "run"]
+
+RECEIPTS_PREFIX: Final = "/v1/receipts/"
+LOG_INDEX_HEADER: Final = "trunkline-log-index"
+RELOAD_S: Final = 5.0
+"""Between two tries to load the model, or to ask the upstream for its models."""
+EMBEDDINGS_AT_ONCE: Final = 4
+"""The embedder takes turns between calls, so that a small one does not wait for a large one."""
+
+
+class NodeApp:
+    """The ASGI application. Opened by :meth:`startup`, closed by :meth:`shutdown`."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        base: Path,
+        engine: Engine | None = None,
+        embedder: Embedder | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        randomness: Randomness | None = None,
+        logger: Logger | None = None,
+    ) -> None:
+        """``base``: the file that relative paths start at (its folder need not hold it). The
+        parts given are used in place of those that the configuration names, and closed with it.
+
+        Raises :class:`ConfigError` for a key that can not be used.
+        """
+        self._config = config
+        self._base = base
+        self._clock = clock or SystemClock()
+        self._randomness = randomness or SystemRandomness()
+        self._logger = logger or get_logger("node")
+        self._signer = _read_key(config, base)
+        self._identity = Identity(
+            node=config.name, operator=config.operator, key=str(self._signer.vkey)
+        )
+        self._log = None if config.log is None else configuration.log_key(config.log)
+        self._engine = engine
+        self._embedder = embedder
+        self._transport = transport
+        self._database: Database | None = None
+        self._outbox: Outbox[int] | None = None
+        self._receipts: ReceiptSigner | None = None
+        self._served: tuple[Served, ...] = ()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready = asyncio.Event()
+        self._failed = ""
+        self._router = Router(_reply_error)
+        self._router.add("GET", INFO_PATH, self._info)
+        self._router.add("GET", HEALTH_PATH, self._health)
+        self._router.add_prefix("GET", RECEIPTS_PREFIX, self._receipt)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._router.dispatch(Call(scope, receive, send))
+
+    async def startup(self) -> None:
+        """Open the store, start the engine's loading and the deliveries to the log."""
+        self._database = store.open_store(resolve(self._base, self._config.data))
+        self._transport = self._transport or HttpTransport()
+        enqueue = self._publish(self._database, self._transport)
+        self._receipts = ReceiptSigner(
+            self._signer, self._database, clock=self._clock, enqueue=enqueue
+        )
+        self._served = tuple(self._serve(self._transport))
+        attempts = Attempts(
+            self._served,
+            identity=self._identity,
+            signer=self._receipts,
+            database=self._database,
+            clock=self._clock,
+            randomness=self._randomness,
+            logger=self._logger,
+        )
+        self._router.add("POST", ATTEMPT_PATH, attempts.handle)
+
+    async def shutdown(self) -> None:
+        """Finish what was promised, then close. Also after a start that failed half-way."""
+        if self._receipts is not None:
+            await self._receipts.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for part in (self._engine, self._embedder):
+            if part is not None:
+                await part.close()
+        if self._transport is not None:
+            await self._transport.aclose()
+        if self._database is not None:
+            await self._database.aclose()
+
+    async def wait_ready(self) -> None:
+        """Wait until the model is loaded. The caller bounds the wait."""
+        await self._ready.wait()
+
+    def _publish(self, database: Database, transport: Transport) -> Enqueue | None:
+        target = self._config.log
+        if target is None:
+            return None
+        outbox = publish.publisher(
+            database,
+            LogCaller(transport, target.url),
+            clock=self._clock,
+            randomness=self._randomness,
+            logger=self._logger,
+        )
+        self._outbox = outbox
+
+        async def deliver() -> None:
+            await publish.catch_up(database, outbox)
+            await outbox.run()
+
+        self._background(deliver(), "node.publish")
+        return outbox.enqueue
+
+    def _serve(self, transport: Transport) -> Iterator[Served]:
+        """Set up what answers, each with a gate of its own."""
+        settings = self._config.engine
+        if isinstance(settings, OpenAIEngine):
+            provider = _provider(settings, self._base, transport, self._clock, self._identity)
+            yield Served(provider, self._gate(settings.concurrency))
+            self._background(self._loaded(provider.refresh), "node.models")
+        else:
+            self._engine = self._engine or _engine(settings, self._base)
+            chat = EmbeddedChat(
+                self._engine,
+                self._identity,
+                choices_max=settings.sequences,
+                randomness=self._randomness,
+            )
+            yield Served(chat, self._gate(settings.sequences))
+            self._background(self._loaded(chat.load), "node.load")
+        if self._config.embeddings:
+            self._embedder = self._embedder or EmbeddedEmbedder(EmbedderConfig())
+            embeddings = EmbeddedEmbeddings(self._embedder, self._identity)
+            yield Served(embeddings, self._gate(EMBEDDINGS_AT_ONCE))
+
+    def _gate(self, places: int) -> Gate:
+        return Gate(places, self._config.queue_max, clock=self._clock)
+
+    def _background(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._note_end)
+        self._tasks.append(task)
+
+    def _note_end(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            # A damaged store, or a bug: the node goes on serving what it can, and says so.
+            self._failed = error.error_code if isinstance(error, Error) else "internal_error"
+            self._logger.crashed("background.failed", error, task=task.get_name())
+
+    async def _loaded(self, load: Callable[[], Awaitable[object]]) -> None:
+        """Load until it works; only a configuration that can not work ends the tries."""
+        while True:
+            try:
+                await load()
+            except ConfigError as error:
+                self._failed = error.error_code
+                self._logger.error("model.unusable", error=error.error_code, fix=error.message)
+                return
+            except Error as error:
+                self._logger.warning("model.delayed", error=error.error_code)
+                await asyncio.sleep(RELOAD_S)
+            else:
+                self._ready.set()
+                self._logger.info("model.loaded")
+                return
+
+    async def _info(self, call: Call) -> None:
+        await call.reply_json(
+            200,
+            NodeInfo(
+                node=self._identity.node,
+                operator=self._identity.operator,
+                key=self._identity.key,
+                models=tuple(model for served in self._served for model in served.service.models()),
+                log=None if self._log is None else self._log.name,
+                ready=self._ready.is_set(),
+                running=sum(served.gate.running for served in self._served),
+                queued=sum(served.gate.queued for served in self._served),
+            ),
+        )
+
+    async def _health(self, call: Call) -> None:
+        ready = self._ready.is_set() and not self._failed and not call.draining.is_set()
+        waiting = 0 if self._outbox is None else (await self._outbox.counts()).waiting
+        await call.reply_json(
+            200 if ready else 503,
+            Health(ready=ready, error=self._failed, unlogged_batches=waiting),
+        )
+
+    async def _receipt(self, call: Call) -> None:
+        attempt = call.path.removeprefix(RECEIPTS_PREFIX)
+        database = self._database
+        found = None
+        if database is not None and envelope.is_id(attempt):
+            found = await database.read(lambda c: store.find_receipt(c, attempt))
+        if found is None:
+            raise RequestError("no receipt of that attempt", code="not_found", status=404)
+        headers = [] if found.log_index is None else [(LOG_INDEX_HEADER, str(found.log_index))]
+        await call.reply(200, found.signed, headers=headers)
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /healthz``: 200 when attempts are taken, else 503."""
+
+    ready: bool
+    error: str
+    """Stable code of what keeps it from being ready for good; empty otherwise."""
+    unlogged_batches: int
+    """Signed and durable, and not yet with the log."""
+
+
+def run(config_path: Path) -> None:
+    """Serve until told to stop. Raises :class:`ConfigError`; blocks."""
+    config = configuration.read(config_path)
+    logger = get_logger("node").bind(node=config.name)
+    run_server(
+        NodeApp(config, base=config_path, logger=logger),
+        config.listen,
+        logger=logger,
+        shutdown_grace_s=config.shutdown_grace_s,
+    )
+
+
+def _read_key(config: NodeConfig, base: Path) -> Signer:
+    path = resolve(base, config.key_file)
+    try:
+        signer = Signer.parse(read_secret(path))
+    except MalformedError as error:
+        raise ConfigError(f"{path}: {error.message}") from None
+    if signer.name != config.name:
+        raise ConfigError(f"{path}: the key is that of {signer.name}, not of {config.name}")
+    return signer
+
+
+def _engine(settings: EngineSettings, base: Path) -> Engine:
+    model = settings.model_path
+    return EmbeddedEngine(
+        EngineConfig(
+            cache_folder=str(resolve(base, settings.cache)),
+            model_path="" if model is None else str(resolve(base, model)),
+            weights=settings.weights,
+            sequences=settings.sequences,
+            context_tokens=settings.context_tokens,
+            threads=settings.threads,
+        )
+    )
+
+
+def _provider(
+    settings: OpenAIEngine, base: Path, transport: Transport, clock: Clock, identity: Identity
+) -> Provider:
+    try:
+        caller = ProviderCaller(
+            transport,
+            settings.base_url,
+            _api_key(settings, base),
+            clock=clock,
+            timeouts=settings.timeouts,
+        )
+    except MalformedError as error:
+        raise ConfigError(f"key engine.base_url: {error.message}") from None
+    models = ProviderModels(
+        chat=settings.models,
+        embeddings=settings.embedding_models,
+        upstream_names=settings.upstream_names,
+    )
+    return Provider(caller, settings.base_url, models, identity)
+
+
+def _api_key(settings: OpenAIEngine, base: Path) -> str | None:
+    if settings.api_key_file is not None:
+        return read_secret(resolve(base, settings.api_key_file))
+    if settings.api_key_env is None:
+        return None
+    found = os.environ.get(settings.api_key_env)
+    if not found:
+        raise ConfigError(f"key engine.api_key_env: {settings.api_key_env} is not set")
+    return found
+
+
+async def _reply_error(call: Call, error: Error) -> None:
+    await reply_error(call, errors.node_error(error))

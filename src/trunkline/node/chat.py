@@ -1,0 +1,432 @@
+"""Chat by the embedded engine: prompt, plan, tokens in lock-step, events.
+
+Everything about text is decided in ``core``; here are only the waits for the engine.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from trunkline.base.errors import BadResponseError, RequestError, TruncatedError, UpstreamError
+from trunkline.base.ports import Randomness
+from trunkline.crypto.digest import parse_digest, sha256
+from trunkline.node.core import account
+from trunkline.node.core.answer import Answer, AnswerHead, Event, Given, token_logprob
+from trunkline.node.core.messages import prompt_messages
+from trunkline.node.core.plan import (
+    ChatPlan,
+    Limits,
+    SeedSource,
+    caller_seed,
+    check_supported,
+    plan_chat,
+)
+from trunkline.node.core.statement import Identity, Outcome
+from trunkline.node.core.template import ChatTemplate, Segment
+from trunkline.node.ports import Engine, ModelInfo, Token
+from trunkline.node.work import Output, patiently
+from trunkline.receipts import (
+    ReceiptModel,
+    ReceiptSampling,
+    prompt_digest,
+    request_digest,
+    tokens_digest,
+)
+from trunkline.sampling import answer_seed
+from trunkline.schema import openai_chat
+from trunkline.schema.attempt import Accepted, Attempt, ServedModel
+from trunkline.schema.openai_answer import TokenLogprob
+
+PROVIDER: Final = "embedded"
+NONCE_BYTES: Final = 32
+CACHED_SEGMENTS_MAX: Final = 256
+
+
+class _Seed:
+    """The answer's seed and where it came from."""
+
+    __slots__ = ("node_nonce", "seed", "source")
+
+    def __init__(self, seed: bytes, source: SeedSource, node_nonce: str = "") -> None:
+        self.seed = seed
+        self.source = source
+        self.node_nonce = node_nonce
+
+
+class EmbeddedChat:
+    """Serves ``chat`` attempts for the engine's model."""
+
+    def __init__(
+        self, engine: Engine, identity: Identity, *, choices_max: int, randomness: Randomness
+    ) -> None:
+        """``choices_max``: sequences that the engine runs at once."""
+        self._engine = engine
+        self._identity = identity
+        self._choices_max = choices_max
+        self._randomness = randomness
+        self._model: ModelInfo | None = None
+        self._template: ChatTemplate | None = None
+        self._longest_piece = 1
+        self._segments: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def ready(self) -> bool:
+        """The model has been loaded."""
+        return self._model is not None
+
+    async def load(self) -> ModelInfo:
+        """Wait for the model. Raises the engine's errors, and ConfigError for a bad template."""
+        model = await self._engine.model()
+        if model != self._model:
+            self._template = ChatTemplate(
+                model.chat_template, bos_text=model.bos_text, eos_text=model.eos_text
+            )
+            self._longest_piece = max(map(len, self._engine.pieces()), default=1) or 1
+            self._segments.clear()
+            self._model = model
+        return model
+
+    def models(self) -> tuple[ServedModel, ...]:
+        model = self._model
+        if model is None:
+            return ()
+        return (
+            ServedModel(
+                name=model.name,
+                kind="chat",
+                provider=PROVIDER,
+                weights=model.weights_digest,
+                numerics=model.numerics,
+                context_tokens=model.context_tokens,
+            ),
+        )
+
+    def serves(self, attempt: Attempt) -> bool:
+        # Not loaded yet: the model's name is not known, so nothing can be ruled out.
+        known = self._model is None or attempt.model == self._model.name
+        return attempt.kind == "chat" and known
+
+    async def prepare(self, attempt: Attempt) -> "ChatWork":
+        if self._model is None:
+            raise UpstreamError(
+                "the model is still being loaded", code="engine_starting", retry_after_s=1.0
+            )
+        request = openai_chat.parse(bytes(attempt.request))
+        check_supported(request)
+        messages = prompt_messages(request)
+        model = await self.load()
+        template = self._template
+        if template is None or attempt.model != model.name:
+            raise RequestError("the model is not served here", code="model_not_found", status=404)
+        segments = template.render(messages, created_s=attempt.created_s)
+        prompt = await self._tokenize(segments, model)
+        plan = plan_chat(
+            request,
+            prompt,
+            Limits(
+                context_tokens=model.context_tokens,
+                vocabulary_size=model.vocabulary_size,
+                choices_max=self._choices_max,
+                end_tokens=model.eos_token_ids,
+            ),
+        )
+        given = None if attempt.resume is None else _given(attempt, plan, model)
+        return ChatWork(
+            engine=self._engine,
+            identity=self._identity,
+            attempt=attempt,
+            requested=request.model,
+            model=model,
+            plan=plan,
+            seed=self._seed(attempt, caller_seed(request)),
+            given=given,
+        )
+
+    async def _tokenize(self, segments: tuple[Segment, ...], model: ModelInfo) -> tuple[int, ...]:
+        """Template and text apart: control tokens come from the template alone."""
+        size = sum(len(segment.text.encode("utf-8", "replace")) for segment in segments)
+        if size > model.context_tokens * self._longest_piece:
+            # More tokens than the context whatever they are: not worth counting.
+            raise RequestError(
+                f"the prompt is longer than the model's context of {model.context_tokens} tokens",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        tokens: list[int] = []
+        for segment in segments:
+            if segment.control:
+                tokens += await self._tokenize_control(segment.text)
+            else:
+                tokens += await self._engine.tokenize(segment.text, parse_special=False)
+        return tuple(tokens)
+
+    async def _tokenize_control(self, text: str) -> tuple[int, ...]:
+        known = self._segments.get(text)
+        if known is None:
+            known = await self._engine.tokenize(text, parse_special=True)
+            if len(self._segments) < CACHED_SEGMENTS_MAX:
+                self._segments[text] = known
+        return known
+
+    def _seed(self, attempt: Attempt, asked: bytes | None) -> _Seed:
+        if attempt.seed is not None:
+            inherited = bytes.fromhex(attempt.seed)
+            if asked is not None and asked != inherited:
+                raise RequestError(
+                    "seed: is not the one that the request's own seed stands for",
+                    code="invalid_attempt",
+                    param="seed",
+                )
+            return _Seed(inherited, "inherited")
+        if asked is not None:
+            return _Seed(asked, "caller")
+        nonce = self._randomness.token(NONCE_BYTES)
+        digest = parse_digest(request_digest(bytes(attempt.request)))
+        seed = answer_seed(bytes.fromhex(attempt.caller_nonce), nonce, digest)
+        return _Seed(seed, "nonces", nonce.hex())
+
+
+def _given(attempt: Attempt, plan: ChatPlan, model: ModelInfo) -> Given:
+    if attempt.numerics != model.numerics:
+        raise RequestError(
+            "resume: this node computes with other numerics",
+            code="cannot_resume",
+            param="numerics",
+            status=409,
+        )
+    tokens = () if attempt.resume is None else attempt.resume.tokens
+    return Given(tokens, choices=plan.choices, vocabulary=model.vocabulary_size)
+
+
+class ChatWork:
+    """One chat attempt."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        identity: Identity,
+        attempt: Attempt,
+        requested: str,
+        model: ModelInfo,
+        plan: ChatPlan,
+        seed: _Seed,
+        given: Given | None,
+    ) -> None:
+        self._engine = engine
+        self._attempt = attempt
+        self._requested = requested
+        self._model = model
+        self._plan = plan
+        self._seed = seed
+        self._given = given
+        self._pieces = engine.pieces()
+        self._lanes: list[_Lane] = []
+        self.accepted = Accepted(
+            attempt=attempt.attempt,
+            node=identity.node,
+            operator=identity.operator,
+            model=model.name,
+            weights=model.weights_digest,
+            numerics=model.numerics,
+            seed=seed.seed.hex(),
+            node_nonce=seed.node_nonce or None,
+        )
+
+    @property
+    def places(self) -> int:
+        return self._plan.choices
+
+    async def begin(self) -> None:
+        """Nothing: everything that could be refused was, when it was prepared."""
+
+    async def run(self, output: Output) -> Outcome:
+        answer = self._answer()
+        muted = self._given if self._given else None
+        try:
+            if muted is None:
+                await _send(output, answer.opening())
+            else:
+                answer.opening()
+                await self._replay(answer, muted, output)
+            await self._generate(answer, output)
+        finally:
+            await self.close()
+        await _send(output, answer.closing())
+        return self._outcome(answer)
+
+    async def close(self) -> None:
+        lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            await lane.aclose()
+
+    def _answer(self) -> Answer:
+        return Answer(
+            AnswerHead(
+                answer=self._attempt.answer,
+                created_s=self._attempt.created_s,
+                model=self._model.name,
+                fingerprint=f"fp_{sha256(self._model.numerics.encode()).hex()[:16]}",
+            ),
+            choices=self._plan.choices,
+            pipe=self._plan.pipe,
+            pieces=self._pieces,
+            prompt_tokens=len(self._plan.prompt),
+            stream=self._plan.stream,
+            include_usage=self._plan.include_usage,
+        )
+
+    async def _replay(self, answer: Answer, given: Given, output: Output) -> None:
+        """Push the tokens that the app has the events of; send what follows the last of them."""
+        if self._plan.logprobs:
+            self._start(answer, complete=self._completes(given))
+        last: list[Event] = []
+        while given:
+            choice = answer.next_choice
+            token = given.take(choice)
+            scored = None
+            if self._plan.logprobs and choice is not None:
+                produced = await patiently(self._lanes[choice].next(), output.alive)
+                if produced.token != token:
+                    raise _cannot_resume("they are not what this model would have produced")
+                scored = self._scored(produced)
+            last = answer.push(token, scored)
+        await _send(output, last[1:])
+
+    async def _generate(self, answer: Answer, output: Output) -> None:
+        if answer.next_choice is not None and not self._lanes:
+            self._start(answer, complete=False)
+        while (choice := answer.next_choice) is not None:
+            lane = self._lanes[choice]
+            # Reading a long prompt takes its time; after that a silence means trouble.
+            produced = await (lane.next() if lane.began else patiently(lane.next(), output.alive))
+            await _send(output, answer.push(produced.token, self._scored(produced)))
+
+    def _completes(self, given: Given) -> tuple[bool, ...]:
+        """Which choices the given tokens complete, found out on a copy."""
+        trial = self._answer()
+        copy = Given(
+            given.tokens, choices=self._plan.choices, vocabulary=self._model.vocabulary_size
+        )
+        while copy:
+            trial.push(copy.take(trial.next_choice))
+        return tuple(bool(reason) for reason in trial.finish)
+
+    def _start(self, answer: Answer, *, complete: tuple[bool, ...] | bool) -> None:
+        """Start the engine's jobs, one a choice that is not finished."""
+        given = self._given.tokens if self._given is not None else ((),) * self._plan.choices
+        for choice, tokens in enumerate(given):
+            done = complete if isinstance(complete, bool) else complete[choice]
+            # The engine continues no complete answer. Where only the scores are wanted, it is
+            # asked to produce the last token once more.
+            prefix = tokens[:-1] if done else tokens
+            finished = bool(answer.finish[choice])
+            job = None if finished else self._plan.job(choice, self._seed.seed, prefix)
+            generator = None if job is None else self._engine.generate(job)
+            self._lanes.append(_Lane(generator, eager=self._plan.choices > 1))
+
+    def _scored(self, produced: Token) -> TokenLogprob | None:
+        if not self._plan.logprobs:
+            return None
+        top = [(entry.token, entry.logprob) for entry in produced.top]
+        return token_logprob(self._pieces, produced.token, produced.logprob, top)
+
+    def _outcome(self, answer: Answer) -> Outcome:
+        return Outcome(
+            model=ReceiptModel(
+                numerics=self._model.numerics,
+                provider=PROVIDER,
+                requested=self._requested,
+                served=self._model.name,
+                weights=self._model.weights_digest,
+            ),
+            sampling=ReceiptSampling(
+                caller_nonce=self._attempt.caller_nonce,
+                node_nonce=self._seed.node_nonce,
+                seed=self._seed.seed.hex(),
+                source=self._seed.source,
+            ),
+            usage=account.counted(answer.usage),
+            finish=answer.finish,
+            prompt=prompt_digest(self._plan.prompt),
+            tokens=tokens_digest(answer.tokens),
+            resumed=() if self._given is None else self._given.tokens,
+        )
+
+
+class _Lane:
+    """The engine's tokens for one choice. Eager: the next is fetched before it is asked for, so
+    that the choices of one answer advance together."""
+
+    __slots__ = ("_ahead", "_eager", "_ended", "_generator", "began")
+
+    def __init__(self, generator: AsyncGenerator[Token, None] | None, *, eager: bool) -> None:
+        self._generator = generator
+        self._eager = eager
+        self._ended = generator is None
+        self._ahead: asyncio.Task[Token] | None = None
+        self.began = False
+        """A token has come."""
+        if eager:
+            self._fetch()
+
+    async def next(self) -> Token:
+        """The next token. Raises what the engine raises, TruncatedError where it just ends."""
+        if self._ahead is None:
+            if self._ended:
+                raise _inconsistent()
+            return self._note(await self._take())
+        token = self._note(await self._ahead)
+        self._ahead = None
+        self._fetch()
+        return token
+
+    def _note(self, token: Token) -> Token:
+        self.began = True
+        self._ended = self._ended or bool(token.finish)
+        return token
+
+    def _fetch(self) -> None:
+        if not self._ended:
+            self._ahead = asyncio.create_task(self._take(), name="node.lane")
+
+    async def _take(self) -> Token:
+        if self._generator is None:
+            raise _inconsistent()
+        try:
+            return await anext(self._generator)
+        except StopAsyncIteration:
+            raise TruncatedError(
+                "the engine stopped before the answer's end", code="engine_truncated"
+            ) from None
+        except RequestError as error:
+            if error.error_code == "prefix_invalid":
+                raise _cannot_resume("the engine does not continue them") from None
+            raise
+
+    async def aclose(self) -> None:
+        """Cancel the engine's work."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            # Whatever it had to say, nobody wants to know any more.
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._ahead
+        if self._generator is not None:
+            await self._generator.aclose()
+
+
+async def _send(output: Output, events: list[Event]) -> None:
+    for event in events:
+        await output.event(event)
+
+
+def _cannot_resume(why: str) -> RequestError:
+    return RequestError(f"resume: {why}", code="cannot_resume", param="resume", status=409)
+
+
+def _inconsistent() -> BadResponseError:
+    return BadResponseError(
+        "the engine and the text pipeline disagree about the answer's end",
+        code="engine_inconsistent",
+    )

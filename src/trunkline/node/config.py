@@ -1,0 +1,246 @@
+"""The node's configuration: one TOML file, read into frozen structs, unknown keys refused.
+
+Relative paths start at the file's own folder. Secrets are files, never values.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.crypto.keys import VerifierKey, is_key_name
+from trunkline.remote.provider import ProviderTimeouts
+from trunkline.runtime.config import load
+
+PLACES_MAX: Final = 10_000
+
+
+class LogTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The transparency log that the node submits its batches to."""
+
+    url: str
+    """Its submission prefix, ``http://host:port``."""
+    vkey: str
+    """Its key (C2SP vkey); the key's name is the log's origin."""
+
+
+class EmbeddedEngine(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="embedded",
+):
+    """The engine in the node's own child process."""
+
+    model_path: str | None = None
+    """A GGUF file. Absent: the model package that is installed."""
+    cache: str = "cache"
+    """Folder for weights derived from it; nodes on one machine may share it."""
+    weights: str = "f16"
+    """``f16``: best answers. ``as_shipped``: as in the file; a lone answer twice as fast."""
+    sequences: int = 8
+    """Answers generated at once."""
+    context_tokens: int = 2048
+    """Longest prompt plus answer. Memory: about 23 kB a token and sequence."""
+    threads: int = 1
+    """Threads that compute. More than the machine's idle cores is much slower, not faster."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.sequences <= 64:
+            raise ValueError("sequences must be between 1 and 64")
+        if not 64 <= self.context_tokens <= 1_000_000:
+            raise ValueError("context_tokens must be between 64 and 1000000")
+        if not 1 <= self.threads <= 256:
+            raise ValueError("threads must be between 1 and 256")
+
+
+class OpenAIEngine(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="openai",
+):
+    """An upstream that speaks the OpenAI format."""
+
+    base_url: str
+    """With its version part: ``https://api.example.com/v1``."""
+    api_key_file: str | None = None
+    """File with the API key, mode 600."""
+    api_key_env: str | None = None
+    """Or the environment variable that holds it."""
+    models: tuple[str, ...] | None = None
+    """Chat models to serve. Absent: all that the upstream has."""
+    embedding_models: tuple[str, ...] = ()
+    """Embedding models to serve."""
+    upstream_names: Mapping[str, str] = {}
+    """The upstream's own name of a model, where it is another one."""
+    concurrency: int = 64
+    """Calls at once."""
+    timeouts: ProviderTimeouts = ProviderTimeouts()
+    """Seconds to connect, to the head of a stream, to that of a whole answer, between data."""
+
+    def __post_init__(self) -> None:
+        if self.api_key_file is not None and self.api_key_env is not None:
+            raise ValueError("give api_key_file or api_key_env, not both")
+        if not 1 <= self.concurrency <= PLACES_MAX:
+            raise ValueError(f"concurrency must be between 1 and {PLACES_MAX}")
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a node reads at its start."""
+
+    name: str
+    """The node's name, and the name of its key: ``alpha.example/node``."""
+    operator: str
+    """The accountable party's domain."""
+    listen: str = "127.0.0.1:8481"
+    """Address, ``host:port``. Whoever reaches it can use the node."""
+    data: str = "."
+    """Folder of the receipts."""
+    key_file: str = "key"
+    """File with the node's private key (C2SP ``PRIVATE+KEY+…``), mode 600."""
+    log: LogTarget | None = None
+    """Absent: receipts are signed and kept, and no log hears of them."""
+    engine: EmbeddedEngine | OpenAIEngine = EmbeddedEngine()
+    """What answers."""
+    embeddings: bool = True
+    """Serve embeddings by the embedded model (its process starts with the first call)."""
+    queue_max: int = 64
+    """Attempts that may wait for a place; further ones are told to come back (503)."""
+    shutdown_grace_s: float = 10.0
+    """What running attempts get to finish in when the node stops."""
+
+    def __post_init__(self) -> None:
+        if not is_key_name(self.name):
+            raise ValueError("name must be a key name: no spaces, no plus signs")
+        if not self.operator or not self.operator.isprintable() or " " in self.operator:
+            raise ValueError("operator must be a domain")
+        if not 0 <= self.queue_max <= PLACES_MAX:
+            raise ValueError(f"queue_max must be between 0 and {PLACES_MAX}")
+        if self.shutdown_grace_s < 0:
+            raise ValueError("shutdown_grace_s can not be negative")
+
+
+def read(path: Path) -> NodeConfig:
+    """Read a configuration file. Raises :class:`ConfigError` naming the file and the key."""
+    return load(path, NodeConfig)
+
+
+def log_key(target: LogTarget) -> VerifierKey:
+    """The log's key. Raises :class:`ConfigError`."""
+    try:
+        return VerifierKey.parse(target.vkey)
+    except MalformedError as error:
+        raise ConfigError(f"key log.vkey: {error.message}") from None
+
+
+def render(config: NodeConfig) -> str:
+    """The configuration as a commented TOML file."""
+    lines = [
+        "# Trunkline node. Reference: docs/operate/node.md",
+        "",
+        "# The node's name (and its key's), and the domain of who answers for it.",
+        f"name = {_text(config.name)}",
+        f"operator = {_text(config.operator)}",
+        "# Whoever reaches this address can use the node.",
+        f"listen = {_text(config.listen)}",
+        "# Folder of the receipts, and the private key's file (mode 600); relative to this file's.",
+        f"data = {_text(config.data)}",
+        f"key_file = {_text(config.key_file)}",
+        "# Serve embeddings by the embedded model.",
+        f"embeddings = {_flag(config.embeddings)}",
+        "# Attempts that may wait for a place; further ones are told to come back.",
+        f"queue_max = {config.queue_max}",
+        "# Seconds that running attempts get to finish in when the node stops.",
+        f"shutdown_grace_s = {config.shutdown_grace_s}",
+        "",
+    ]
+    if config.log is not None:
+        lines += [
+            "# The transparency log that gets the node's batches.",
+            "[log]",
+            f"url = {_text(config.log.url)}",
+            f"vkey = {_text(config.log.vkey)}",
+            "",
+        ]
+    match config.engine:
+        case EmbeddedEngine():
+            lines += _embedded(config.engine)
+        case OpenAIEngine():
+            lines += _openai(config.engine)
+    return "\n".join(lines)
+
+
+def _embedded(engine: EmbeddedEngine) -> list[str]:
+    path = engine.model_path
+    return [
+        "# The engine in the node's own child process.",
+        "[engine]",
+        'kind = "embedded"',
+        "# A GGUF file. Without: the installed model package.",
+        "# model_path = " + _text("model.gguf") if path is None else f"model_path = {_text(path)}",
+        "# Folder for weights derived from it; nodes on one machine may share it.",
+        f"cache = {_text(engine.cache)}",
+        "# f16: best answers. as_shipped: a lone answer twice as fast.",
+        f"weights = {_text(engine.weights)}",
+        "# Answers at once; longest prompt plus answer in tokens (23 kB each); threads.",
+        f"sequences = {engine.sequences}",
+        f"context_tokens = {engine.context_tokens}",
+        f"threads = {engine.threads}",
+        "",
+    ]
+
+
+def _openai(engine: OpenAIEngine) -> list[str]:
+    lines = [
+        "# An upstream that speaks the OpenAI format.",
+        "[engine]",
+        'kind = "openai"',
+        f"base_url = {_text(engine.base_url)}",
+        "# The API key: a file with mode 600, or the name of an environment variable.",
+    ]
+    if engine.api_key_file is not None:
+        lines.append(f"api_key_file = {_text(engine.api_key_file)}")
+    if engine.api_key_env is not None:
+        lines.append(f"api_key_env = {_text(engine.api_key_env)}")
+    lines.append("# Chat models to serve. Without: all that the upstream has.")
+    if engine.models is not None:
+        lines.append(f"models = {_texts(engine.models)}")
+    lines += [
+        f"embedding_models = {_texts(engine.embedding_models)}",
+        "# Calls at once.",
+        f"concurrency = {engine.concurrency}",
+        "",
+        "# Seconds.",
+        "[engine.timeouts]",
+        f"connect_s = {engine.timeouts.connect_s}",
+        f"stream_head_s = {engine.timeouts.stream_head_s}",
+        f"whole_head_s = {engine.timeouts.whole_head_s}",
+        f"idle_s = {engine.timeouts.idle_s}",
+        "",
+        "# The upstream's own name of a model, where it is another one.",
+        "[engine.upstream_names]",
+        *(f"{_text(name)} = {_text(other)}" for name, other in engine.upstream_names.items()),
+        "",
+    ]
+    return lines
+
+
+def _text(value: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which no value here may hold.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _texts(values: tuple[str, ...]) -> str:
+    return "[" + ", ".join(map(_text, values)) + "]"
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,1 @@
+"""The node's decisions: plain functions and state machines over values. No I/O, no clock."""

@@ -1,0 +1,190 @@
+"""What a provider's answer must be before it is passed on: pure checks over its events and body.
+
+The answer is relayed as the provider wrote it, ``id``, ``created`` and ``model`` too: its stream has
+one ``id`` throughout, and no other node ever continues it, so the id is stable for the app.
+Checked, and failed with a stable code when it does not hold: every chunk is a chunk, every choice
+finishes, something was said, nothing follows the end. Nothing is repaired and no finish is forged.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import BadResponseError, MalformedError, TruncatedError
+from trunkline.schema.openai_answer import (
+    Chunk,
+    ChunkChoice,
+    ReadChoice,
+    Usage,
+    parse_chunk,
+    parse_completion,
+)
+from trunkline.schema.parsing import top_level
+
+EMPTY: Final = "upstream_empty"
+BAD_CHUNK: Final = "upstream_bad_chunk"
+HELD_EVENTS_MAX: Final = 64
+"""Chunks held back until the first that says something; a stream with more has said nothing."""
+HELD_BYTES_MAX: Final = 1024 * 1024
+NAME_CHARS_MAX: Final = 256
+CHOICES_MAX: Final = 128
+
+_encode = msgspec.json.Encoder().encode
+
+
+def with_model(raw: bytes, model: str) -> bytes:
+    """The request with another ``model``; every other member's bytes are kept, unknown ones too."""
+    members = top_level(raw)
+    members["model"] = msgspec.Raw(_encode(model))
+    return b"{%b}" % b",".join(
+        _encode(name) + b":" + bytes(value) for name, value in members.items()
+    )
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What the upstream said of its answer, for the receipt."""
+
+    model: str = ""
+    fingerprint: str = ""
+    finish: tuple[str, ...] = ()
+    usage: Usage | None = None
+
+
+def one_line(data: bytes) -> bytes:
+    """JSON on one line: line ends can only stand between its tokens."""
+    return data.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+class StreamCheck:
+    """Follows a stream of chunks; ``feed`` returns what may be passed on now."""
+
+    __slots__ = (
+        "_choices", "_done", "_fingerprint", "_finish", "_held", "_held_bytes", "_model",
+        "_spoken", "_usage",
+    )  # fmt: skip
+
+    def __init__(self, choices: int) -> None:
+        """``choices``: how many the request asked for."""
+        self._choices = choices
+        self._finish: dict[int, str] = {}
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._spoken = False
+        self._done = False
+        self._model = ""
+        self._fingerprint = ""
+        self._usage: Usage | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take one event's data. Raises BadResponseError ``upstream_bad_chunk``."""
+        if data.strip() == b"[DONE]":
+            self._done = True
+            return []
+        if self._done:
+            raise BadResponseError("data after the end of the stream", code=BAD_CHUNK)
+        try:
+            chunk = parse_chunk(data)
+        except MalformedError:
+            raise BadResponseError("a chunk does not parse", code=BAD_CHUNK) from None
+        self._note(chunk)
+        line = one_line(data)
+        if self._spoken:
+            return [line]
+        self._held.append(line)
+        self._held_bytes += len(line)
+        if any(_speaks(choice) for choice in chunk.choices):
+            self._spoken = True
+            held, self._held = self._held, []
+            return held
+        if len(self._held) > HELD_EVENTS_MAX or self._held_bytes > HELD_BYTES_MAX:
+            raise BadResponseError("many chunks, and nothing in them", code=EMPTY)
+        return []
+
+    def end(self) -> Said:
+        """The stream is over. Raises :class:`TruncatedError` or BadResponseError
+        ``upstream_empty`` unless it was an answer."""
+        if not self._spoken:
+            raise BadResponseError("the answer is empty", code=EMPTY)
+        unfinished = [
+            index for index in range(max(self._choices, 1)) if not self._finish.get(index)
+        ]
+        if unfinished:
+            raise TruncatedError("the stream ended without a finish reason")
+        return Said(
+            model=self._model,
+            fingerprint=self._fingerprint,
+            finish=tuple(self._finish[index] for index in sorted(self._finish)),
+            usage=self._usage,
+        )
+
+    def _note(self, chunk: Chunk) -> None:
+        self._model = self._model or chunk.model[:NAME_CHARS_MAX]
+        self._fingerprint = self._fingerprint or (chunk.system_fingerprint or "")[:NAME_CHARS_MAX]
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        for choice in chunk.choices:
+            if not 0 <= choice.index < CHOICES_MAX:
+                raise BadResponseError("a chunk of a choice out of range", code=BAD_CHUNK)
+            if choice.finish_reason:
+                self._finish[choice.index] = choice.finish_reason[:NAME_CHARS_MAX]
+
+
+def _speaks(choice: ChunkChoice) -> bool:
+    delta = choice.delta
+    said = delta.content or delta.refusal or delta.tool_calls or delta.function_call
+    # A finish for another reason than "stop" explains an empty answer (a filter, a length).
+    return bool(said or delta.reasoning_content or choice.finish_reason not in (None, "", "stop"))
+
+
+def check_completion(body: bytes, choices: int) -> Said:
+    """Check a whole answer. Raises BadResponseError or :class:`TruncatedError`."""
+    try:
+        completion = parse_completion(body)
+    except MalformedError:
+        raise BadResponseError("the answer is no completion", code=BAD_CHUNK) from None
+    if len(completion.choices) < max(choices, 1):
+        raise BadResponseError("the answer lacks choices", code=EMPTY)
+    if any(not choice.finish_reason for choice in completion.choices):
+        raise TruncatedError("the answer has no finish reason")
+    if not any(_answers(choice) for choice in completion.choices):
+        raise BadResponseError("the answer is empty", code=EMPTY)
+    return Said(
+        model=completion.model[:NAME_CHARS_MAX],
+        fingerprint=(completion.system_fingerprint or "")[:NAME_CHARS_MAX],
+        finish=tuple(
+            (choice.finish_reason or "")[:NAME_CHARS_MAX]
+            for choice in completion.choices[:CHOICES_MAX]
+        ),
+        usage=completion.usage,
+    )
+
+
+def _answers(choice: ReadChoice) -> bool:
+    message = choice.message
+    said = message.content or message.refusal or message.tool_calls or message.function_call
+    return bool(said or message.reasoning_content or choice.finish_reason != "stop")
+
+
+class _Vector(msgspec.Struct, frozen=True, kw_only=True):
+    index: int = 0
+    embedding: msgspec.Raw
+
+
+class _Vectors(msgspec.Struct, frozen=True, kw_only=True):
+    model: str = ""
+    data: tuple[_Vector, ...]
+    usage: Usage | None = None
+
+
+_VECTORS: Final = msgspec.json.Decoder(_Vectors)
+
+
+def check_embeddings(body: bytes) -> Said:
+    """Check an embeddings answer. Raises BadResponseError."""
+    try:
+        found = _VECTORS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadResponseError("the answer holds no embeddings", code=BAD_CHUNK) from None
+    if not found.data:
+        raise BadResponseError("the answer is empty", code=EMPTY)
+    return Said(model=found.model[:NAME_CHARS_MAX], usage=found.usage)

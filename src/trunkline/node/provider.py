@@ -1,0 +1,229 @@
+"""Fronts any upstream that speaks the OpenAI format: one account, relayed and signed for.
+
+The request's bytes go on as they came, but for ``model`` where the configuration gives the
+upstream's own name for it; parameters are the upstream's to honour or refuse. The answer comes back
+as it was written, once it was seen to be one (``core/upstream.py``). Usage is the upstream's word.
+There is no seed and there are no numerics: an answer can not be continued elsewhere by its tokens.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from trunkline.base.errors import RequestError
+from trunkline.node.core import account, upstream
+from trunkline.node.core.answer import Event
+from trunkline.node.core.statement import Identity, Outcome
+from trunkline.node.core.upstream import Said, StreamCheck
+from trunkline.node.work import Output, patiently
+from trunkline.receipts import ReceiptModel, ReceiptSampling
+from trunkline.remote.provider import ProviderAnswer, ProviderCaller
+from trunkline.remote.status import RejectedError
+from trunkline.schema.attempt import Accepted, Attempt, Kind, ServedModel
+from trunkline.schema.parsing import decode, top_level
+
+UPSTREAM_MODELS_MAX: Final = 1024
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The few fields that decide how the upstream is called; the rest is its own business."""
+
+    model: str
+    stream: bool | None = None
+    n: int | None = None
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _ModelList(msgspec.Struct, frozen=True):
+    data: tuple[_Listed, ...] = ()
+
+
+_ASKED: Final = msgspec.json.Decoder(_Asked)
+_MODELS: Final = msgspec.json.Decoder(_ModelList)
+
+
+class ProviderModels(msgspec.Struct, frozen=True, kw_only=True):
+    """Which models are served, and what the upstream calls them."""
+
+    chat: tuple[str, ...] | None
+    """None: whatever the upstream has."""
+    embeddings: tuple[str, ...] = ()
+    upstream_names: Mapping[str, str] = {}
+
+
+class Provider:
+    """Serves attempts by one provider account."""
+
+    def __init__(
+        self, caller: ProviderCaller, base_url: str, models: ProviderModels, identity: Identity
+    ) -> None:
+        self._caller = caller
+        self._host = urlsplit(base_url).hostname or "unknown"
+        self._models = models
+        self._identity = identity
+        self._listed: tuple[str, ...] = ()
+
+    async def refresh(self) -> None:
+        """Ask the upstream what it has, where the configuration does not say. For ``/v1/info``."""
+        if self._models.chat is None:
+            body = await self._caller.models()
+            try:
+                listed = _MODELS.decode(body).data
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return
+            names = (model.id for model in listed[:UPSTREAM_MODELS_MAX])
+            self._listed = tuple(name for name in names if name not in self._models.embeddings)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        chat = self._listed if self._models.chat is None else self._models.chat
+        kinds: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+            ("chat", chat),
+            ("embeddings", self._models.embeddings),
+        )
+        return tuple(
+            ServedModel(name=name, kind=kind, provider=self._host)
+            for kind, names in kinds
+            for name in names
+        )
+
+    def serves(self, attempt: Attempt) -> bool:
+        if attempt.kind == "embeddings":
+            return attempt.model in self._models.embeddings
+        return self._models.chat is None or attempt.model in self._models.chat
+
+    async def prepare(self, attempt: Attempt) -> "ProviderWork":
+        if attempt.resume is not None:
+            raise RequestError(
+                "resume: a provider's model can not be continued token by token",
+                code="cannot_resume",
+                param="resume",
+                status=409,
+            )
+        raw = bytes(attempt.request)
+        top_level(raw)
+        asked = decode(raw, _ASKED, unknown_code="invalid_value")
+        if asked.n is not None and not 1 <= asked.n <= upstream.CHOICES_MAX:
+            raise RequestError(
+                f"n: must be between 1 and {upstream.CHOICES_MAX}", code="invalid_value", param="n"
+            )
+        wanted = self._models.upstream_names.get(attempt.model, attempt.model)
+        body = raw if wanted == asked.model else upstream.with_model(raw, wanted)
+        return ProviderWork(
+            caller=self._caller,
+            host=self._host,
+            identity=self._identity,
+            attempt=attempt,
+            asked=asked,
+            body=body,
+        )
+
+
+class ProviderWork:
+    """One attempt at the upstream."""
+
+    places = 1
+
+    def __init__(
+        self,
+        *,
+        caller: ProviderCaller,
+        host: str,
+        identity: Identity,
+        attempt: Attempt,
+        asked: _Asked,
+        body: bytes,
+    ) -> None:
+        self._caller = caller
+        self._host = host
+        self._attempt = attempt
+        self._asked = asked
+        self._body = body
+        self._answer: ProviderAnswer | None = None
+        self.accepted = Accepted(
+            attempt=attempt.attempt,
+            node=identity.node,
+            operator=identity.operator,
+            model=attempt.model,
+        )
+
+    async def begin(self) -> None:
+        """For a stream, wait for the upstream's yes, so that its no is an HTTP status here too."""
+        if self._attempt.kind == "chat" and self._asked.stream:
+            self._answer = await self._call(stream=True)
+
+    async def run(self, output: Output) -> Outcome:
+        if self._attempt.kind == "embeddings":
+            said = await self._embeddings(output)
+        elif self._answer is not None:
+            said = await self._stream(self._answer, output)
+        else:
+            said = await self._whole(output)
+        return self._outcome(said)
+
+    async def close(self) -> None:
+        """Cut the connection of an answer that is not complete: the upstream's work ends too."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            await answer.aclose()
+
+    async def _call(self, *, stream: bool) -> ProviderAnswer:
+        try:
+            return await self._caller.chat(
+                self._body, stream, idempotency_key=self._attempt.attempt
+            )
+        except RejectedError as error:
+            raise _rejected(error) from None
+
+    async def _stream(self, answer: ProviderAnswer, output: Output) -> Said:
+        check = StreamCheck(self._asked.n or 1)
+        number = 0
+        async for event in answer.events():
+            for data in check.feed(event.data or b""):
+                await output.event(Event(id=number, data=data))
+                number += 1
+        return check.end()
+
+    async def _whole(self, output: Output) -> Said:
+        self._answer = await patiently(self._call(stream=False), output.alive)
+        body = await patiently(self._answer.whole(), output.alive)
+        said = upstream.check_completion(body, self._asked.n or 1)
+        await output.event(Event(id=0, data=upstream.one_line(body)))
+        return said
+
+    async def _embeddings(self, output: Output) -> Said:
+        calling = self._caller.embeddings(self._body, idempotency_key=self._attempt.attempt)
+        try:
+            body = await patiently(calling, output.alive)
+        except RejectedError as error:
+            raise _rejected(error) from None
+        said = upstream.check_embeddings(body)
+        await output.event(Event(id=0, data=upstream.one_line(body)))
+        return said
+
+    def _outcome(self, said: Said) -> Outcome:
+        return Outcome(
+            model=ReceiptModel(
+                fingerprint=said.fingerprint,
+                provider=self._host,
+                requested=self._asked.model,
+                # What it calls itself; silence is recorded as silence, not as our guess.
+                served=said.model,
+            ),
+            sampling=ReceiptSampling(caller_nonce=self._attempt.caller_nonce, source="none"),
+            usage=account.reported(said.usage),
+            finish=said.finish,
+        )
+
+
+def _rejected(error: RejectedError) -> RequestError:
+    """The upstream found fault with the request: said as such, by its own code, not its words."""
+    return RequestError(
+        "the provider refused the request",
+        code=error.upstream_code or error.error_code,
+        param=error.param,
+    )

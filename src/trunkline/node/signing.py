@@ -1,0 +1,159 @@
+"""Signs receipts in micro-batches and makes them durable before anybody is told.
+
+A lone receipt goes at once, as a batch of one. Those that arrive while a batch is being stored make
+the next one, at most 64 together, so one signature and one fsync serve them all. Batches follow one
+another strictly: each names the root before it, and each receipt names the receipt before it,
+which is why ``previous`` is filled in here, at signing, and nowhere else.
+
+Refuses to sign past a chain that it does not know the end of, and to sign for a caller who left.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import Error, OverloadedError
+from trunkline.base.ports import Clock
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.node import store
+from trunkline.node.store import Head
+from trunkline.receipts import BatchBuilder, Receipt, SealedBatch, encode
+from trunkline.runtime.store import Connection, Database
+
+WAITING_MAX: Final = 4096
+"""Receipts waiting to be signed; one that finds no place fails its attempt."""
+
+Enqueue = Callable[[Connection, str, bytes], object]
+"""Puts a batch's note into the outbox, inside the transaction: key (root in hex), note."""
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    receipt: Receipt
+    signed: "asyncio.Future[bytes]"
+
+
+class _Chosen(msgspec.Struct, frozen=True):
+    waiting: list[_Waiting]
+    sealed: SealedBatch
+
+
+class ReceiptSigner:
+    """The one place where the node's key is used. Belongs to one event loop."""
+
+    def __init__(
+        self, signer: Signer, database: Database, *, clock: Clock, enqueue: Enqueue | None
+    ) -> None:
+        """``enqueue``: None for a node that submits to no log."""
+        self._signer = signer
+        self._database = database
+        self._clock = clock
+        self._enqueue = enqueue
+        self._waiting: deque[_Waiting] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._head: Head | None = None
+        self.batches = 0
+        """Stored by this process."""
+
+    async def sign(self, receipt: Receipt) -> bytes:
+        """The receipt event's data, once it is durable. ``receipt.previous`` is filled in here.
+
+        A caller that is cancelled before its batch is formed gets no receipt. Raises
+        :class:`OverloadedError`, :class:`MalformedError` for a receipt that can not be one, and
+        the store's errors, after which nothing was signed that anybody holds.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise OverloadedError("too many receipts wait to be signed", code="signer_overloaded")
+        signed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(receipt, signed))
+        if self._task is None:
+            self._task = asyncio.create_task(self._drain(), name="node.signing")
+        return await signed
+
+    async def close(self) -> None:
+        """Finish what is waiting."""
+        while self._task is not None:
+            await self._task
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                chosen = await self._choose()
+                if chosen is not None:
+                    await self._store(chosen)
+        finally:
+            self._task = None
+            self._fail(list(self._waiting), OverloadedError("the signer stopped"))
+            self._waiting.clear()
+
+    async def _choose(self) -> _Chosen | None:
+        """Form the next batch of those whose callers still wait."""
+        taken: list[_Waiting] = []
+        try:
+            if self._head is None:
+                self._head = await self._database.read(store.read_head)
+        except Exception as error:  # noqa: BLE001 - goes to the callers
+            taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            self._fail(taken, error)
+            return None
+        builder = BatchBuilder(self._signer.name)
+        previous = self._head.leaf
+        while self._waiting and not builder.full:
+            item = self._waiting.popleft()
+            if item.signed.done():
+                continue
+            try:
+                data = encode(msgspec.structs.replace(item.receipt, previous=previous.hex()))
+            except Error as error:
+                # This one can not be a receipt; the chain goes on without it.
+                item.signed.set_exception(error)
+                continue
+            previous = builder.add(data)
+            taken.append(item)
+        if not taken:
+            return None
+        return _Chosen(taken, builder.seal(previous=self._head.root, unix_ms=self._clock.unix_ms()))
+
+    async def _store(self, chosen: _Chosen) -> None:
+        before = self._head or Head()
+        note = sign_note(chosen.sealed.text, self._signer)
+        signed = [store.encode_signed(item) for item in chosen.sealed.signed(note)]
+        attempts = [item.receipt.attempt for item in chosen.waiting]
+        signed_ms = self._clock.unix_ms()
+
+        def insert(connection: Connection) -> Head:
+            head = store.insert_batch(
+                connection,
+                before,
+                chosen.sealed,
+                note,
+                attempts=attempts,
+                signed=signed,
+                signed_ms=signed_ms,
+            )
+            if self._enqueue is not None:
+                self._enqueue(connection, chosen.sealed.root.hex(), note)
+            return head
+
+        # A crash before the commit: the batch was signed and nobody has it; the next batch takes
+        # its place in the chain, and the two never meet.
+        try:
+            self._head = await self._database.write(insert)
+        except Exception as error:  # noqa: BLE001 - goes to the callers
+            # What the store holds is unknown here: ask it before the next batch.
+            self._head = None
+            self._fail(chosen.waiting, error)
+            return
+        # A crash after it: the receipts exist and will be logged, though their callers saw the
+        # stream cut and go elsewhere. They can be fetched by attempt id.
+        self.batches += 1
+        for item, data in zip(chosen.waiting, signed, strict=True):
+            if not item.signed.done():
+                item.signed.set_result(data)
+
+    def _fail(self, waiting: list[_Waiting], error: Exception) -> None:
+        for item in waiting:
+            if not item.signed.done():
+                item.signed.set_exception(error)
