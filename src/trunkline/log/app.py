@@ -152,6 +152,9 @@ class LogService:
         checkpoint = open_checkpoint(current.checkpoint, self._signer.vkey)
         if checkpoint.size != current.size:
             raise CorruptStateError("the database's size is not that of its checkpoint")
+        # Before anything is deleted: a database that is behind what was published is an old copy,
+        # and what lies beyond its size is then not left over but the log.
+        published = self._read_published(current)
         self._folder.clear_staging()
         # Files beyond the size: a round that crashed before its swap. Never served, so they go.
         discarded = self._folder.discard_beyond(current.size, ROUND_ENTRIES_MAX)
@@ -162,7 +165,7 @@ class LogService:
         except FileNotFoundError as error:
             raise CorruptStateError(f"{error}: missing; the checkpoint needs it") from None
         tree = trees.load(current.size, checkpoint.root, tiles)
-        return tree, self._read_published(current)
+        return tree, published
 
     def _read_published(self, current: Current) -> Signed:
         note_bytes = self._folder.read_checkpoint()

@@ -1,0 +1,35 @@
+"""What may become an entry."""
+
+import pytest
+
+from trunkline.base.errors import RequestError
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.log.core.admission import admit
+
+NODE = Signer.generate("alpha.example/node", b"\x03" * 32)
+OTHER = Signer.generate("beta.example/node", b"\x04" * 32)
+TYPES = ("trunkline.batch/v1",)
+ENTRY = sign_note(b"trunkline.batch/v1\nbody\n", NODE)
+
+
+def refusal(entry, submitters=()):
+    with pytest.raises(RequestError) as caught:
+        admit(entry, types=TYPES, submitters=submitters)
+    return caught.value.http_status, caught.value.error_code
+
+
+def test_a_signed_note_of_a_known_type_is_taken():
+    admit(ENTRY, types=TYPES, submitters=())
+    admit(ENTRY, types=TYPES, submitters=(OTHER.vkey, NODE.vkey))
+
+
+def test_what_is_not_taken():
+    assert refusal(b"") == (400, "entry_malformed")
+    assert refusal(b"trunkline.batch/v1\nbody\n") == (400, "entry_malformed")
+    assert refusal(sign_note(b"trunkline.batch/v2\nbody\n", NODE)) == (400, "entry_type_unknown")
+    assert refusal(sign_note(b"trunkline.batch/v1x\n", NODE)) == (400, "entry_type_unknown")
+    assert refusal(bytes(65_536)) == (413, "entry_too_large")
+    assert refusal(ENTRY, (OTHER.vkey,)) == (403, "entry_not_authorized")
+    forged = ENTRY.replace(b"body", b"Body")
+    admit(forged, types=TYPES, submitters=())
+    assert refusal(forged, (NODE.vkey,)) == (403, "entry_not_authorized")
