@@ -1,0 +1,87 @@
+"""The gateway's own API as the commands call it: evidence, answers, status.
+
+Blocking and asynchronous alike over one caller. A gateway that is not there is a clear error that
+says how to start it.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import BadResponseError, ConnectError, Error
+from trunkline.evidence import EVIDENCE_BYTES_MAX
+from trunkline.gateway.own_api import RECEIPTS_PATH, AnswerList
+from trunkline.gateway.status import Status
+from trunkline.gateway.store import AnswerRow
+from trunkline.remote.http1 import HttpTransport
+
+STATUS_BYTES_MAX: Final = 4 * 1024 * 1024
+SLACK_S: Final = 15.0
+"""What a call may take beyond the wait it asked the gateway for."""
+
+
+class NotRunningError(Error):
+    """No network is reachable."""
+
+    code = "not_running"
+
+
+class NotFoundError(Error):
+    """The gateway knows no such answer."""
+
+    code = "answer_not_found"
+
+
+async def evidence(base_url: str, answer: str, *, wait_s: int = 0) -> bytes:
+    """One answer's evidence file; waits up to ``wait_s`` for it to become final.
+
+    ``base_url``: the gateway's, without a path. Raises NotRunningError, NotFoundError.
+    """
+    path = f"{RECEIPTS_PATH}/{answer}" + (f"?wait_s={wait_s}" if wait_s else "")
+    return await _get(base_url, path, EVIDENCE_BYTES_MAX, SLACK_S + wait_s)
+
+
+async def newest(base_url: str, limit: int) -> tuple[AnswerRow, ...]:
+    """The newest answers, newest first, without content."""
+    body = await _get(base_url, f"{RECEIPTS_PATH}?limit={limit}", STATUS_BYTES_MAX, SLACK_S)
+    try:
+        return msgspec.json.decode(body, type=AnswerList).answers
+    except msgspec.MsgspecError:
+        raise BadResponseError("the gateway's list of answers was not understood") from None
+
+
+async def status(base_url: str) -> Status:
+    """The gateway's status."""
+    body = await _get(base_url, "/trunkline/v1/status", STATUS_BYTES_MAX, SLACK_S)
+    try:
+        return msgspec.json.decode(body, type=Status)
+    except msgspec.MsgspecError:
+        raise BadResponseError("the gateway's status was not understood") from None
+
+
+async def get(url: str, *, bytes_max: int = STATUS_BYTES_MAX, timeout_s: float = 5.0) -> bytes:
+    """The body of a role's answer to GET; BadResponseError unless its status is 200."""
+    transport = HttpTransport()
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await transport.request("GET", url, head_timeout_s=timeout_s)
+            body = await response.read(bytes_max)
+    except TimeoutError:
+        raise Error(f"no answer from {url} within {timeout_s:.0f} s", code="timeout") from None
+    finally:
+        await transport.aclose()
+    if response.status == 404:
+        raise NotFoundError("the gateway has no such answer; see `trunkline receipts ls`")
+    if response.status != 200:
+        raise BadResponseError(f"{url} answered with status {response.status}")
+    return body
+
+
+async def _get(base_url: str, path: str, bytes_max: int, timeout_s: float) -> bytes:
+    try:
+        return await get(base_url + path, bytes_max=bytes_max, timeout_s=timeout_s)
+    except ConnectError:
+        raise NotRunningError(
+            f"no network answers at {base_url}; start one with `trunkline up`"
+        ) from None

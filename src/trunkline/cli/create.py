@@ -1,0 +1,253 @@
+"""``trunkline init``: makes a data folder with a whole network in it.
+
+Keys from the system's randomness, a configuration with comments for each role, the policy, empty
+stores. Made beside its place and renamed into it, so that a crash leaves no half network. Refuses
+to touch a folder that holds anything.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.cli.folder import CACHE_VARIABLE, Folder, NetworkFile, RoleEntry, render_network
+from trunkline.cli.providers import Provider, provider_role
+from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.signer import Signer
+from trunkline.evidence import EvidenceKey, decode_keys
+from trunkline.evidence.file import Role
+from trunkline.gateway import config as gateway_config
+from trunkline.gateway.store import create_store as create_gateway_store
+from trunkline.log import config as log_config
+from trunkline.log.store import create_log
+from trunkline.node import config as node_config
+from trunkline.node.store import create_store as create_node_store
+from trunkline.witness import config as witness_config
+from trunkline.witness.store import create_store as create_witness_store
+
+HOST: Final = "127.0.0.1"
+PORT_BASE: Final = 8480
+PORT_MIN: Final = 1024
+PORT_MAX: Final = 65535 - 64
+KEY_SEED_BYTES: Final = 32
+NETWORK_ID_BYTES: Final = 5
+CACHE: Final = "cache"
+EMBEDDED: Final = (("node-alpha", "alpha.localhost"), ("node-beta", "beta.localhost"))
+LOG_OPERATOR: Final = "gamma.localhost"
+WITNESS_OPERATOR: Final = "delta.localhost"
+_PRIVATE_FOLDER: Final = 0o700
+_PRIVATE_FILE: Final = 0o600
+
+
+def create(
+    folder: Folder, *, port_base: int = PORT_BASE, providers: Sequence[Provider] = ()
+) -> None:
+    """Make a new network in the folder. ConfigError if there is anything in it already."""
+    if folder.exists:
+        raise ConfigError(
+            f"{folder.path} holds a network already; it is never overwritten. Start it with "
+            "`trunkline up`, or name another folder with --data"
+        )
+    check_port_base(port_base)
+    try:
+        if folder.path.is_dir() and any(folder.path.iterdir()):
+            raise ConfigError(f"{folder.path} is not empty; name another folder with --data")
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{folder.path.name}.", dir=folder.path.parent))
+    except OSError as error:
+        raise ConfigError(f"{folder.path} can not be made: {error.strerror}") from None
+    try:
+        _Draft(Folder(place), port_base, providers).write()
+        # A crash before this leaves a hidden folder that nothing reads; after it, a whole network.
+        place.rename(folder.path)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def check_port_base(port_base: int) -> None:
+    """ConfigError unless a network fits on the ports from ``port_base``."""
+    if not PORT_MIN <= port_base <= PORT_MAX:
+        raise ConfigError(f"--port-base {port_base}: choose from {PORT_MIN} to {PORT_MAX}")
+
+
+class _Draft:
+    """A network that is being written. Ports: gateway, log, witness at 0, 3, 4; nodes between
+    and after."""
+
+    def __init__(self, folder: Folder, port_base: int, providers: Sequence[Provider]) -> None:
+        self._folder = folder
+        self._base = port_base
+        self._id = f"net-{os.urandom(NETWORK_ID_BYTES).hex()}"
+        self._log_key = new_key(f"{self._id}.localhost/log")
+        self._witness_key = new_key(f"{WITNESS_OPERATOR}/witness")
+        self._nodes: list[tuple[RoleEntry, Signer]] = []
+        self._providers = providers
+
+    def write(self) -> None:
+        for offset, (name, operator) in enumerate(EMBEDDED, start=1):
+            self._write_embedded(name, operator, self._listen(offset))
+        for number, provider in enumerate(self._providers):
+            entry, key = provider_role(provider, self._listen(5 + number))
+            write_provider_node(self._folder, entry, key, provider, self._log_link())
+            self._nodes.append((entry, key))
+        gateway, log, witness = self._gateway(), self._log(), self._witness()
+        roles = (gateway, *(entry for entry, _ in self._nodes), log, witness)
+        self._folder.policy_file.write_text(self._policy(log, witness))
+        write_keys(self._folder, self._keys())
+        network = NetworkFile(id=self._id, cache=str(shared_cache() or CACHE), roles=roles)
+        for made in (self._folder.logs, self._folder.run, self._folder.path / CACHE):
+            made.mkdir(mode=_PRIVATE_FOLDER)
+        self._folder.network_file.write_text(render_network(network))
+
+    def _listen(self, offset: int) -> str:
+        return f"{HOST}:{self._base + offset}"
+
+    def _log_link(self) -> node_config.LogTarget:
+        return node_config.LogTarget(url=f"http://{self._listen(3)}", vkey=str(self._log_key.vkey))
+
+    def _write_embedded(self, name: str, operator: str, listen: str) -> None:
+        key, named = new_key(f"{operator}/node"), shared_cache()
+        entry = RoleEntry(
+            name=name, role="node", listen=listen, key=key.name, operator=operator, embedded=True
+        )
+        settings = node_config.NodeConfig(
+            name=key.name,
+            operator=operator,
+            listen=listen,
+            log=self._log_link(),
+            engine=node_config.EmbeddedEngine(cache=str(named) if named else f"../{CACHE}"),
+            embeddings=True,
+        )
+        write_role(self._folder, entry, node_config.render(settings), key)
+        create_node_store(self._folder.config(entry).parent)
+        self._nodes.append((entry, key))
+
+    def _gateway(self) -> RoleEntry:
+        entry = RoleEntry(name="gateway", role="gateway", listen=self._listen(0))
+        settings = gateway_config.GatewayConfig(
+            listen=entry.listen,
+            policy_file="../policy",
+            log_url=f"http://{self._listen(3)}",
+            nodes=tuple(
+                gateway_config.NodeConfig(url=node.url, vkey=str(key.vkey))
+                for node, key in self._nodes
+            ),
+        )
+        write_role(self._folder, entry, gateway_config.render(settings), None)
+        create_gateway_store(self._folder.config(entry).parent)
+        return entry
+
+    def _log(self) -> RoleEntry:
+        key, operator = self._log_key, LOG_OPERATOR
+        entry = RoleEntry(
+            name="log", role="log", listen=self._listen(3), key=key.name, operator=operator
+        )
+        asked = log_config.WitnessConfig(
+            url=f"http://{self._listen(4)}", vkey=str(self._witness_key.cosigner_vkey)
+        )
+        settings = log_config.LogConfig(listen=entry.listen, origin=key.name, witnesses=(asked,))
+        write_role(self._folder, entry, log_config.render(settings), key)
+        create_log(self._folder.config(entry).parent, key)
+        return entry
+
+    def _witness(self) -> RoleEntry:
+        key, operator = self._witness_key, WITNESS_OPERATOR
+        entry = RoleEntry(
+            name="witness", role="witness", listen=self._listen(4), key=key.name, operator=operator
+        )
+        watched = witness_config.WitnessedLog(vkey=str(self._log_key.vkey))
+        settings = witness_config.WitnessConfig(listen=entry.listen, name=key.name, logs=(watched,))
+        write_role(self._folder, entry, witness_config.render(settings), key)
+        create_witness_store(self._folder.config(entry).parent)
+        return entry
+
+    def _policy(self, log: RoleEntry, witness: RoleEntry) -> str:
+        return (
+            "# Whom this network's answers are checked against (C2SP tlog-policy).\n"
+            "# An answer is final once this log holds it in a checkpoint that the quorum cosigned.\n"
+            f"log {self._log_key.vkey} {log.url}\n"
+            f"witness delta {self._witness_key.cosigner_vkey} {witness.url}\n"
+            "quorum delta\n"
+        )
+
+    def _keys(self) -> list[EvidenceKey]:
+        nodes = [trusted(key.vkey, "node", entry.operator) for entry, key in self._nodes]
+        return [
+            *nodes,
+            trusted(self._log_key.vkey, "log", LOG_OPERATOR),
+            trusted(self._witness_key.cosigner_vkey, "witness", WITNESS_OPERATOR),
+        ]
+
+
+def shared_cache() -> Path | None:
+    """``$TRUNKLINE_CACHE``: one folder of derived model files for several networks."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser().absolute() if named else None
+
+
+def new_key(name: str) -> Signer:
+    """A fresh key from the system's randomness."""
+    return Signer.generate(name, os.urandom(KEY_SEED_BYTES))
+
+
+def trusted(key: VerifierKey, role: Role, operator: str) -> EvidenceKey:
+    """An entry for ``keys.json``."""
+    return EvidenceKey(name=key.name, vkey=str(key), role=role, operator=operator)
+
+
+def write_keys(folder: Folder, keys: Sequence[EvidenceKey]) -> None:
+    """Replace ``keys.json``."""
+    record = msgspec.json.encode(keys)
+    folder.keys_file.write_bytes(msgspec.json.format(record, indent=1) + b"\n")
+
+
+def read_keys(folder: Folder) -> tuple[EvidenceKey, ...]:
+    """Read ``keys.json``; ConfigError if it is not there or not right."""
+    try:
+        return decode_keys(folder.keys_file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{folder.keys_file}: cannot be read: {error.strerror}") from None
+    except MalformedError as error:
+        raise ConfigError(f"{folder.keys_file}: {error.message}") from None
+
+
+def write_role(folder: Folder, entry: RoleEntry, config: str, key: Signer | None) -> None:
+    """Make a role's folder, configuration and key file."""
+    path = folder.config(entry)
+    path.parent.mkdir(mode=_PRIVATE_FOLDER)
+    path.write_text(config)
+    if key is None:
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(os.open(path.parent / "key", flags, _PRIVATE_FILE), "w") as file:
+        file.write(key.skey() + "\n")
+
+
+def write_provider_node(
+    folder: Folder,
+    entry: RoleEntry,
+    key: Signer,
+    provider: Provider,
+    log: node_config.LogTarget,
+) -> None:
+    """Make the folder of a node in front of a provider."""
+    settings = node_config.NodeConfig(
+        name=key.name,
+        operator=entry.operator,
+        listen=entry.listen,
+        log=log,
+        engine=node_config.OpenAIEngine(
+            base_url=provider.base_url,
+            api_key_env=provider.key_env,
+            api_key_file=provider.key_file,
+        ),
+        embeddings=False,
+    )
+    write_role(folder, entry, node_config.render(settings), key)
+    create_node_store(folder.config(entry).parent)

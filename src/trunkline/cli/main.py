@@ -1,0 +1,371 @@
+"""The ``trunkline`` command: what can be said to it. What each command does is in its own module.
+
+Only the parser is imported here, so that help and completion come at once. Errors of ours are one
+line on standard error; what the exit codes mean is in ``exits.py``, and in the help.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+
+from trunkline.base.errors import ConfigError, Error
+from trunkline.cli.exits import DONE, INTERRUPTED, NO, UNABLE
+
+if TYPE_CHECKING:
+    from trunkline.cli.folder import Folder
+
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
+EXIT_CODES: Final = (
+    "Exit codes: 0 done or confirmed; 1 the answer is no (does not verify, differs, not healthy); "
+    "2 could not be done or checked; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="trunkline",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=SETTINGS,
+    epilog=EXIT_CODES,
+)
+receipts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
+drill = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
+log = typer.Typer(invoke_without_command=True, rich_markup_mode=None, context_settings=SETTINGS)
+app.add_typer(receipts, name="receipts", help="List, show and export receipts.")
+app.add_typer(drill, name="drill", help="Break something on purpose, and see what the app sees.")
+app.add_typer(log, name="log")
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="Data folder of the network. Default: $TRUNKLINE_DATA, else ~/.local/share/trunkline.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+PortBase = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT", help="First of the network's ports on loopback.", show_default="8480"
+    ),
+]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME=BASE_URL[,key-env=VAR|,key-file=PATH]",
+        help="Add a node in front of an OpenAI-compatible provider. May be repeated; remembered.",
+        show_default=False,
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The role's configuration. Default: the one in the data folder.",
+        show_default=False,
+    ),
+]
+AnswerId = Annotated[str, typer.Argument(metavar="ID", help="The answer's id, ans_….")]
+Wait = Annotated[
+    int, typer.Option(metavar="SECONDS", min=0, max=60, help="Wait so long for it to be final.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from trunkline import __version__
+
+        typer.echo(f"trunkline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+    ] = False,
+) -> None:
+    """Keeps AI calls working when a provider fails, and proves who answered.
+
+    \b
+    Start with:
+      trunkline up                      a small network on this machine
+      trunkline chat                    talk to it
+      trunkline drill kill-node         kill the node that is answering
+    """
+
+
+@app.command(
+    epilog="\b\nExamples:\n  trunkline up\n"
+    '  trunkline up --once "Why is the sky blue?"\n'
+    "  trunkline up --provider acme=https://api.acme.example/v1,key-env=ACME_API_KEY\n"
+)
+def up(
+    data: Data = None,
+    port_base: PortBase = None,
+    provider: ProviderOption = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(metavar="PROMPT", help="Ask this first, verify the receipt, go on serving."),
+    ] = None,
+    once: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROMPT",
+            help="Start, answer this, verify the receipt, stop. Uses the network that runs on the "
+            "data folder, if one does. Exit 0 only if all of it happened.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model for --ask and --once.")
+    ] = None,
+) -> None:
+    """Run the whole network in the foreground. Ctrl-C stops all of it.
+
+    The first run makes the data folder. Roles that die are started again.
+    """
+    from trunkline.cli import up as implementation
+    from trunkline.cli.providers import parse
+
+    if ask is not None and once is not None:
+        raise ConfigError("--ask goes on serving and --once does not: choose one")
+    options = implementation.Options(
+        folder=_folder(data),
+        port_base=port_base,
+        providers=[parse(each) for each in provider or []],
+        ask=ask,
+        once=once,
+        model=model,
+    )
+    raise typer.Exit(implementation.command(options))
+
+
+@app.command(epilog="\b\nExamples:\n  trunkline init --data ./net --port-base 9480\n")
+def init(data: Data = None, port_base: PortBase = None, provider: ProviderOption = None) -> None:
+    """Make a data folder: keys, a commented configuration for each role, policy, stores.
+
+    Never overwrites anything.
+    """
+    from trunkline.cli.create import PORT_BASE, create
+    from trunkline.cli.providers import parse
+
+    folder = _folder(data)
+    providers = [parse(each) for each in provider or []]
+    create(folder, port_base=PORT_BASE if port_base is None else port_base, providers=providers)
+    typer.echo(f"made {folder.path}; start it with `trunkline up`")
+
+
+@app.command(
+    epilog="\b\nExamples:\n  trunkline chat\n"
+    '  echo "Name three rivers." | trunkline chat --data ./net\n'
+)
+def chat(
+    data: Data = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model to talk to.")] = None,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Keep what is said beside the receipts, on this machine."),
+    ] = False,
+) -> None:
+    """Talk to the running network. Each answer shows provisional, then final.
+
+    In the chat: /help, /receipt, /verify, /new, /quit.
+    """
+    from trunkline.cli import chat as implementation
+
+    raise typer.Exit(implementation.command(_folder(data), model=model, keep=keep))
+
+
+@app.command(
+    epilog="\b\nExamples:\n  trunkline verify answer.json\n"
+    "  trunkline verify answer.json --policy policy --keys keys.json --json\n"
+    "  trunkline verify ans_abc… --wait 10\n"
+)
+def verify(
+    what: Annotated[
+        str, typer.Argument(metavar="FILE|ID", help="Evidence file (- for stdin), or an id.")
+    ],
+    data: Data = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Whom you trust (C2SP tlog-policy).", show_default=False),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Node keys you know (keys.json).", show_default=False),
+    ] = None,
+    request: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The request's body as your app sent it.")
+    ] = None,
+    response: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The response's body as it was received.")
+    ] = None,
+    wait: Wait = 0,
+    json: Json = False,
+) -> None:
+    """Check the evidence of an answer, in numbered steps. Offline for a file.
+
+    Policy and keys are those of the data folder unless named. Exit 0: it verifies; 1: it does
+    not; 2: it could not be checked completely.
+    """
+    from trunkline.cli import verify as implementation
+
+    code = implementation.command(
+        what,
+        _folder(data),
+        policy=policy,
+        keys=keys,
+        request=request,
+        response=response,
+        wait_s=wait,
+        as_program=json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(epilog="\b\nExamples:\n  trunkline status\n  trunkline status --json | jq .ready\n")
+def status(data: Data = None, json: Json = False) -> None:
+    """Roles, health, process ids, counts and the last checkpoint. Exit 1 unless all is well."""
+    from trunkline.cli import status as implementation
+
+    raise typer.Exit(implementation.command(_folder(data), as_program=json))
+
+
+@receipts.command("ls")
+def receipts_ls(
+    data: Data = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many.")] = 20,
+    json: Json = False,
+) -> None:
+    """List the newest answers: id, time, model, node, state. No content."""
+    from trunkline.cli import receipts as implementation
+
+    raise typer.Exit(implementation.ls(_folder(data), limit=limit, as_program=json))
+
+
+@receipts.command("show")
+def receipts_show(answer: AnswerId, data: Data = None, json: Json = False) -> None:
+    """Show what an answer's receipts say. With --json: their signed bytes."""
+    from trunkline.cli import receipts as implementation
+
+    raise typer.Exit(implementation.show(_folder(data), answer, as_program=json))
+
+
+@receipts.command("export", epilog="\b\nExamples:\n  trunkline receipts export ans_… --to a.json\n")
+def receipts_export(
+    answer: AnswerId,
+    data: Data = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write here. Default: standard output.")
+    ] = None,
+    wait: Wait = 10,
+) -> None:
+    """Write the evidence of an answer as one file, to be verified anywhere."""
+    from trunkline.cli import receipts as implementation
+
+    raise typer.Exit(implementation.export(_folder(data), answer, to=to, wait_s=wait))
+
+
+@drill.command("kill-node", epilog="\b\nExamples:\n  trunkline drill kill-node --seed 7\n")
+def drill_kill_node(
+    data: Data = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of both runs.")] = 1,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", min=16, max=1000, help="Length of the answer, at most.")
+    ] = 200,
+    json: Json = False,
+) -> None:
+    """Kill the node that is answering, in the middle of a long answer.
+
+    Asks once undisturbed and once with the node getting SIGKILL on the way, with the same seed.
+    Exit 0 only if both texts are identical.
+    """
+    from trunkline.cli import drill as implementation
+
+    code = implementation.kill_node(_folder(data), seed=seed, tokens=tokens, as_program=json)
+    raise typer.Exit(code)
+
+
+@log.callback()
+def log_role(context: typer.Context, config: ConfigOption = None, data: Data = None) -> None:
+    """Run the log in the foreground, or check one (fsck)."""
+    if context.invoked_subcommand is None:
+        _role("log", config, data)
+
+
+@log.command("fsck")
+def log_fsck(
+    data: Data = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The log's own folder. Default: log/ in --data."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Verify the log from its first entry: every tile, the index, the checkpoints."""
+    from trunkline.cli import fsck
+
+    raise typer.Exit(fsck.command(folder or _folder(data).path / "log", as_program=json))
+
+
+@app.command()
+def gateway(config: ConfigOption = None, data: Data = None) -> None:
+    """Run the gateway in the foreground."""
+    _role("gateway", config, data)
+
+
+@app.command()
+def node(config: ConfigOption = None, data: Data = None) -> None:
+    """Run one node in the foreground."""
+    _role("node", config, data)
+
+
+@app.command()
+def witness(config: ConfigOption = None, data: Data = None) -> None:
+    """Run the witness in the foreground."""
+    _role("witness", config, data)
+
+
+def _role(role: str, config: Path | None, data: Path | None) -> None:
+    from trunkline.cli.role import run
+
+    if config is None:
+        folder = _folder(data)
+        found = [entry for entry in folder.network().roles if entry.role == role]
+        if len(found) != 1:
+            names = ", ".join(str(folder.config(entry)) for entry in found)
+            raise ConfigError(f"{role}: name one with --config: {names or 'none is listed'}")
+        config = folder.config(found[0])
+    run(role, config)
+
+
+def _folder(data: Path | None) -> "Folder":
+    from trunkline.cli.folder import Folder
+
+    return Folder(data)
+
+
+def main() -> NoReturn:
+    """The program: ours errors are one line, never a traceback."""
+    try:
+        app()
+    except Error as error:
+        sys.stderr.write(f"trunkline: {error.message}\n")
+        sys.exit(NO if error.error_code in ("not_answered", "corrupt_state") else UNABLE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing is left to say, at exit least of all.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
+    sys.exit(DONE)
+
+
+if __name__ == "__main__":
+    main()

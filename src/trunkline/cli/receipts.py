@@ -1,0 +1,83 @@
+"""``trunkline receipts``: list the newest answers, show one's receipts, export its evidence."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from trunkline.base.errors import ConfigError
+from trunkline.cli import api
+from trunkline.cli.exits import DONE
+from trunkline.cli.folder import Folder
+from trunkline.cli.terminal import console, harmless
+from trunkline.evidence import decode
+from trunkline.gateway.store import AnswerRow
+from trunkline.receipts import decode as decode_receipt
+
+COLUMNS: Final = ("answer", "when", "model", "node", "attempts", "state")
+
+
+def ls(folder: Folder, *, limit: int, as_program: bool) -> int:
+    """The newest answers, newest first."""
+    rows = asyncio.run(api.newest(_base_url(folder), limit))
+    if as_program:
+        typer.echo(msgspec.json.encode(rows).decode())
+        return DONE
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in COLUMNS:
+        table.add_column(name, header_style="dim", no_wrap=name == "answer")
+    for row in rows:
+        table.add_row(*_cells(row))
+    console().print(table if rows else Text("no answers yet", style="dim"))
+    return DONE
+
+
+def show(folder: Folder, answer: str, *, as_program: bool) -> int:
+    """What each receipt of an answer says."""
+    evidence = decode(asyncio.run(api.evidence(_base_url(folder), answer)))
+    for part in evidence.parts:
+        raw = part.signed.receipt
+        if as_program:
+            typer.echo(raw)
+            continue
+        receipt = decode_receipt(raw.encode())
+        fields = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
+        typer.echo(harmless(fields.decode()))
+        typer.echo("final: in the log" if part.proof is not None else "provisional")
+    return DONE
+
+
+def export(folder: Folder, answer: str, *, to: Path | None, wait_s: int) -> int:
+    """Write an answer's evidence file, to be verified anywhere."""
+    data = asyncio.run(api.evidence(_base_url(folder), answer, wait_s=wait_s))
+    if to is None:
+        sys.stdout.buffer.write(data + b"\n")
+        return DONE
+    try:
+        with to.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise ConfigError(f"{to} exists; it is not overwritten") from None
+    except OSError as error:
+        raise ConfigError(f"{to}: cannot be written: {error.strerror}") from None
+    typer.echo(f"{to}: verify it with `trunkline verify {to}`", err=True)
+    return DONE
+
+
+def _cells(row: AnswerRow) -> tuple[str | Text, ...]:
+    when = datetime.fromtimestamp(row.created_ms / 1000, tz=UTC).astimezone()
+    state = Text(row.state, style="green" if row.state == "final" else "yellow")
+    return (
+        row.answer, f"{when:%Y-%m-%d %H:%M:%S}", Text(row.model), Text(row.node),
+        str(row.attempts), state,
+    )  # fmt: skip
+
+
+def _base_url(folder: Folder) -> str:
+    return folder.network().one("gateway").url

@@ -1,0 +1,78 @@
+"""A verification as people and programs read it: the numbered steps, the outcome, the exit code."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trunkline.cli.exits import DONE, NO, UNABLE
+from trunkline.evidence import Outcome, Report, Result, State, Step
+
+MARKS: Final[dict[Result, tuple[str, str]]] = {
+    "pass": ("✓", "green"),
+    "fail": ("✗", "bold red"),
+    "inconclusive": ("?", "yellow"),
+    "not_applicable": ("·", "dim"),
+}
+EXITS: Final[dict[Outcome, int]] = {"pass": DONE, "fail": NO, "inconclusive": UNABLE}
+SUMMARIES: Final[dict[Outcome, str]] = {
+    "pass": "verified: every step that had anything to show was shown",
+    "fail": "DOES NOT VERIFY: a step failed",
+    "inconclusive": "could not be checked completely: see the steps marked ?",
+}
+
+
+class ReportJson(msgspec.Struct, frozen=True, kw_only=True):
+    """``trunkline verify --json``."""
+
+    answer: str
+    outcome: Outcome
+    state: State
+    steps: tuple[Step, ...]
+
+
+def as_json(report: Report) -> str:
+    """The report for programs: one line."""
+    record = ReportJson(
+        answer=report.answer, outcome=report.outcome, state=report.state, steps=report.steps
+    )
+    return msgspec.json.encode(record).decode()
+
+
+def show(console: Console, report: Report) -> None:
+    """Every step, then the outcome."""
+    table = Table(box=None, padding=(0, 1), show_header=False, expand=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for step in report.steps:
+        mark, style = MARKS[step.result]
+        table.add_row(
+            str(step.number), Text(mark, style=style), Text(step.title), Text(step.detail)
+        )
+    console.print(table)
+    console.print(summary(report))
+
+
+def summary(report: Report) -> Text:
+    """The outcome in one line."""
+    mark, style = MARKS[report.outcome]
+    counts = _counts(report.steps)
+    return Text.assemble(
+        (f"{mark} {report.state}, {SUMMARIES[report.outcome]}", style), (f" ({counts})", "dim")
+    )
+
+
+def _counts(steps: Sequence[Step]) -> str:
+    names: dict[Result, str] = {
+        "pass": "passed",
+        "fail": "failed",
+        "inconclusive": "inconclusive",
+        "not_applicable": "not applicable",
+    }
+    found = [(sum(s.result == result for s in steps), name) for result, name in names.items()]
+    return ", ".join(f"{count} {name}" for count, name in found if count)

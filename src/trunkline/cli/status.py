@@ -1,0 +1,189 @@
+"""``trunkline status``: roles, health, process ids, counts, the last checkpoint."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import msgspec
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from trunkline.base.errors import Error
+from trunkline.cli import api
+from trunkline.cli.exits import DONE, NO
+from trunkline.cli.folder import Folder, NetworkFile, RoleEntry, RunFile
+from trunkline.cli.terminal import console
+from trunkline.cli.verify import trust_of
+from trunkline.gateway.status import Status
+from trunkline.tlog.policy import Policy
+
+CHECKPOINT_BYTES_MAX = 1024 * 1024
+
+
+class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One role, as asked just now."""
+
+    name: str
+    role: str
+    url: str
+    operator: str
+    key: str
+    pid: int | None
+    """Known while ``trunkline up`` runs it."""
+    state: str
+    """Its supervisor's word, or ``unsupervised``."""
+    healthy: bool
+    restarts: int
+
+
+class CheckpointStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The log's published checkpoint, verified under this folder's policy."""
+
+    origin: str
+    size: int
+    root: str
+    """Hex."""
+    witnesses: tuple[str, ...]
+    cosigned_s_ago: int | None
+    problem: str
+    """Why it is not accepted; empty if it is."""
+
+
+class NetworkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """``trunkline status --json``."""
+
+    data: str
+    base_url: str
+    ready: bool
+    """Every role is healthy, and the gateway sees every node ready."""
+    supervisor: int | None
+    """Process id of the ``trunkline up`` that runs this network."""
+    roles: tuple[RoleStatus, ...]
+    gateway: Status | None
+    checkpoint: CheckpointStatus | None
+
+
+def command(folder: Folder, *, as_program: bool) -> int:
+    """Ask, print, and return DONE if all is well, else NO."""
+    status = asyncio.run(gather(folder))
+    if as_program:
+        typer.echo(msgspec.json.encode(status).decode())
+    else:
+        _show(status)
+    return DONE if status.ready else NO
+
+
+async def gather(folder: Folder) -> NetworkStatus:
+    """Ask every role at once. ConfigError if there is no network in the folder."""
+    network, running = folder.network(), folder.running()
+    gateway_url = network.one("gateway").url
+    roles, gateway, checkpoint = await asyncio.gather(
+        asyncio.gather(*(_role(entry, running) for entry in network.roles)),
+        _gateway(gateway_url),
+        _checkpoint(folder, network),
+    )
+    nodes_ready = gateway is not None and all(node.ready for node in gateway.nodes)
+    return NetworkStatus(
+        data=str(folder.path),
+        base_url=f"{gateway_url}/v1",
+        ready=nodes_ready and all(role.healthy for role in roles),
+        supervisor=None if running is None else running.pid,
+        roles=tuple(roles),
+        gateway=gateway,
+        checkpoint=checkpoint,
+    )
+
+
+async def _role(entry: RoleEntry, running: RunFile | None) -> RoleStatus:
+    known = {role.name: role for role in running.roles} if running is not None else {}
+    process = known.get(entry.name)
+    try:
+        await api.get(f"{entry.url}/healthz")
+        healthy = True
+    except Error:
+        healthy = False
+    return RoleStatus(
+        name=entry.name,
+        role=entry.role,
+        url=entry.url,
+        operator=entry.operator,
+        key=entry.key,
+        pid=None if process is None else process.pid,
+        state="unsupervised" if process is None else process.state,
+        healthy=healthy,
+        restarts=0 if process is None else process.restarts,
+    )
+
+
+async def _gateway(url: str) -> Status | None:
+    try:
+        return await api.status(url)
+    except Error:
+        return None
+
+
+async def _checkpoint(folder: Folder, network: NetworkFile) -> CheckpointStatus | None:
+    try:
+        note = await api.get(f"{network.one('log').url}/checkpoint", bytes_max=CHECKPOINT_BYTES_MAX)
+    except Error:
+        return None
+    policy = trust_of(folder).policy
+    try:
+        accepted = Policy.parse(policy or "").accepts(note)
+    except Error as error:
+        return CheckpointStatus(
+            origin="", size=0, root="", witnesses=(), cosigned_s_ago=None, problem=error.message
+        )
+    latest = max((timestamp for _, timestamp in accepted.witnesses), default=None)
+    return CheckpointStatus(
+        origin=accepted.checkpoint.origin,
+        size=accepted.checkpoint.size,
+        root=accepted.checkpoint.root.hex(),
+        witnesses=tuple(name for name, _ in accepted.witnesses),
+        cosigned_s_ago=None if latest is None else max(0, int(time.time()) - latest),
+        problem="",
+    )
+
+
+def _show(status: NetworkStatus) -> None:
+    out = console()
+    out.print(Text.assemble(("data folder  ", "dim"), status.data))
+    out.print(Text.assemble(("base URL     ", "dim"), status.base_url))
+    out.print(_roles(status.roles))
+    if status.gateway is not None:
+        answers, evidence = status.gateway.answers, status.gateway.evidence
+        out.print(
+            f"answers since its start: {answers.succeeded} whole, of these {answers.survived} in "
+            f"spite of a failed attempt; {answers.failed} failed, {answers.running} running"
+        )
+        out.print(f"receipts: {evidence.final} final, {evidence.provisional} provisional")
+    out.print(_checkpoint_line(status.checkpoint))
+    if status.supervisor is None:
+        out.print("no `trunkline up` runs this network", style="yellow")
+
+
+def _roles(roles: Sequence[RoleStatus]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("role", "health", "state", "process", "restarts", "address", "operator"):
+        table.add_column(name, header_style="dim")
+    for role in roles:
+        health = Text("✓ answers", "green") if role.healthy else Text("✗ silent", "red")
+        table.add_row(
+            role.name, health, role.state, "" if role.pid is None else str(role.pid),
+            str(role.restarts), role.url, role.operator or "you",
+        )  # fmt: skip
+    return table
+
+
+def _checkpoint_line(checkpoint: CheckpointStatus | None) -> Text:
+    if checkpoint is None:
+        return Text("checkpoint: the log does not answer", style="yellow")
+    if checkpoint.problem:
+        return Text(f"checkpoint: {checkpoint.problem}", style="yellow")
+    by = ", ".join(checkpoint.witnesses) or "nobody"
+    when = "" if checkpoint.cosigned_s_ago is None else f" {checkpoint.cosigned_s_ago} s ago"
+    return Text(
+        f"checkpoint: {checkpoint.size} entries, root {checkpoint.root[:16]}…, cosigned by {by}"
+        f"{when} ({checkpoint.origin})"
+    )
