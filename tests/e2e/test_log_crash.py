@@ -1,0 +1,175 @@
+"""A real log process, killed at each named point and started again: nothing acknowledged is lost.
+
+After each crash the log must come back by itself, keep every index that it acknowledged, take the
+interrupted entries again, prove all of them under a cosigned checkpoint, and satisfy fsck.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+
+from trunkline.base.errors import UpstreamError
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.log import crash
+from trunkline.log.config import LogConfig, WitnessConfig, render
+from trunkline.log.fsck import fsck
+from trunkline.log.store import create_log
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.log import LogCaller
+from trunkline.runtime.clock import SystemClock
+from trunkline.runtime.logger import get_logger
+from trunkline.runtime.server import serving
+from trunkline.tlog.policy import Policy
+from trunkline.witness.app import WitnessService, create_store
+from trunkline.witness.config import WitnessConfig as WitnessServiceConfig
+from trunkline.witness.config import WitnessedLog
+
+LOG = Signer.generate("gamma.example/log", b"\x01" * 32)
+WITNESS = Signer.generate("delta.example/witness", b"\x02" * 32)
+NODE = Signer.generate("alpha.example/node", b"\x03" * 32)
+POLICY = Policy.parse(f"log {LOG.vkey}\nwitness delta {WITNESS.cosigner_vkey}\nquorum delta\n")
+# The role's own entry point, saying where it listens.
+PROGRAM = (
+    "import sys; from pathlib import Path; from trunkline.log.app import run; "
+    "from trunkline.runtime.logger import configure; configure(); "
+    "run(Path(sys.argv[1]), on_ready=lambda url: print(url, flush=True))"
+)
+DEADLINE_S = 30.0
+BEFORE = range(250)
+DURING = range(250, 262)
+"""These finish a tile, so that every kind of file is being written."""
+
+
+def entry(number: int) -> bytes:
+    return sign_note(b"trunkline.batch/v1\nentry %d\n" % number, NODE)
+
+
+@asynccontextmanager
+async def log_process(folder, *, crash_at=""):
+    """Start the log; yields its process and base URL, and kills it at the end."""
+    environment = {**os.environ, crash.CRASH_VARIABLE: crash_at}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, str(folder / "log.toml"),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        # Let the pipe's transport see its end before the loop closes.
+        await process.stdout.read()
+
+
+@asynccontextmanager
+async def witness_service(folder):
+    data = folder / "witness"
+    create_store(data)
+    service = WitnessService(
+        config=WitnessServiceConfig(name=WITNESS.name, logs=(WitnessedLog(vkey=str(LOG.vkey)),)),
+        data=data,
+        signer=WITNESS,
+        clock=SystemClock(),
+        logger=get_logger("witness"),
+    )
+    async with serving(service) as url:
+        yield url
+
+
+def set_up(folder, witness_url: str, *, crash_points: bool = True) -> None:
+    witness = WitnessConfig(url=witness_url, vkey=str(WITNESS.cosigner_vkey))
+    config = LogConfig(
+        listen="127.0.0.1:0",
+        origin=LOG.name,
+        data="data",
+        checkpoint_interval_ms=0,
+        witnesses=(witness,),
+        crash_points=crash_points,
+    )
+    (folder / "key").write_text(LOG.skey())
+    (folder / "key").chmod(0o600)
+    (folder / "log.toml").write_text(render(config))
+    create_log(folder / "data", LOG)
+
+
+async def add_all(caller, numbers) -> dict[int, int]:
+    """Index by number, of those that were acknowledged."""
+    results = await asyncio.gather(
+        *(caller.add(entry(number)) for number in numbers), return_exceptions=True
+    )
+    unexpected = [one for one in results if not isinstance(one, int | UpstreamError)]
+    assert not unexpected
+    return {
+        number: one for number, one in zip(numbers, results, strict=True) if isinstance(one, int)
+    }
+
+
+@pytest.mark.parametrize("point", crash.CRASH_POINTS)
+async def test_killed_and_started_again(tmp_path, point):
+    transport = HttpTransport()
+    async with witness_service(tmp_path) as witness_url:
+        set_up(tmp_path, witness_url)
+        async with log_process(tmp_path) as (_, url):
+            acknowledged = await add_all(LogCaller(transport, url), BEFORE)
+            assert len(acknowledged) == len(BEFORE)
+
+        async with log_process(tmp_path, crash_at=point) as (process, url):
+            # Some points are reached while it starts (what was left to publish), others by adding.
+            if url:
+                acknowledged |= await add_all(LogCaller(transport, url), DURING)
+            assert await process.wait() == -signal.SIGKILL
+
+        async with log_process(tmp_path) as (process, url):
+            caller = LogCaller(transport, url)
+            again = await add_all(caller, [*BEFORE, *DURING])
+            assert sorted(again.values()) == list(range(262))
+            assert acknowledged.items() <= again.items()
+            for number in (*BEFORE[::50], *DURING):
+                await caller.fetch_inclusion(
+                    entry(number), again[number], POLICY, timeout_s=DEADLINE_S
+                )
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+    await transport.aclose()
+    report = fsck(tmp_path / "data")
+    assert (report.size, report.problems, report.leftovers) == (262, [], 0)
+
+
+async def test_crash_points_are_nothing_unless_configured(tmp_path):
+    transport = HttpTransport()
+    async with witness_service(tmp_path) as witness_url:
+        set_up(tmp_path, witness_url, crash_points=False)
+        async with log_process(tmp_path, crash_at=crash.ROUND_PLANNED) as (process, url):
+            assert await LogCaller(transport, url).add(entry(0)) == 0
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+    await transport.aclose()
+
+
+async def test_killed_again_and_again_while_busy(tmp_path):
+    """No named point: kills land wherever they land."""
+    transport = HttpTransport()
+    acknowledged: dict[int, int] = {}
+    async with witness_service(tmp_path) as witness_url:
+        set_up(tmp_path, witness_url)
+        for start in range(0, 400, 100):
+            async with log_process(tmp_path) as (process, url):
+                caller = LogCaller(transport, url)
+                adding = asyncio.create_task(add_all(caller, range(start, start + 200)))
+                # Once the first of these is in, the rest is under way.
+                acknowledged |= await add_all(caller, [start])
+                process.kill()
+                acknowledged |= await adding
+        async with log_process(tmp_path) as (_, url):
+            again = await add_all(LogCaller(transport, url), range(500))
+            assert sorted(again.values()) == list(range(500))
+            assert acknowledged.items() <= again.items()
+    await transport.aclose()
+    report = fsck(tmp_path / "data")
+    assert (report.size, report.problems) == (500, [])
