@@ -71,6 +71,14 @@ async def test_a_log_that_is_down_delays_proofs_only(alpha: FakeNode, tmp_path: 
         assert await state_of(stack, answer, 20) == "final"
 
 
+async def test_a_bug_met_once_does_not_stop_proofs(alpha: FakeNode, tmp_path: Path) -> None:
+    log = FakeLog()
+    log.bugs = 1
+    async with gateway_over([alpha], tmp_path, log=log) as stack:
+        assert await state_of(stack, await ask(stack), 10) == "final"
+    assert log.bugs == 0
+
+
 async def test_a_restart_finishes_what_was_provisional(alpha: FakeNode, tmp_path: Path) -> None:
     log = FakeLog()
     log.down = True

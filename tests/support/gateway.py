@@ -14,6 +14,7 @@ from tests.support.fake_node import FakeNode
 from trunkline.base.errors import ConnectError, Error
 from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.evidence import Prover
 from trunkline.gateway.front import Gateway
 from trunkline.gateway.store import EvidenceStore, create_store
 from trunkline.remote.http1 import HttpTransport
@@ -33,12 +34,17 @@ class FakeLog:
 
     def __init__(self) -> None:
         self.down = False
+        self.bugs = 0
+        """Calls that fail by something outside the error tree."""
         self.entries: list[bytes] = []
         self.asked = asyncio.Event()
 
     async def prove(self, entry: bytes, timeout_s: float) -> str:
         assert timeout_s > 0
         self.asked.set()
+        if self.bugs:
+            self.bugs -= 1
+            raise ValueError("a bug")
         if self.down:
             raise ConnectError("the log is down", code="upstream_refused")
         if entry not in self.entries:
@@ -125,6 +131,8 @@ async def gateway_over(
     store: EvidenceStore | None = None,
     grace_s: float = 0.2,
     config: GatewayConfig | None = None,
+    prover: Prover | None = None,
+    policy: str = "",
 ) -> AsyncIterator[Stack]:
     """Serve a gateway with its store in ``data``, and close it properly."""
     if store is None:
@@ -135,9 +143,9 @@ async def gateway_over(
     app = Gateway(
         settings(nodes, timeouts) if config is None else config,
         store,
-        used_log,
+        prover or used_log,
         HttpTransport(),
-        policy="",
+        policy=policy,
         clock=SystemClock(),
         randomness=SystemRandomness(),
         logger=get_logger("gateway"),

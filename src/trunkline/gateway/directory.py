@@ -200,6 +200,10 @@ class Directory:
         except (Error, TimeoutError) as error:
             self._lost(node, error.error_code if isinstance(error, Error) else "upstream_timeout")
             return False
+        except Exception as error:  # noqa: BLE001 - a bug met with one node must not hide the others
+            self._logger.crashed("poll.failed", error, node=node.key.name)
+            self._lost(node, "internal_error")
+            return False
         if not node.reachable:
             self._logger.info("node.found", node=node.key.name, models=len(info.models))
             self._health.heard_of(node.key.name)

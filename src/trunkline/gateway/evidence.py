@@ -102,8 +102,8 @@ class Finalizer:
             self._work.clear()
             try:
                 idle_s = await self._round()
-            except Error as error:
-                self._logger.error("evidence.failed", error=error.error_code)
+            except Exception as error:  # noqa: BLE001 - it must go on for as long as we do
+                self._logger.crashed("evidence.failed", error)
                 idle_s = RETRY_S
             if idle_s is None or idle_s > 0:
                 try:
@@ -132,8 +132,9 @@ class Finalizer:
         async with gate:
             try:
                 await self._settle_one(entry, tries)
-            except Error as error:
-                self._logger.error("evidence.failed", error=error.error_code)
+            except Exception as error:  # noqa: BLE001 - one bad batch must not stop the others
+                # A failing disk, or a bug. The store still holds it as pending: tried again.
+                self._logger.crashed("evidence.failed", error)
                 await asyncio.sleep(RETRY_S)
 
     async def _settle_one(self, entry: bytes, tries: int) -> None:

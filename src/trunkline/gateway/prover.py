@@ -29,4 +29,4 @@ class LogProver:
         index = await self._log.add(entry)
         left_s = max(due_s - self._clock.monotonic_s(), 0.1)
         proof = await self._log.fetch_inclusion(entry, index, self._policy, timeout_s=left_s)
-        return tlog_proof.format(proof).decode("ascii")
+        return tlog_proof.format(proof).decode()
