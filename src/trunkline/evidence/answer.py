@@ -6,10 +6,15 @@ the later ones name it, and nobody else vouches for that.
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import pairwise
 
+from trunkline.crypto.digest import parse_digest
 from trunkline.evidence.report import Finding, failed, passed, plain
 from trunkline.receipts import Receipt
+
+SEED_DOMAIN = b"trunkline/sampling-seed/answer/v1\0"
+"""As in ``trunkline.sampling.seeds``, whose package needs numpy; a test holds the two together."""
 
 
 def check_answer(answer: str, receipts: Sequence[Receipt]) -> Finding:
@@ -58,6 +63,8 @@ def _alone(receipt: Receipt) -> str | None:
         return "a receipt took over another number of choices than it finished"
     if response.resumed and not receipt.route:
         return "a receipt took over tokens and names no attempt before it"
+    if sampling.source == "nonces" and sampling.seed != _seed(receipt):
+        return "a receipt's seed is not the one that its nonces and its request give"
     if response.resumed and sampling.source != "inherited":
         return "a receipt took over tokens and has a seed of its own"
     if (sampling.source == "none") != (not sampling.seed):
@@ -67,6 +74,12 @@ def _alone(receipt: Receipt) -> str | None:
     if response.resumed and _given(receipt) != response.resumed:
         return "a receipt took over other tokens than its route accounts for"
     return None
+
+
+def _seed(receipt: Receipt) -> str:
+    """The seed that both nonces and the request give, hex (``docs/spec/receipt.md``, "Seed")."""
+    nonces = bytes.fromhex(receipt.sampling.caller_nonce + receipt.sampling.node_nonce)
+    return sha256(SEED_DOMAIN + nonces + parse_digest(receipt.request.digest)).hexdigest()
 
 
 def _given(receipt: Receipt) -> tuple[int, ...]:
@@ -119,4 +132,6 @@ def _story(receipts: Sequence[Receipt]) -> str:
         parts.append(f"earlier attempts that left no receipt, as told by the gateway: {ends}")
     if last.response.resumed:
         parts.append(f"{sum(last.response.resumed)} tokens were taken over, bound by digest")
+    if receipts[0].sampling.source == "inherited":
+        parts.append("where the seed came from is not shown: that attempt left no receipt")
     return "; ".join(parts)

@@ -33,6 +33,7 @@ from trunkline.receipts import (
     tokens_digest,
 )
 from trunkline.receipts import encode as encode_receipt
+from trunkline.sampling import answer_seed
 from trunkline.schema.attempt import SignedReceipt
 from trunkline.tlog import proof as tlog_proof
 from trunkline.tlog.checkpoint import Checkpoint
@@ -65,7 +66,7 @@ KEYS = tuple(
 CLIENT_REQUEST = b'{"model":"tiny","messages":[],"stream":true}'
 NODE_REQUEST = b'{"messages":[],"model":"tiny-1","stream":true}'
 CHUNKS = [b'{"n":%d}' % number for number in range(6)]
-SEED = "5e" * 32
+SEED = answer_seed(b"\xca" * 32, b"\x0d" * 32, parse_digest(request_digest(NODE_REQUEST))).hex()
 
 
 def receipt(

@@ -4,7 +4,8 @@ import json
 
 from tests.unit.evidence import make_vectors as made
 
-from trunkline.evidence import EvidenceKey, decode, encode, verify
+from trunkline.evidence import EvidenceKey, answer, decode, encode, verify
+from trunkline.sampling import seeds
 
 
 def test_the_file_is_up_to_date() -> None:
@@ -26,3 +27,8 @@ def test_files_round_trip() -> None:
     for case in json.loads(made.VECTORS.read_text())["cases"]:
         data = case["evidence"].encode()
         assert encode(decode(data)) == data
+
+
+def test_the_seed_is_derived_as_the_sampling_room_derives_it() -> None:
+    assert answer.SEED_DOMAIN == seeds._ANSWER_TAG
+    assert answer._seed(made.receipt()) == made.SEED

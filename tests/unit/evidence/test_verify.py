@@ -313,6 +313,12 @@ OTHER = "sha256:" + "00" * 32
         nested("sampling", caller_nonce="00" * 32),
         nested("sampling", seed="00" * 32),
         nested("sampling", source="nonces"),
+        lambda first, _: made.evidence(
+            made.part(change(first, sampling=change(first.sampling, node_nonce="00" * 32)))
+        ),
+        lambda first, _: made.evidence(
+            made.part(change(first, sampling=change(first.sampling, seed="00" * 32)))
+        ),
         nested("response", resumed=()),
         nested("response", resumed_digest=""),
         nested("response", resumed=(), resumed_digest=""),
