@@ -155,7 +155,7 @@ class BatchBuilder:
         ``previous`` is the root of the node's batch before this one, ``None`` for its first.
         """
         require(bool(self._leaves), "a batch holds at least one receipt")
-        root = merkle.root(self._leaves)
+        root, paths = _tree(self._leaves)
         text = batch_text(
             node=self._node,
             count=len(self._leaves),
@@ -168,9 +168,7 @@ class BatchBuilder:
             text=text,
             receipts=tuple(self._receipts),
             leaves=tuple(self._leaves),
-            paths=tuple(
-                tuple(merkle.audit_path(self._leaves, index)) for index in range(len(self._leaves))
-            ),
+            paths=paths,
         )
 
 
@@ -246,6 +244,29 @@ def receipt_bytes(signed: SignedReceipt) -> bytes:
 def note_bytes(signed: SignedReceipt) -> bytes:
     """The batch's note as signed, which is also the log's entry. Raises :class:`MalformedError`."""
     return _utf8(signed.batch)
+
+
+def _tree(leaves: Sequence[bytes]) -> tuple[bytes, tuple[tuple[bytes, ...], ...]]:
+    """Root and every audit path of an RFC 6962 tree, hashing each inner node once.
+
+    ``merkle.audit_path`` hashes the whole tree for each path: 30 times the work for a full batch.
+    """
+    levels = [list(leaves)]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        pairs = zip(below[::2], below[1::2], strict=False)
+        # A last hash without a sibling rises as it is.
+        odd = below[-1:] if len(below) % 2 else []
+        levels.append([merkle.node_hash(left, right) for left, right in pairs] + odd)
+    paths = tuple(
+        tuple(
+            level[(index >> height) ^ 1]
+            for height, level in enumerate(levels[:-1])
+            if (index >> height) ^ 1 < len(level)
+        )
+        for index in range(len(leaves))
+    )
+    return levels[-1][0], paths
 
 
 def _utf8(text: str) -> bytes:

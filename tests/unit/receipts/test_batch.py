@@ -12,6 +12,7 @@ from trunkline.base.errors import (
     SignatureError,
     VerificationError,
 )
+from trunkline.crypto import merkle
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import (
     BATCH_RECEIPTS_MAX,
@@ -53,6 +54,18 @@ def test_every_receipt_of_a_batch_verifies_alone(
         assert verified.leaf == receipt_leaf(encoded[index])
         assert verified.batch.count == count
         assert (verified.batch.previous, verified.batch.unix_ms) == (None, 7)
+
+
+@pytest.mark.parametrize("count", range(1, BATCH_RECEIPTS_MAX + 1))
+def test_the_tree_is_that_of_rfc_6962(count: int) -> None:
+    builder = BatchBuilder("n")
+    leaves = [builder.add(b"%d" % index) for index in range(count)]
+    sealed = builder.seal(previous=None, unix_ms=0)
+    assert sealed.root == merkle.root(leaves)
+    assert sealed.leaves == tuple(leaves)
+    assert [list(path) for path in sealed.paths] == [
+        merkle.audit_path(leaves, index) for index in range(count)
+    ]
 
 
 def test_another_key_is_refused(make_receipt: Make, alpha: Signer, beta: Signer) -> None:
