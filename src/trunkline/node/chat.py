@@ -132,7 +132,7 @@ class EmbeddedChat:
             ),
         )
         given = None if attempt.resume is None else _given(attempt, plan, model)
-        return ChatWork(
+        work = ChatWork(
             engine=self._engine,
             identity=self._identity,
             attempt=attempt,
@@ -142,6 +142,8 @@ class EmbeddedChat:
             seed=self._seed(attempt, caller_seed(request)),
             given=given,
         )
+        work.rehearse()
+        return work
 
     async def _tokenize(self, segments: tuple[Segment, ...], model: ModelInfo) -> tuple[int, ...]:
         """Template and text apart: control tokens come from the template alone."""
@@ -222,6 +224,7 @@ class ChatWork:
         self._seed = seed
         self._given = given
         self._pieces = engine.pieces()
+        self._given_ends: tuple[bool, ...] = ()
         self._lanes: list[_Lane] = []
         self.accepted = Accepted(
             attempt=attempt.attempt,
@@ -238,18 +241,32 @@ class ChatWork:
     def places(self) -> int:
         return self._plan.choices
 
+    def rehearse(self) -> None:
+        """Replay the given tokens for nobody, so that what can not be replayed is refused early.
+
+        Raises :class:`RequestError` ``invalid_resume``.
+        """
+        if self._given is None:
+            return
+        trial = self._answer()
+        copy = Given(
+            self._given.tokens, choices=self._plan.choices, vocabulary=self._model.vocabulary_size
+        )
+        while copy:
+            trial.push(copy.take(trial.next_choice))
+        self._given_ends = tuple(bool(reason) for reason in trial.finish)
+
     async def begin(self) -> None:
         """Nothing: everything that could be refused was, when it was prepared."""
 
     async def run(self, output: Output) -> Outcome:
         answer = self._answer()
-        muted = self._given if self._given else None
+        opening = answer.opening()
         try:
-            if muted is None:
-                await _send(output, answer.opening())
+            if self._given:
+                await self._replay(answer, self._given, output)
             else:
-                answer.opening()
-                await self._replay(answer, muted, output)
+                await _send(output, opening)
             await self._generate(answer, output)
         finally:
             await self.close()
@@ -280,7 +297,7 @@ class ChatWork:
     async def _replay(self, answer: Answer, given: Given, output: Output) -> None:
         """Push the tokens that the app has the events of; send what follows the last of them."""
         if self._plan.logprobs:
-            self._start(answer, complete=self._completes(given))
+            self._start(answer, self._given_ends)
         last: list[Event] = []
         while given:
             choice = answer.next_choice
@@ -296,31 +313,20 @@ class ChatWork:
 
     async def _generate(self, answer: Answer, output: Output) -> None:
         if answer.next_choice is not None and not self._lanes:
-            self._start(answer, complete=False)
+            self._start(answer, (False,) * self._plan.choices)
         while (choice := answer.next_choice) is not None:
             lane = self._lanes[choice]
             # Reading a long prompt takes its time; after that a silence means trouble.
             produced = await (lane.next() if lane.began else patiently(lane.next(), output.alive))
             await _send(output, answer.push(produced.token, self._scored(produced)))
 
-    def _completes(self, given: Given) -> tuple[bool, ...]:
-        """Which choices the given tokens complete, found out on a copy."""
-        trial = self._answer()
-        copy = Given(
-            given.tokens, choices=self._plan.choices, vocabulary=self._model.vocabulary_size
-        )
-        while copy:
-            trial.push(copy.take(trial.next_choice))
-        return tuple(bool(reason) for reason in trial.finish)
-
-    def _start(self, answer: Answer, *, complete: tuple[bool, ...] | bool) -> None:
-        """Start the engine's jobs, one a choice that is not finished."""
+    def _start(self, answer: Answer, complete: tuple[bool, ...]) -> None:
+        """Start the engine's jobs, one a choice that is not finished. ``complete``: the choices
+        that the given tokens complete, of which only the scores are wanted."""
         given = self._given.tokens if self._given is not None else ((),) * self._plan.choices
         for choice, tokens in enumerate(given):
-            done = complete if isinstance(complete, bool) else complete[choice]
-            # The engine continues no complete answer. Where only the scores are wanted, it is
-            # asked to produce the last token once more.
-            prefix = tokens[:-1] if done else tokens
+            # The engine continues no complete answer: it is asked for the last token once more.
+            prefix = tokens[:-1] if complete[choice] else tokens
             finished = bool(answer.finish[choice])
             job = None if finished else self._plan.job(choice, self._seed.seed, prefix)
             generator = None if job is None else self._engine.generate(job)

@@ -159,6 +159,7 @@ async def node(
     *,
     embedder: Embedder | None = None,
     config: NodeConfig | None = None,
+    grace_s: float = 5.0,
 ) -> AsyncIterator[Node]:
     """Serve a node until the block ends."""
     config = config or NodeConfig(
@@ -166,10 +167,10 @@ async def node(
     )
     app = NodeApp(config, base=prepare(folder), engine=engine, embedder=embedder)
     transport = HttpTransport()
-    async with serving(app) as base_url:
+    # Closed by the test itself where it reads on after the node has stopped.
+    async with serving(app, shutdown_grace_s=grace_s) as base_url:
         async with asyncio.timeout(60):
             await app.wait_ready()
-        try:
-            yield Node(app, base_url, transport)
-        finally:
-            await transport.aclose()
+        yield Node(app, base_url, transport)
+    if grace_s:
+        await transport.aclose()

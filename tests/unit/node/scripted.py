@@ -65,6 +65,8 @@ class ScriptedEngine:
         self.pause: asyncio.Event | None = None
         self.jobs: list[Generate] = []
         self.running = 0
+        self.busy = asyncio.Event()
+        self.idle = asyncio.Event()
         self.cancelled = 0
         self.prompts: list[tuple[str, bool]] = []
         self.closed = False
@@ -93,7 +95,7 @@ class ScriptedEngine:
         if EOS in job.prefix:
             raise RequestError("the prefix holds an end token", code="prefix_invalid")
         whole = tuple(self.script(job))[: job.max_tokens]
-        self.running += 1
+        self._count(1)
         ended = False
         try:
             first = 0 if job.sampling.top_logprobs >= 0 else len(job.prefix)
@@ -107,8 +109,13 @@ class ScriptedEngine:
                 ended = bool(event.finish)
                 yield event
         finally:
-            self.running -= 1
+            self._count(-1)
             self.cancelled += not ended
+
+    def _count(self, change: int) -> None:
+        self.running += change
+        (self.busy if self.running else self.idle).set()
+        (self.idle if self.running else self.busy).clear()
 
     def _token(self, job: Generate, whole: Sequence[int], position: int) -> Token:
         token = whole[position]

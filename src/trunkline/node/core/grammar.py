@@ -126,9 +126,10 @@ class _Builder:
         self._rules: dict[str, str] = {}
         self._references: dict[str, str] = {}
         try:
-            self._schema = msgspec.json.decode(schema, type=dict[str, Json])
-        except (msgspec.DecodeError, RecursionError):
-            _refuse(param, "is not a JSON object")
+            decoded: Json = msgspec.json.decode(schema)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            _refuse(param, "is not JSON")
+        self._schema = self._object(decoded, param)
 
     def kind(self) -> Json:
         """The root's type, seen through a reference."""

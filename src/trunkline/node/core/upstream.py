@@ -1,6 +1,6 @@
 """What a provider's answer must be before it is passed on: pure checks over its events and body.
 
-The answer is relayed as the provider wrote it, ``id``, ``created`` and ``model`` too: its stream has
+The answer is relayed as the provider wrote it, ``id``, ``created`` and ``model`` too: a stream has
 one ``id`` throughout, and no other node ever continues it, so the id is stable for the app.
 Checked, and failed with a stable code when it does not hold: every chunk is a chunk, every choice
 finishes, something was said, nothing follows the end. Nothing is repaired and no finish is forged.
