@@ -170,7 +170,7 @@ class _Draft:
     def _policy(self, log: RoleEntry, witness: RoleEntry) -> str:
         return (
             "# Whom this network's answers are checked against (C2SP tlog-policy).\n"
-            "# An answer is final once this log holds it in a checkpoint that the quorum cosigned.\n"
+            "# An answer is final once this log holds it in a checkpoint cosigned by the quorum.\n"
             f"log {self._log_key.vkey} {log.url}\n"
             f"witness delta {self._witness_key.cosigner_vkey} {witness.url}\n"
             "quorum delta\n"

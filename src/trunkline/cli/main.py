@@ -172,6 +172,9 @@ def chat(
         bool,
         typer.Option("--keep", help="Keep what is said beside the receipts, on this machine."),
     ] = False,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", min=0.0, max=2.0, help="How freely words are chosen.")
+    ] = 0.3,
 ) -> None:
     """Talk to the running network. Each answer shows provisional, then final.
 
@@ -179,7 +182,9 @@ def chat(
     """
     from trunkline.cli import chat as implementation
 
-    raise typer.Exit(implementation.command(_folder(data), model=model, keep=keep))
+    folder = _folder(data)
+    code = implementation.command(folder, model=model, keep=keep, temperature=temperature)
+    raise typer.Exit(code)
 
 
 @app.command(

@@ -31,7 +31,7 @@ def ls(folder: Folder, *, limit: int, as_program: bool) -> int:
         return DONE
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in COLUMNS:
-        table.add_column(name, header_style="dim", no_wrap=name == "answer")
+        table.add_column(name, header_style="dim", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
     console().print(table if rows else Text("no answers yet", style="dim"))

@@ -166,7 +166,7 @@ def _show(status: NetworkStatus) -> None:
 def _roles(roles: Sequence[RoleStatus]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("role", "health", "state", "process", "restarts", "address", "operator"):
-        table.add_column(name, header_style="dim")
+        table.add_column(name, header_style="dim", no_wrap=True)
     for role in roles:
         health = Text("✓ answers", "green") if role.healthy else Text("✗ silent", "red")
         table.add_row(

@@ -27,8 +27,8 @@ from trunkline.remote.http1 import HttpTransport
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_S_MAX: Final = 10.0
-STABLE_AFTER_S: Final = 30.0
-"""A role that ran so long starts again without delay."""
+STABLE_AFTER_S: Final = 4.0
+"""A role that ran so long is not failing to start: it starts again without delay."""
 STOP_S_MAX: Final = 15.0
 """A role that has not ended so long after SIGTERM is killed."""
 PROBE_S: Final = 0.1
@@ -69,7 +69,7 @@ class Supervisor:
         self._folder = folder
         self.roles = [Role(entry) for entry in entries]
         self._transport = HttpTransport()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, kinds: Sequence[str] = STOP_ORDER) -> None:
@@ -95,7 +95,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop every role, in order, waiting for each."""
-        self._stopping = True
+        self._stopping.set()
         for kind in STOP_ORDER:
             stopped = [self._stop(role) for role in self.roles if role.entry.role == kind]
             await asyncio.gather(*stopped)
@@ -105,7 +105,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """Kill every role and what it started, at once."""
-        self._stopping = True
+        self._stopping.set()
         for role in self.roles:
             if role.pid is not None:
                 _signal_group(role.pid, signal.SIGKILL)
@@ -113,10 +113,10 @@ class Supervisor:
     async def _keep(self, role: Role) -> None:
         backoff_s = BACKOFF_FIRST_S
         begun = time.monotonic()
-        while not self._stopping:
+        while not self._stopping.is_set():
             since = time.monotonic()
             code = await self._run_once(role, begun)
-            if self._stopping:
+            if self._stopping.is_set():
                 break
             if code == UNABLE and role.ready_s is None:
                 self._give_up(role)
@@ -124,7 +124,9 @@ class Supervisor:
             if time.monotonic() - since > STABLE_AFTER_S:
                 backoff_s = BACKOFF_FIRST_S
             self._become(role, "waiting")
-            await asyncio.sleep(backoff_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff_s):
+                    await self._stopping.wait()
             backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
             role.restarts += 1
         self._become(role, "stopped")
@@ -141,9 +143,10 @@ class Supervisor:
                 start_new_session=True,
                 env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
             )  # fmt: skip
-        if self._stopping:
-            role.process.terminate()
         role.pid = role.process.pid
+        if self._stopping.is_set():
+            # Stopping began while the process was being started, and did not see it.
+            role.process.terminate()
         role.started_ms = time.time_ns() // 1_000_000
         self._become(role, "starting")
         probe = asyncio.create_task(self._probe(role, begun, path))
@@ -203,9 +206,6 @@ class Supervisor:
                 if role.pid is not None:
                     _signal_group(role.pid, signal.SIGKILL)
                 await role.process.wait()
-        # The task sees the process end; one that is pausing before a restart is told to stop.
-        if role.state == "waiting":
-            role.task.cancel()
         await asyncio.gather(role.task, return_exceptions=True)
         role.state = "stopped"
 

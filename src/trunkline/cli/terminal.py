@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+WIDTH_UNLIMITED = 1000
+
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0)]
 _DIRECTIONS = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _VISIBLE = {
@@ -19,13 +21,21 @@ _VISIBLE = {
 @cache
 def console() -> Console:
     """What people read, on standard output."""
-    return Console(highlight=False, soft_wrap=True)
+    return _console(stderr=False)
 
 
 @cache
 def errors() -> Console:
     """Progress and complaints, on standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        # Into a file or a pipe: nothing is folded to the width of a screen that is not there.
+        made.width = WIDTH_UNLIMITED
+    return made
 
 
 def harmless(text: str) -> str:

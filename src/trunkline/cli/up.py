@@ -34,6 +34,8 @@ READY_S_MAX: Final = 150.0
 SEEN_S_MAX: Final = 30.0
 FINAL_WAIT_S: Final = 15
 ANSWER_TOKENS_MAX: Final = 400
+TEMPERATURE: Final = 0.0
+"""A small model answers a question best where it is surest."""
 
 T = TypeVar("T")
 
@@ -218,7 +220,11 @@ async def _ask_and_verify(options: Options, base_url: str, prompt: str) -> tuple
     try:
         model = options.model or await chat_model(caller)
         question = Question(
-            prompt=prompt, model=model, max_tokens=ANSWER_TOKENS_MAX, keep_bodies=True
+            prompt=prompt,
+            model=model,
+            max_tokens=ANSWER_TOKENS_MAX,
+            temperature=TEMPERATURE,
+            keep_bodies=True,
         )
         if options.once is None:
             console().print(f"\n[bold]You[/bold]    {escape(prompt)}")
