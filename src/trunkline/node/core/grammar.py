@@ -55,6 +55,7 @@ _BY_TYPE: Final = {
     "array": frozenset({"items", "minItems", "maxItems"}),
     "string": frozenset({"minLength", "maxLength"}),
 }
+_KNOWN: Final = frozenset({"type", "$ref", "const", "enum", "anyOf"}).union(*_BY_TYPE.values())
 
 
 def any_object() -> str:
@@ -166,6 +167,7 @@ class _Builder:
         meant = {key for key in schema if key not in _NOTES and key not in _DEFINITIONS}
         if not meant:
             return "any"
+        _only(meant, _KNOWN, path)
         for keyword, build in (
             ("$ref", self._reference),
             ("const", self._const),
