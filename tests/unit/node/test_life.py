@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.node.harness import KEY, NAME, attempt, chat, node
 from tests.unit.node.scripted import EOS, MODEL, ScriptedEngine, noise, says
 
@@ -290,3 +291,15 @@ async def test_another_model_is_not_served(tmp_path: Path) -> None:
 
     assert refused.value.error_code == "model_not_found"
     assert refused.value.node_error.status == 404
+
+
+async def test_one_line_an_attempt_and_no_text_in_it(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        async with node(tmp_path, ScriptedEngine(says("the secret answer"))) as running:
+            await running.hear(attempt(chat("the secret question")))
+
+    ended = [line for line in lines if line["event"] == "attempt.ended"]
+    assert len(ended) == 1
+    assert ended[0]["outcome"] == "answered"
+    assert ended[0]["completion_tokens"] == 18
+    assert "secret" not in repr(lines)

@@ -1,0 +1,100 @@
+"""Batches reach the log: late, once more, and those signed before there was a log."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from tests.unit.node.harness import KEY, NAME, Node, attempt, chat, node
+from tests.unit.node.scripted import ScriptedEngine, says
+
+from trunkline.node.config import LogTarget, NodeConfig
+from trunkline.runtime.http import Call, Receive, Scope, Send
+from trunkline.runtime.server import serving
+
+
+class Log:
+    """Takes entries, the same one at the same index; fails as often as it is told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.entries: list[bytes] = []
+        self.failures = failures
+        self.added = asyncio.Event()
+
+    async def startup(self) -> None:
+        """Nothing to open."""
+
+    async def shutdown(self) -> None:
+        """Nothing to close."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive, send)
+        entry = await call.body(1 << 16)
+        if self.failures:
+            self.failures -= 1
+            await call.reply(503, b"later", "text/plain")
+            return
+        if entry not in self.entries:
+            self.entries.append(entry)
+        await call.reply(200, b"%d" % (41 + self.entries.index(entry)), "text/plain")
+        self.added.set()
+
+
+def config(base_url: str) -> NodeConfig:
+    return NodeConfig(
+        name=NAME,
+        operator="a",
+        embeddings=False,
+        log=LogTarget(url=base_url, vkey=str(KEY)),
+    )
+
+
+async def indexed(running: Node, number: int) -> str:
+    async with asyncio.timeout(20):
+        while True:
+            _, _, index = await running.get(f"/v1/receipts/att_{number}")
+            if index is not None:
+                return index
+
+
+async def test_a_batch_reaches_the_log_though_it_failed_first(tmp_path: Path) -> None:
+    log = Log(failures=1)
+    engine = ScriptedEngine(says("x"))
+    async with (
+        serving(log) as base_url,
+        node(tmp_path, engine, config=config(base_url)) as running,
+    ):
+        heard = await running.hear(attempt(chat()))
+        index = await indexed(running, 1)
+        info = await running.caller.info()
+
+    assert heard.signed is not None
+    assert log.entries == [heard.signed.batch.encode()]
+    assert index == "41"
+    assert info.log == KEY.name
+
+
+async def test_an_answer_does_not_wait_for_the_log(tmp_path: Path) -> None:
+    """Nothing listens there: the answer and its receipt come all the same."""
+    dead = config("http://127.0.0.1:9")
+    async with node(tmp_path, ScriptedEngine(says("x")), config=dead) as running:
+        heard = await running.hear(attempt(chat()))
+        status, body, _ = await running.get("/healthz")
+
+    assert heard.signed is not None
+    assert status == 200
+    assert msgspec.json.decode(body)["unlogged_batches"] == 1
+
+
+async def test_batches_from_before_there_was_a_log_are_caught_up(tmp_path: Path) -> None:
+    log = Log()
+    without = NodeConfig(name=NAME, operator="a", embeddings=False)
+    async with node(tmp_path, ScriptedEngine(says("x")), config=without) as running:
+        for number in (1, 2):
+            await running.hear(attempt(chat(), number=number))
+    async with (
+        serving(log) as base_url,
+        node(tmp_path, ScriptedEngine(says("x")), config=config(base_url)) as running,
+    ):
+        found = [await indexed(running, number) for number in (1, 2)]
+
+    assert sorted(found) == ["41", "42"]
