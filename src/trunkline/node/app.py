@@ -17,11 +17,12 @@ from trunkline.base.errors import ConfigError, Error, MalformedError, RequestErr
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
 from trunkline.node import config as configuration
-from trunkline.node import publish, store
+from trunkline.node import provider_kinds, publish, store
 from trunkline.node.attempts import Attempts, Served, reply_error
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.config import EmbeddedEngine as EngineSettings
 from trunkline.node.config import NodeConfig, OpenAIEngine
+from trunkline.node.config_providers import ProviderEngine
 from trunkline.node.core import envelope
 from trunkline.node.core.statement import Identity
 from trunkline.node.embeddings import EmbeddedEmbeddings
@@ -32,6 +33,7 @@ from trunkline.node.ports import Embedder, Engine
 from trunkline.node.provider import Provider, ProviderModels
 from trunkline.node.signing import Enqueue, ReceiptSigner
 from trunkline.node.store import create_store
+from trunkline.node.translated import Caller
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.remote.provider import ProviderCaller
@@ -167,7 +169,7 @@ class NodeApp:
     def _serve(self, transport: Transport) -> Iterator[Served]:
         """Set up what answers, each with a gate of its own."""
         settings = self._config.engine
-        if isinstance(settings, OpenAIEngine):
+        if not isinstance(settings, EngineSettings):
             provider = _provider(settings, self._base, transport, self._clock, self._identity)
             yield Served(provider, self._gate(settings.concurrency))
             self._background(self._loaded(provider.refresh), "node.models")
@@ -294,6 +296,7 @@ def _engine(settings: EngineSettings, base: Path) -> Engine:
         EngineConfig(
             cache_folder=str(resolve(base, settings.cache)),
             model_path="" if model is None else str(resolve(base, model)),
+            model_name=MODEL_NAME if model is None else settings.model or Path(model).stem,
             weights=settings.weights,
             sequences=settings.sequences,
             context_tokens=settings.context_tokens,
@@ -303,27 +306,30 @@ def _engine(settings: EngineSettings, base: Path) -> Engine:
 
 
 def _provider(
-    settings: OpenAIEngine, base: Path, transport: Transport, clock: Clock, identity: Identity
+    settings: OpenAIEngine | ProviderEngine,
+    base: Path,
+    transport: Transport,
+    clock: Clock,
+    identity: Identity,
 ) -> Provider:
+    api_key = _api_key(settings, base)
     try:
-        caller = ProviderCaller(
-            transport,
-            settings.base_url,
-            _api_key(settings, base),
-            clock=clock,
-            timeouts=settings.timeouts,
-        )
+        if isinstance(settings, OpenAIEngine):
+            caller: Caller = ProviderCaller(
+                transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
+            )
+            embeddings = settings.embedding_models
+        else:
+            caller, embeddings = provider_kinds.caller(settings, transport, api_key, clock), ()
     except MalformedError as error:
         raise ConfigError(f"key engine.base_url: {error.message}") from None
     models = ProviderModels(
-        chat=settings.models,
-        embeddings=settings.embedding_models,
-        upstream_names=settings.upstream_names,
+        chat=settings.models, embeddings=embeddings, upstream_names=settings.upstream_names
     )
     return Provider(caller, settings.base_url, models, identity)
 
 
-def _api_key(settings: OpenAIEngine, base: Path) -> str | None:
+def _api_key(settings: OpenAIEngine | ProviderEngine, base: Path) -> str | None:
     if settings.api_key_file is not None:
         return read_secret(resolve(base, settings.api_key_file))
     if settings.api_key_env is None:

@@ -12,6 +12,8 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import VerifierKey, is_key_name
+from trunkline.node import config_providers
+from trunkline.node.config_providers import ProviderEngine
 from trunkline.remote.provider import ProviderTimeouts
 from trunkline.runtime.config import load
 
@@ -39,6 +41,8 @@ class EmbeddedEngine(
 
     model_path: str | None = None
     """A GGUF file. Absent: the model package that is installed."""
+    model: str | None = None
+    """Name to serve ``model_path`` by. Absent: the file's name without its ending."""
     cache: str = "cache"
     """Folder for weights derived from it; nodes on one machine may share it."""
     weights: str = "f16"
@@ -51,6 +55,8 @@ class EmbeddedEngine(
     """Threads that compute. More than the machine's idle cores is much slower, not faster."""
 
     def __post_init__(self) -> None:
+        if self.model is not None and self.model_path is None:
+            raise ValueError("model names the file of model_path: give both")
         if not 1 <= self.sequences <= 64:
             raise ValueError("sequences must be between 1 and 64")
         if not 64 <= self.context_tokens <= 1_000_000:
@@ -108,7 +114,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """File with the node's private key (C2SP ``PRIVATE+KEY+…``), mode 600."""
     log: LogTarget | None = None
     """Absent: receipts are signed and kept, and no log hears of them."""
-    engine: EmbeddedEngine | OpenAIEngine = EmbeddedEngine()
+    engine: EmbeddedEngine | OpenAIEngine | ProviderEngine = EmbeddedEngine()
     """What answers."""
     embeddings: bool = True
     """Serve embeddings by the embedded model (its process starts with the first call)."""
@@ -175,6 +181,8 @@ def render(config: NodeConfig) -> str:
             lines += _embedded(config.engine)
         case OpenAIEngine():
             lines += _openai(config.engine)
+        case _:
+            lines += config_providers.render(config.engine)
     return "\n".join(lines)
 
 
@@ -186,6 +194,8 @@ def _embedded(engine: EmbeddedEngine) -> list[str]:
         'kind = "embedded"',
         "# A GGUF file. Without: the installed model package.",
         "# model_path = " + _text("model.gguf") if path is None else f"model_path = {_text(path)}",
+        "# The name to serve that file by. Without: its own, less the ending.",
+        *([] if engine.model is None else [f"model = {_text(engine.model)}"]),
         "# Folder for weights derived from it; nodes on one machine may share it.",
         f"cache = {_text(engine.cache)}",
         "# f16: best answers. as_shipped: a lone answer twice as fast.",

@@ -17,9 +17,9 @@ from trunkline.node.core import account, upstream
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.core.upstream import Said, StreamCheck
+from trunkline.node.translated import Answer, Caller
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import ReceiptModel, ReceiptSampling
-from trunkline.remote.provider import ProviderAnswer, ProviderCaller
 from trunkline.remote.status import RejectedError
 from trunkline.schema.attempt import Accepted, Attempt, Kind, ServedModel
 from trunkline.schema.parsing import decode, top_level
@@ -60,7 +60,7 @@ class Provider:
     """Serves attempts by one provider account."""
 
     def __init__(
-        self, caller: ProviderCaller, base_url: str, models: ProviderModels, identity: Identity
+        self, caller: Caller, base_url: str, models: ProviderModels, identity: Identity
     ) -> None:
         self._caller = caller
         self._host = urlsplit(base_url).hostname or "unknown"
@@ -131,7 +131,7 @@ class ProviderWork:
     def __init__(
         self,
         *,
-        caller: ProviderCaller,
+        caller: Caller,
         host: str,
         identity: Identity,
         attempt: Attempt,
@@ -143,7 +143,7 @@ class ProviderWork:
         self._attempt = attempt
         self._asked = asked
         self._body = body
-        self._answer: ProviderAnswer | None = None
+        self._answer: Answer | None = None
         self.accepted = Accepted(
             attempt=attempt.attempt,
             node=identity.node,
@@ -171,7 +171,7 @@ class ProviderWork:
         if answer is not None:
             await answer.aclose()
 
-    async def _call(self, *, stream: bool) -> ProviderAnswer:
+    async def _call(self, *, stream: bool) -> Answer:
         try:
             return await self._caller.chat(
                 self._body, stream, idempotency_key=self._attempt.attempt
@@ -179,7 +179,7 @@ class ProviderWork:
         except RejectedError as error:
             raise _rejected(error) from None
 
-    async def _stream(self, answer: ProviderAnswer, output: Output) -> Said:
+    async def _stream(self, answer: Answer, output: Output) -> Said:
         check = StreamCheck(self._asked.n or 1)
         number = 0
         async for event in answer.events():

@@ -1,0 +1,18 @@
+"""Which class fronts which kind of provider account: the one list of them."""
+
+from trunkline.base.ports import Clock
+from trunkline.node.config_providers import ProviderEngine
+from trunkline.node.provider_anthropic import AnthropicChat
+from trunkline.node.translated import Caller
+from trunkline.remote.anthropic import AnthropicCaller
+from trunkline.remote.transport import Transport
+
+
+def caller(
+    settings: ProviderEngine, transport: Transport, api_key: str | None, clock: Clock
+) -> Caller:
+    """The account that ``settings`` describe. Raises :class:`MalformedError` for a bad base URL."""
+    account = AnthropicCaller(
+        transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
+    )
+    return AnthropicChat(account, clock=clock, max_tokens=settings.max_tokens)

@@ -1,0 +1,102 @@
+"""A provider of another format behind the face of one that speaks the OpenAI format.
+
+``Provider`` (``provider.py``) asks for chunks and completions; these classes put a translator of
+the schema's grid between it and a caller of ``remote``. One per format: ``provider_anthropic.py``
+and its like. They refuse embeddings, and translate nothing themselves.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol
+
+from trunkline.base.errors import BadResponseError, MalformedError, RequestError
+from trunkline.node.core.upstream import BAD_CHUNK
+from trunkline.remote.provider import ProviderAnswer
+from trunkline.remote.status import RejectedError
+from trunkline.schema.sse import DONE_DATA, SseEvent
+
+NOT_EMBEDDING: Final = "this provider gives no embeddings"
+
+
+class Answer(Protocol):
+    """An answer in the OpenAI format, read one way or the other, and closed."""
+
+    def events(self) -> AsyncIterator[SseEvent]:
+        """The stream's chunks, ``[DONE]`` after the last."""
+        ...
+
+    async def whole(self) -> bytes:
+        """The completion."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Caller(Protocol):
+    """What ``Provider`` asks of an account; ``remote.ProviderCaller`` is one."""
+
+    async def chat(
+        self, body: bytes, stream: bool, *, idempotency_key: str | None = None
+    ) -> Answer: ...
+
+    async def embeddings(self, body: bytes, *, idempotency_key: str | None = None) -> bytes: ...
+
+    async def models(self) -> bytes: ...
+
+
+class StreamTranslator(Protocol):
+    """A translator of the grid, for one stream."""
+
+    def feed(self, data: bytes) -> list[bytes]: ...
+
+    def finish(self) -> None: ...
+
+
+class TranslatedAnswer:
+    """A provider's answer, translated as it is read."""
+
+    __slots__ = ("_answer", "_stream", "_whole")
+
+    def __init__(
+        self, answer: ProviderAnswer, *, stream: StreamTranslator, whole: Callable[[bytes], bytes]
+    ) -> None:
+        self._answer = answer
+        self._stream = stream
+        self._whole = whole
+
+    async def events(self) -> AsyncIterator[SseEvent]:
+        """Raises BadResponseError ``upstream_bad_chunk`` for what no answer can be made of, and
+        :class:`TruncatedError` for a stream that ends before its answer."""
+        async for event in self._answer.events():
+            try:
+                chunks = self._stream.feed(event.data or b"")
+            except MalformedError as error:
+                raise BadResponseError(error.message, code=BAD_CHUNK) from None
+            for chunk in chunks:
+                yield SseEvent(data=chunk)
+        self._stream.finish()
+        yield SseEvent(data=DONE_DATA)
+
+    async def whole(self) -> bytes:
+        """Raises BadResponseError ``upstream_bad_chunk`` for a body that is no answer."""
+        body = await self._answer.whole()
+        try:
+            return self._whole(body)
+        except MalformedError as error:
+            raise BadResponseError(error.message, code=BAD_CHUNK) from None
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+
+def refused(error: RejectedError) -> RequestError:
+    """The provider found fault with the request that was made of the caller's. That may be the
+    translation's limit rather than the caller's mistake, so another node may be asked."""
+    return RequestError(
+        "the provider refused the request as it was translated",
+        code="unsupported_parameter",
+        param=error.param,
+    )
+
+
+def no_embeddings() -> RequestError:
+    return RequestError(NOT_EMBEDDING, code="model_not_found", status=404)
