@@ -50,9 +50,7 @@ Data = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 PortBase = Annotated[
     int | None,
-    typer.Option(
-        metavar="PORT", help="First of the network's ports on loopback.", show_default="8480"
-    ),
+    typer.Option(metavar="PORT", help="First of the network's ports on loopback. Default: 8480."),
 ]
 ProviderOption = Annotated[
     list[str] | None,
