@@ -3,15 +3,15 @@
     python bench/hello.py
 
 Prints, from one run:
-- time from ``trunkline up`` on an empty data folder to the first token and to the whole verified
-  answer ("cold": the derived model file is made too), and again on the same folder ("warm");
+- how long ``trunkline up --once`` takes on an empty data folder, from start to verified receipt
+  ("cold": the derived model file is made too), and again on the same folder ("warm");
 - memory per role (proportional set size);
-- CPU per request of the gateway, streamed and whole, beside nginx and a raw relay on the same load,
-  when nginx is installed; it says so when it is not.
+- CPU per request of the gateway, streamed and whole, beside nginx on the same load, if nginx is
+  installed; it says so when it is not.
 
-The load of the last part runs against ``bench/upstream.py``, a scripted upstream, so that no model's
-speed is in the figures. nginx is a plain reverse proxy: it reads nothing, signs nothing, stores
-nothing, and is the floor, not a like.
+The load of the last part runs against ``bench/upstream.py``, a scripted upstream, so that no
+model's speed is in the figures. nginx is a plain reverse proxy: it reads nothing, signs nothing and
+stores nothing, and is the floor, not a like.
 """
 
 import argparse

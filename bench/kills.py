@@ -1,6 +1,6 @@
 """Kill inference nodes under live traffic and compare every answer with the undisturbed one.
 
-    python bench/kills.py takeover --runs 100     one kill per answer, after a random number of tokens
+    python bench/kills.py takeover --runs 100     a kill per answer, after a random number of tokens
     python bench/kills.py load --chats 200        8 clients, a random node killed every 5 s
 
 Both start a real network of their own (``trunkline up`` in a temporary folder), talk to it with the
@@ -175,7 +175,11 @@ def report(title: str, results: list[tuple[Question, Answer, Answer]], kills: in
             print(f"  failed: seed {question.seed}: {answer.error}")
         elif kind == "damaged":
             at = next(
-                (i for i, (a, b) in enumerate(zip(answer.chunks, reference.chunks, strict=False)) if a != b),
+                (
+                    i
+                    for i, (a, b) in enumerate(zip(answer.chunks, reference.chunks, strict=False))
+                    if a != b
+                ),
                 min(len(answer.chunks), len(reference.chunks)),
             )
             print(f"  damaged: seed {question.seed} differs from chunk {at}")
@@ -186,8 +190,12 @@ def report(title: str, results: list[tuple[Question, Answer, Answer]], kills: in
     return counts["same"] == len(results)
 
 
-async def takeover(network: Network, runs: int, load: int, max_tokens: int, rng: random.Random) -> bool:
-    client = openai.AsyncOpenAI(base_url=network.base_url, api_key="none", max_retries=0, timeout=300)
+async def takeover(
+    network: Network, runs: int, load: int, max_tokens: int, rng: random.Random
+) -> bool:
+    client = openai.AsyncOpenAI(
+        base_url=network.base_url, api_key="none", max_retries=0, timeout=300
+    )
     killer = Killer(network)
     questions = [Question.draw(rng, max_tokens) for _ in range(min(runs, 20))]
     references = {q: await ask(client, q) for q in questions}
@@ -208,7 +216,9 @@ async def takeover(network: Network, runs: int, load: int, max_tokens: int, rng:
             results.append((question, answer, reference))
             print(
                 f"\r  run {run + 1}/{runs}: killed after chunk {after:3d}, "
-                f"longest gap {answer.gap_s_max:.2f} s", end="", flush=True,
+                f"longest gap {answer.gap_s_max:.2f} s",
+                end="",
+                flush=True,
             )
     print()
     gaps = sorted(a.gap_s_max for _, a, _ in results)
@@ -216,8 +226,9 @@ async def takeover(network: Network, runs: int, load: int, max_tokens: int, rng:
     others = report("others meanwhile", [(q, a, references[q]) for q, a in seen], killer.kills)
     p50, worst = statistics.median(gaps), gaps[-1]
     print(
-        f"longest gap in a disturbed answer: median {p50:.2f} s, worst {worst:.2f} s; first chunk of an "
-        f"undisturbed answer: {healthy_first_s:.2f} s; ratio of medians {p50 / healthy_first_s:.2f}"
+        f"longest gap in a disturbed answer: median {p50:.2f} s, worst {worst:.2f} s; first chunk "
+        f"of an undisturbed answer: {healthy_first_s:.2f} s; "
+        f"ratio of medians {p50 / healthy_first_s:.2f}"
     )
     return whole and others
 
@@ -225,7 +236,9 @@ async def takeover(network: Network, runs: int, load: int, max_tokens: int, rng:
 async def under_load(
     network: Network, chats: int, clients: int, every_s: float, max_tokens: int, rng: random.Random
 ) -> bool:
-    client = openai.AsyncOpenAI(base_url=network.base_url, api_key="none", max_retries=0, timeout=300)
+    client = openai.AsyncOpenAI(
+        base_url=network.base_url, api_key="none", max_retries=0, timeout=300
+    )
     killer = Killer(network)
     questions = [Question.draw(rng, max_tokens) for _ in range(16)]
     references = {q: await ask(client, q) for q in questions}
@@ -251,14 +264,16 @@ async def under_load(
     whole = report("load", results, killer.kills)
     gaps = sorted(a.gap_s_max for _, a, _ in results)
     print(
-        f"{chats} chats by {clients} clients in {time.monotonic() - begun:.0f} s; longest gap in an answer: "
-        f"median {statistics.median(gaps):.2f} s, worst {gaps[-1]:.2f} s"
+        f"{chats} chats by {clients} clients in {time.monotonic() - begun:.0f} s; "
+        f"longest gap in an answer: median {statistics.median(gaps):.2f} s, worst {gaps[-1]:.2f} s"
     )
     return whole
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("takeover")
     one.add_argument("--runs", type=int, default=100)
@@ -271,14 +286,18 @@ def main() -> int:
         sub.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
         sub.add_argument("--max-tokens", type=int, default=48)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
+    rng = random.Random(options.seed)  # noqa: S311 - a repeatable draw, no secret
     print(f"seed {options.seed}")
     with Network() as network:
         if options.command == "takeover":
-            good = asyncio.run(takeover(network, options.runs, options.load, options.max_tokens, rng))
+            good = asyncio.run(
+                takeover(network, options.runs, options.load, options.max_tokens, rng)
+            )
         else:
             good = asyncio.run(
-                under_load(network, options.chats, options.clients, options.every, options.max_tokens, rng)
+                under_load(
+                    network, options.chats, options.clients, options.every, options.max_tokens, rng
+                )
             )
     return 0 if good else 1
 

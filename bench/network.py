@@ -1,7 +1,7 @@
 """Start a real network of its own for a bench, and look at its processes from outside.
 
-``trunkline up`` in a temporary data folder on ports nobody uses. Everything here is what an operator
-could do by hand: the command line, ``status --json``, and ``/proc``.
+``trunkline up`` in a temporary data folder on ports nobody uses. Everything here is what an
+operator could do by hand: the command line, ``status --json``, and ``/proc``.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 READY_S_MAX = 180.0
 TRUNKLINE = Path(sys.executable).with_name("trunkline")
@@ -70,7 +70,7 @@ class Network:
         self.base_url = f"http://127.0.0.1:{self.port_base}/v1"
         self.started_s = 0.0
 
-    def __enter__(self) -> "Network":
+    def __enter__(self) -> Self:
         begun = time.monotonic()
         self._log = (self.data / "bench-up.log").open("wb")
         self._process = subprocess.Popen(

@@ -41,6 +41,7 @@ SIGNED = SignedReceipt(
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 counts = st.integers(0, INTEGER_MAX)
+decimals = st.just("") | st.floats(0, 2).map(repr)
 hexes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 digests = hexes.map("sha256:{}".format)
 count_lists = st.lists(counts, max_size=3).map(tuple)
@@ -89,9 +90,13 @@ receipts = st.builds(
     sampling=st.builds(
         ReceiptSampling,
         caller_nonce=hexes,
+        min_p=decimals,
         node_nonce=st.just("") | hexes,
         seed=st.just("") | hexes,
         source=st.sampled_from(["none", "nonces", "caller", "inherited"]),
+        temperature=decimals,
+        top_k=counts,
+        top_p=decimals,
     ),
     times=st.builds(ReceiptTimes, arrived_ms=counts, ended_ms=counts, first_token_ms=counts),
     type=st.just("trunkline.receipt/v1"),

@@ -28,6 +28,7 @@ from trunkline.node.core.statement import Identity
 from trunkline.node.embeddings import EmbeddedEmbeddings
 from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.node.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
+from trunkline.node.engine.weights import MODEL_NAME
 from trunkline.node.gate import Gate
 from trunkline.node.ports import Embedder, Engine
 from trunkline.node.provider import Provider, ProviderModels

@@ -129,6 +129,8 @@ class EmbeddedChat:
                 vocabulary_size=model.vocabulary_size,
                 choices_max=self._choices_max,
                 end_tokens=model.eos_token_ids,
+                temperature=model.temperature,
+                top_p=model.top_p,
             ),
         )
         given = None if attempt.resume is None else _given(attempt, plan, model)
@@ -349,9 +351,13 @@ class ChatWork:
             ),
             sampling=ReceiptSampling(
                 caller_nonce=self._attempt.caller_nonce,
+                min_p=repr(self._plan.sampling.min_p),
                 node_nonce=self._seed.node_nonce,
                 seed=self._seed.seed.hex(),
                 source=self._seed.source,
+                temperature=repr(self._plan.sampling.temperature),
+                top_k=self._plan.sampling.top_k,
+                top_p=repr(self._plan.sampling.top_p),
             ),
             usage=account.counted(answer.usage),
             finish=answer.finish,

@@ -30,6 +30,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Jinja source from the model file; empty if it has none."""
     bos_text: str
     eos_text: str
+    temperature: float = 1.0
+    """With ``top_p``: what its authors advise where a request sets neither."""
+    top_p: float = 1.0
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,11 @@ Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z
 OptionalDigest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 Hex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 OptionalHex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+Decimal: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern=r"^([0-9]{1,20}(\.[0-9]{1,20})?(e-?[0-9]{1,3})?)?\Z")
+]
+"""A number that is no integer, as the shortest decimal that reads back as the same IEEE 754 double
+(Python's ``repr``): receipts hold no floats. Empty: absent."""
 
 
 class ReceiptAttempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,12 +90,18 @@ class ReceiptResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 class ReceiptSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     caller_nonce: Hex32
+    min_p: Decimal = ""
     node_nonce: OptionalHex32 = ""
     seed: OptionalHex32 = ""
     """The answer's seed, hex, where the engine is ours. See ``trunkline.sampling``."""
     source: Literal["none", "nonces", "caller", "inherited"]
     """Where the seed came from: no seed (a provider's model), both nonces, the request's own
     ``seed`` parameter, or an earlier attempt at this answer."""
+    temperature: Decimal = ""
+    """With ``top_k``, ``top_p`` and ``min_p``: the sampler as it was set, the node's defaults for
+    what the request left open included, where the engine is ours."""
+    top_k: Count = 0
+    top_p: Decimal = ""
 
 
 class ReceiptTimes(msgspec.Struct, frozen=True, kw_only=True):

@@ -150,6 +150,30 @@ def test_parameters_reach_the_engine() -> None:
     assert (job.prompt, job.prefix) == (tuple(range(10)), (4, 5))
 
 
+ADVISED = Limits(
+    context_tokens=2048, vocabulary_size=100, choices_max=8, end_tokens=(1,),
+    temperature=0.2, top_p=0.9,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (0.2, 0.9)),
+        ({"temperature": 0.7}, (0.7, 1.0)),
+        ({"temperature": 0}, (0.0, 1.0)),
+        ({"top_p": 0.5}, (1.0, 0.5)),
+        ({"top_k": 5}, (0.2, 0.9)),
+    ],
+)
+def test_the_models_advice_holds_where_the_request_sets_neither(
+    given: dict[str, object], expected: tuple[float, float]
+) -> None:
+    request = parsed(**given)
+    sampling = plan_chat(request, tuple(range(10)), ADVISED).sampling
+    assert (sampling.temperature, sampling.top_p) == expected
+
+
 def test_a_callers_seed_is_the_answers() -> None:
     assert caller_seed(parsed(seed=-7)) == seed_from_caller(-7)
     assert caller_seed(parsed()) is None

