@@ -1,0 +1,363 @@
+"""The fault matrix: each fault of design §6 before a real gateway, seen by the real client.
+
+    python -m tests.support.fault_matrix          # run it and write docs/fault-matrix.md
+
+Two provider nodes stand before scripted upstreams. A cell is one answer: its first attempt meets
+the fault, wherever it is made, and a second one would be answered well. ``tests/e2e`` runs it and
+compares the page; what the app may see at all is asserted there.
+"""
+
+import asyncio
+import json
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import openai
+from tests.support import upstream
+from tests.support.gateway import Stack, gateway_over
+from tests.support.upstream import Act, Content, Phase, Upstream
+
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.config import GatewayConfig, NodeConfig
+from trunkline.gateway.core.deadline import Timeouts
+from trunkline.node.app import NodeApp, create_store
+from trunkline.node.config import NodeConfig as ProviderNodeConfig
+from trunkline.node.config import OpenAIEngine
+from trunkline.remote.provider import ProviderTimeouts
+from trunkline.runtime.server import serving
+
+PAGE = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
+MODEL = "scripted-model"
+SILENCE_S = 1.5
+"""Longest silence that the gateway and the nodes put up with here."""
+HANG_S = 20.0
+AT_ONCE = 12
+
+Way = Literal["stream", "whole"]
+WAYS: tuple[Way, ...] = ("stream", "whole")
+CONTENTS: tuple[Content, ...] = ("text", "tool", "json")
+PHASES: tuple[Phase, ...] = ("before", "during", "after")
+ONCE: tuple[Phase, ...] = ("before",)
+STREAM: tuple[Way, ...] = ("stream",)
+VALUES: tuple[Content, ...] = ("tool", "json")
+
+TIMEOUTS = Timeouts(
+    connect_s=1.0,
+    head_s=SILENCE_S,
+    first_event_s=SILENCE_S,
+    first_token_s=SILENCE_S,
+    idle_s=SILENCE_S,
+    total_s=15.0,
+)
+PROVIDER_TIMEOUTS = ProviderTimeouts(
+    connect_s=1.0, stream_head_s=SILENCE_S, whole_head_s=SILENCE_S, idle_s=SILENCE_S
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row or more of the table: a fault, and where it makes sense."""
+
+    name: str
+    act: Act
+    phases: tuple[Phase, ...] = ONCE
+    ways: tuple[Way, ...] = WAYS
+    contents: tuple[Content, ...] = CONTENTS
+    model: str = MODEL
+    harmless: bool = False
+    """The answer is whole as it came: no second attempt is needed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    fault: Fault
+    phase: Phase
+    way: Way
+    content: Content
+
+    @property
+    def script(self) -> str:
+        return "|".join((self.fault.name, self.phase, self.way, self.content))
+
+
+@dataclass
+class View:
+    """What the app saw of one answer."""
+
+    text: str = ""
+    """Text, arguments of the tool call or document, as far as it came."""
+    tool: str = ""
+    finish: str | None = None
+    usage: dict[str, int] | None = None
+    models: set[str] = field(default_factory=set)
+    error: str | None = None
+    """Stable code of the explicit error."""
+    body: Any = None
+    hung: bool = False
+
+
+def _rate_limits() -> list[Fault]:
+    retry = "429, retry-after"
+    return [
+        Fault("429", upstream.limited()),
+        Fault(f"{retry} in seconds", upstream.limited(("retry-after", "17"))),
+        Fault(f"{retry} in milliseconds", upstream.limited(("retry-after-ms", "17000"))),
+        Fault(f"{retry} as a date", upstream.limited(("retry-after", upstream.DATE))),
+        Fault(f"{retry} in the body", upstream.status(429, body=upstream.RETRY_DELAY)),
+    ]
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("connection refused", upstream.Exchange.healthy, model="refused"),
+    Fault("DNS failure", upstream.Exchange.healthy, model="unresolved"),
+    Fault("TLS failure", upstream.Exchange.healthy, model="no-tls"),
+    Fault("closed without an answer", upstream.gone),
+    Fault("hang before headers", upstream.hang),
+    *(Fault(str(code), upstream.status(code)) for code in (401, 403, 404, 408, 409)),
+    *_rate_limits(),
+    *(Fault(str(code), upstream.status(code)) for code in (500, 502, 503, 504, 529)),
+    Fault("502 with HTML", upstream.status(502, body=upstream.HTML)),
+    Fault("HTML in a 200", upstream.html),
+    Fault("error object in a 200", upstream.error_object),
+    Fault("wrong content type", upstream.plain_type),
+    Fault("whole for stream, stream for whole", upstream.other_shape),
+    Fault("empty choices", upstream.empty_choices),
+    Fault("empty text", upstream.empty_text),
+    Fault("cut", upstream.cut, PHASES),
+    Fault("connection reset", upstream.reset, PHASES),
+    Fault("stall", upstream.stall, PHASES),
+    Fault("trickle of bytes", upstream.dribble, PHASES),
+    Fault("clean end too early", upstream.clean_end, PHASES),
+    Fault("[DONE] too early", upstream.clean_done, PHASES, STREAM),
+    Fault("error event", upstream.error_event, PHASES, STREAM),
+    Fault("garbage", upstream.garbage, PHASES),
+    Fault("no finish_reason", upstream.no_finish, ("after",)),
+    Fault("value breaks off, finish said", upstream.half_value, ("after",), contents=VALUES),
+    Fault("value breaks schema, or unknown tool", upstream.wrong_value, ("after",),
+          contents=VALUES),
+    Fault("no [DONE]", upstream.no_done, ("after",), STREAM, harmless=True),
+    Fault("usage missing", upstream.no_usage, ("after",), harmless=True),
+    Fault("split at every byte", upstream.byte_by_byte, harmless=True),
+)  # fmt: skip
+
+
+def cells() -> list[Cell]:
+    return [
+        Cell(fault, phase, way, content)
+        for fault in FAULTS
+        for phase, way, content in product(fault.phases, fault.ways, fault.contents)
+    ]
+
+
+# Running it.
+
+
+def _node(name: str, folder: Path, base_url: str, models: Sequence[str]) -> tuple[NodeApp, str]:
+    signer = Signer.generate(f"{name}.localhost/node", sha256(name.encode()).digest())
+    create_store(folder)
+    (folder / "key").write_text(signer.skey())
+    (folder / "key").chmod(0o600)
+    config = ProviderNodeConfig(
+        name=signer.name,
+        operator=f"{name}.localhost",
+        embeddings=False,
+        shutdown_grace_s=0.2,
+        engine=OpenAIEngine(base_url=base_url, models=tuple(models), timeouts=PROVIDER_TIMEOUTS),
+    )
+    return NodeApp(config, base=folder / "node.toml"), str(signer.vkey)
+
+
+def _closed_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def network(folder: Path, calls: dict[str, int]) -> AsyncIterator[Stack]:
+    """A gateway over two nodes with scripted upstreams, and three that reach nothing."""
+    acts = {cell.script: (cell.fault.act, cell.phase) for cell in cells()}
+    async with AsyncExitStack() as stack:
+        urls = [
+            await stack.enter_async_context(Upstream(acts, calls).listening()) for _ in range(2)
+        ]
+        served = (MODEL, "refused", "unresolved", "no-tls")
+        # Named so that they come first where nothing else tells nodes apart.
+        wanted = [
+            ("a-refused", f"http://127.0.0.1:{_closed_port()}/v1", ("refused",)),
+            ("a-unresolved", "http://nowhere.invalid/v1", ("unresolved",)),
+            ("a-tls", urls[0].replace("http:", "https:"), ("no-tls",)),
+            ("beta", urls[0], served),
+            ("gamma", urls[1], (MODEL,)),
+        ]
+        nodes = []
+        for name, url, models in wanted:
+            app, vkey = _node(name, folder / name, url, models)
+            node_url = await stack.enter_async_context(serving(app, shutdown_grace_s=0.2))
+            nodes.append(NodeConfig(url=node_url, vkey=vkey))
+        config = GatewayConfig(
+            policy_file="policy",
+            log_url="http://127.0.0.1:1",
+            nodes=tuple(nodes),
+            timeouts=TIMEOUTS,
+            poll_s=0.2,
+            shutdown_grace_s=0.2,
+        )
+        yield await stack.enter_async_context(gateway_over([], folder / "gateway", config=config))
+
+
+def _request(cell: Cell) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "model": cell.fault.model,
+        "messages": [{"role": "user", "content": cell.script}],
+    }
+    if cell.content == "tool":
+        asked["tools"] = upstream.TOOLS
+    if cell.content == "json":
+        schema = {"name": "person", "strict": True, "schema": upstream.SCHEMA}
+        asked["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if cell.way == "stream":
+        asked |= {"stream": True, "stream_options": {"include_usage": True}}
+    return asked
+
+
+async def _stream(client: openai.AsyncOpenAI, asked: dict[str, Any], view: View) -> None:
+    async for chunk in await client.chat.completions.create(**asked):
+        view.models.add(chunk.model)
+        if chunk.usage is not None:
+            view.usage = chunk.usage.model_dump(exclude_none=True)
+        for choice in chunk.choices:
+            view.text += choice.delta.content or ""
+            for call in choice.delta.tool_calls or ():
+                if call.function is not None:
+                    view.tool += call.function.name or ""
+                    view.text += call.function.arguments or ""
+            view.finish = choice.finish_reason or view.finish
+
+
+async def _whole(client: openai.AsyncOpenAI, asked: dict[str, Any], view: View) -> None:
+    answer = await client.chat.completions.create(**asked)
+    view.models.add(answer.model)
+    if answer.usage is not None:
+        view.usage = answer.usage.model_dump(exclude_none=True)
+    for choice in answer.choices:
+        view.text += choice.message.content or ""
+        for call in choice.message.tool_calls or ():
+            view.tool += call.function.name
+            view.text += call.function.arguments
+        view.finish = choice.finish_reason
+
+
+async def look(client: openai.AsyncOpenAI, cell: Cell) -> View:
+    """Ask as an app would, and keep what it sees."""
+    view = View()
+    read = _stream if cell.way == "stream" else _whole
+    try:
+        async with asyncio.timeout(HANG_S):
+            await read(client, _request(cell), view)
+    except openai.APITimeoutError:
+        view.hung = True
+    except openai.APIError as error:
+        view.error = str(error.code)
+        view.body = error.body
+    except TimeoutError:
+        view.hung = True
+    return view
+
+
+def verdict(cell: Cell, view: View) -> str:
+    """``whole``, ``error``, or what must never be: ``damage``, ``hang``."""
+    if view.hung:
+        return "hang"
+    truth = "".join(upstream.PARTS[cell.content])
+    if view.error is not None:
+        # What came before an explicit error must be the truth as far as it goes, and no finish.
+        honest = truth.startswith(view.text) and view.finish is None
+        return "error" if honest and view.error != "None" else "damage"
+    tool = cell.content == "tool"
+    expected = (truth, upstream.TOOL if tool else "", "tool_calls" if tool else "stop")
+    usage = None if cell.fault.name == "usage missing" else upstream.USAGE
+    good = (view.text, view.tool, view.finish) == expected and view.usage == usage
+    return "whole" if good and view.models == {cell.fault.model} else "damage"
+
+
+async def run(folder: Path) -> tuple[dict[Cell, View], dict[str, int]]:
+    """Every cell's view, and how often each script's upstream was called."""
+    calls: dict[str, int] = {}
+    views: dict[Cell, View] = {}
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with network(folder, calls) as stack:
+
+        async def one(cell: Cell) -> None:
+            async with gate:
+                views[cell] = await look(stack.openai, cell)
+
+        async with asyncio.TaskGroup() as group:
+            for cell in cells():
+                group.create_task(one(cell))
+    return views, calls
+
+
+# The page.
+
+_INTRO = """# Fault matrix
+
+Written by `python -m tests.support.fault_matrix`; the tests run it again and compare. Do not edit.
+
+Two provider nodes, each before a scripted upstream on raw sockets, behind a real gateway; the app
+is the official `openai` client without retries. The first attempt at every answer meets the fault;
+a second one, anywhere, would be answered well.
+
+- **whole**: the complete, valid answer with its own finish reason and usage; nothing lost, nothing
+  twice. The app can not tell that anything happened.
+- error: one explicit error with a stable code, in the client's own format, after nothing but true
+  text, without a finish. It says how much had been sent. Only where text has reached the app and
+  no node can continue it exactly: a provider's model can not be asked for the same tokens again.
+- Anything else (damage, a hang) fails the tests.
+
+*Before*, *during* and *after* say where the fault is: before the first token was sent, in the
+middle of it, after the third. An answer that is not streamed is cut in its body likewise.
+
+Tool calls and documents under a JSON schema reach the app only when they are complete and valid;
+a broken one is asked for again elsewhere. Text streams as it comes.
+
+"""
+
+
+def render(views: dict[Cell, View]) -> str:
+    """The page."""
+    heads = [f"{way}: {content}" for way, content in product(WAYS, CONTENTS)]
+    lines = [f"| fault | when | {' | '.join(heads)} |", "| --- | --- |" + " --- |" * len(heads)]
+    for fault in FAULTS:
+        for phase in fault.phases:
+            found = []
+            for way, content in product(WAYS, CONTENTS):
+                cell = Cell(fault, phase, way, content)
+                found.append(verdict(cell, views[cell]) if cell in views else "–")
+            said = ["**whole**" if text == "whole" else text for text in found]
+            lines.append(f"| {fault.name} | {phase} | {' | '.join(said)} |")
+    told = [verdict(cell, view) for cell, view in views.items()]
+    counts = [f"{told.count(kind)} {kind}" for kind in ("whole", "error", "damage", "hang")]
+    return f"{_INTRO}{len(told)} answers: {', '.join(counts)}.\n\n" + "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        views, _ = asyncio.run(run(Path(folder)))
+    PAGE.write_text(render(views))
+    bad = {c.script: view for c, view in views.items() if verdict(c, view) in ("damage", "hang")}
+    print(json.dumps({name: vars(view) for name, view in bad.items()}, indent=1, default=repr))
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()

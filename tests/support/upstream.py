@@ -1,0 +1,484 @@
+"""A scripted upstream that speaks the OpenAI format, on raw sockets: every fault, at any byte.
+
+A request names its script by the first words of its last message. The first call of a script gets
+the script's fault, each further one a healthy answer, whichever upstream it arrives at: so a test
+needs not know whom the gateway asks first. Nothing here uses the product's own HTTP or SSE code.
+"""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any, Literal
+
+Phase = Literal["before", "during", "after"]
+"""Before the first token was sent; in the middle of it; after the third."""
+Content = Literal["text", "tool", "json"]
+
+WORDS = ("Rivers ", "carry ", "the ", "quiet ", "snow ", "of ", "March ", "to the sea.")
+ARGUMENTS = ('{"ci', 'ty": ', '"Oslo', '", "d', 'ays"', ": 3,", ' "unit": "C', '"}')
+DOCUMENT = ('{"na', 'me": ', '"Ada"', ', "bo', 'rn"', ": 18", '15, "field": "mathem', 'atics"}')
+PARTS: dict[Content, tuple[str, ...]] = {"text": WORDS, "tool": ARGUMENTS, "json": DOCUMENT}
+USAGE = {"prompt_tokens": 11, "completion_tokens": len(WORDS), "total_tokens": 11 + len(WORDS)}
+TOOL = "forecast"
+SHOWN_AFTER = 3
+"""Content frames sent before a fault of phase ``after``."""
+DRIBBLE_S = 0.25
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "born": {"type": "integer"},
+        "field": {"type": "string"},
+    },
+    "required": ["name", "born", "field"],
+    "additionalProperties": False,
+}
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": TOOL,
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string"},
+                    "days": {"type": "integer"},
+                    "unit": {"type": "string"},
+                },
+                "required": ["city", "days"],
+            },
+        },
+    }
+]
+
+
+@dataclass
+class Answer:
+    """What an upstream says, before anybody spoils it."""
+
+    content: Content
+    model: str
+    parts: Sequence[str]
+    finish: str | None
+    usage: dict[str, int] | None = field(default_factory=lambda: dict(USAGE))
+
+    def whole(self) -> bytes:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.parts)}
+        if self.content == "tool":
+            function = {"name": TOOL, "arguments": "".join(self.parts)}
+            message["content"] = None
+            message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
+        body: dict[str, Any] = {
+            "id": "chatcmpl-up",
+            "object": "chat.completion",
+            "created": 1_780_000_000,
+            "model": self.model,
+            "choices": [{"index": 0, "message": message, "finish_reason": self.finish}],
+        }
+        if self.usage is not None:
+            body["usage"] = self.usage
+        return json.dumps(body).encode()
+
+    def frames(self, *, later_model: str | None = None, from_part: int = 0) -> list[bytes]:
+        """The stream's frames, ``[DONE]`` last. ``later_model`` is named from a part on."""
+        found = [self._frame({"role": "assistant", "content": ""}, self.model)]
+        for number, part in enumerate(self.parts):
+            name = later_model if later_model and number >= from_part else self.model
+            found.append(self._frame(self._delta(number, part), name))
+        last = later_model or self.model
+        found.append(self._frame({}, last, finish=self.finish))
+        if self.usage is not None:
+            found.append(self._data({"choices": [], "usage": self.usage}, last))
+        return [*found, b"data: [DONE]\n\n"]
+
+    def _delta(self, number: int, part: str) -> dict[str, Any]:
+        if self.content != "tool":
+            return {"content": part}
+        call: dict[str, Any] = {"index": 0, "function": {"arguments": part}}
+        if number == 0:
+            call |= {"id": "call_1", "type": "function"}
+            call["function"]["name"] = TOOL
+        return {"tool_calls": [call]}
+
+    def _frame(self, delta: dict[str, Any], model: str, finish: str | None = None) -> bytes:
+        return self._data(
+            {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}, model
+        )
+
+    @staticmethod
+    def _data(more: dict[str, Any], model: str) -> bytes:
+        chunk = {
+            "id": "chatcmpl-up",
+            "object": "chat.completion.chunk",
+            "created": 1_780_000_000,
+            "model": model,
+        }
+        return b"data: " + json.dumps(chunk | more).encode() + b"\n\n"
+
+
+Gone = Callable[[], Awaitable[None]]
+
+
+class Exchange:
+    """One call as the script sees it: what was asked, and the socket's writing side."""
+
+    def __init__(
+        self, asked: dict[str, Any], phase: Phase, writer: asyncio.StreamWriter, gone: Gone
+    ) -> None:
+        self.asked = asked
+        self.phase = phase
+        self.stream = bool(asked.get("stream"))
+        self._writer = writer
+        self._gone = gone
+        content: Content = (
+            "tool" if asked.get("tools") else "json" if asked.get("response_format") else "text"
+        )
+        self.answer = Answer(
+            content=content,
+            model=str(asked["model"]),
+            parts=PARTS[content],
+            finish="tool_calls" if content == "tool" else "stop",
+        )
+        if self.stream and not (asked.get("stream_options") or {}).get("include_usage"):
+            self.answer.usage = None
+
+    # What is said.
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def head(
+        self, status: int, kind: str, length: int | None, *headers: tuple[str, str]
+    ) -> None:
+        framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
+        lines = [f"HTTP/1.1 {status} Scripted", f"content-type: {kind}", framing]
+        lines += [f"{name}: {value}" for name, value in headers]
+        await self.send("\r\n".join([*lines, "", ""]).encode())
+
+    async def piece(self, data: bytes) -> None:
+        """Part of a chunked body."""
+        if data:
+            await self.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end(self) -> None:
+        await self.send(b"0\r\n\r\n")
+
+    async def reply(
+        self, status: int, body: bytes, *headers: tuple[str, str], kind: str = "application/json"
+    ) -> None:
+        await self.head(status, kind, len(body), *headers)
+        await self.send(body)
+
+    async def hang(self) -> None:
+        """Silence until the caller leaves."""
+        await self._gone()
+
+    async def cut(self) -> None:
+        """Close without the framing's end."""
+        self._writer.close()
+
+    async def reset(self) -> None:
+        raw: socket.socket = self._writer.get_extra_info("socket")
+        # Kept in the socket's buffer, what was sent would be lost with the reset: let it go first.
+        await asyncio.sleep(0)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.close()
+
+    # The healthy answer, and its parts.
+
+    async def healthy(self) -> None:
+        if not self.stream:
+            await self.reply(200, self.answer.whole())
+            return
+        await self.frames(self.answer.frames())
+
+    async def frames(self, frames: Sequence[bytes]) -> None:
+        await self.head(200, "text/event-stream", None)
+        for frame in frames:
+            await self.piece(frame)
+        await self.end()
+
+    @property
+    def split(self) -> tuple[bytes, bytes]:
+        """The healthy body cut where the phase says, ``during`` inside of the first token."""
+        if self.stream:
+            return split_frames(self.answer.frames(), self.phase)
+        body = self.answer.whole()
+        at = {"before": 0, "during": 12, "after": len(body) - 20}[self.phase]
+        return body[:at], body[at:]
+
+    @property
+    def boundary(self) -> int:
+        """How many frames come before a fault between frames: the role's is the first."""
+        return {"before": 0, "during": 2, "after": 1 + SHOWN_AFTER}[self.phase]
+
+    async def begin(self) -> bytes:
+        """Send the head and what comes before the fault; returns what should have followed."""
+        before, rest = self.split
+        length = None if self.stream else len(before) + len(rest)
+        await self.head(200, "text/event-stream" if self.stream else "application/json", length)
+        await (self.piece(before) if self.stream else self.send(before))
+        return rest
+
+    async def body(self, data: bytes) -> None:
+        """Send a whole, wrong body, properly framed."""
+        kind = "text/event-stream" if self.stream else "application/json"
+        await self.reply(200, data, kind=kind)
+
+
+Act = Callable[[Exchange], Awaitable[None]]
+
+
+def split_frames(frames: Sequence[bytes], phase: Phase) -> tuple[bytes, bytes]:
+    """A stream's bytes before and after the fault's place."""
+    at = {
+        "before": 0,
+        "during": len(frames[0]) + len(frames[1]) - 40,
+        "after": sum(map(len, frames[: 1 + SHOWN_AFTER])),
+    }[phase]
+    joined = b"".join(frames)
+    return joined[:at], joined[at:]
+
+
+class Upstream:
+    """One listening upstream. ``acts``: what the first call of each script gets."""
+
+    def __init__(self, acts: dict[str, tuple[Act, Phase]], calls: dict[str, int]) -> None:
+        """``calls`` counts each script's calls and is shared by upstreams of one test."""
+        self._acts = acts
+        self._calls = calls
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.url = ""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Serve for the duration of the block; yields the base URL with its version part."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        try:
+            yield self.url
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one call; whether the connection can take another."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = 0
+        for line in head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            if name.strip().lower() == b"content-length":
+                length = int(value)
+        asked = json.loads(await reader.readexactly(length))
+
+        async def gone() -> None:
+            await reader.read()
+
+        script = str(asked["messages"][-1]["content"])
+        count = self._calls[script] = self._calls.get(script, 0) + 1
+        act, phase = self._acts.get(script, (Exchange.healthy, "before"))
+        if count > 1:
+            act = Exchange.healthy
+        await act(Exchange(asked, phase, writer, gone))
+        return not writer.is_closing()
+
+
+# Every fault of the design's list, as acts.
+
+
+def status(code: int, *headers: tuple[str, str], body: bytes | None = None) -> Act:
+    async def act(exchange: Exchange) -> None:
+        said = {"error": {"message": "scripted", "type": "scripted", "code": None}}
+        await exchange.reply(code, json.dumps(said).encode() if body is None else body, *headers)
+
+    return act
+
+
+def limited(*headers: tuple[str, str]) -> Act:
+    said = {"error": {"message": "slow down", "type": "requests", "code": "rate_limit_exceeded"}}
+    return status(429, *headers, body=json.dumps(said).encode())
+
+
+RETRY_DELAY = json.dumps(
+    {
+        "error": {
+            "code": 429,
+            "status": "RESOURCE_EXHAUSTED",
+            "message": "scripted",
+            "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"}],
+        }
+    }
+).encode()
+DATE = formatdate(4_000_000_000, usegmt=True)
+HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
+
+
+async def html(exchange: Exchange) -> None:
+    await exchange.reply(200, HTML, kind="text/html")
+
+
+async def hang(exchange: Exchange) -> None:
+    await exchange.hang()
+
+
+async def gone(exchange: Exchange) -> None:
+    await exchange.cut()
+
+
+async def cut(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.cut()
+
+
+async def reset(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.reset()
+
+
+async def stall(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.hang()
+
+
+async def dribble(exchange: Exchange) -> None:
+    rest = await exchange.begin()
+    for byte in rest:
+        data = bytes([byte])
+        await (exchange.piece(data) if exchange.stream else exchange.send(data))
+        await asyncio.sleep(DRIBBLE_S)
+
+
+async def clean_end(exchange: Exchange) -> None:
+    before, _ = exchange.split
+    await exchange.body(before)
+
+
+async def clean_done(exchange: Exchange) -> None:
+    before = b"".join(exchange.answer.frames()[: exchange.boundary])
+    await exchange.body(before + b"data: [DONE]\n\n")
+
+
+async def garbage(exchange: Exchange) -> None:
+    before, rest = exchange.split
+    noise = b"data: {\x00\xff,,not json\n\n" if exchange.stream else b"\x00\xff}{,"
+    await exchange.body(before + noise + rest)
+
+
+async def error_object(exchange: Exchange) -> None:
+    said = {"error": {"message": "scripted", "type": "server_error", "code": "server_error"}}
+    await exchange.reply(200, json.dumps(said).encode())
+
+
+async def error_event(exchange: Exchange) -> None:
+    said = {"error": {"message": "scripted", "type": "server_error", "code": "server_error"}}
+    before = b"".join(exchange.answer.frames()[: exchange.boundary])
+    await exchange.body(before + b"data: " + json.dumps(said).encode() + b"\n\n")
+
+
+async def duplicate(exchange: Exchange) -> None:
+    frames = exchange.answer.frames()
+    at = max(exchange.boundary, 1)
+    await exchange.frames([*frames[:at], frames[at - 1], *frames[at:]])
+
+
+async def no_done(exchange: Exchange) -> None:
+    await exchange.frames(exchange.answer.frames()[:-1])
+
+
+async def no_finish(exchange: Exchange) -> None:
+    exchange.answer.finish = None
+    await exchange.healthy()
+
+
+async def no_usage(exchange: Exchange) -> None:
+    exchange.answer.usage = None
+    await exchange.healthy()
+
+
+async def empty_choices(exchange: Exchange) -> None:
+    empty = {"id": "chatcmpl-up", "model": exchange.asked["model"], "choices": []}
+    data = json.dumps(empty).encode()
+    await exchange.body(b"data: %b\n\ndata: [DONE]\n\n" % data if exchange.stream else data)
+
+
+async def empty_text(exchange: Exchange) -> None:
+    exchange.answer.content = "text"
+    exchange.answer.parts = ("",)
+    exchange.answer.finish = "stop"
+    await exchange.healthy()
+
+
+async def plain_type(exchange: Exchange) -> None:
+    data = b"".join(exchange.answer.frames()) if exchange.stream else exchange.answer.whole()
+    await exchange.reply(200, data, kind="text/html" if not exchange.stream else "text/plain")
+
+
+async def other_shape(exchange: Exchange) -> None:
+    """A whole answer where a stream was asked for, or the other way round."""
+    if exchange.stream:
+        await exchange.reply(200, exchange.answer.whole())
+    else:
+        await exchange.frames(exchange.answer.frames())
+
+
+async def byte_by_byte(exchange: Exchange) -> None:
+    frames = exchange.answer.frames() if exchange.stream else [exchange.answer.whole()]
+    kind = "text/event-stream" if exchange.stream else "application/json"
+    await exchange.head(200, kind, None)
+    for byte in b"".join(frames):
+        await exchange.piece(bytes([byte]))
+    await exchange.end()
+
+
+async def wrong_model(exchange: Exchange) -> None:
+    answer = exchange.answer
+    if exchange.stream:
+        if exchange.phase == "before":
+            answer.model = "quite-another-model"
+        at = 0 if exchange.phase == "during" else SHOWN_AFTER
+        await exchange.frames(answer.frames(later_model="quite-another-model", from_part=at))
+    else:
+        answer.model = "quite-another-model"
+        await exchange.healthy()
+
+
+async def half_value(exchange: Exchange) -> None:
+    """A tool call or document that breaks off, with everything else as it should be."""
+    exchange.answer.parts = exchange.answer.parts[:5]
+    await exchange.healthy()
+
+
+async def wrong_value(exchange: Exchange) -> None:
+    """A tool nobody offered, or a document that breaks its schema."""
+    answer = exchange.answer
+    if answer.content == "json":
+        answer.parts = ('{"name": ', '"Ada", ', '"born": ', '"long ago"}')
+        await exchange.healthy()
+        return
+    frames = answer.frames() if exchange.stream else [answer.whole()]
+    spoiled = [frame.replace(TOOL.encode(), b"no_such_tool") for frame in frames]
+    if exchange.stream:
+        await exchange.frames(spoiled)
+    else:
+        await exchange.body(spoiled[0])
