@@ -140,8 +140,7 @@ def chunks() -> list[bytes]:
         for event in sse.SseParser().feed(stream())
         for chunk in translator.feed(event.data or b"")
     ]
-    translator.finish()
-    return made
+    return made + translator.finish()
 
 
 def test_the_scripted_events_are_the_vendors_own() -> None:

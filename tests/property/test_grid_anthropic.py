@@ -189,8 +189,7 @@ def chunks(parts: list[bytes]) -> list[bytes]:
         for event in parser.feed(piece)
         for chunk in translator.feed(event.data or b"")
     ]
-    translator.finish()
-    return made
+    return made + translator.finish()
 
 
 def assembled(made: list[bytes]) -> dict[str, Any]:

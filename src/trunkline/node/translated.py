@@ -48,7 +48,7 @@ class StreamTranslator(Protocol):
 
     def feed(self, data: bytes) -> list[bytes]: ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> list[bytes]: ...
 
 
 class TranslatedAnswer:
@@ -73,7 +73,8 @@ class TranslatedAnswer:
                 raise BadResponseError(error.message, code=BAD_CHUNK) from None
             for chunk in chunks:
                 yield SseEvent(data=chunk)
-        self._stream.finish()
+        for chunk in self._stream.finish():
+            yield SseEvent(data=chunk)
         yield SseEvent(data=DONE_DATA)
 
     async def whole(self) -> bytes:

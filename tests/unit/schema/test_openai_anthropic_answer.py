@@ -63,7 +63,7 @@ TEXT = {"type": "text", "text": ""}
 def translated(*events: dict[str, Any], include_usage: bool = False) -> list[dict[str, Any]]:
     translator = openai_anthropic.StreamTranslator(created_s=7, include_usage=include_usage)
     chunks = [chunk for event in events for chunk in translator.feed(json.dumps(event).encode())]
-    translator.finish()
+    chunks += translator.finish()
     for chunk in chunks:
         openai_answer.parse_chunk(chunk)
     return [json.loads(chunk) for chunk in chunks]

@@ -83,9 +83,9 @@ class StreamTranslator:
     """Anthropic events in, chunks out. One per answer.
 
     ``feed`` takes each event's data in order and returns the data of zero or more chunks;
-    ``finish``, when the stream has ended, raises :class:`TruncatedError` unless the answer had. For
-    data that no answer can be made of, ``feed`` raises :class:`MalformedError`; for an error event,
-    the :class:`UpstreamError` that it stands for.
+    ``finish``, when the stream has ended, returns the closing ones, or raises
+    :class:`TruncatedError` if the answer is not complete. For data that no answer can be made of,
+    ``feed`` raises :class:`MalformedError`; for an error event, the :class:`UpstreamError`.
     """
 
     __slots__ = (
@@ -126,10 +126,11 @@ class StreamTranslator:
             return []
         return list(self._event(event))
 
-    def finish(self) -> None:
-        """The stream has ended. Raises :class:`TruncatedError` if the answer has not."""
-        if not self._ended:
+    def finish(self) -> list[bytes]:
+        """The closing chunks of a complete answer: its usage, if asked for."""
+        if not self._ended or self._writer is None:
             raise TruncatedError("the stream ended before the message did")
+        return [self._writer.usage(openai_usage(self._usage))] if self._include_usage else []
 
     def _event(self, event: _Event) -> Iterator[bytes]:
         match event.type:
@@ -233,8 +234,6 @@ class StreamTranslator:
         self._ended = True
         stop = self._stop if self._reason == "stop_sequence" else None
         yield writer.finish(0, finish, stop_reason=stop or None)
-        if self._include_usage:
-            yield writer.usage(openai_usage(self._usage))
 
     def _skip(self, kind: str) -> None:
         if len(self._skipped) < SKIPPED_MAX:

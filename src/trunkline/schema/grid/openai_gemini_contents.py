@@ -1,0 +1,180 @@
+"""The messages of a chat request, as a system instruction and contents (part of ``openai_gemini``).
+
+System and developer messages before all others become the system instruction; the Gemini API has no
+place for later ones. Results of tools called together become one content, as the API demands. An
+empty text part, which the API does not take, is left out where something else is said. What has no
+place is refused by name.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from trunkline.schema.openai_chat import ChatRequest
+from trunkline.schema.openai_parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    RefusalPart,
+    TextPart,
+    ToolCall,
+)
+from trunkline.schema.parsing import unsupported
+
+MEDIA_TYPES: Final = {
+    "image": frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"}),
+    "file": frozenset({"application/pdf"}),
+}
+FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
+"""Gemini 3 wants the first call of each of its turns to carry the thought's signature. This format
+has no place for one, so they carry the value that Google documents for calls made elsewhere."""
+
+_DATA_URL: Final = re.compile(r"data:([a-zA-Z0-9.+/-]{1,128});base64,")
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+Json = dict[str, object]
+
+
+def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
+    """The system instruction's parts and the contents. Raises :class:`RequestError`."""
+    system: list[Json] = []
+    turns: list[Json] = []
+    results: list[Json] = []
+    names: dict[str, str] = {}
+    for index, message in enumerate(request.messages):
+        param = f"messages[{index}]"
+        _refuse_inexpressible(message, param, names)
+        if message.role == "tool":
+            if not results:
+                turns.append({"role": "user", "parts": results})
+            results.append(_result(message, names, param))
+            continue
+        results = []
+        if message.role in ("system", "developer"):
+            if turns:
+                raise unsupported(f"{param}.role", "is supported before all other messages only")
+            system.extend(_parts(message.parts, param))
+        elif message.role == "assistant":
+            turns.append({"role": "model", "parts": _assistant(message, param)})
+            names.update((call.id, _called(call)) for call in message.tool_calls or ())
+        else:
+            turns.append({"role": "user", "parts": _said(_parts(message.parts, param), param)})
+    if not turns:
+        raise unsupported("messages", "a conversation of system messages alone is not supported")
+    if turns[-1]["role"] == "model":
+        # Gemini may continue a last turn of its own; the caller asks for an answer to it.
+        raise unsupported("messages", "a last message of role assistant is not supported")
+    return system, turns
+
+
+def _refuse_inexpressible(message: Message, param: str, names: dict[str, str]) -> None:
+    if message.role == "function":
+        raise unsupported(f"{param}.role", "function is not supported")
+    if message.function_call is not None:
+        raise unsupported(f"{param}.function_call")
+    if message.reasoning_content:
+        # A thought needs its maker's signature, which this format does not carry.
+        raise unsupported(f"{param}.reasoning_content")
+    if message.name is not None:
+        # Beside a tool's result it repeats what the call's id says already.
+        called = names.get(message.tool_call_id or "") if message.role == "tool" else None
+        if called is None or called != message.name:
+            raise unsupported(f"{param}.name")
+
+
+def _said(parts: Iterator[Json], param: str) -> list[Json]:
+    said = list(parts)
+    if not said:
+        raise unsupported(f"{param}.content", "a message that says nothing is not supported")
+    return said
+
+
+def _parts(parts: Sequence[Part], param: str) -> Iterator[Json]:
+    for index, part in enumerate(parts):
+        here = f"{param}.content[{index}]"
+        match part:
+            case TextPart():
+                if part.text:
+                    yield {"text": part.text}
+            case RefusalPart():
+                # What the assistant said by way of a refusal is what it said.
+                if part.refusal:
+                    yield {"text": part.refusal}
+            case ImagePart():
+                if part.image_url.detail not in (None, "auto"):
+                    raise unsupported(f"{here}.image_url.detail", "only auto is supported")
+                yield _inline(part.image_url.url, "image", f"{here}.image_url.url")
+            case AudioPart():
+                audio = part.input_audio
+                yield _blob(f"audio/{audio.format}", audio.data)
+            case FilePart():
+                yield _file(part, here)
+
+
+def _file(part: FilePart, param: str) -> Json:
+    if part.file.file_id is not None or part.file.file_data is None:
+        raise unsupported(f"{param}.file.file_id", "only file_data is supported")
+    if part.file.filename is not None:
+        raise unsupported(f"{param}.file.filename")
+    return _inline(part.file.file_data, "file", f"{param}.file.file_data")
+
+
+def _inline(url: str, kind: str, param: str) -> Json:
+    head = _DATA_URL.match(url)
+    if head is None:
+        raise unsupported(param, "only base64 data URLs are supported")
+    media = head[1].lower()
+    if media not in MEDIA_TYPES[kind]:
+        raise unsupported(param, f"this type of {kind} is not supported")
+    return _blob(media, url[head.end() :])
+
+
+def _blob(media_type: str, data: str) -> Json:
+    return {"inlineData": {"mimeType": media_type, "data": data}}
+
+
+def _result(message: Message, names: dict[str, str], param: str) -> Json:
+    call = message.tool_call_id or ""
+    name = names.get(call)
+    if name is None:
+        # A result is told apart by its function's name, which only the call says.
+        raise unsupported(f"{param}.tool_call_id", "a result of no earlier call is not supported")
+    key = "error" if message.is_error else "output"
+    return {"functionResponse": {"id": call, "name": name, "response": {key: message.text}}}
+
+
+def _assistant(message: Message, param: str) -> list[Json]:
+    parts = list(_parts(message.parts, param))
+    if message.refusal:
+        parts.append({"text": message.refusal})
+    for index, call in enumerate(message.tool_calls or ()):
+        made = _call(call, f"{param}.tool_calls[{index}]")
+        parts.append(made | {"thoughtSignature": FOREIGN_SIGNATURE} if index == 0 else made)
+    return _said(iter(parts), param)
+
+
+def _called(call: ToolCall) -> str:
+    return "" if call.function is None else call.function.name
+
+
+def _call(call: ToolCall, param: str) -> Json:
+    if call.function is None:
+        raise unsupported(f"{param}.type", "only functions are supported")
+    args = _arguments(call.function.arguments, f"{param}.function.arguments")
+    return {"functionCall": {"id": call.id, "name": call.function.name, "args": args}}
+
+
+def _arguments(arguments: str, param: str) -> msgspec.Raw:
+    """The arguments as they came, known to be a JSON object; none are an empty one."""
+    if not arguments.strip():
+        return msgspec.Raw(b"{}")
+    try:
+        data = arguments.encode("utf-8")
+        _OBJECT.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise unsupported(param, "arguments that are no JSON object are not supported") from None
+    return msgspec.Raw(data)
