@@ -214,6 +214,31 @@ async def test_rejected_request_is_told_at_once(
     assert len(alpha.attempts) + len(beta.attempts) == 1
 
 
+async def test_what_no_node_can_honour_is_refused_by_name_and_blames_no_node(
+    stack: Stack, alpha: FakeNode, beta: FakeNode
+) -> None:
+    for _ in range(4):
+        alpha.will(Fault.UNFIT)
+        beta.will(Fault.UNFIT)
+    for _ in range(4):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await streamed(stack)
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "mirostat")
+    # Each node was asked once an answer, and both are still asked.
+    assert len(alpha.attempts) == len(beta.attempts) == 4
+    text, _, _ = await streamed(stack)
+    assert text
+
+
+async def test_what_one_node_can_not_honour_another_does(
+    stack: Stack, alpha: FakeNode, beta: FakeNode
+) -> None:
+    alpha.will(Fault.UNFIT)
+    text, _, _ = await streamed(stack)
+    assert text
+    assert len(beta.attempts) == 1
+
+
 async def test_everybody_busy_is_429_with_a_time(
     stack: Stack, alpha: FakeNode, beta: FakeNode
 ) -> None:

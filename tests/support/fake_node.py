@@ -68,6 +68,8 @@ class Fault(Enum):
     """502 with a proxy's page."""
     REJECT = auto()
     """400, not retryable: the request itself is at fault."""
+    UNFIT = auto()
+    """400, retryable: this node can not honour the request, another may."""
     HANG_HEAD = auto()
     HANG_ACCEPT = auto()
     """Headers, then silence."""
@@ -335,6 +337,13 @@ _REFUSALS = {
         message="logit_bias is not supported",
         retryable=False,
         param="logit_bias",
+        status=400,
+    ),
+    Fault.UNFIT: NodeError(
+        code="unsupported_parameter",
+        message="mirostat: is not supported by this model",
+        retryable=True,
+        param="mirostat",
         status=400,
     ),
 }

@@ -55,6 +55,8 @@ KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
 """Answers longer than this are not kept, even if the caller asked."""
 DRAIN_S: Final = 1.0
 """To read the end of a node's response after its receipt, so that the connection can be reused."""
+REFUSED_STATUSES: Final = frozenset({400, 413, 422})
+"""By these a node says that the request is at fault, or (retryable) not for this node."""
 
 CLIENT_GONE: Final = Failure(code="client_gone", message="the client left", status=499)
 STOPPING: Final = Failure(
@@ -376,6 +378,7 @@ class Pump:
 def node_failure(error: NodeError) -> Failure:
     """What a node said of its own failure."""
     busy = error.status in (429, 503) and error.retryable
+    unfit = error.status in REFUSED_STATUSES and error.retryable
     wait_ms = error.retry_after_ms
     return Failure(
         code=stable_code(error.code),
@@ -384,5 +387,6 @@ def node_failure(error: NodeError) -> Failure:
         status=error.status if 400 <= error.status <= 599 else 502,
         param=error.param,
         retry_after_s=None if wait_ms is None else max(wait_ms, 0) / 1000,
-        faultless=busy or not error.retryable,
+        faultless=busy or unfit or not error.retryable,
+        unfit=unfit,
     )

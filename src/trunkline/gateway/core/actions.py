@@ -8,8 +8,10 @@ import msgspec
 from trunkline.base.errors import Error, UpstreamError
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.core.route import Deployment
+from trunkline.gateway.core.values import Values
 from trunkline.receipts import VerifiedReceipt
 from trunkline.schema.attempt import Accepted, Kind, Mode, PreviousAttempt, SignedReceipt
+from trunkline.schema.errors import Produced
 
 CODE_CHARS_MAX: Final = 64
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -37,6 +39,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float
     """Monotonic time at which the whole answer is due."""
     timeouts: Timeouts
+    values: Values | None = None
+    """What tool calls and JSON documents of the answer must be; None: it has none."""
     attempts_max: int = 6
     """Attempts in a row without a new token. With back-off this is a few seconds of nodes down."""
 
@@ -58,6 +62,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """What the attempt sent before may be wrong as well."""
     faultless: bool = False
     """Says nothing against the deployment: the caller's request, or a queue that is full."""
+    produced: Produced | None = None
+    """How much of the answer the app had been sent; None: nothing."""
+    unfit: bool = False
+    """This node can not honour the request, and will not on a second try; another node may."""
 
     @classmethod
     def of(cls, error: Error) -> "Failure":

@@ -10,7 +10,8 @@ Promises, each held by a property test: what was relayed is never relayed again;
 without a verified receipt that is durable; every answer ends, in DONE or FAILED, and is told so
 once. Before anything reached the app a failed attempt starts anew anywhere. After, only a node that
 continues exactly may take over, with the seed and all tokens so far; where there is none, the end
-is explicit. Whole (not streamed) answers keep their tokens too, so that a takeover goes on.
+is explicit and says how much had been shown. A tool call or JSON document that is broken is one
+more failed attempt (``values.py``). Whole (not streamed) answers keep their tokens too, so that a takeover goes on.
 
 Callers pass monotonic seconds and do what the returned actions say, in order. Events of attempts
 that are over are ignored. Specified in ``docs/spec/attempt-protocol.md`` and ADR 0008.
@@ -19,6 +20,8 @@ that are over are ignored. Specified in ``docs/spec/attempt-protocol.md`` and AD
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from trunkline.base.errors import Error, MalformedError, VerificationError, require
 from trunkline.gateway.core.actions import (
@@ -38,7 +41,9 @@ from trunkline.gateway.core.deadline import Stage, stage_limit_s
 from trunkline.gateway.core.ending import final_failure
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.transcript import Reception, Tokens, Transcript
+from trunkline.gateway.core.values import InvalidAnswerError
 from trunkline.schema.attempt import Accepted, PreviousAttempt, SignedReceipt
+from trunkline.schema.errors import Produced
 
 BACKOFF_S: Final = 0.1
 BACKOFF_S_MAX: Final = 2.0
@@ -160,7 +165,8 @@ class Answer:
         except MalformedError as error:
             return self._broken(error.message, now_s)
         # A role chunk comes before the prompt is read: it is no sign that tokens flow.
-        if tokens or relayed or not self._plan.stream or self.state is State.RELAYING:
+        said = tokens or relayed or (reception.withholding and reception.speaking)
+        if said or not self._plan.stream or self.state is State.RELAYING:
             self._flowing(now_s)
         return tuple(Relay(data=part) for part in relayed)
 
@@ -189,6 +195,12 @@ class Answer:
             verified = check_receipt(signed, self._seen(reception, accepted, start))
         except VerificationError as error:
             return self._attempt_failed(_dishonest(error.message), now_s)
+        except InvalidAnswerError as error:
+            # The node did its work, and a model may err: nothing against the deployment.
+            failure = Failure(
+                code=error.error_code, message=error.message, suspect=True, faultless=True
+            )
+            return self._attempt_failed(failure, now_s)
         except MalformedError as error:
             return self._broken(error.message, now_s)
         self._enter(State.STORING, now_s)
@@ -340,7 +352,7 @@ class Answer:
         # A request that a node has already begun to answer can not be at fault itself.
         if not failure.retryable and self._transcript.token_count == 0 and not self.relayed:
             return (*ended, *self._fail(failure, now_s))
-        if failure.retryable is False:
+        if failure.unfit or not failure.retryable:
             self._banned.add(start.deployment.node)
         return (*ended, *self._next_attempt(now_s))
 
@@ -367,7 +379,16 @@ class Answer:
             numerics=first.numerics if seeded and first is not None else None,
             tried=tuple(previous.node for previous in self._previous),
             banned=frozenset(self._banned),
+            resting=self._resting(),
         )
+
+    def _resting(self) -> frozenset[str]:
+        """Nodes that want to be left alone for longer than a back-off would take."""
+        last = {
+            previous.node: failure.retry_after_s or 0.0
+            for previous, failure in zip(self._previous, self._failures, strict=True)
+        }
+        return frozenset(node for node, wait_s in last.items() if wait_s > BACKOFF_S_MAX)
 
     def _delay_s(self, deployment: Deployment) -> float:
         """No wait for a node not tried yet; back-off, or its own word, for one that was."""
@@ -420,6 +441,9 @@ class Answer:
 
     def _fail(self, failure: Failure, now_s: float) -> Actions:
         self._enter(State.FAILED, now_s)
+        if self.relayed:
+            shown = Produced(chunks=self._transcript.chunks, characters=self._transcript.characters)
+            failure = msgspec.structs.replace(failure, produced=shown)
         return (Fail(failure=failure),)
 
 

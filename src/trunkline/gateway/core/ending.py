@@ -12,8 +12,9 @@ def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
     """The answer's failure, given its attempts' failures in order.
 
     ``relayed``: the app holds a part of the answer, so the end is called an interruption. Else:
-    429 where every node said that it is busy, with the shortest time any of them named; 504 where
-    all took too long; 503 otherwise.
+    what the first node said where every node refused the request itself; 429 where every node said
+    that it is busy, with the shortest time any of them named; 504 where all took too long; 503
+    otherwise.
     """
     said = ", ".join(dict.fromkeys(failure.code for failure in failures))
     tried = f"; attempts failed with: {said}" if said else ""
@@ -30,6 +31,9 @@ def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
             status=503,
             retry_after_s=1.0,
         )
+    unfit = [failure for failure in failures if failure.unfit]
+    if len(unfit) == len(failures):
+        return unfit[0]
     waits = [f.retry_after_s for f in failures if f.retry_after_s is not None]
     if all(_busy(failure) for failure in failures):
         return Failure(
@@ -42,10 +46,13 @@ def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
         return Failure(
             code="upstream_timeout", message=f"no node answered in time{tried}", status=504
         )
+    # Who could not be asked might have honoured it. What those who were asked refuse is said too.
+    refused = f" ({unfit[0].message})" if unfit else ""
     return Failure(
         code="no_route",
-        message=f"no node could answer{tried}",
+        message=f"no node could answer{tried}{refused}",
         status=503,
+        param=unfit[0].param if unfit else None,
         retry_after_s=min(waits, default=1.0),
     )
 
