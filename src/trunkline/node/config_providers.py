@@ -52,16 +52,39 @@ class AnthropicEngine(_Account, frozen=True, kw_only=True, tag_field="kind", tag
             raise ValueError("max_tokens must be at least 1")
 
 
-ProviderEngine = AnthropicEngine
+class GeminiEngine(_Account, frozen=True, kw_only=True, tag_field="kind", tag="gemini"):
+    """A Google Gemini account (Gemini API)."""
+
+    base_url: str = "https://generativelanguage.googleapis.com/v1beta"
+    """With its version part."""
+
+
+ProviderEngine = AnthropicEngine | GeminiEngine
 
 
 def render(engine: ProviderEngine) -> list[str]:
     """The lines of the file's ``[engine]`` table and those below it."""
+    match engine:
+        case AnthropicEngine():
+            bound = f"max_tokens = {engine.max_tokens}"
+            return _table(
+                "anthropic",
+                "An Anthropic account (Messages API).",
+                engine,
+                engine.base_url,
+                ["# Bound of an answer whose request gives none.", bound],
+            )
+        case GeminiEngine():
+            title = "A Google Gemini account (Gemini API)."
+            return _table("gemini", title, engine, engine.base_url, [])
+
+
+def _table(kind: str, title: str, engine: _Account, base_url: str, own: list[str]) -> list[str]:
     lines = [
-        "# An Anthropic account (Messages API).",
+        f"# {title}",
         "[engine]",
-        'kind = "anthropic"',
-        f"base_url = {_text(engine.base_url)}",
+        f"kind = {_text(kind)}",
+        f"base_url = {_text(base_url)}",
         "# The API key: a file with mode 600, or the name of an environment variable.",
     ]
     if engine.api_key_file is not None:
@@ -72,8 +95,7 @@ def render(engine: ProviderEngine) -> list[str]:
     if engine.models is not None:
         lines.append(f"models = [{', '.join(map(_text, engine.models))}]")
     lines += [
-        "# Bound of an answer whose request gives none.",
-        f"max_tokens = {engine.max_tokens}",
+        *own,
         "# Calls at once.",
         f"concurrency = {engine.concurrency}",
         "",

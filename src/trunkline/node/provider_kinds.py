@@ -1,10 +1,12 @@
 """Which class fronts which kind of provider account: the one list of them."""
 
 from trunkline.base.ports import Clock
-from trunkline.node.config_providers import ProviderEngine
+from trunkline.node.config_providers import AnthropicEngine, GeminiEngine, ProviderEngine
 from trunkline.node.provider_anthropic import AnthropicChat
+from trunkline.node.provider_gemini import GeminiChat
 from trunkline.node.translated import Caller
 from trunkline.remote.anthropic import AnthropicCaller
+from trunkline.remote.gemini import GeminiCaller
 from trunkline.remote.transport import Transport
 
 
@@ -12,7 +14,14 @@ def caller(
     settings: ProviderEngine, transport: Transport, api_key: str | None, clock: Clock
 ) -> Caller:
     """The account that ``settings`` describe. Raises :class:`MalformedError` for a bad base URL."""
-    account = AnthropicCaller(
-        transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
-    )
-    return AnthropicChat(account, clock=clock, max_tokens=settings.max_tokens)
+    match settings:
+        case AnthropicEngine():
+            anthropic = AnthropicCaller(
+                transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
+            )
+            return AnthropicChat(anthropic, clock=clock, max_tokens=settings.max_tokens)
+        case GeminiEngine():
+            gemini = GeminiCaller(
+                transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
+            )
+            return GeminiChat(gemini, clock=clock)
