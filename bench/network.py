@@ -128,12 +128,15 @@ class Network:
             if role["role"] == "node" and role["pid"]
         }
 
+    def _said(self) -> str:
+        return Path(self._log.name).read_text(errors="replace")[-2000:]
+
     async def ready(self) -> None:
         """Wait until every role serves."""
         deadline = time.monotonic() + READY_S_MAX
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise RuntimeError(f"trunkline up ended: see {self._log.name}")
+                raise RuntimeError(f"trunkline up ended: {self._said()}")
             try:
                 status = await asyncio.to_thread(self.status)
             except (json.JSONDecodeError, subprocess.TimeoutExpired):
