@@ -17,6 +17,7 @@ from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.core.actions import ClientFormat, Failure, Plan
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.route import Deployment, Need, choose
+from trunkline.gateway.core.values import Values
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
@@ -220,6 +221,7 @@ class Gateway:
             mode=wishes.mode,
             deadline_s=began_s + wishes.total_s,
             timeouts=self._settings.timeouts,
+            values=Values.of(wanted.request) if wanted.kind == "chat" else None,
             attempts_max=self._settings.attempts_max,
         )
 

@@ -112,6 +112,7 @@ def described(failure: Failure) -> Described:
         param=failure.param,
         retry_after_s=failure.retry_after_s,
         overloaded=failure.code == "overloaded" and failure.status == 503,
+        produced=failure.produced,
     )
 
 

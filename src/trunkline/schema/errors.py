@@ -54,6 +54,15 @@ _ANTHROPIC_TYPES = {
 }
 
 
+class Produced(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of an answer the app had been sent when it ended in error. Never what."""
+
+    chunks: int
+    """Events of the node's stream."""
+    characters: int
+    """Characters of text, and of tool calls' arguments."""
+
+
 class Described(msgspec.Struct, frozen=True, kw_only=True):
     """An error, as far as a client is concerned."""
 
@@ -65,6 +74,8 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
     overloaded: bool = False
     """True: a queue of ours is full, rather than a limit of the caller's reached."""
+    produced: Produced | None = None
+    """For an error that ends a stream: what had been sent before it."""
 
 
 def describe(error: BaseException) -> Described:
@@ -134,6 +145,8 @@ class _OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     param: str | None
     code: str
+    produced: Produced | msgspec.UnsetType = msgspec.UNSET
+    """Ours; clients pass on members that they do not know."""
 
 
 class _OpenAIBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +156,7 @@ class _OpenAIBody(msgspec.Struct, frozen=True, kw_only=True):
 class _AnthropicDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error_code: str
     param: str | None = None
+    produced: Produced | None = None
 
 
 class _AnthropicError(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +190,7 @@ def openai_body(described: Described) -> bytes:
                 type=openai_type(described.status),
                 param=described.param,
                 code=described.code,
+                produced=msgspec.UNSET if described.produced is None else described.produced,
             )
         )
     )
@@ -193,7 +208,11 @@ def anthropic_body(described: Described, request_id: str | None = None) -> bytes
             error=_AnthropicError(
                 type=anthropic_type(anthropic_status(described)),
                 message=described.message,
-                details=_AnthropicDetails(error_code=described.code, param=described.param),
+                details=_AnthropicDetails(
+                    error_code=described.code,
+                    param=described.param,
+                    produced=described.produced,
+                ),
             ),
             request_id=request_id,
         )

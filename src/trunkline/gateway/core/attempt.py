@@ -11,7 +11,8 @@ without a verified receipt that is durable; every answer ends, in DONE or FAILED
 once. Before anything reached the app a failed attempt starts anew anywhere. After, only a node that
 continues exactly may take over, with the seed and all tokens so far; where there is none, the end
 is explicit and says how much had been shown. A tool call or JSON document that is broken is one
-more failed attempt (``values.py``). Whole (not streamed) answers keep their tokens too, so that a takeover goes on.
+more failed attempt (``values.py``). Whole (not streamed) answers keep their tokens too, so that a
+takeover goes on.
 
 Callers pass monotonic seconds and do what the returned actions say, in order. Events of attempts
 that are over are ignored. Specified in ``docs/spec/attempt-protocol.md`` and ADR 0008.

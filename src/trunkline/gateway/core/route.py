@@ -54,6 +54,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes of this answer's attempts so far, one entry per attempt."""
     banned: frozenset[str] = frozenset()
     """Nodes that must not be asked again for this answer."""
+    resting: frozenset[str] = frozenset()
+    """Nodes that asked this answer to stay away for long: even an unhealthy one comes before."""
 
 
 def serves(deployment: Deployment, need: Need) -> bool:
@@ -85,11 +87,12 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
     measured = [d.first_token_s for d in fitting if d.first_token_s is not None]
     typical_s = sum(measured) / len(measured) if measured else LATENCY_S_DEFAULT
 
-    def rank(deployment: Deployment) -> tuple[bool, int, bool, float, str]:
+    def rank(deployment: Deployment) -> tuple[bool, bool, int, bool, float, str]:
         latency_s = deployment.first_token_s
         wait_s = (deployment.load + 1) * (typical_s if latency_s is None else latency_s)
         unfit = deployment.admission is Admission.NO or not deployment.ready
         return (
+            deployment.node in need.resting,
             unfit,
             need.tried.count(deployment.node),
             not continues(deployment, need),

@@ -1,8 +1,10 @@
 """What an answer consists of so far, and what of the running attempt may be shown to the app.
 
-Two parts of a stream are held back. Its head, until the first token: before that, another node can
-still start afresh. Its end, from the chunk by which every choice is finished: a finish reason must
-never reach the app before the receipt is verified and durable. Everything between passes at once.
+Three parts of a stream are held back. Its head, until the first token: before that, another node
+can still start afresh. Its end, from the chunk by which every choice is finished: a finish reason
+must never reach the app before the receipt is verified and durable. And, from a node that can not
+be continued exactly, tool calls from where they begin and documents that must be JSON, until they
+are complete and valid (``values.py``). Everything else passes at once.
 
 Specified in ``docs/spec/attempt-protocol.md``, rules 2 to 5 and 8. It refuses events out of order,
 data that is not what an OpenAI client could read, and tokens of choices nobody asked for.
@@ -16,10 +18,14 @@ import msgspec
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.digest import parse_digest
 from trunkline.gateway.core.actions import Plan
+from trunkline.gateway.core.values import Gathered
 from trunkline.receipts import StreamDigest
 from trunkline.schema.attempt import RESUME_TOKENS_MAX
+from trunkline.schema.openai_answer import Delta, ReadMessage
 
 HELD_EVENTS_MAX: Final = 256
+WITHHELD_EVENTS_MAX: Final = 100_000
+"""The same while a tool call or a document is held back."""
 HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 
 Tokens = Sequence[tuple[int, int]]
@@ -28,6 +34,8 @@ Tokens = Sequence[tuple[int, int]]
 class _Choice(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     finish_reason: str | None = None
+    delta: Delta = Delta()
+    message: ReadMessage | None = None
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,17 +60,24 @@ class Event(msgspec.Struct, frozen=True):
     data: bytes | None
     reasons: dict[int, str]
     """Finish reasons that this event gives, by choice."""
+    characters: int = 0
+    """Characters of text, and of tool calls' arguments, that it shows."""
 
 
 class Transcript:
     """What is settled of the answer: shown to the app, or kept to be continued from."""
 
-    __slots__ = ("next_number", "reasons", "relayed", "tail", "token_count", "tokens")
+    __slots__ = (
+        "characters", "chunks", "next_number", "reasons", "relayed", "tail", "token_count",
+        "tokens",
+    )  # fmt: skip
 
     def __init__(self, choices: int) -> None:
         self.tokens: list[list[int]] = [[] for _ in range(choices)]
         self.token_count = 0
         self.next_number = 0
+        self.chunks = 0
+        self.characters = 0
         self.reasons: dict[int, str] = {}
         self.relayed = False
         """Something has reached the app: no other beginning is possible any more."""
@@ -88,6 +103,8 @@ class Transcript:
             self.tail.append(event.data)
         self.next_number = event.number + 1
         self.reasons.update(event.reasons)
+        self.chunks += event.data is not None
+        self.characters += event.characters
         self.relayed = self.relayed or event.data is not None
 
     @property
@@ -104,8 +121,8 @@ class Reception:
     """One attempt's events, on top of the transcript that it continues."""
 
     __slots__ = (
-        "_exact", "_expected", "_head", "_held", "_held_bytes", "_plan", "_transcript", "digest",
-        "finished",
+        "_exact", "_expected", "_gathered", "_head", "_held", "_held_bytes", "_plan",
+        "_transcript", "_values", "digest", "finished", "withholding",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, transcript: Transcript, attempt: str, *, exact: bool) -> None:
@@ -116,6 +133,11 @@ class Reception:
         self._held: list[Event] = []
         self._held_bytes = 0
         self._head = not transcript.relayed
+        # What can be continued exactly needs no second try: its values are shown as they come.
+        self._values = None if exact else plan.values
+        self._gathered = [Gathered() for _ in range(plan.choices)]
+        self.withholding = self._values is not None and self._values.document
+        """Nothing more is shown before the end."""
         self.digest = StreamDigest(parse_digest(plan.request_digest), attempt)
         self.finished = False
         """Every choice has its finish reason: only what follows the text may still come."""
@@ -141,7 +163,7 @@ class Reception:
 
         Raises :class:`MalformedError` for what no honest node would send.
         """
-        event = Event(number, tokens, data, self._read(data))
+        event = self._event(number, tokens, data)
         if self._repeated(event):
             return []
         self._hold(event)
@@ -155,7 +177,12 @@ class Reception:
         if self._head and not self._head_complete():
             return []
         self._head = False
-        return self.release()
+        return [] if self.withholding else self.release()
+
+    @property
+    def speaking(self) -> bool:
+        """The text has begun, whether or not it may be shown yet."""
+        return not self._head
 
     def release(self) -> list[bytes]:
         """Settle everything held and return its data."""
@@ -165,29 +192,55 @@ class Reception:
         return [event.data for event in held if event.data is not None]
 
     def complete(self) -> None:
-        """Raise :class:`MalformedError` unless the answer may end here."""
+        """Raise :class:`MalformedError` unless the answer may end here; its kind
+        :class:`InvalidAnswerError` if only a tool call or document is broken."""
         if self._plan.stream:
             if not self.finished:
                 raise MalformedError("the stream ended without a finish reason")
         elif len(self._held) != 1:
             raise MalformedError("the response is missing")
+        if self._values is not None:
+            for choice, reason in self.reasons.items():
+                self._values.check(self._gathered[choice], reason)
 
-    def _read(self, data: bytes | None) -> dict[int, str]:
+    def _event(self, number: int, tokens: Tokens, data: bytes | None) -> Event:
         if data is None:
             if not self._plan.stream:
                 raise MalformedError("an event without data in a whole response")
-            return {}
+            return Event(number, tokens, None, {})
+        choices = self._read(data)
+        reasons = self._reasons_of(choices)
+        return Event(number, tokens, data, reasons, self._gather(choices))
+
+    def _read(self, data: bytes) -> tuple[_Choice, ...]:
         self.digest.update(data)
         try:
             if not data.isascii():
                 data.decode()
             if self._plan.kind == "embeddings":
                 _EMBEDDINGS.decode(data)
-                return {}
-            choices = _MESSAGE.decode(data).choices
+                return ()
+            return _MESSAGE.decode(data).choices
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise MalformedError("an event is not what a client could read") from None
-        return self._reasons_of(choices)
+
+    def _gather(self, choices: tuple[_Choice, ...]) -> int:
+        """Note what the choices say; returns how many characters of it an app sees."""
+        characters = 0
+        for choice in choices:
+            delta = choice.delta
+            characters += len(delta.content or "")
+            for call in delta.tool_calls or ():
+                if call.function is not None:
+                    characters += len(call.function.arguments or "")
+            if self._values is None:
+                continue
+            gathered = self._gathered[choice.index]
+            gathered.add(delta)
+            if choice.message is not None:
+                gathered.take(choice.message)
+            self.withholding = self.withholding or bool(gathered.calls)
+        return characters
 
     def _reasons_of(self, choices: tuple[_Choice, ...]) -> dict[int, str]:
         found: dict[int, str] = {}
@@ -196,7 +249,8 @@ class Reception:
                 raise MalformedError("a choice that nobody asked for")
             if choice.finish_reason is not None:
                 found[choice.index] = choice.finish_reason
-        if not self._plan.stream and len(found) != self._plan.choices:
+        chat = self._plan.kind == "chat"
+        if chat and not self._plan.stream and len(found) != self._plan.choices:
             raise MalformedError("the response lacks a choice or its finish reason")
         return found
 
@@ -222,7 +276,8 @@ class Reception:
                 raise MalformedError("a token of a choice that nobody asked for")
         self._held.append(event)
         self._held_bytes += len(event.data or b"")
-        if len(self._held) > HELD_EVENTS_MAX or self._held_bytes > HELD_BYTES_MAX:
+        most = WITHHELD_EVENTS_MAX if self.withholding else HELD_EVENTS_MAX
+        if len(self._held) > most or self._held_bytes > HELD_BYTES_MAX:
             raise MalformedError("more is held back than an answer's ends can be")
 
     def _head_complete(self) -> bool:
