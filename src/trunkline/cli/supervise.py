@@ -29,6 +29,8 @@ BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_S_MAX: Final = 10.0
 STABLE_AFTER_S: Final = 4.0
 """A role that ran so long is not failing to start: it starts again without delay."""
+FIRST_STARTS_MAX: Final = 4
+"""A role that was never ready and ended so often is given up; a wrong configuration, at once."""
 STOP_S_MAX: Final = 15.0
 """A role that has not ended so long after SIGTERM is killed."""
 PROBE_S: Final = 0.1
@@ -118,7 +120,8 @@ class Supervisor:
             code = await self._run_once(role, begun)
             if self._stopping.is_set():
                 break
-            if code == UNABLE and role.ready_s is None:
+            tries = FIRST_STARTS_MAX if code != UNABLE else 1
+            if role.ready_s is None and role.restarts + 1 >= tries:
                 self._give_up(role)
                 return
             if time.monotonic() - since > STABLE_AFTER_S:
