@@ -74,6 +74,8 @@ class Fault:
     model: str = MODEL
     harmless: bool = False
     """The answer is whole as it came: no second attempt is needed."""
+    repeats: bool = False
+    """A part of the text comes twice, which shows at the end only."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("value breaks off, finish said", upstream.half_value, ("after",), contents=VALUES),
     Fault("value breaks schema, or unknown tool", upstream.wrong_value, ("after",),
           contents=VALUES),
+    Fault("another model answers", upstream.wrong_model),
+    Fault("model changes in the stream", upstream.wrong_model, ("during", "after"), STREAM),
+    Fault("a frame comes twice", upstream.duplicate, ("during", "after"), STREAM, repeats=True),
+    Fault("the role's frame comes twice", upstream.duplicate, ONCE, STREAM, harmless=True),
     Fault("no [DONE]", upstream.no_done, ("after",), STREAM, harmless=True),
     Fault("usage missing", upstream.no_usage, ("after",), harmless=True),
     Fault("split at every byte", upstream.byte_by_byte, harmless=True),
@@ -281,13 +287,21 @@ def verdict(cell: Cell, view: View) -> str:
     truth = "".join(upstream.PARTS[cell.content])
     if view.error is not None:
         # What came before an explicit error must be the truth as far as it goes, and no finish.
-        honest = truth.startswith(view.text) and view.finish is None
+        shown = _repeated(cell) if cell.fault.repeats else truth
+        honest = shown.startswith(view.text) and view.finish is None
         return "error" if honest and view.error != "None" else "damage"
     tool = cell.content == "tool"
     expected = (truth, upstream.TOOL if tool else "", "tool_calls" if tool else "stop")
     usage = None if cell.fault.name == "usage missing" else upstream.USAGE
     good = (view.text, view.tool, view.finish) == expected and view.usage == usage
     return "whole" if good and view.models == {cell.fault.model} else "damage"
+
+
+def _repeated(cell: Cell) -> str:
+    """What the app is shown of a text before the repeat in it is found."""
+    parts = upstream.PARTS[cell.content]
+    at = 0 if cell.phase == "during" else upstream.SHOWN_AFTER - 1
+    return "".join((*parts[: at + 1], *parts[at:]))
 
 
 async def run(folder: Path) -> tuple[dict[Cell, View], dict[str, int]]:
@@ -326,6 +340,10 @@ a second one, anywhere, would be answered well.
 
 *Before*, *during* and *after* say where the fault is: before the first token was sent, in the
 middle of it, after the third. An answer that is not streamed is cut in its body likewise.
+
+Chunks of this format carry no numbers, so a text's frame that comes twice is found by the token
+count at the end: the error then follows text with the repeat in it. Where the app did not ask for
+usage there is no count, and a copy can not be told from a model that repeats itself.
 
 Tool calls and documents under a JSON schema reach the app only when they are complete and valid;
 a broken one is asked for again elsewhere. Text streams as it comes.

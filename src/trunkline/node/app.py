@@ -325,7 +325,10 @@ def _provider(
     except MalformedError as error:
         raise ConfigError(f"key engine.base_url: {error.message}") from None
     models = ProviderModels(
-        chat=settings.models, embeddings=embeddings, upstream_names=settings.upstream_names
+        chat=settings.models,
+        embeddings=embeddings,
+        upstream_names=settings.upstream_names,
+        served_names=settings.served_names,
     )
     return Provider(caller, settings.base_url, models, identity)
 

@@ -87,6 +87,9 @@ class OpenAIEngine(
     """Embedding models to serve."""
     upstream_names: Mapping[str, str] = {}
     """The upstream's own name of a model, where it is another one."""
+    served_names: Mapping[str, str] = {}
+    """What its answers call a model, where that is yet another name; ``*``: anything. An answer by
+    another model is no answer; versions and dates after a name are known."""
     concurrency: int = 64
     """Calls at once."""
     timeouts: ProviderTimeouts = ProviderTimeouts()
@@ -238,6 +241,10 @@ def _openai(engine: OpenAIEngine) -> list[str]:
         "# The upstream's own name of a model, where it is another one.",
         "[engine.upstream_names]",
         *(f"{_text(name)} = {_text(other)}" for name, other in engine.upstream_names.items()),
+        "",
+        "# What its answers call a model, where that is yet another name; \"*\": anything.",
+        "[engine.served_names]",
+        *(f"{_text(name)} = {_text(other)}" for name, other in engine.served_names.items()),
         "",
     ]
     return lines

@@ -26,6 +26,9 @@ class _Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Chat models to serve. Absent: all that the account has."""
     upstream_names: Mapping[str, str] = {}
     """The provider's own name of a model, where it is another one."""
+    served_names: Mapping[str, str] = {}
+    """What its answers call a model, where that is yet another name; ``*``: anything. An answer by
+    another model is no answer; versions and dates after a name are known."""
     concurrency: int = 64
     """Calls at once."""
     timeouts: ProviderTimeouts = ProviderTimeouts()
@@ -109,6 +112,10 @@ def _table(kind: str, title: str, engine: _Account, base_url: str, own: list[str
         "# The provider's own name of a model, where it is another one.",
         "[engine.upstream_names]",
         *(f"{_text(name)} = {_text(other)}" for name, other in engine.upstream_names.items()),
+        "",
+        "# What its answers call a model, where that is yet another name; \"*\": anything.",
+        "[engine.served_names]",
+        *(f"{_text(name)} = {_text(other)}" for name, other in engine.served_names.items()),
         "",
     ]
     return lines

@@ -54,6 +54,13 @@ class ProviderModels(msgspec.Struct, frozen=True, kw_only=True):
     """None: whatever the upstream has."""
     embeddings: tuple[str, ...] = ()
     upstream_names: Mapping[str, str] = {}
+    served_names: Mapping[str, str] = {}
+    """What its answers call a model, where that is yet another name; ``*``: anything."""
+
+    def right(self, model: str) -> tuple[str, ...]:
+        """Every name by which an answer may call the model."""
+        names = (self.upstream_names.get(model), self.served_names.get(model))
+        return (model, *(name for name in names if name is not None))
 
 
 class Provider:
@@ -120,6 +127,7 @@ class Provider:
             attempt=attempt,
             asked=asked,
             body=body,
+            names=self._models.right(attempt.model),
         )
 
 
@@ -137,8 +145,10 @@ class ProviderWork:
         attempt: Attempt,
         asked: _Asked,
         body: bytes,
+        names: tuple[str, ...],
     ) -> None:
         self._caller = caller
+        self._names = names
         self._host = host
         self._attempt = attempt
         self._asked = asked
@@ -180,7 +190,7 @@ class ProviderWork:
             raise _rejected(error) from None
 
     async def _stream(self, answer: Answer, output: Output) -> Said:
-        check = StreamCheck(self._asked.n or 1)
+        check = StreamCheck(self._asked.n or 1, self._names)
         number = 0
         async for event in answer.events():
             for data in check.feed(event.data or b""):
@@ -191,7 +201,7 @@ class ProviderWork:
     async def _whole(self, output: Output) -> Said:
         self._answer = await patiently(self._call(stream=False), output.alive)
         body = await patiently(self._answer.whole(), output.alive)
-        said = upstream.check_completion(body, self._asked.n or 1)
+        said = upstream.check_completion(body, self._asked.n or 1, self._names)
         await output.event(Event(id=0, data=upstream.one_line(body)))
         return said
 

@@ -3,14 +3,18 @@
 The answer is relayed as the provider wrote it, ``id``, ``created`` and ``model`` too: a stream has
 one ``id`` throughout, and no other node ever continues it, so the id is stable for the app.
 Checked, and failed with a stable code when it does not hold: every chunk is a chunk, every choice
-finishes, something was said, nothing follows the end. Nothing is repaired and no finish is forged.
+finishes, something was said, nothing follows the end, the model is the one asked for, and no more
+chunks speak than tokens were counted if one of them came twice. Nothing is repaired and no finish
+is forged.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from trunkline.base.errors import BadResponseError, MalformedError, TruncatedError
+from trunkline.node.core.served import ServedName
 from trunkline.schema.openai_answer import (
     Chunk,
     ChunkChoice,
@@ -23,6 +27,7 @@ from trunkline.schema.parsing import top_level
 
 EMPTY: Final = "upstream_empty"
 BAD_CHUNK: Final = "upstream_bad_chunk"
+REPEATED: Final = "upstream_repeated_chunk"
 HELD_EVENTS_MAX: Final = 64
 """Chunks held back until the first that says something; a stream with more has said nothing."""
 HELD_BYTES_MAX: Final = 1024 * 1024
@@ -59,24 +64,28 @@ class StreamCheck:
     """Follows a stream of chunks; ``feed`` returns what may be passed on now."""
 
     __slots__ = (
-        "_choices", "_done", "_fingerprint", "_finish", "_held", "_held_bytes", "_model",
-        "_spoken", "_usage",
+        "_choices", "_done", "_fingerprint", "_finish", "_held", "_held_bytes", "_last",
+        "_served", "_speaking", "_spoken", "_twice", "_usage",
     )  # fmt: skip
 
-    def __init__(self, choices: int) -> None:
-        """``choices``: how many the request asked for."""
+    def __init__(self, choices: int, names: Sequence[str] = ()) -> None:
+        """``choices``: how many the request asked for. ``names``: right ones for the model."""
         self._choices = choices
+        self._served = ServedName(names)
+        self._last = b""
+        self._twice = False
+        self._speaking = 0
         self._finish: dict[int, str] = {}
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._spoken = False
         self._done = False
-        self._model = ""
         self._fingerprint = ""
         self._usage: Usage | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take one event's data. Raises BadResponseError ``upstream_bad_chunk``."""
+        """Take one event's data. Raises BadResponseError ``upstream_bad_chunk`` or
+        ``upstream_wrong_model``."""
         if data.strip() == b"[DONE]":
             self._done = True
             return []
@@ -88,11 +97,15 @@ class StreamCheck:
             raise BadResponseError("a chunk does not parse", code=BAD_CHUNK) from None
         self._note(chunk)
         line = one_line(data)
+        if any(_speaks(choice) for choice in chunk.choices):
+            self._speaking += 1
+            self._twice = self._twice or line == self._last
+        self._last = line
         if self._spoken:
             return [line]
         self._held.append(line)
         self._held_bytes += len(line)
-        if any(_speaks(choice) for choice in chunk.choices):
+        if self._speaking:
             self._spoken = True
             held, self._held = self._held, []
             return held
@@ -110,15 +123,23 @@ class StreamCheck:
         ]
         if unfinished:
             raise TruncatedError("the stream ended without a finish reason")
+        self._check_repeats()
         return Said(
-            model=self._model,
+            model=self._served.name[:NAME_CHARS_MAX],
             fingerprint=self._fingerprint,
             finish=tuple(self._finish[index] for index in sorted(self._finish)),
             usage=self._usage,
         )
 
+    def _check_repeats(self) -> None:
+        """Chunks have no numbers, and a model may say the same twice. But each chunk that speaks
+        holds a token at least: with more of them than tokens, the one that came twice is a copy."""
+        counted = 0 if self._usage is None else self._usage.completion_tokens
+        if self._twice and 0 < counted < self._speaking:
+            raise BadResponseError("a chunk came twice", code=REPEATED)
+
     def _note(self, chunk: Chunk) -> None:
-        self._model = self._model or chunk.model[:NAME_CHARS_MAX]
+        self._served.note(chunk.model)
         self._fingerprint = self._fingerprint or (chunk.system_fingerprint or "")[:NAME_CHARS_MAX]
         if chunk.usage is not None:
             self._usage = chunk.usage
@@ -136,12 +157,14 @@ def _speaks(choice: ChunkChoice) -> bool:
     return bool(said or delta.reasoning_content or choice.finish_reason not in (None, "", "stop"))
 
 
-def check_completion(body: bytes, choices: int) -> Said:
-    """Check a whole answer. Raises BadResponseError or :class:`TruncatedError`."""
+def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Said:
+    """Check a whole answer, as :class:`StreamCheck` does a stream. Raises BadResponseError or
+    :class:`TruncatedError`."""
     try:
         completion = parse_completion(body)
     except MalformedError:
         raise BadResponseError("the answer is no completion", code=BAD_CHUNK) from None
+    ServedName(names).note(completion.model)
     if len(completion.choices) < max(choices, 1):
         raise BadResponseError("the answer lacks choices", code=EMPTY)
     if any(not choice.finish_reason for choice in completion.choices):
