@@ -1,6 +1,6 @@
 # One line over a script each; `make help` lists them. The scripts say the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fmt lint types arch unit e2e check docs bench clean
+.PHONY: help setup run test fmt lint types arch unit e2e sim check docs bench clean
 
 QUESTION ?= In one sentence: why is the sky blue?
 
@@ -24,6 +24,8 @@ unit:  ## the quick tests
 	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py unit
 e2e:  ## the tests with real processes
 	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py e2e
+sim:  ## play 200 fresh seeds of disasters; again with SEED=… SEEDS=1
+	@sh scripts/setup.sh test && .venv/bin/python scripts/sim.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
 check: test  ## the same as test
 docs:  ## write the generated documentation
 	@sh scripts/setup.sh test && .venv/bin/python scripts/docs.py

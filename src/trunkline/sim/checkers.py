@@ -1,0 +1,256 @@
+"""The judges. They stand outside: they know what apps saw, what crossed the wire, and the disks.
+
+Checks, by the names that a violation carries:
+
+============ =======================================================================================
+``deadline`` a call took longer than the deadline that came with it
+``cut``      a connection ended without a word although the gateway lived
+``silent``   an end that is neither a whole answer nor exactly one error in the client's format
+``forged``   a finish reason in a stream that was never finished
+``mixed``    one stream has the marks of two models
+``damaged``  text that is not what the undisturbed answer has at that place: lost, doubled, altered
+``unproven`` a whole answer, and no verified receipt on the disk the moment the app saw its end
+``lost``     a receipt that was on the disk is not there, or not final, in the end
+``dead``     after the faults a call failed, or a breaker stayed open
+``bug``      a failure outside the error tree, or a broken invariant, in any process
+============ =======================================================================================
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import Error
+from trunkline.crypto.keys import VerifierKey
+from trunkline.gateway.core.actions import ClientFormat
+from trunkline.gateway.writer import message_id
+from trunkline.node.chat import EmbeddedChat
+from trunkline.node.core.answer import Event
+from trunkline.node.core.statement import Identity
+from trunkline.receipts import Receipt, verify_signed
+from trunkline.schema.attempt import Accepted, Attempt, SignedReceipt
+from trunkline.schema.grid import anthropic_openai, openai_openai
+from trunkline.schema.sse import SseParser
+from trunkline.sim.app import Ending, Seen
+from trunkline.sim.engine import KeyedEngine
+from trunkline.sim.ports import SimRandomness
+from trunkline.sim.roles import PLACES
+
+LATE_S_MAX: Final = 1.0
+"""A deadline is kept within this: connecting to the gateway, and the last bytes' way."""
+HONEST_STATUSES: Final = frozenset({429, 502, 503, 504, 529})
+"""What a call that nothing is wrong with may be answered instead of 200."""
+FRAME_BYTES_MAX: Final = 1 << 20
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """One thing that must never be."""
+
+    check: str
+    detail: str
+
+
+class Tapped:
+    """One attempt as it crossed the wire: what the node was asked, and what it accepted."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.accepted: Accepted | None = None
+        self._parser: SseParser | None = SseParser(FRAME_BYTES_MAX)
+
+    def hear(self, frame: bytes) -> None:
+        """One frame as the node sent it."""
+        if self._parser is None:
+            return
+        for event in self._parser.feed(frame):
+            if event.event == "accepted":
+                self.accepted = msgspec.json.decode(event.data or b"", type=Accepted)
+                self._parser = None
+                return
+
+
+class _Collect:
+    """Takes a work's output for nobody's app."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    async def event(self, event: Event) -> None:
+        if event.id is not None and event.data is not None:
+            self.messages.append(event.data)
+
+    async def alive(self) -> None:
+        """No one listens."""
+
+
+class Undisturbed:
+    """Computes what an answer would have been had nothing gone wrong."""
+
+    def __init__(self, engines: Mapping[str, KeyedEngine], identity: Identity) -> None:
+        """``engines``: an honest one by weights digest."""
+        self._engines = engines
+        self._identity = identity
+
+    async def answer(self, tapped: Tapped) -> tuple[bytes, ...]:
+        """The app's bytes, one piece per message, for the seed and weights that were accepted."""
+        accepted, attempt = tapped.accepted, tapped.attempt
+        if accepted is None or accepted.weights is None:
+            raise AssertionError("only an accepted attempt has an undisturbed answer")
+        chat = EmbeddedChat(
+            self._engines[accepted.weights],
+            self._identity,
+            choices_max=PLACES,
+            randomness=SimRandomness("unused"),
+        )
+        await chat.load()
+        work = await chat.prepare(
+            msgspec.structs.replace(
+                attempt, seed=accepted.seed, resume=None, numerics=None, previous=()
+            )
+        )
+        output = _Collect()
+        await work.run(output)
+        return _told(attempt, output.messages)
+
+
+def _told(attempt: Attempt, messages: list[bytes]) -> tuple[bytes, ...]:
+    """Messages as the client's format has them."""
+    anthropic = attempt.client_format == "anthropic.messages"
+    name = message_id(attempt.answer)
+    if not json.loads(bytes(attempt.request)).get("stream"):
+        (body,) = messages
+        return (anthropic_openai.translate_answer(body, message_id=name) if anthropic else body,)
+    translator = (
+        anthropic_openai.StreamTranslator(message_id=name)
+        if anthropic
+        else openai_openai.StreamTranslator()
+    )
+    return (*(translator.feed(message) for message in messages), translator.finish())
+
+
+def split_error(format_: ClientFormat, body: bytes) -> tuple[bytes, bool]:
+    """A stream's text and whether an error event ends it."""
+    start = body.rfind(b"\n\n", 0, -2) + 2 if b"\n\n" in body[:-2] else 0
+    mark = b"event: error\n" if format_ == "anthropic.messages" else b'data: {"error"'
+    return (body[:start], True) if body[start:].startswith(mark) else (body, False)
+
+
+def succeeded(seen: Seen) -> bool:
+    """The app has every reason to think that its answer is whole."""
+    whole = seen.ending is Ending.COMPLETE and seen.status == 200
+    return whole and not split_error(seen.ask.format, seen.body)[1]
+
+
+class Judge:
+    """Judges what one app saw of one call."""
+
+    def __init__(self, undisturbed: Undisturbed, keys: Mapping[str, VerifierKey]) -> None:
+        self._undisturbed = undisturbed
+        self._keys = keys
+
+    async def judge(self, seen: Seen, tapped: Iterable[Tapped]) -> list[Violation]:
+        """Everything wrong with this call. ``tapped``: the attempts at its answer."""
+        found = [*_time(seen), *_ending(seen)]
+        if seen.status == 200:
+            found += await self._text(seen, list(tapped))
+        if succeeded(seen):
+            found += self._evidence(seen)
+        number = f"call {seen.ask.number}, answer {seen.answer}: "
+        return [Violation(item.check, number + item.detail) for item in found]
+
+    async def _text(self, seen: Seen, tapped: list[Tapped]) -> list[Violation]:
+        text, failed = split_error(seen.ask.format, seen.body) if seen.ask.stream else (b"", False)
+        marks = _fingerprints(seen)
+        if len(marks) > 1:
+            return [Violation("mixed", f"{len(marks)} fingerprints in one stream")]
+        if failed and _finished(seen, text):
+            return [Violation("forged", "a finish reason before an error")]
+        for attempt in tapped:
+            if attempt.accepted is None:
+                continue
+            pieces = await self._undisturbed.answer(attempt)
+            whole = b"".join(pieces)
+            if seen.ending is Ending.COMPLETE and not failed:
+                if seen.body == whole:
+                    return []
+            elif failed:
+                if text != whole and _whole_pieces(text, pieces):
+                    return []
+            elif whole.startswith(seen.body):
+                return []
+        return [Violation("damaged", f"{len(seen.body)} bytes are not the undisturbed answer's")]
+
+    def _evidence(self, seen: Seen) -> list[Violation]:
+        if seen.kept is None:
+            return [Violation("unproven", "nothing is on the disk")]
+        try:
+            receipt = self._verified(seen.kept.signed)
+        except Error as error:
+            return [Violation("unproven", f"the receipt does not verify: {error.error_code}")]
+        if receipt.answer != seen.answer:
+            return [Violation("unproven", "the receipt is another answer's")]
+        return []
+
+    def _verified(self, data: bytes) -> Receipt:
+        signed = msgspec.json.decode(data, type=SignedReceipt)
+        name = json.loads(signed.receipt)["node"]
+        return verify_signed(signed, self._keys[name]).receipt
+
+
+def _time(seen: Seen) -> list[Violation]:
+    took_s = seen.ended_s - seen.began_s
+    if took_s > seen.ask.deadline_s + LATE_S_MAX:
+        return [Violation("deadline", f"took {took_s:.2f} s of {seen.ask.deadline_s:.0f} s")]
+    return []
+
+
+def _ending(seen: Seen) -> list[Violation]:
+    if seen.ending in (Ending.CUT, Ending.REFUSED):
+        return [] if seen.bereft else [Violation("cut", f"{seen.ending.name} by a live gateway")]
+    if seen.ending is Ending.LEFT or seen.status == 200:
+        return []
+    if seen.status not in HONEST_STATUSES:
+        return [Violation("silent", f"status {seen.status}")]
+    return _one_error(seen.body)
+
+
+def _one_error(body: bytes) -> list[Violation]:
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return [Violation("silent", "the error is no JSON")]
+    explicit = isinstance(told, dict) and isinstance(told.get("error"), dict)
+    return [] if explicit else [Violation("silent", "no error object")]
+
+
+def _fingerprints(seen: Seen) -> set[str]:
+    """The marks of models in an OpenAI stream; the Anthropic format has none."""
+    if seen.ask.format != "openai.chat" or not seen.ask.stream:
+        return set()
+    found: set[str] = set()
+    for block in seen.body.split(b"\n\n")[:-1]:
+        if block.startswith(b"data: {"):
+            message = json.loads(block.removeprefix(b"data: "))
+            if "error" not in message:
+                found.add(str(message.get("system_fingerprint")))
+    return found
+
+
+def _finished(seen: Seen, text: bytes) -> bool:
+    """Whether the text says of all its choices that they are finished."""
+    if seen.ask.format == "anthropic.messages":
+        return b'"stop_reason":"' in text
+    choices: int = json.loads(seen.ask.body).get("n", 1)
+    return text.count(b'"finish_reason":"') >= choices
+
+
+def _whole_pieces(text: bytes, pieces: tuple[bytes, ...]) -> bool:
+    """Whether ``text`` is the first so many of the pieces."""
+    came = 0
+    for piece in pieces:
+        if came == len(text):
+            break
+        came += len(piece)
+    return came == len(text) and b"".join(pieces).startswith(text)

@@ -1,0 +1,265 @@
+"""The roles of a simulated network: real nodes, a real gateway, and a log that proves or fails.
+
+A node is the real attempt shell, text pipeline, gate and receipt signer over a simulated engine and
+disk. A gateway is the real :class:`Gateway` over a simulated transport and disk. Both can be killed
+at any moment and started again on the disk that is left. The log is a stand-in for its caller: its
+own correctness is not looked at here.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from hashlib import sha256
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.base.errors import ConnectError, Error, TimedOutError
+from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.config import GatewayConfig, NodeConfig
+from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.front import Gateway
+from trunkline.gateway.store import MIGRATIONS as GATEWAY_MIGRATIONS
+from trunkline.gateway.store import EvidenceStore
+from trunkline.node.attempts import Attempts, Served, reply_error
+from trunkline.node.chat import EmbeddedChat
+from trunkline.node.core.statement import Identity
+from trunkline.node.gate import Gate
+from trunkline.node.signing import ReceiptSigner
+from trunkline.node.store import MIGRATIONS as NODE_MIGRATIONS
+from trunkline.remote.transport import REFUSED
+from trunkline.runtime.http import Call, Receive, Router, Scope, Send
+from trunkline.schema import errors
+from trunkline.schema.attempt import ATTEMPT_PATH, INFO_PATH, NodeInfo
+from trunkline.sim.disk import Disk
+from trunkline.sim.engine import KeyedEngine, Pace
+from trunkline.sim.network import App, Network, SimTransport
+from trunkline.sim.ports import SimClock, SimRandomness
+from trunkline.sim.process import Process
+
+PLACES: Final = 3
+QUEUE_MAX: Final = 4
+GATEWAY: Final = "gateway"
+TIMEOUTS: Final = Timeouts(
+    connect_s=1.0, head_s=2.0, first_event_s=4.0, first_token_s=3.0, idle_s=2.0, total_s=60.0
+)
+
+MakeEngine = Callable[[Pace], KeyedEngine]
+
+
+class SimNode:
+    """One node's machine: its key and disk, and the process on it, if any."""
+
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        make_engine: MakeEngine,
+        random: Random,
+        *,
+        key: Signer | None = None,
+        skew_ms: int = 0,
+    ) -> None:
+        """``key``: what it signs with, if not with the key that the gateway knows it by."""
+        self.name = name
+        self.operator = f"{name}.example"
+        own = Signer.generate(f"{self.operator}/node", sha256(name.encode()).digest())
+        self.key: VerifierKey = own.vkey
+        self.pace = Pace()
+        self.disk = Disk(name, NODE_MIGRATIONS, random)
+        self.lives = 0
+        self.process: Process | None = None
+        self._signer = key or own
+        self._network = network
+        self._make_engine = make_engine
+        self._clock = SimClock(skew_ms)
+        self._random = random
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(node=self.key.name, operator=self.operator, key=str(self.key))
+
+    async def start(self) -> bool:
+        """A new process on this machine; False if it did not survive its own start."""
+        self.lives += 1
+        process = self.process = Process(f"{self.name}#{self.lives}")
+        randomness = SimRandomness(f"{self._random.random()}")
+        return await _up(self._network, self.name, process, self._open(randomness))
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        process, self.process = self.process, None
+        self._network.server(self.name).down()
+        if process is not None:
+            await process.kill()
+
+    async def _open(self, randomness: SimRandomness) -> "_NodeFront":
+        database = self.disk.mount()
+        chat = EmbeddedChat(
+            self._make_engine(self.pace), self.identity, choices_max=PLACES, randomness=randomness
+        )
+        await chat.load()
+        gate = Gate(PLACES, QUEUE_MAX, clock=self._clock)
+        attempts = Attempts(
+            (Served(chat, gate),),
+            identity=self.identity,
+            signer=ReceiptSigner(self._signer, database, clock=self._clock, enqueue=None),
+            database=database,
+            clock=self._clock,
+            randomness=randomness,
+            logger=self._network.trace.logger(self.name),
+        )
+        return _NodeFront(self.identity, chat, gate, attempts)
+
+
+class _NodeFront:
+    """The node's HTTP paths, as :class:`trunkline.node.app.NodeApp` has them."""
+
+    def __init__(
+        self, identity: Identity, chat: EmbeddedChat, gate: Gate, attempts: Attempts
+    ) -> None:
+        self._identity = identity
+        self._chat = chat
+        self._gate = gate
+        self._router = Router(_refuse)
+        self._router.add("POST", ATTEMPT_PATH, attempts.handle)
+        self._router.add("GET", INFO_PATH, self._info)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._router.dispatch(Call(scope, receive, send))
+
+    async def _info(self, call: Call) -> None:
+        await call.reply_json(
+            200,
+            NodeInfo(
+                node=self._identity.node,
+                operator=self._identity.operator,
+                key=self._identity.key,
+                models=self._chat.models(),
+                log=None,
+                ready=True,
+                running=self._gate.running,
+                queued=self._gate.queued,
+            ),
+        )
+
+
+async def _refuse(call: Call, error: Error) -> None:
+    await reply_error(call, errors.node_error(error))
+
+
+class SimLog:
+    """:class:`trunkline.gateway.evidence.Prover`. Down, slow, or twins: an entry refused and not
+    taken, and one taken whose answer is lost."""
+
+    def __init__(self, random: Random) -> None:
+        self.down = False
+        self.entries: dict[bytes, int] = {}
+        self.loses: Callable[[], bool] = lambda: False
+        self._random = random
+
+    async def prove(self, entry: bytes, timeout_s: float) -> str:
+        await asyncio.sleep(self._random.uniform(0.01, 0.2))
+        if self.down:
+            raise ConnectError("the log is down", code=REFUSED)
+        if self.loses():
+            if self._random.random() < 0.5:
+                self.entries.setdefault(entry, len(self.entries))
+            raise TimedOutError("the log did not answer")
+        index = self.entries.setdefault(entry, len(self.entries))
+        return f"c2sp.org/tlog-proof@v1\nindex {index}\n"
+
+
+class SimGateway:
+    """The gateway's machine."""
+
+    def __init__(
+        self,
+        nodes: list[SimNode],
+        network: Network,
+        log: SimLog,
+        random: Random,
+        *,
+        open_store: Callable[[Disk], EvidenceStore],
+    ) -> None:
+        self.disk = Disk(GATEWAY, GATEWAY_MIGRATIONS, random)
+        self.lives = 0
+        self.deaths = 0
+        self.process: Process | None = None
+        self.clock = SimClock()
+        self._network = network
+        self._log = log
+        self._random = random
+        self._open_store = open_store
+        self._settings = GatewayConfig(
+            policy_file="policy",
+            log_url="http://log",
+            nodes=tuple(NodeConfig(url=f"http://{n.name}", vkey=str(n.key)) for n in nodes),
+            timeouts=TIMEOUTS,
+            poll_s=2.0,
+        )
+
+    async def start(self) -> bool:
+        """A new process on this machine; False if it did not survive its own start."""
+        self.lives += 1
+        process = self.process = Process(f"{GATEWAY}#{self.lives}")
+        randomness = SimRandomness(f"{self._random.random()}")
+        return await _up(self._network, GATEWAY, process, self._open(randomness))
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        self.deaths += 1
+        process, self.process = self.process, None
+        self._network.server(GATEWAY).down()
+        if process is not None:
+            await process.kill()
+
+    async def _open(self, randomness: SimRandomness) -> Gateway:
+        app = Gateway(
+            self._settings,
+            self._open_store(self.disk),
+            self._log,
+            SimTransport(self._network),
+            policy="",
+            clock=self.clock,
+            randomness=randomness,
+            logger=self._network.trace.logger(GATEWAY),
+        )
+        await app.startup()
+        return app
+
+
+async def _up(
+    network: Network, host: str, process: Process, opening: Coroutine[Any, Any, App]
+) -> bool:
+    """Open a role's application inside its process and let it answer at its address."""
+    task = process.spawn(opening)
+    await asyncio.wait([task])
+    if task.cancelled():
+        return False
+    error = task.exception()
+    if error is not None:
+        if not isinstance(error, Error):
+            raise error
+        # Its disk failed it: a real process would exit, and be started again.
+        network.trace.note(host, "start.failed", error=error.error_code)
+        await process.kill()
+        return False
+    network.server(host).up(process, task.result())
+    return True
+
+
+class StoredPart(msgspec.Struct, frozen=True):
+    """What the gateway's disk holds of an answer."""
+
+    signed: bytes
+    proven: bool
+
+
+def stored(disk: Disk, answer: str) -> StoredPart | None:
+    """Look at the gateway's disk from outside: the committed part of an answer."""
+    row = disk.connection.execute(
+        "SELECT signed, proof IS NOT NULL FROM parts WHERE answer = ?", (answer,)
+    ).fetchone()
+    return None if row is None else StoredPart(row[0], bool(row[1]))

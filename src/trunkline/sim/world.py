@@ -1,0 +1,335 @@
+"""One run: a network built from a seed, a storm, then peace, and the judges' verdict on both.
+
+*Safety*, while everything fails: no app is ever told something untrue. *Liveness*, once nothing
+fails any more: every call succeeds, every breaker lets calls through, every stored receipt becomes
+final. The world itself decides nothing that a checker relies on.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import partial
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.status import Status
+from trunkline.gateway.store import EvidenceStore
+from trunkline.schema.attempt import ATTEMPT_PATH, Attempt
+from trunkline.sim import app as apps
+from trunkline.sim.app import Ask, Ending, Seen
+from trunkline.sim.checkers import Judge, Tapped, Undisturbed, Violation, succeeded
+from trunkline.sim.disk import Disk
+from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
+from trunkline.sim.loop import run
+from trunkline.sim.network import Network, SimTransport
+from trunkline.sim.process import install
+from trunkline.sim.roles import GATEWAY, SimGateway, SimLog, SimNode, stored
+from trunkline.sim.trace import Trace
+from trunkline.sim.weather import Weather
+
+MODEL: Final = "keyed"
+WEIGHTS: Final = {"alpha": "w1", "beta": "w1", "gamma": "w2"}
+"""Two nodes that continue each other, and one of the same model's name with other weights."""
+CALLS_MIN, CALLS_MAX = 8, 16
+REST_S: Final = 40.0
+"""Peace before the first call that must succeed: longer than any breaker's cool-down."""
+PEACE_CALLS: Final = 6
+START_AGAIN_S: Final = 0.1
+FINAL_S: Final = 200.0
+"""By then every receipt has its proof: longer than the finalizer's longest pause."""
+WORLD_S_MAX: Final = 3600.0
+
+
+def _honest_engine(name: str, pace: Pace) -> KeyedEngine:
+    return honest(MODEL, WEIGHTS[name], pace)
+
+
+def _open_store(disk: Disk) -> EvidenceStore:
+    return EvidenceStore(disk.mount())
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """Parts that a test may break on purpose, to see that the judges notice."""
+
+    engine: Callable[[str, Pace], KeyedEngine] = _honest_engine
+    """A node's engine, by the node's name."""
+    open_store: Callable[[Disk], EvidenceStore] = _open_store
+    """The gateway's evidence store."""
+    keys: dict[str, Signer] = {}
+    """Keys that nodes sign with instead of their own, by the node's name."""
+    flips: bool = False
+    """Letters of answers change on the way (see :class:`Weather`)."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one seed."""
+
+    seed: int
+    violations: tuple[Violation, ...]
+    trace: str
+    """Digest of everything that happened."""
+    events: int
+    calls: int
+    succeeded: int
+    failed: int
+    """Ended in an explicit error."""
+    taken_over: int
+    """Succeeded by more than one attempt."""
+    crashes: int
+    virtual_s: float
+    newest: tuple[str, ...]
+    """The last events as text."""
+
+
+def play(seed: int, variant: Variant | None = None) -> Verdict:
+    """Run one seed. The same seed and variant give the same verdict, to the last event."""
+    world = World(seed, variant or Variant())
+    try:
+        return run(world.play(), seed=f"{seed}/order", limit_s=WORLD_S_MAX)
+    finally:
+        world.close()
+
+
+class World:
+    """Everything there is in one run."""
+
+    def __init__(self, seed: int, variant: Variant) -> None:
+        self._seed = seed
+        self._trace = Trace()
+        self._weather = Weather(self._random("weather"), flips=variant.flips)
+        self._network = Network(self._random("network"), self._trace)
+        self._network.weather = self._weather.passage
+        self._network.tap = self._tap
+        self._log = SimLog(self._random("log"))
+        self._log.loses = self._weather.log_loses
+        self._variant = variant
+        self._nodes = [self._node(name) for name in WEIGHTS]
+        self._gateway = SimGateway(
+            self._nodes,
+            self._network,
+            self._log,
+            self._random("gateway"),
+            open_store=variant.open_store,
+        )
+        self._gateway.disk.fate = self._weather.disk_fate
+        self._gateway.disk.kill = lambda: self._outside(self._crash(self._gateway))
+        self._tapped: dict[str, list[Tapped]] = {}
+        self._outages: dict[asyncio.Task[None], None] = {}
+        self._down: set[str] = set()
+        self._crashes = 0
+
+    def close(self) -> None:
+        """Throw the disks away."""
+        for disk in (*(node.disk for node in self._nodes), self._gateway.disk):
+            disk.close()
+
+    async def play(self) -> Verdict:
+        """The storm, the peace, the verdict."""
+        install(asyncio.get_running_loop())
+        for node in self._nodes:
+            await node.start()
+        await self._gateway.start()
+        self._weather.brew()
+        storm = await self._storm()
+        await self._calm()
+        peace = await self._calls(self._asks("peace", PEACE_CALLS, over_s=2.0, patient=True))
+        found = await self._judged([*storm, *peace])
+        found += [_dead(seen) for seen in peace if not succeeded(seen)]
+        found += await self._breakers()
+        found += await self._kept([*storm, *peace])
+        await self._stop()
+        found += [Violation("bug", line) for line in self._trace.bugs]
+        return self._verdict([*storm, *peace], found)
+
+    # Building.
+
+    def _random(self, what: str) -> Random:
+        return Random(f"{self._seed}/{what}")
+
+    def _node(self, name: str) -> SimNode:
+        random = self._random(name)
+        node = SimNode(
+            name,
+            self._network,
+            partial(self._variant.engine, name),
+            random,
+            key=self._variant.keys.get(name),
+            skew_ms=random.randint(-60_000, 60_000),
+        )
+        node.pace.dies = self._weather.engine_dies
+        node.disk.fate = self._weather.disk_fate
+        node.disk.kill = lambda: self._outside(self._crash(node))
+        return node
+
+    def _tap(self, _host: str, path: str, body: bytes) -> Callable[[bytes], None]:
+        if path != ATTEMPT_PATH:
+            return _unheard
+        tapped = Tapped(msgspec.json.decode(body, type=Attempt))
+        self._tapped.setdefault(tapped.attempt.answer, []).append(tapped)
+        return tapped.hear
+
+    # The storm.
+
+    async def _storm(self) -> list[Seen]:
+        random = self._random("calls")
+        count = random.randint(CALLS_MIN, CALLS_MAX)
+        disasters = asyncio.create_task(self._disasters(), name="disasters")
+        seen = await self._calls(self._asks("calls", count, over_s=self._weather.storm_s))
+        disasters.cancel()
+        await asyncio.gather(disasters, return_exceptions=True)
+        return seen
+
+    def _asks(self, name: str, count: int, *, over_s: float, patient: bool = False) -> list[Ask]:
+        random = self._random(name)
+        drawn = [
+            apps.draw(number, random, random.uniform(0.0, over_s), (MODEL,))
+            for number in range(count)
+        ]
+        if not patient:
+            return drawn
+        return [msgspec.structs.replace(a, deadline_s=30.0, leaves_after=None) for a in drawn]
+
+    async def _calls(self, asks: list[Ask]) -> list[Seen]:
+        async def one(ask: Ask) -> Seen:
+            await asyncio.sleep(ask.at_s)
+            return await apps.ask(ask, self._network, self._gateway)
+
+        return list(await asyncio.gather(*(one(ask) for ask in asks)))
+
+    async def _disasters(self) -> None:
+        weather = self._weather
+        nodes = {node.name: node for node in self._nodes}
+        while True:
+            await asyncio.sleep(weather.pause_s())
+            kind = weather.pick(("node", "node", "node", "slow", "slow", "log", GATEWAY))
+            node = nodes[weather.pick(tuple(nodes))]
+            match kind:
+                case "node":
+                    self._outside(self._crash(node))
+                case "slow":
+                    self._outside(self._slow(node))
+                case "log":
+                    self._outside(self._log_down())
+                case _:
+                    self._outside(self._crash(self._gateway))
+
+    def _outside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task that belongs to no process, whoever asks."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._outages[task] = None
+        task.add_done_callback(lambda done: self._outages.pop(done, None))
+
+    async def _crash(self, machine: SimNode | SimGateway) -> None:
+        """Kill a process, and start it again after a while."""
+        name = machine.disk.name
+        if name in self._down:
+            # Killed while it starts: whoever starts it will try again.
+            await machine.kill()
+            return
+        self._down.add(name)
+        self._crashes += 1
+        self._trace.note("world", "process.killed", name=name)
+        await machine.kill()
+        await asyncio.sleep(self._weather.outage_s())
+        up = False
+        while not up:
+            await asyncio.sleep(START_AGAIN_S)
+            up = await machine.start()
+        self._trace.note("world", "process.started", name=name)
+        self._down.discard(name)
+
+    async def _slow(self, node: SimNode) -> None:
+        node.pace.token_s = 0.5
+        await asyncio.sleep(self._weather.outage_s())
+        node.pace.token_s = 0.01
+
+    async def _log_down(self) -> None:
+        self._log.down = True
+        await asyncio.sleep(self._weather.outage_s())
+        self._log.down = False
+
+    # The peace.
+
+    async def _calm(self) -> None:
+        """End all faults, let outages pass, and rest."""
+        self._weather.clear()
+        while self._outages:
+            await asyncio.wait(list(self._outages))
+        await asyncio.sleep(REST_S)
+        self._trace.note("world", "peace.began")
+
+    async def _stop(self) -> None:
+        await self._gateway.kill()
+        for node in self._nodes:
+            await node.kill()
+
+    # The verdict.
+
+    async def _judged(self, seen: list[Seen]) -> list[Violation]:
+        engines = {
+            model_info(MODEL, weights).weights_digest: honest(MODEL, weights)
+            for weights in WEIGHTS.values()
+        }
+        judge = Judge(
+            Undisturbed(engines, self._nodes[0].identity),
+            {node.key.name: node.key for node in self._nodes},
+        )
+        found: list[Violation] = []
+        for one in seen:
+            found += await judge.judge(one, self._tapped.get(one.answer or "", ()))
+        return found
+
+    async def _breakers(self) -> list[Violation]:
+        transport = SimTransport(self._network)
+        async with await transport.request("GET", f"http://{GATEWAY}/trunkline/v1/status") as got:
+            status = msgspec.json.decode(await got.read(1 << 20), type=Status)
+        return [
+            Violation("dead", f"{node.node}: reachable {node.reachable}, breaker {model.breaker}")
+            for node in status.nodes
+            for model in node.models
+            if not node.reachable or model.breaker.value == "open"
+        ]
+
+    async def _kept(self, seen: list[Seen]) -> list[Violation]:
+        """What was on the disk when an app saw the end must be there for good, and get proven."""
+        kept = {one.answer: one.kept for one in seen if one.answer and one.kept is not None}
+        for _ in range(int(FINAL_S)):
+            now = {answer: stored(self._gateway.disk, answer) for answer in kept}
+            if all(part is not None and part.proven for part in now.values()):
+                break
+            await asyncio.sleep(1.0)
+        else:
+            now = {answer: stored(self._gateway.disk, answer) for answer in kept}
+        return [
+            Violation("lost", f"answer {answer}: {'gone' if part is None else 'never final'}")
+            for answer, before in kept.items()
+            if (part := now[answer]) is None or not part.proven or part.signed != before.signed
+        ]
+
+    def _verdict(self, seen: list[Seen], found: list[Violation]) -> Verdict:
+        good = [one for one in seen if succeeded(one)]
+        return Verdict(
+            seed=self._seed,
+            violations=tuple(found),
+            trace=self._trace.digest,
+            events=self._trace.events,
+            calls=len(seen),
+            succeeded=len(good),
+            failed=sum(one.ending is Ending.COMPLETE for one in seen) - len(good),
+            taken_over=sum(len(self._tapped.get(one.answer or "", ())) > 1 for one in good),
+            crashes=self._crashes,
+            virtual_s=asyncio.get_running_loop().time(),
+            newest=tuple(self._trace.newest),
+        )
+
+
+def _unheard(_frame: bytes) -> None:
+    """Polls are not listened to."""
+
+
+def _dead(seen: Seen) -> Violation:
+    said = f"call {seen.ask.number} in peace: {seen.ending.name}, status {seen.status}"
+    return Violation("dead", said)
