@@ -54,6 +54,7 @@ TIMEOUTS = Timeouts(
     head_s=SILENCE_S,
     first_event_s=SILENCE_S,
     first_token_s=SILENCE_S,
+    whole_s=SILENCE_S,
     idle_s=SILENCE_S,
     total_s=15.0,
 )

@@ -24,7 +24,13 @@ from trunkline.runtime.logger import get_logger
 from trunkline.runtime.server import serving
 
 QUICK = Timeouts(
-    connect_s=1.0, head_s=0.3, first_event_s=0.4, first_token_s=0.4, idle_s=0.3, total_s=20.0
+    connect_s=1.0,
+    head_s=0.3,
+    first_event_s=0.4,
+    first_token_s=0.4,
+    whole_s=0.4,
+    idle_s=0.3,
+    total_s=20.0,
 )
 """Short enough that a test of a hanging node is quick."""
 

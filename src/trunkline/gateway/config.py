@@ -119,6 +119,7 @@ def _timeouts(timeouts: Timeouts) -> list[str]:
         "head_s": "from the request sent to the node's response headers",
         "first_event_s": "from an attempt's start to the node's `accepted`, its queue included",
         "first_token_s": "from `accepted` to the first token",
+        "whole_s": "from `accepted` to a provider's whole (not streamed) answer",
         "idle_s": "between two events once tokens flow",
         "total_s": "a whole answer, every attempt included",
     }

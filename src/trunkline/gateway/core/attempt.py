@@ -123,8 +123,15 @@ class Answer:
         """When :meth:`timed_out` is to be called unless something is reported before."""
         if self.over:
             return self._plan.deadline_s
-        limit_s = stage_limit_s(_STAGE[self.state], self._plan.timeouts)
+        limit_s = stage_limit_s(self._stage(), self._plan.timeouts)
         return min(self._stage_began_s + limit_s, self._plan.deadline_s)
+
+    def _stage(self) -> Stage:
+        """What is being waited for. A provider's node reports no progress of a whole answer."""
+        accepted = self.accepted
+        whole = self._plan.kind == "chat" and not self._plan.stream
+        silent = whole and accepted is not None and accepted.numerics is None
+        return Stage.WHOLE if silent and self.state is State.ACCEPTED else _STAGE[self.state]
 
     # What the shell reports.
 
@@ -256,7 +263,7 @@ class Answer:
         if self.state is State.STORING:
             failure = Failure(code="evidence_not_stored", message="storing timed out", status=503)
             return self._fail(failure, now_s)
-        return self._attempt_failed(_late(_STAGE[self.state]), now_s)
+        return self._attempt_failed(_late(self._stage()), now_s)
 
     def stop(self, failure: Failure, now_s: float) -> Actions:
         """End it from outside: the client left, or this process is stopping."""

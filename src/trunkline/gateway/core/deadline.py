@@ -25,6 +25,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """From the start of an attempt to the node's ``accepted``, its queue included."""
     first_token_s: float = 60.0
     """From ``accepted`` to the first token: the prompt is being read."""
+    whole_s: float = 300.0
+    """From ``accepted`` to a whole (not streamed) answer of a node that can not say how it gets on:
+    a provider's."""
     idle_s: float = 10.0
     """Between two events once tokens flow. A node that is silent for longer is left."""
     total_s: float = 600.0
@@ -41,6 +44,7 @@ class Stage(Enum):
 
     ACCEPT = "upstream_accept_timeout"
     FIRST_TOKEN = "upstream_first_token_timeout"  # noqa: S105 - a failure's code
+    WHOLE = "upstream_answer_timeout"
     NEXT_EVENT = "upstream_stalled"
     TOTAL = "deadline_exceeded"
 
@@ -52,6 +56,8 @@ def stage_limit_s(stage: Stage, timeouts: Timeouts) -> float:
             return timeouts.first_event_s
         case Stage.FIRST_TOKEN:
             return timeouts.first_token_s
+        case Stage.WHOLE:
+            return timeouts.whole_s
         case Stage.NEXT_EVENT:
             return timeouts.idle_s
         case Stage.TOTAL:
