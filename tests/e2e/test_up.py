@@ -96,18 +96,13 @@ def test_a_killed_supervisor_takes_its_roles_with_it(tmp_path: Path, model_cache
 
 
 @pytest.mark.parametrize("role", ["gateway", "node-beta", "log", "witness"])
-def test_a_killed_role_comes_back_and_the_others_stay(
-    tmp_path: Path, model_cache: Path, role: str
-) -> None:
-    with running(tmp_path / "net", model_cache) as network:
-        before = {each["name"]: each["pid"] for each in network.status()["roles"]}
-        os.kill(before[role], signal.SIGKILL)
-        until(
-            lambda: network.status()["roles"] is not None and changed(network, role, before), role
-        )
-        network.wait_ready()
-        after = {each["name"]: each["pid"] for each in network.status()["roles"]}
-        once = network.command("up", "--once", "Name a bird.")
+def test_a_killed_role_comes_back_and_the_others_stay(network: RunningNetwork, role: str) -> None:
+    before = {each["name"]: each["pid"] for each in network.status()["roles"]}
+    os.kill(before[role], signal.SIGKILL)
+    until(lambda: changed(network, role, before[role]), f"{role} is started again")
+    network.wait_ready()
+    after = {each["name"]: each["pid"] for each in network.status()["roles"]}
+    once = network.command("up", "--once", "Name a bird.")
 
     assert {name for name in before if before[name] != after[name]} == {role}
     assert once.code == 0, once.out + once.err

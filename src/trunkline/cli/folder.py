@@ -47,6 +47,11 @@ class RoleEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def url(self) -> str:
         return f"http://{self.listen}"
 
+    @property
+    def is_provider(self) -> bool:
+        """Whether it is a node in front of somebody else's service."""
+        return self.role == "node" and not self.embedded
+
 
 class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``network.toml``."""

@@ -33,11 +33,13 @@ FIRST_STARTS_MAX: Final = 4
 """A role that was never ready and ended so often is given up; a wrong configuration, at once."""
 STOP_S_MAX: Final = 15.0
 """A role that has not ended so long after SIGTERM is killed."""
+PROVIDER_S_MAX: Final = 8.0
 PROBE_S: Final = 0.1
 PROBE_SLOW_S: Final = 2.0
 PROBE_TIMEOUT_S: Final = 5.0
 SILENT_S_MAX: Final = 60.0
 """A role that was ready and gave no sign for so long is ended, and started again."""
+HEALTH_BYTES_MAX: Final = 64 * 1024
 DIAGNOSTICS_BYTES_MAX: Final = 16 * 1024 * 1024
 REASON_TAIL_BYTES: Final = 4096
 
@@ -50,7 +52,17 @@ STOP_ORDER: Final = ("gateway", "node", "log", "witness")
 class Role:
     """One supervised role."""
 
-    __slots__ = ("entry", "pid", "process", "ready_s", "restarts", "started_ms", "state", "task")
+    __slots__ = (
+        "entry",
+        "pid",
+        "process",
+        "ready_s",
+        "restarts",
+        "started_ms",
+        "state",
+        "task",
+        "trouble",
+    )
 
     def __init__(self, entry: RoleEntry) -> None:
         self.entry = entry
@@ -62,6 +74,8 @@ class Role:
         self.started_ms = 0
         self.ready_s: float | None = None
         """Seconds from its first start until it was ready."""
+        self.trouble = ""
+        """What it says keeps it from becoming ready: a stable code."""
 
 
 class Supervisor:
@@ -81,19 +95,28 @@ class Supervisor:
             if role.task is None and role.entry.role in kinds:
                 role.task = asyncio.create_task(self._keep(role), name=f"keep.{role.entry.name}")
 
-    async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until every role is ready. Raises Error naming the roles that are not."""
-        deadline = time.monotonic() + timeout_s
-        while not all(role.state == "ready" for role in self.roles):
+    async def wait_ready(self, timeout_s: float) -> list[Role]:
+        """Wait until every role is ready. Raises Error naming the roles that are not.
+
+        A node in front of a provider is waited for no longer than ``PROVIDER_S_MAX``: somebody
+        else's trouble does not keep the network from starting. Those late are returned.
+        """
+        begun = time.monotonic()
+        while late := [role for role in self.roles if role.state != "ready"]:
             if self._failed.done():
                 self._failed.result()
-            if time.monotonic() > deadline:
-                late = ", ".join(r.entry.name for r in self.roles if r.state != "ready")
+            waited_s = time.monotonic() - begun
+            if waited_s > PROVIDER_S_MAX and all(role.entry.is_provider for role in late):
+                return late
+            broken = [role for role in late if role.trouble and not role.entry.is_provider]
+            if waited_s > timeout_s or broken:
                 raise Error(
-                    f"not ready after {timeout_s:.0f} s: {late}; see {self._folder.logs}",
+                    f"not ready: {', '.join(map(_describe, broken or late))}; "
+                    f"see {self._folder.logs}",
                     code="start_timeout",
                 )
             await asyncio.sleep(PROBE_S / 2)
+        return []
 
     async def stop(self) -> None:
         """Stop every role, in order, waiting for each."""
@@ -166,7 +189,9 @@ class Supervisor:
     async def _probe(self, role: Role, begun: float, diagnostics: Path) -> None:
         seen = time.monotonic()
         while True:
-            if await self._is_ready(role.entry):
+            trouble = await self._trouble(role.entry)
+            role.trouble = trouble or ""
+            if trouble is None:
                 seen = time.monotonic()
                 if role.state != "ready":
                     role.ready_s = role.ready_s or seen - begun
@@ -181,20 +206,19 @@ class Supervisor:
             _rotate(diagnostics)
             await asyncio.sleep(PROBE_SLOW_S if role.state == "ready" else PROBE_S)
 
-    async def _is_ready(self, entry: RoleEntry) -> bool:
-        path = "/v1/info" if entry.role == "node" else "/healthz"
+    async def _trouble(self, entry: RoleEntry) -> str | None:
+        """None: ready. Otherwise what the role says keeps it, empty if it says nothing."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                response = await self._transport.request("GET", entry.url + path)
-                body = await response.read(256 * 1024)
+                response = await self._transport.request("GET", entry.url + "/healthz")
+                body = await response.read(HEALTH_BYTES_MAX)
         except (Error, TimeoutError):
-            return False
-        if response.status != 200 or entry.role != "node":
-            return response.status == 200
-        try:
-            return msgspec.json.decode(body, type=_Ready).ready
-        except msgspec.MsgspecError:
-            return False
+            return ""
+        if response.status == 200:
+            return None
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(body, type=_Health).error
+        return ""
 
     async def _stop(self, role: Role) -> None:
         if role.task is None:
@@ -233,8 +257,12 @@ class Supervisor:
         self._folder.write_running(RunFile(pid=os.getpid(), roles=records))
 
 
-class _Ready(msgspec.Struct):
-    ready: bool
+class _Health(msgspec.Struct):
+    error: str = ""
+
+
+def _describe(role: Role) -> str:
+    return f"{role.entry.name} ({role.trouble})" if role.trouble else role.entry.name
 
 
 class _Failure(msgspec.Struct):

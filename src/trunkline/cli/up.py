@@ -156,9 +156,12 @@ class _Up:
         cache = self._folder.cache(self._network)
         if any(e.embedded for e in self._network.roles) and not any(cache.glob("*.gguf")):
             display.note("preparing the embedded model (once)")
-        await supervisor.wait_ready(READY_S_MAX)
+        late = await supervisor.wait_ready(READY_S_MAX)
+        for role in late:
+            why = f" ({role.trouble})" if role.trouble else ""
+            errors().print(f"going on without {role.entry.name}, which is not ready{why}")
         display.note("waiting for the gateway to see its nodes")
-        await _until_seen(self._base_url)
+        await _until_seen(self._base_url, {role.entry.key for role in late})
         display.note("")
 
     async def _serve(self) -> int:
@@ -202,13 +205,13 @@ class _Up:
             errors().print("stopped", style="dim")
 
 
-async def _until_seen(base_url: str) -> None:
-    """Wait until the gateway believes every node to be ready."""
+async def _until_seen(base_url: str, without: set[str]) -> None:
+    """Wait until the gateway believes every node to be ready, but for some."""
     deadline = time.monotonic() + SEEN_S_MAX
     while time.monotonic() < deadline:
         with contextlib.suppress(UpstreamError, api.NotRunningError):
             seen = await api.status(base_url)
-            if seen.nodes and all(node.ready for node in seen.nodes):
+            if all(node.ready or node.node in without for node in seen.nodes):
                 return
         await asyncio.sleep(0.05)
     raise Error("the gateway does not see all nodes ready", code="start_timeout")
