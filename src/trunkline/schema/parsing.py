@@ -48,6 +48,9 @@ def top_level(raw: bytes) -> dict[str, msgspec.Raw]:
     deep = raw.count(b"{") + raw.count(b"[") > DEPTH_MAX or raw.count(b",") > STRUCTURE_MAX
     counted = _count_members(raw) if deep else None
     try:
+        # What the views skip or keep raw is decoded by nobody here, and nodes must be able to.
+        if not raw.isascii():
+            raw.decode()
         members = _TOP_LEVEL.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RequestError("the body is not a JSON object", code="invalid_json") from None

@@ -12,10 +12,13 @@ from typing import get_args
 
 import msgspec
 
+from trunkline.base.errors import RequestError
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 UNUSUAL = "(a field of unusual name)"
 
-_decode = msgspec.json.Decoder(dict[str, object]).decode
+# Numbers stay text: only names matter here, and one beyond a float's range is no reason to fail.
+_decode = msgspec.json.Decoder(dict[str, object], float_hook=str).decode
 
 Structs = tuple[type[msgspec.Struct], ...]
 
@@ -28,9 +31,15 @@ def plain_name(name: str) -> str:
 def unknown_members(raw: bytes, view: type[msgspec.Struct]) -> list[str]:
     """Dotted paths, without indexes and each once, of what ``view`` does not know in ``raw``.
 
-    ``raw`` must have been decoded as ``view`` before: its types and its depth are believed.
+    ``raw`` must have been decoded as ``view`` before: its types and its depth are believed. Members
+    that the view skips or keeps raw were not decoded then: :class:`RequestError` ``invalid_json``
+    if they are broken.
     """
-    return list(dict.fromkeys(path.removeprefix(".") for path in _walk(_decode(raw), (view,), "")))
+    try:
+        members = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RequestError("the body is not valid JSON", code="invalid_json") from None
+    return list(dict.fromkeys(path.removeprefix(".") for path in _walk(members, (view,), "")))
 
 
 def _walk(value: object, structs: Structs, path: str) -> Iterator[str]:

@@ -8,7 +8,8 @@ import pytest
 from trunkline.base.errors import MalformedError, RequestError
 from trunkline.schema import openai_answer as openai
 from trunkline.schema import openai_chat, sse
-from trunkline.schema.grid import anthropic_openai, openai_openai
+from trunkline.schema.errors import Described
+from trunkline.schema.grid import anthropic_openai, anthropic_openai_params, openai_openai
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"name": "look", "input_schema": {"type": "object"}, "description": "looks"}
@@ -320,3 +321,28 @@ def test_the_identity_changes_nothing() -> None:
     translator = openai_openai.StreamTranslator()
     (event, done) = sse.SseParser().feed(translator.feed(b'{"a":1}') + translator.finish())
     assert (event.data, event.id, done.data) == (b'{"a":1}', None, sse.DONE_DATA)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("stop", "stop_sequences"),
+        ("stop_reason", "stop_reason"),
+        ("max_completion_tokens", "max_tokens"),
+        ("reasoning_effort", "output_config.effort"),
+        ("response_format", "output_config.format"),
+        ("response_format.json_schema.schema.items[3]", "output_config.format.schema.items[3]"),
+        ("tools[2].function.strict", "tools[2].strict"),
+        ("tools[2].function.parameters.items", "tools[2].input_schema.items"),
+        ("messages[1].content", "messages[1].content"),
+    ],
+)
+def test_errors_name_parameters_as_the_caller_does(theirs: str, ours: str) -> None:
+    error = Described(status=400, code="c", message=f"{theirs}: is wrong", param=theirs)
+    told = anthropic_openai_params.caller_words(error)
+    assert (told.param, told.message) == (ours, f"{ours}: is wrong")
+
+
+def test_errors_about_no_parameter_stay_as_they_are() -> None:
+    error = Described(status=503, code="c", message="stop: the presses")
+    assert anthropic_openai_params.caller_words(error) == error

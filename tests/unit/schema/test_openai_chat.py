@@ -235,3 +235,22 @@ def test_deep_and_large_bodies_are_refused_before_they_are_parsed() -> None:
     assert refused(b"{" + b'"a":1,' * (parsing.STRUCTURE_MAX + 1)).error_code == "too_complex"
     error = refused(b" " * (parsing.BODY_BYTES_MAX + 1))
     assert (error.error_code, error.http_status) == ("body_too_large", 413)
+
+
+BROKEN = (b'"\xff"', b'"\\ud800"', b"[1e]", b"{]}")
+
+
+@pytest.mark.parametrize("value", BROKEN)
+@pytest.mark.parametrize("member", [b"unheard", b"audio"])
+def test_a_broken_value_is_refused_also_where_the_view_does_not_look(
+    member: bytes, value: bytes
+) -> None:
+    for raw in (
+        b'{"%b":%b,' % (member, value) + body()[1:],
+        body()[:-1] + b',"%b":%b}' % (member, value),
+    ):
+        assert refused(raw).error_code == "invalid_json"
+
+
+def test_a_number_beyond_all_range_is_only_a_value() -> None:
+    assert openai_chat.parse(body()[:-1] + b',"unheard":[1e999]}').unknown == ("unheard",)
