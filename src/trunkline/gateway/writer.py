@@ -11,7 +11,7 @@ from trunkline.gateway.core.actions import ClientFormat, Failure
 from trunkline.runtime.http import JSON_TYPE, SSE_TYPE, Call
 from trunkline.schema import errors
 from trunkline.schema.errors import Described
-from trunkline.schema.grid import anthropic_openai, openai_openai
+from trunkline.schema.grid import anthropic_openai, anthropic_openai_params, openai_openai
 
 Headers = list[tuple[str, str]]
 Head = Callable[[], Headers]
@@ -67,12 +67,13 @@ class StreamWriter:
         await self._call.finish(self._translator.finish())
 
     async def fail(self, failure: Failure) -> None:
+        told = described(failure, self._format)
         if not self._call.started:
-            await reply_error(self._call, self._format, described(failure), self._answer)
+            await reply_error(self._call, self._format, told, self._answer)
         elif self._format == "anthropic.messages":
-            await self._call.finish(errors.anthropic_event(described(failure), self._answer))
+            await self._call.finish(errors.anthropic_event(told, self._answer))
         else:
-            await self._call.finish(errors.openai_event(described(failure)))
+            await self._call.finish(errors.openai_event(told))
 
 
 class WholeWriter:
@@ -95,7 +96,8 @@ class WholeWriter:
         await self._call.reply(200, self._body, JSON_TYPE, self._head())
 
     async def fail(self, failure: Failure) -> None:
-        await reply_error(self._call, self._format, described(failure), self._answer)
+        told = described(failure, self._format)
+        await reply_error(self._call, self._format, told, self._answer)
 
 
 def message_id(answer: str) -> str:
@@ -103,9 +105,9 @@ def message_id(answer: str) -> str:
     return "msg_" + answer.removeprefix("ans_")
 
 
-def described(failure: Failure) -> Described:
-    """A failure, as far as a client is concerned."""
-    return Described(
+def described(failure: Failure, format_: ClientFormat) -> Described:
+    """A failure, as far as a client of that format is concerned."""
+    told = Described(
         status=failure.status if 400 <= failure.status <= 599 else 502,
         code=failure.code,
         message=failure.message,
@@ -114,6 +116,8 @@ def described(failure: Failure) -> Described:
         overloaded=failure.code == "overloaded" and failure.status == 503,
         produced=failure.produced,
     )
+    translated = format_ == "anthropic.messages"
+    return anthropic_openai_params.caller_words(told) if translated else told
 
 
 def request_id_header(format_: ClientFormat, request_id: str) -> tuple[str, str]:
