@@ -48,11 +48,9 @@ def check_supported(request: EmbeddingsRequest) -> None:
     """Raise :class:`RequestError` ``unsupported_parameter`` for the first thing not honoured."""
     asked = openai_embeddings.parameters_set(request)
     for name in sorted(asked - HONOURED):
-        known = name in openai_embeddings.FIELDS or name == "input.tokens"
+        # The parser lets only plain names through.
         raise RequestError(
-            f"{name if known else 'a field'}: is not supported by this model",
-            code="unsupported_parameter",
-            param=name if known else None,
+            f"{name}: is not supported by this model", code="unsupported_parameter", param=name
         )
     if request.dimensions not in (None, DIMENSIONS):
         raise RequestError(
