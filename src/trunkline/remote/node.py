@@ -128,7 +128,8 @@ class NodeCaller:
         except BaseException:
             await response.aclose()
             raise
-        return AttemptStream(response, first_id)
+        given = 0 if attempt.resume is None else sum(map(len, attempt.resume.tokens))
+        return AttemptStream(response, first_id, first_progress=given)
 
     async def info(self, *, timeout_s: float = 5.0) -> NodeInfo:
         """What the node serves."""
@@ -152,14 +153,24 @@ class AttemptStream:
     Iterating raises TruncatedError if it ends otherwise, and BadResponseError ``node_protocol``.
     """
 
-    __slots__ = ("_accepted", "_bodies", "_ended", "_next_id", "_parser", "_ready", "_response")
+    __slots__ = (
+        "_accepted",
+        "_bodies",
+        "_ended",
+        "_next_id",
+        "_next_progress",
+        "_parser",
+        "_ready",
+        "_response",
+    )
 
-    def __init__(self, response: Response, first_id: int) -> None:
+    def __init__(self, response: Response, first_id: int, *, first_progress: int = 0) -> None:
         self._response = response
         self._bodies = response.chunks()
         self._parser = SseParser(EVENT_BYTES_MAX)
         self._ready: deque[SseEvent] = deque()
         self._next_id = first_id
+        self._next_progress = first_progress
         self._accepted = False
         self._ended = False
 
@@ -220,7 +231,7 @@ class AttemptStream:
             case "":
                 return self._chunk(event)
             case x if x == EVENT_PROGRESS:
-                return ProgressEvent(_tokens(event))
+                return self._progress(event)
             case x if x == EVENT_ACCEPTED:
                 if self._accepted:
                     raise _broken("accepted twice")
@@ -234,6 +245,13 @@ class AttemptStream:
                 return ErrorEvent(_decode_error(event.data))
             case _:
                 raise _broken("an event of unknown name")
+
+    def _progress(self, event: SseEvent) -> ProgressEvent:
+        # A node that does not number these may have a doubled one go unseen (rule 5).
+        if event.id is not None and event.id != b"%d" % self._next_progress:
+            raise _broken("progress out of order")
+        self._next_progress += 1
+        return ProgressEvent(_tokens(event))
 
     def _chunk(self, event: SseEvent) -> ChunkEvent:
         if event.id is None or event.id != b"%d" % self._next_id:

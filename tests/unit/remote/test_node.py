@@ -104,6 +104,18 @@ async def test_a_resumed_attempt_starts_at_its_id(transport, server):
     assert (await failure(transport, server, script)).error_code == "node_protocol"
 
 
+async def test_progress_is_numbered_by_the_tokens_before_it(transport, server):
+    def progress(number: int) -> bytes:
+        return b"event: progress\nid: %d\ntokens: 0:5\n\n" % number
+
+    async with server(streams(ACCEPTED, progress(0), progress(1), RECEIPT)) as s:
+        events = await collect(transport, s.url)
+    assert events[1:3] == [ProgressEvent(((0, 5),))] * 2
+    for numbers in ((0, 0), (1,), (0, 2)):
+        script = streams(ACCEPTED, *map(progress, numbers), RECEIPT)
+        assert (await failure(transport, server, script)).error_code == "node_protocol"
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_an_error_ends_the_answer(transport, server, wrapped):
     event = ERROR

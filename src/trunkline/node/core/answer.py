@@ -38,13 +38,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int | None
     """None: a named event (``progress``), of which the app hears nothing."""
+    progress: int | None = None
+    """A ``progress`` event's number: the answer's tokens before it."""
     tokens: tuple[tuple[int, int], ...] = ()
     data: bytes | None = None
 
     def encode(self) -> bytes:
         return sse.encode(
             event=EVENT_PROGRESS if self.id is None else None,
-            id=self.id,
+            id=self.progress if self.id is None else self.id,
             tokens=self.tokens or None,
             data=self.data,
         )
@@ -77,6 +79,7 @@ class Answer:
         "_next_id",
         "_pieces",
         "_prompt_tokens",
+        "_pushed",
         "_stream",
         "_texts",
         "_writer",
@@ -112,6 +115,7 @@ class Answer:
         self._calls: list[list[AnswerToolCall]] = [[] for _ in range(choices)]
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
         self._next_id = 0
+        self._pushed = 0
         self.next_choice: int | None = 0
         """Whose token comes next; None once every choice is finished."""
 
@@ -147,7 +151,8 @@ class Answer:
         self.next_choice = self._after(index)
         if not self._stream:
             self._collect(index, parts)
-            return [Event(id=None, tokens=((index, token),))]
+            self._pushed += 1
+            return [Event(id=None, progress=self._pushed - 1, tokens=((index, token),))]
         chunks = [self._part(index, part) for part in parts]
         first = chunks.pop(0) if chunks else None
         events = [Event(id=self._take_id(), tokens=((index, token),), data=first)]
