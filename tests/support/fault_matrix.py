@@ -23,7 +23,7 @@ from typing import Any, Literal
 import openai
 from tests.support import upstream
 from tests.support.gateway import Stack, gateway_over
-from tests.support.upstream import Act, Content, Phase, Upstream
+from tests.support.upstream import Act, Content, Phase, Severed, Upstream
 
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.config import GatewayConfig, NodeConfig
@@ -41,12 +41,18 @@ SILENCE_S = 1.5
 HANG_S = 20.0
 AT_ONCE = 12
 
-Way = Literal["stream", "whole"]
-WAYS: tuple[Way, ...] = ("stream", "whole")
+Way = Literal["stream", "held", "whole"]
+"""``held``: a stream whose text is held back too, by ``trunkline-hold: answer``."""
+WAYS: tuple[Way, ...] = ("stream", "held", "whole")
 CONTENTS: tuple[Content, ...] = ("text", "tool", "json")
 PHASES: tuple[Phase, ...] = ("before", "during", "after")
 ONCE: tuple[Phase, ...] = ("before",)
-STREAM: tuple[Way, ...] = ("stream",)
+STREAM: tuple[Way, ...] = ("stream", "held")
+COLUMNS: tuple[tuple[Way, Content], ...] = (
+    *(("stream", content) for content in CONTENTS),
+    ("held", "text"),
+    *(("whole", content) for content in CONTENTS),
+)  # fmt: skip
 VALUES: tuple[Content, ...] = ("tool", "json")
 
 TIMEOUTS = Timeouts(
@@ -75,6 +81,8 @@ class Fault:
     model: str = MODEL
     harmless: bool = False
     """The answer is whole as it came: no second attempt is needed."""
+    severed: bool = False
+    """The node dies, not the upstream."""
     repeats: bool = False
     """A part of the text comes twice, which shows at the end only."""
 
@@ -138,6 +146,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("connection reset", upstream.reset, PHASES),
     Fault("stall", upstream.stall, PHASES),
     Fault("trickle of bytes", upstream.dribble, PHASES),
+    Fault("the node dies", upstream.outlive, PHASES, severed=True),
     Fault("clean end too early", upstream.clean_end, PHASES),
     Fault("[DONE] too early", upstream.clean_done, PHASES, STREAM),
     Fault("error event", upstream.error_event, PHASES, STREAM),
@@ -160,7 +169,8 @@ def cells() -> list[Cell]:
     return [
         Cell(fault, phase, way, content)
         for fault in FAULTS
-        for phase, way, content in product(fault.phases, fault.ways, fault.contents)
+        for phase, (way, content) in product(fault.phases, COLUMNS)
+        if way in fault.ways and content in fault.contents
     ]
 
 
@@ -182,6 +192,15 @@ def _node(name: str, folder: Path, base_url: str, models: Sequence[str]) -> tupl
     return NodeApp(config, base=folder / "node.toml"), str(signer.vkey)
 
 
+def _mark(cell: Cell) -> bytes:
+    """What the node must have sent when it dies."""
+    if cell.phase == "before":
+        return b""
+    if cell.phase == "during" or cell.way == "whole":
+        return b"event: accepted"
+    return json.dumps(upstream.PARTS[cell.content][upstream.SHOWN_AFTER - 1]).encode()
+
+
 def _closed_port() -> int:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -192,6 +211,7 @@ def _closed_port() -> int:
 @asynccontextmanager
 async def network(folder: Path, calls: dict[str, int]) -> AsyncIterator[Stack]:
     """A gateway over two nodes with scripted upstreams, and three that reach nothing."""
+    severed = Severed({c.script: _mark(c) for c in cells() if c.fault.severed}, set())
     acts = {cell.script: (cell.fault.act, cell.phase) for cell in cells()}
     async with AsyncExitStack() as stack:
         urls = [
@@ -210,7 +230,8 @@ async def network(folder: Path, calls: dict[str, int]) -> AsyncIterator[Stack]:
         for name, url, models in wanted:
             app, vkey = _node(name, folder / name, url, models)
             node_url = await stack.enter_async_context(serving(app, shutdown_grace_s=0.2))
-            nodes.append(NodeConfig(url=node_url, vkey=vkey))
+            line = await stack.enter_async_context(severed.before(node_url))
+            nodes.append(NodeConfig(url=line, vkey=vkey))
         config = GatewayConfig(
             policy_file="policy",
             log_url="http://127.0.0.1:1",
@@ -232,7 +253,9 @@ def _request(cell: Cell) -> dict[str, Any]:
     if cell.content == "json":
         schema = {"name": "person", "strict": True, "schema": upstream.SCHEMA}
         asked["response_format"] = {"type": "json_schema", "json_schema": schema}
-    if cell.way == "stream":
+    if cell.way == "held":
+        asked["extra_headers"] = {"trunkline-hold": "answer"}
+    if cell.way != "whole":
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
     return asked
 
@@ -267,7 +290,7 @@ async def _whole(client: openai.AsyncOpenAI, asked: dict[str, Any], view: View) 
 async def look(client: openai.AsyncOpenAI, cell: Cell) -> View:
     """Ask as an app would, and keep what it sees."""
     view = View()
-    read = _stream if cell.way == "stream" else _whole
+    read = _whole if cell.way == "whole" else _stream
     try:
         async with asyncio.timeout(HANG_S):
             await read(client, _request(cell), view)
@@ -347,19 +370,20 @@ count at the end: the error then follows text with the repeat in it. Where the a
 usage there is no count, and a copy can not be told from a model that repeats itself.
 
 Tool calls and documents under a JSON schema reach the app only when they are complete and valid;
-a broken one is asked for again elsewhere. Text streams as it comes.
+a broken one is asked for again elsewhere. Text streams as it comes, unless the app asks for it to
+be held back as well (*held*, `trunkline-hold: answer`).
 
 """
 
 
 def render(views: dict[Cell, View]) -> str:
     """The page."""
-    heads = [f"{way}: {content}" for way, content in product(WAYS, CONTENTS)]
+    heads = [f"{way}: {content}" for way, content in COLUMNS]
     lines = [f"| fault | when | {' | '.join(heads)} |", "| --- | --- |" + " --- |" * len(heads)]
     for fault in FAULTS:
         for phase in fault.phases:
             found = []
-            for way, content in product(WAYS, CONTENTS):
+            for way, content in COLUMNS:
                 cell = Cell(fault, phase, way, content)
                 found.append(verdict(cell, views[cell]) if cell in views else "–")
             said = ["**whole**" if text == "whole" else text for text in found]

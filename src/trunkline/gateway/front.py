@@ -222,6 +222,7 @@ class Gateway:
             deadline_s=began_s + wishes.total_s,
             timeouts=self._settings.timeouts,
             values=Values.of(wanted.request) if wanted.kind == "chat" else None,
+            hold=wishes.hold,
             attempts_max=self._settings.attempts_max,
         )
 

@@ -26,6 +26,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     keep_bodies: bool
     detail: bool
     """Say in headers which node answered."""
+    hold: bool
+    """Hold text back too, until the answer is whole."""
 
 
 def read_wishes(call: Call, timeouts: Timeouts, *, keep_bodies: bool) -> Wishes:
@@ -36,11 +38,15 @@ def read_wishes(call: Call, timeouts: Timeouts, *, keep_bodies: bool) -> Wishes:
     keep = call.header("trunkline-keep")
     if keep is not None and keep.strip() not in ("bodies", "none"):
         raise _invalid("trunkline-keep", "bodies or none")
+    hold = _value(call, "trunkline-hold", "values")
+    if hold not in ("values", "answer"):
+        raise _invalid("trunkline-hold", "values or answer")
     return Wishes(
         total_s=total_s(call.header("trunkline-deadline-ms"), timeouts),
         mode=mode,
         keep_bodies=keep_bodies if keep is None else keep.strip() == "bodies",
         detail=_value(call, "trunkline-detail", "") == "1",
+        hold=hold == "answer",
     )
 
 

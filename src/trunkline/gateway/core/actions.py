@@ -41,6 +41,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts
     values: Values | None = None
     """What tool calls and JSON documents of the answer must be; None: it has none."""
+    hold: bool = False
+    """Text too is shown only when the answer is whole, unless it can be continued exactly."""
     attempts_max: int = 6
     """Attempts in a row without a new token. With back-off this is a few seconds of nodes down."""
 

@@ -4,7 +4,8 @@ Three parts of a stream are held back. Its head, until the first token: before t
 can still start afresh. Its end, from the chunk by which every choice is finished: a finish reason
 must never reach the app before the receipt is verified and durable. And, from a node that can not
 be continued exactly, tool calls from where they begin and documents that must be JSON, until they
-are complete and valid (``values.py``). Everything else passes at once.
+are complete and valid (``values.py``); text as well if the caller says so. Everything else passes
+at once.
 
 Specified in ``docs/spec/attempt-protocol.md``, rules 2 to 5 and 8. It refuses events out of order,
 data that is not what an OpenAI client could read, and tokens of choices nobody asked for.
@@ -136,7 +137,8 @@ class Reception:
         # What can be continued exactly needs no second try: its values are shown as they come.
         self._values = None if exact else plan.values
         self._gathered = [Gathered() for _ in range(plan.choices)]
-        self.withholding = self._values is not None and self._values.document
+        document = self._values is not None and self._values.document
+        self.withholding = document or (plan.hold and not exact)
         """Nothing more is shown before the end."""
         self.digest = StreamDigest(parse_digest(plan.request_digest), attempt)
         self.finished = False
