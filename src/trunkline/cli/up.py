@@ -121,7 +121,9 @@ class _Up:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._signalled)
+            # Started under nohup, it was told not to mind its terminal's end.
+            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+                loop.add_signal_handler(number, self._signalled)
         self._supervisor = Supervisor(self._folder, self._network.roles)
         try:
             await self._unless_stopped(self._start(self._supervisor))
