@@ -2,34 +2,34 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup run test fmt lint types arch unit e2e sim check docs bench clean
 
-QUESTION ?= In one sentence: why is the sky blue?
+QUESTION ?= What is the capital of France?
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):[a-z ]*## /\1       /; T; s/^\(.\{7\}\) */  make \1/p' Makefile
 setup:  ## prepare .venv from the lock files; .venv/bin/trunkline is then the command
-	@sh scripts/setup.sh runtime
+	@exec sh scripts/setup.sh runtime
 run: setup  ## start the network, ask one question, verify the receipt, keep serving
-	@.venv/bin/trunkline up --ask "$(QUESTION)"
+	@exec .venv/bin/trunkline up --ask "$(QUESTION)"
 test:  ## everything that must be green: style, types, architecture, tests
-	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py all
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py all
 fmt:  ## format the sources
-	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py fmt
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py fmt
 lint:  ## ruff
-	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py lint
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py lint
 types:  ## mypy, strict
-	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py types
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py types
 arch:  ## who may import whom
-	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py arch
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py arch
 unit:  ## the quick tests
-	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py unit
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py unit
 e2e:  ## the tests with real processes
-	@sh scripts/setup.sh test && .venv/bin/python scripts/check.py e2e
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py e2e
 sim:  ## play 200 fresh seeds of disasters; again with SEED=… SEEDS=1
-	@sh scripts/setup.sh test && .venv/bin/python scripts/sim.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/sim.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
 check: test  ## the same as test
 docs:  ## write the generated documentation
-	@sh scripts/setup.sh test && .venv/bin/python scripts/docs.py
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/docs.py
 bench:  ## time to the first answer, memory, CPU a request
-	@sh scripts/setup.sh test && .venv/bin/python bench/hello.py
+	@sh scripts/setup.sh test && exec .venv/bin/python bench/hello.py
 clean:  ## remove the environment and the caches, never the data folder
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
