@@ -3,10 +3,13 @@
 ``docs/fault-matrix.md`` is what this run found; ``python -m tests.support.fault_matrix`` writes it.
 """
 
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from tests.support.fault_matrix import MODEL, PAGE, Cell, render, run, verdict
+from tests.support.fault_matrix import MODEL, PAGE, Cell, Fault, Way, render, run, verdict
+from tests.support.upstream import PARTS, Answer, Break, Content, broken_at
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -37,3 +40,31 @@ async def test_every_fault_is_survived_or_said(tmp_path: Path) -> None:
             assert produced["characters"] == len(view.text)
             assert produced["chunks"] > 0
     assert PAGE.read_text() == render(views), "stale: python -m tests.support.fault_matrix"
+
+
+STRIDE = 53
+"""A prime, so that over the frames every place within a frame is hit."""
+
+
+def _sweep() -> list[Cell]:
+    """Answers broken at places all over their bodies."""
+    found = []
+    ways: tuple[Way, ...] = ("stream", "whole")
+    contents: tuple[Content, ...] = get_args(Content)
+    for way, content, how in product(ways, contents, get_args(Break)):
+        answer = Answer(content=content, model=MODEL, parts=PARTS[content], finish="stop")
+        body = b"".join(answer.frames()) if way == "stream" else answer.whole()
+        # To the end of the last event that matters: what follows it can not hurt an answer.
+        for at in range(0, len(body) - len(b"data: [DONE]\n\n"), STRIDE):
+            fault = Fault(f"{how} at {at}", broken_at(at, how), uncounted=how == "end")
+            found.append(Cell(fault, "before", way, content))
+    return found
+
+
+async def test_broken_at_any_byte(tmp_path: Path) -> None:
+    views, _ = await run(tmp_path, _sweep())
+    told = {cell: verdict(cell, view) for cell, view in views.items()}
+    shown = {cell for cell in told if (cell.way, cell.content) == ("stream", "text")}
+    assert [c.script for c in told if c not in shown and told[c] != "whole"] == []
+    assert [c.script for c in shown if told[c] not in ("whole", "error")] == []
+    assert {told[cell] for cell in shown} == {"whole", "error"}

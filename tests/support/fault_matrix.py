@@ -81,6 +81,8 @@ class Fault:
     model: str = MODEL
     harmless: bool = False
     """The answer is whole as it came: no second attempt is needed."""
+    uncounted: bool = False
+    """Usage may be missing from a whole answer: the upstream never said it."""
     severed: bool = False
     """The node dies, not the upstream."""
     repeats: bool = False
@@ -160,7 +162,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("a frame comes twice", upstream.duplicate, ("during", "after"), STREAM, repeats=True),
     Fault("the role's frame comes twice", upstream.duplicate, ONCE, STREAM, harmless=True),
     Fault("no [DONE]", upstream.no_done, ("after",), STREAM, harmless=True),
-    Fault("usage missing", upstream.no_usage, ("after",), harmless=True),
+    Fault("usage missing", upstream.no_usage, ("after",), harmless=True, uncounted=True),
     Fault("split at every byte", upstream.byte_by_byte, harmless=True),
 )  # fmt: skip
 
@@ -209,17 +211,19 @@ def _closed_port() -> int:
 
 
 @asynccontextmanager
-async def network(folder: Path, calls: dict[str, int]) -> AsyncIterator[Stack]:
+async def network(
+    folder: Path, wanted: Sequence[Cell], calls: dict[str, int]
+) -> AsyncIterator[Stack]:
     """A gateway over two nodes with scripted upstreams, and three that reach nothing."""
-    severed = Severed({c.script: _mark(c) for c in cells() if c.fault.severed}, set())
-    acts = {cell.script: (cell.fault.act, cell.phase) for cell in cells()}
+    severed = Severed({c.script: _mark(c) for c in wanted if c.fault.severed}, set())
+    acts = {cell.script: (cell.fault.act, cell.phase) for cell in wanted}
     async with AsyncExitStack() as stack:
         urls = [
             await stack.enter_async_context(Upstream(acts, calls).listening()) for _ in range(2)
         ]
         served = (MODEL, "refused", "unresolved", "no-tls")
         # Named so that they come first where nothing else tells nodes apart.
-        wanted = [
+        providers = [
             ("a-refused", f"http://127.0.0.1:{_closed_port()}/v1", ("refused",)),
             ("a-unresolved", "http://nowhere.invalid/v1", ("unresolved",)),
             ("a-tls", urls[0].replace("http:", "https:"), ("no-tls",)),
@@ -227,7 +231,7 @@ async def network(folder: Path, calls: dict[str, int]) -> AsyncIterator[Stack]:
             ("gamma", urls[1], (MODEL,)),
         ]
         nodes = []
-        for name, url, models in wanted:
+        for name, url, models in providers:
             app, vkey = _node(name, folder / name, url, models)
             node_url = await stack.enter_async_context(serving(app, shutdown_grace_s=0.2))
             line = await stack.enter_async_context(severed.before(node_url))
@@ -316,8 +320,8 @@ def verdict(cell: Cell, view: View) -> str:
         return "error" if honest and view.error != "None" else "damage"
     tool = cell.content == "tool"
     expected = (truth, upstream.TOOL if tool else "", "tool_calls" if tool else "stop")
-    usage = None if cell.fault.name == "usage missing" else upstream.USAGE
-    good = (view.text, view.tool, view.finish) == expected and view.usage == usage
+    counted = view.usage == upstream.USAGE or (cell.fault.uncounted and view.usage is None)
+    good = (view.text, view.tool, view.finish) == expected and counted
     return "whole" if good and view.models == {cell.fault.model} else "damage"
 
 
@@ -328,19 +332,21 @@ def _repeated(cell: Cell) -> str:
     return "".join((*parts[: at + 1], *parts[at:]))
 
 
-async def run(folder: Path) -> tuple[dict[Cell, View], dict[str, int]]:
-    """Every cell's view, and how often each script's upstream was called."""
+async def run(
+    folder: Path, wanted: Sequence[Cell] = tuple(cells())
+) -> tuple[dict[Cell, View], dict[str, int]]:
+    """Every wanted cell's view, and how often each script's upstream was called."""
     calls: dict[str, int] = {}
     views: dict[Cell, View] = {}
     gate = asyncio.Semaphore(AT_ONCE)
-    async with network(folder, calls) as stack:
+    async with network(folder, wanted, calls) as stack:
 
         async def one(cell: Cell) -> None:
             async with gate:
                 views[cell] = await look(stack.openai, cell)
 
         async with asyncio.TaskGroup() as group:
-            for cell in cells():
+            for cell in wanted:
                 group.create_task(one(cell))
     return views, calls
 

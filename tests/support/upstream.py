@@ -563,3 +563,24 @@ async def wrong_value(exchange: Exchange) -> None:
         await exchange.frames(spoiled)
     else:
         await exchange.body(spoiled[0])
+
+
+Break = Literal["cut", "end", "garbage"]
+
+
+def broken_at(at: int, how: Break) -> Act:
+    """The healthy body up to a byte, then nothing more, a proper end, or noise."""
+
+    async def act(exchange: Exchange) -> None:
+        frames = exchange.answer.frames() if exchange.stream else [exchange.answer.whole()]
+        body = b"".join(frames)
+        before = body[:at]
+        if how != "cut":
+            await exchange.body(before if how == "end" else before + b"\xff{" + body[at:])
+            return
+        kind = "text/event-stream" if exchange.stream else "application/json"
+        await exchange.head(200, kind, len(body))
+        await exchange.send(before)
+        await exchange.cut()
+
+    return act

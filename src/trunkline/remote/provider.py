@@ -29,6 +29,8 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 WRONG_TYPE: Final = "upstream_wrong_content_type"
 BAD_STREAM: Final = "upstream_bad_stream"
+_RETRY: Final = frozenset({"retry"})
+"""Fields of an event stream beside those that are read: no provider sends others."""
 
 
 class ProviderTimeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,6 +173,9 @@ class ProviderAnswer:
         parser = SseParser(EVENT_BYTES_MAX)
         async for data in self.response.chunks():
             for event in _parse(parser, data):
+                if event.fields and event.fields.keys() != _RETRY:
+                    # A browser would skip such a line, and lose the text of a garbled one unseen.
+                    raise BadResponseError("a line of the stream is no field", code=BAD_STREAM)
                 if event.data is not None:
                     yield _checked(event)
         # A last event without its blank line counts only if its data is whole in itself.
