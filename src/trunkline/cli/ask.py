@@ -57,6 +57,7 @@ class Question:
     max_tokens: int | None = None
     seed: int | None = None
     temperature: float | None = None
+    frequency_penalty: float | None = None
     keep_bodies: bool = False
 
 
@@ -105,6 +106,9 @@ async def ask(
             max_tokens=openai.omit if question.max_tokens is None else question.max_tokens,
             seed=openai.omit if question.seed is None else question.seed,
             temperature=openai.omit if question.temperature is None else question.temperature,
+            frequency_penalty=openai.omit
+            if question.frequency_penalty is None
+            else question.frequency_penalty,
             extra_headers=headers,
         )
         given = stream.response.headers

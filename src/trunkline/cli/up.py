@@ -36,6 +36,8 @@ FINAL_WAIT_S: Final = 15
 ANSWER_TOKENS_MAX: Final = 400
 TEMPERATURE: Final = 0.0
 """A small model answers a question best where it is surest."""
+FREQUENCY_PENALTY: Final = 0.5
+"""Without it, that model then repeats one sentence until it is stopped."""
 
 T = TypeVar("T")
 
@@ -224,11 +226,14 @@ async def _ask_and_verify(options: Options, base_url: str, prompt: str) -> tuple
     caller = await client(base_url)
     try:
         model = options.model or await chat_model(caller)
+        # A model that was named may be a provider's, which need not take these.
+        ours = options.model is None
         question = Question(
             prompt=prompt,
             model=model,
             max_tokens=ANSWER_TOKENS_MAX,
-            temperature=TEMPERATURE,
+            temperature=TEMPERATURE if ours else None,
+            frequency_penalty=FREQUENCY_PENALTY if ours else None,
             keep_bodies=True,
         )
         if options.once is None:
