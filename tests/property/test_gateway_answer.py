@@ -40,6 +40,7 @@ from trunkline.gateway.core.actions import (
 from trunkline.gateway.core.attempt import Answer, State
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.core.route import Deployment, Need, choose
+from trunkline.gateway.core.values import Values
 from trunkline.receipts import request_digest
 from trunkline.schema import sse
 from trunkline.schema.attempt import Accepted, Attempt, NodeError, Resume, SignedReceipt
@@ -49,7 +50,9 @@ REQUEST = {
     False: b'{"model":"tiny","messages":[]}',
 }
 NODES = [FakeNode("alpha"), FakeNode("beta"), FakeNode("gamma", numerics="other")]
-BY_NAME = {node.name: node for node in NODES}
+PROVIDERS = [FakeNode("delta", numerics=None), FakeNode("epsilon", numerics=None)]
+"""Nodes whose answers nobody can continue."""
+BY_NAME = {node.name: node for node in (*NODES, *PROVIDERS)}
 FAULTS = [
     Fault.NONE, Fault.NONE, Fault.NONE, Fault.CUT, Fault.CLEAN_END, Fault.ERROR_RETRYABLE,
     Fault.ERROR_FINAL, Fault.GARBAGE, Fault.DOUBLE, Fault.ALIEN_ERROR, Fault.NO_RECEIPT,
@@ -102,6 +105,7 @@ class World:
     running: Start | None = None
     starts: list[Start] = field(default_factory=list)
     disk_fails: bool = False
+    nodes: list[FakeNode] = field(default_factory=lambda: NODES)
 
     def __post_init__(self) -> None:
         self.answer = Answer(self.plan, self._choose, self._attempt_id)
@@ -110,7 +114,7 @@ class World:
         return f"att_{len(self.starts)}"
 
     def _choose(self, need: Need) -> Deployment | None:
-        return choose(need, [deployment(node) for node in NODES])
+        return choose(need, [deployment(node) for node in self.nodes])
 
     def do(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
@@ -315,6 +319,53 @@ def test_it_ends_at_any_moment(
     assert world.answer.over
     assert len(world.told) == 1
     assert world.answer.stop(Failure(code="x", message="x"), world.now_s) == ()
+
+
+held_fates = st.lists(scripts.filter(lambda s: s.fault is not Fault.WRONG_NUMERICS), max_size=8)
+
+
+@given(fates=held_fates)
+@settings(deadline=None, max_examples=100)
+def test_what_is_held_back_is_shown_whole_or_not_at_all(fates: list[Script]) -> None:
+    world = World(msgspec.structs.replace(plan_of(stream=True), hold=True), nodes=PROVIDERS)
+    run(world, fates)
+    (end,) = world.told
+    if isinstance(end, Finish):
+        (part,) = world.stored
+        node = BY_NAME[part.deployment.node]
+        assert shown_text(world) == text_of(own_seed(node, world.plan.caller_nonce, part.attempt))
+        assert b'"stop"' in world.shown[-1]
+    else:
+        assert not world.stored
+        assert world.shown == []
+
+
+@given(fates=held_fates)
+@settings(deadline=None, max_examples=50)
+def test_a_document_that_is_none_is_never_shown(fates: list[Script]) -> None:
+    plan = msgspec.structs.replace(plan_of(stream=True), values=Values(document=True))
+    world = World(plan, nodes=PROVIDERS)
+    run(world, fates)
+    (end,) = world.told
+    assert isinstance(end, Fail)
+    assert end.failure.produced is None
+    assert world.shown == []
+    # The scripted nodes never write JSON, so honest ones are asked as often as allowed.
+    assert fates or "upstream_invalid_json" in end.failure.message
+
+
+@given(fates=st.lists(scripts, max_size=8))
+@settings(deadline=None, max_examples=50)
+def test_an_explicit_end_says_how_much_was_shown(fates: list[Script]) -> None:
+    world = World(plan_of(stream=True), nodes=PROVIDERS)
+    run(world, fates)
+    (end,) = world.told
+    if isinstance(end, Fail) and world.shown:
+        assert end.failure.produced is not None
+        assert end.failure.produced.chunks == len(world.shown)
+        assert end.failure.produced.characters == len(shown_text(world))
+    elif isinstance(end, Fail):
+        assert end.failure.produced is None
 
 
 @given(stream=st.booleans())
