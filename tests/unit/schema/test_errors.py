@@ -141,3 +141,23 @@ def test_a_node_can_not_choose_an_impossible_status() -> None:
     described = errors.describe_node(error)
     assert described.status == 502
     assert len(described.message) == errors.MESSAGE_CHARS_MAX
+
+
+def test_an_ended_stream_says_how_much_had_been_sent() -> None:
+    described = errors.Described(
+        status=502,
+        code="answer_interrupted",
+        message="cut",
+        produced=errors.Produced(chunks=3, characters=17),
+    )
+    produced = {"chunks": 3, "characters": 17}
+    (openai,) = sse.SseParser().feed(errors.openai_event(described))
+    assert json.loads(openai.data or b"")["error"]["produced"] == produced
+    (anthropic,) = sse.SseParser().feed(errors.anthropic_event(described, "ans_1"))
+    assert json.loads(anthropic.data or b"")["error"]["details"]["produced"] == produced
+
+
+def test_other_errors_say_nothing_of_that() -> None:
+    described = errors.describe(LATER)
+    assert b"produced" not in errors.openai_body(described)
+    assert b"produced" not in errors.anthropic_body(described)
