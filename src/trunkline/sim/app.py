@@ -77,7 +77,7 @@ def draw(number: int, random: Random, at_s: float, models: tuple[str, ...]) -> A
         format="anthropic.messages" if anthropic else "openai.chat",
         body=json.dumps(body).encode(),
         stream=stream,
-        deadline_s=random.choice((3.0, 10.0, 30.0, 30.0)),
+        deadline_s=random.choice((1.5, 3.0, 10.0, 30.0, 30.0)),
         leaves_after=random.randint(0, 4000) if random.random() < 0.1 else None,
     )
 

@@ -11,6 +11,7 @@ Checks, by the names that a violation carries:
 ``damaged``  text that is not what the undisturbed answer has at that place: lost, doubled, altered
 ``unproven`` a whole answer, and no verified receipt on the disk the moment the app saw its end
 ``lost``     a receipt that was on the disk is not there, or not final, in the end
+``forked``   a node's chain of receipts or batches is broken, or it lost a receipt that it gave
 ``dead``     after the faults a call failed, or a breaker stayed open
 ``bug``      a failure outside the error tree, or a broken invariant, in any process
 ============ =======================================================================================
@@ -29,11 +30,12 @@ from trunkline.gateway.writer import message_id
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity
-from trunkline.receipts import Receipt, verify_signed
+from trunkline.receipts import Receipt, open_batch, verify_signed
 from trunkline.schema.attempt import Accepted, Attempt, SignedReceipt
 from trunkline.schema.grid import anthropic_openai, openai_openai
 from trunkline.schema.sse import SseParser
 from trunkline.sim.app import Ending, Seen
+from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine
 from trunkline.sim.ports import SimRandomness
 from trunkline.sim.roles import PLACES
@@ -134,7 +136,10 @@ def split_error(format_: ClientFormat, body: bytes) -> tuple[bytes, bool]:
     """A stream's text and whether an error event ends it."""
     start = body.rfind(b"\n\n", 0, -2) + 2 if b"\n\n" in body[:-2] else 0
     mark = b"event: error\n" if format_ == "anthropic.messages" else b'data: {"error"'
-    return (body[:start], True) if body[start:].startswith(mark) else (body, False)
+    last = body[start:]
+    # An app that leaves may have half of the event.
+    failed = last.startswith(mark) or (bool(last) and mark.startswith(last))
+    return (body[:start], True) if failed else (body, False)
 
 
 def succeeded(seen: Seen) -> bool:
@@ -197,6 +202,30 @@ class Judge:
         signed = msgspec.json.decode(data, type=SignedReceipt)
         name = json.loads(signed.receipt)["node"]
         return verify_signed(signed, self._keys[name]).receipt
+
+
+def history(key: VerifierKey, disk: Disk, kept: Iterable[bytes]) -> list[Violation]:
+    """A node's disk in the end. ``kept``: signed receipts that gateways hold, of any node."""
+    found: list[Violation] = []
+    root: bytes | None = None
+    for (note,) in disk.connection.execute("SELECT note FROM batches ORDER BY number"):
+        batch = open_batch(note, key)
+        if batch.previous != root:
+            found.append(Violation("forked", f"{disk.name}: a batch names another before it"))
+        root = batch.root
+    rows = disk.connection.execute("SELECT signed FROM receipts ORDER BY batch, place")
+    given = [msgspec.json.decode(signed, type=SignedReceipt) for (signed,) in rows]
+    leaf = b""
+    for signed in given:
+        verified = verify_signed(signed, key)
+        if verified.receipt.previous != leaf.hex():
+            found.append(Violation("forked", f"{disk.name}: a receipt names another before it"))
+        leaf = verified.leaf
+    for data in kept:
+        held = msgspec.json.decode(data, type=SignedReceipt)
+        if json.loads(held.receipt)["node"] == key.name and held not in given:
+            found.append(Violation("forked", f"{disk.name}: it does not have a receipt it gave"))
+    return found
 
 
 def _time(seen: Seen) -> list[Violation]:

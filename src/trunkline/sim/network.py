@@ -57,6 +57,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """The frame that arrives twice."""
     rubbish: int | None = None
     """The frame in whose place rubbish arrives."""
+    deaf_s: float = 0.0
+    """How long the server takes to notice that its client has left."""
     flipped: int | None = None
     """The frame in which one letter of the answer's text becomes another."""
 
@@ -108,7 +110,7 @@ class _Pipe:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._ended = False
+        self.ended = False
         self.whole = False
 
     async def put(self, frame: bytes) -> None:
@@ -120,14 +122,14 @@ class _Pipe:
 
     def end(self, *, whole: bool) -> None:
         """No more frames; ``whole`` if the framing says so. The first end counts."""
-        if not self._ended:
-            self._ended, self.whole = True, whole
+        if not self.ended:
+            self.ended, self.whole = True, whole
         self._changed.set()
         self._room.set()
 
     async def get(self) -> bytes | None:
         """The next frame; None at the end."""
-        while not self._frames and not self._ended:
+        while not self._frames and not self.ended:
             self._changed.clear()
             await self._changed.wait()
         if not self._frames:
@@ -141,16 +143,24 @@ class _Pipe:
 class Exchange:
     """One request and its response, from both ends."""
 
-    def __init__(self, scope: Scope, body: bytes, heard: Callable[[bytes], None] | None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        body: bytes,
+        heard: Callable[[bytes], None] | None,
+        *,
+        deaf_s: float,
+    ) -> None:
         self._scope = scope
         self._body: bytes | None = body
         self._heard = heard
+        self._deaf_s = deaf_s
         self.pipe = _Pipe()
         self.head: asyncio.Future[tuple[int, tuple[tuple[str, str], ...]]] = (
             asyncio.get_running_loop().create_future()
         )
         self._client_gone = asyncio.Event()
-        self._over = asyncio.Event()
+        self._served = asyncio.Event()
         self._forget: list[Callable[[], object]] = []
 
     def bind(self, *processes: Process | None) -> None:
@@ -168,15 +178,15 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - a bug of the application: put on record
             trace.note("server", "call.crashed", error="internal_error", kind=type(error).__name__)
         finally:
+            self._served.set()
             self._end(whole=False)
 
     def break_off(self) -> None:
-        """The connection is gone, for both."""
-        self._client_gone.set()
+        """The connection is gone: for the client now, for the server once it notices."""
+        asyncio.get_running_loop().call_later(self._deaf_s, self._client_gone.set)
         self._end(whole=False)
 
     def _end(self, *, whole: bool) -> None:
-        self._over.set()
         self.pipe.end(whole=whole)
         if not self.head.done():
             self.head.cancel()
@@ -188,7 +198,7 @@ class Exchange:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        waits = [asyncio.create_task(event.wait()) for event in (self._client_gone, self._over)]
+        waits = [asyncio.create_task(event.wait()) for event in (self._client_gone, self._served)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -197,7 +207,8 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Sent) -> None:
-        if self._over.is_set():
+        if self.pipe.ended:
+            # As a real server does: what is sent to nobody is dropped.
             return
         if message["type"] == "http.response.start":
             headers = tuple(
@@ -213,6 +224,7 @@ class Exchange:
                 self._heard(data)
             await self.pipe.put(data)
         if not message.get("more_body", False):
+            self._served.set()
             self._end(whole=True)
 
 
@@ -363,6 +375,7 @@ class SimTransport:
             _scope(method, path, headers),
             body or b"",
             network.tap(host, path, body or b"") if network.tap is not None else None,
+            deaf_s=passage.deaf_s,
         )
         exchange.bind(process, Process.current())
         process.spawn(exchange.serve(app, network.trace))

@@ -35,6 +35,10 @@ class Climate(msgspec.Struct, frozen=True, kw_only=True):
     died_at_disk: float
     engine: float
     log: float
+    token_s: float
+    """Time to a token, where no node is slower still."""
+    spread: float
+    """Share of the storm over which calls are spread: small for a rush."""
     calm_s: float
     """Mean time between two disasters (crash, slow node, log down)."""
 
@@ -55,6 +59,8 @@ class Climate(msgspec.Struct, frozen=True, kw_only=True):
             died_at_disk=rate(0.05),
             engine=rate(0.01),
             log=rate(0.4),
+            token_s=random.choice((0.005, 0.02, 0.15)),
+            spread=random.choice((0.05, 0.5, 1.0)),
             calm_s=random.choice((1.0, 4.0, 15.0)),
         )
 
@@ -99,6 +105,7 @@ class Weather:
             stall_s=random.choice((0.3, 1.5, 5.0, 60.0)),
             doubled=random.randint(0, 30) if attempt and self.strikes(climate.doubled) else None,
             rubbish=random.randint(0, 30) if attempt and self.strikes(climate.rubbish) else None,
+            deaf_s=random.choice((0.0, 0.0, 0.5, 20.0)),
             flipped=random.randint(0, 10) if attempt and self._flips and self._stormy else None,
         )
 

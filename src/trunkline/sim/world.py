@@ -20,7 +20,7 @@ from trunkline.gateway.store import EvidenceStore
 from trunkline.schema.attempt import ATTEMPT_PATH, Attempt
 from trunkline.sim import app as apps
 from trunkline.sim.app import Ask, Ending, Seen
-from trunkline.sim.checkers import Judge, Tapped, Undisturbed, Violation, succeeded
+from trunkline.sim.checkers import Judge, Tapped, Undisturbed, Violation, history, succeeded
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
 from trunkline.sim.loop import run
@@ -37,6 +37,8 @@ CALLS_MIN, CALLS_MAX = 8, 16
 REST_S: Final = 40.0
 """Peace before the first call that must succeed: longer than any breaker's cool-down."""
 PEACE_CALLS: Final = 6
+SLOW_TOKEN_S: Final = 0.6
+PEACE_TOKEN_S: Final = 0.01
 START_AGAIN_S: Final = 0.1
 FINAL_S: Final = 200.0
 """By then every receipt has its proof: longer than the finalizer's longest pause."""
@@ -140,6 +142,7 @@ class World:
         found += [_dead(seen) for seen in peace if not succeeded(seen)]
         found += await self._breakers()
         found += await self._kept([*storm, *peace])
+        found += self._histories([*storm, *peace])
         await self._stop()
         found += [Violation("bug", line) for line in self._trace.bugs]
         return self._verdict([*storm, *peace], found)
@@ -159,6 +162,7 @@ class World:
             key=self._variant.keys.get(name),
             skew_ms=random.randint(-60_000, 60_000),
         )
+        node.pace.token_s = self._weather.climate.token_s
         node.pace.dies = self._weather.engine_dies
         node.disk.fate = self._weather.disk_fate
         node.disk.kill = lambda: self._outside(self._crash(node))
@@ -177,7 +181,9 @@ class World:
         random = self._random("calls")
         count = random.randint(CALLS_MIN, CALLS_MAX)
         disasters = asyncio.create_task(self._disasters(), name="disasters")
-        seen = await self._calls(self._asks("calls", count, over_s=self._weather.storm_s))
+        weather = self._weather
+        over_s = weather.storm_s * weather.climate.spread
+        seen = await self._calls(self._asks("calls", count, over_s=over_s))
         disasters.cancel()
         await asyncio.gather(disasters, return_exceptions=True)
         return seen
@@ -242,9 +248,9 @@ class World:
         self._down.discard(name)
 
     async def _slow(self, node: SimNode) -> None:
-        node.pace.token_s = 0.5
+        node.pace.token_s = SLOW_TOKEN_S
         await asyncio.sleep(self._weather.outage_s())
-        node.pace.token_s = 0.01
+        node.pace.token_s = self._weather.climate.token_s
 
     async def _log_down(self) -> None:
         self._log.down = True
@@ -258,6 +264,8 @@ class World:
         self._weather.clear()
         while self._outages:
             await asyncio.wait(list(self._outages))
+        for node in self._nodes:
+            node.pace.token_s = PEACE_TOKEN_S
         await asyncio.sleep(REST_S)
         self._trace.note("world", "peace.began")
 
@@ -307,6 +315,15 @@ class World:
             Violation("lost", f"answer {answer}: {'gone' if part is None else 'never final'}")
             for answer, before in kept.items()
             if (part := now[answer]) is None or not part.proven or part.signed != before.signed
+        ]
+
+    def _histories(self, seen: list[Seen]) -> list[Violation]:
+        kept = [one.kept.signed for one in seen if one.kept is not None]
+        return [
+            violation
+            for node in self._nodes
+            if node.name not in self._variant.keys
+            for violation in history(node.key, node.disk, kept)
         ]
 
     def _verdict(self, seen: list[Seen], found: list[Violation]) -> Verdict:
