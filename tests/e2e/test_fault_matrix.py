@@ -3,13 +3,15 @@
 ``docs/fault-matrix.md`` is what this run found; ``python -m tests.support.fault_matrix`` writes it.
 """
 
+import json
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import anthropic
 import pytest
-from tests.support.fault_matrix import MODEL, PAGE, Cell, Fault, Way, render, run, verdict
-from tests.support.upstream import PARTS, Answer, Break, Content, broken_at
+from tests.support.fault_matrix import MODEL, PAGE, Cell, Fault, Way, network, render, run, verdict
+from tests.support.upstream import PARTS, TOOL, TOOLS, Answer, Break, Content, broken_at, cut
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -68,3 +70,36 @@ async def test_broken_at_any_byte(tmp_path: Path) -> None:
     assert [c.script for c in told if c not in shown and told[c] != "whole"] == []
     assert [c.script for c in shown if told[c] not in ("whole", "error")] == []
     assert {told[cell] for cell in shown} == {"whole", "error"}
+
+
+async def test_the_anthropic_client_sees_the_same(tmp_path: Path) -> None:
+    fault = Fault("cut", cut, ("after",))
+    text, call = (Cell(fault, "after", "stream", content) for content in ("text", "tool"))
+    schema = TOOLS[0]["function"]
+    tools = [{"name": TOOL, "input_schema": schema["parameters"]}]
+    async with network(tmp_path, [text, call], {}) as stack:
+
+        async def ask(cell: Cell, **more: Any) -> tuple[str, anthropic.types.Message]:
+            seen = ""
+            question = {"role": "user", "content": cell.script}
+            async with stack.anthropic.messages.stream(
+                model=MODEL, max_tokens=64, messages=[question], **more
+            ) as stream:
+                try:
+                    async for part in stream.text_stream:
+                        seen += part
+                except anthropic.APIStatusError as error:
+                    assert isinstance(error.body, dict)
+                    details = error.body["error"]["details"]
+                    assert details["error_code"] == "answer_interrupted"
+                    assert details["produced"]["characters"] == len(seen)
+                    raise
+                return seen, await stream.get_final_message()
+
+        _, message = await ask(call, tools=tools)
+        (block,) = message.content
+        assert block.type == "tool_use"
+        assert block.input == json.loads("".join(PARTS["tool"]))
+        assert message.stop_reason == "tool_use"
+        with pytest.raises(anthropic.APIStatusError):
+            await ask(text)
