@@ -99,7 +99,7 @@ def test_wealth_beyond_any_float_is_kept() -> None:
     poor = Wealth.start(TEST).observe(np.zeros(2_000_000))
     assert poor.log10 < -3000
     assert 0 < poor.e_value < 1e-300
-    # 9,000 lost powers of ten are not won back by wealth that was rounded to nothing.
+    # Thousands of lost powers of ten are not won back by wealth that was rounded to nothing.
     assert poor.observe(np.ones(100)).log10 < poor.log10 + 100
 
 
