@@ -1,5 +1,6 @@
 """What the front door of a real network refuses, in which words, and as whose exception."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -161,6 +162,11 @@ def test_a_wish_in_a_header_is_read_or_refused(network: RunningNetwork) -> None:
     assert (reply.status, reply.error["param"]) == (400, "trunkline-mode")
     late = chat(network, headers={"trunkline-deadline-ms": "1"})
     assert (late.status, late.error["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_body_that_is_not_sent_as_it_is(network: RunningNetwork) -> None:
+    reply = send(network, CHAT, gzip.compress(body()), headers={"content-encoding": "gzip"})
+    assert (reply.status, reply.error["code"]) == (415, "unsupported_encoding")
 
 
 def test_an_answer_says_little_of_itself_unless_asked(network: RunningNetwork) -> None:

@@ -130,13 +130,24 @@ class Gateway:
     # The three ways of asking.
 
     async def _chat(self, call: Call) -> None:
-        await self._answer(call, asked.chat(await call.body(self._settings.body_bytes_max)))
+        await self._answer(call, asked.chat(await self._body(call)))
 
     async def _embeddings(self, call: Call) -> None:
-        await self._answer(call, asked.embeddings(await call.body(self._settings.body_bytes_max)))
+        await self._answer(call, asked.embeddings(await self._body(call)))
 
     async def _messages(self, call: Call) -> None:
-        await self._answer(call, asked.messages(await call.body(self._settings.body_bytes_max)))
+        await self._answer(call, asked.messages(await self._body(call)))
+
+    async def _body(self, call: Call) -> bytes:
+        """The request's body as it was sent: what is signed must be what the app can show."""
+        if call.header("content-encoding") not in (None, "", "identity"):
+            raise RequestError(
+                "content-encoding: send the body as it is",
+                code="unsupported_encoding",
+                param="content-encoding",
+                status=415,
+            )
+        return await call.body(self._settings.body_bytes_max)
 
     async def _answer(self, call: Call, wanted: Asked) -> None:
         """Route, relay, and sum up one answer."""
