@@ -95,7 +95,8 @@ def _decode(
     if len(data) > bytes_max:
         raise MalformedError(f"{what}: {len(data)} bytes exceed {bytes_max}")
     try:
-        return decoder.decode(data)
+        # As text: the decoder alone does not look into members that it skips, and JSON is UTF-8.
+        return decoder.decode(data.decode())
     except (ValueError, RecursionError) as error:
         # Not the parser's message: it may quote what it read.
         raise MalformedError(f"not {what}") from error

@@ -73,6 +73,13 @@ def test_bytes_that_are_no_evidence_fail(data: bytes) -> None:
     assert len(report.steps) == 13
 
 
+def test_a_file_is_utf_8_in_members_that_nobody_reads_too() -> None:
+    data = encode(made.evidence(made.part(made.receipt())))
+    for later in (b'{"later":"\xff",', b'{"\xff":1,'):
+        assert failed(verify(later + data[1:])) == ["file"]
+    assert failed(verify(b'{"later":"\xc3\xa9",' + data[1:])) == []
+
+
 # Step 2 and 3
 
 
