@@ -1,0 +1,203 @@
+"""What both verifiers are given: the spec's vectors, every kind of damage, and options.
+
+A case is JSON: the evidence and the bodies in base64, the policy and the keys as the module takes
+them. ``expected`` is what the Python verifier says of it.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+from tests.unit.evidence import make_vectors as made
+
+from trunkline.evidence import EvidenceKey, verify
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SPEC = REPOSITORY / "docs" / "spec"
+DAMAGED = 250
+"""Evidence files with one byte changed: enough to reach every step many times over."""
+
+Case = dict[str, Any]
+
+change = msgspec.structs.replace
+
+# Each is refused by the policy reader, but for the last, which is not.
+POLICIES = (
+    "",
+    "quorum nobody\n",
+    "quorum none\nquorum none\n",
+    f"log {made.LOG.vkey}\nlog {made.LOG.vkey}\nquorum none\n",
+    f"log {made.WITNESSES[0].cosigner_vkey}\nquorum none\n",
+    f"witness none {made.WITNESSES[0].cosigner_vkey}\nquorum none\n",
+    f"witness one {made.WITNESSES[0].cosigner_vkey}\ngroup two 2 one\nquorum two\n",
+    f"witness one {made.WITNESSES[0].cosigner_vkey}\ngroup two 01 one\nquorum two\n",
+    f"witness one {made.WITNESSES[0].cosigner_vkey}\ngroup two all one one\nquorum two\n",
+    f"log {str(made.LOG.vkey).replace('+', '+0', 1)}\nquorum none\n",
+    "quorum none\r\n",
+    f"# comment\n\tlog  {made.LOG.vkey} https://log.example/\n\nquorum\tnone",
+)
+
+
+def all_cases() -> list[Case]:
+    return [*_vectors(), *_edited(), *_answers(), *_damaged()]
+
+
+def expected(case: Case) -> dict[str, Any]:
+    """Outcome, state, answer and the result of each step, from the Python verifier."""
+    report = verify(
+        b64decode(case["evidence"]),
+        policy=case["policy"],
+        trusted_keys=[EvidenceKey(**key) for key in case["trusted_keys"]],
+        request=None if case["request"] is None else b64decode(case["request"]),
+        response=None if case["response"] is None else b64decode(case["response"]),
+    )
+    results = [(step.number, step.title, step.result) for step in report.steps]
+    return {
+        "outcome": report.outcome,
+        "state": report.state,
+        "answer": report.answer,
+        "steps": results,
+    }
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The same of a report from the module. Details are prose, and may differ."""
+    steps = [(step["number"], step["title"], step["result"]) for step in report["steps"]]
+    return {**report, "steps": steps}
+
+
+def work() -> dict[str, Any]:
+    """What ``run.mjs`` is given."""
+    receipts = json.loads((SPEC / "receipt-vectors.json").read_text())
+    return {"cases": all_cases(), "policies": POLICIES, "receipts": receipts}
+
+
+def case(
+    name: str,
+    evidence: made.Evidence | bytes,
+    *,
+    policy: str | None = made.POLICY,
+    keys: tuple[EvidenceKey, ...] = made.KEYS,
+    request: bytes | None = None,
+    response: bytes | None = None,
+) -> Case:
+    data = evidence if isinstance(evidence, bytes) else made.encode(evidence)
+    return {
+        "name": name,
+        "evidence": b64encode(data).decode(),
+        "policy": policy,
+        "trusted_keys": [msgspec.to_builtins(key) for key in keys],
+        "request": None if request is None else b64encode(request).decode(),
+        "response": None if response is None else b64encode(response).decode(),
+    }
+
+
+def _vectors() -> Iterator[Case]:
+    document = json.loads((SPEC / "evidence-vectors.json").read_text())
+    keys = tuple(EvidenceKey(**key) for key in document["trusted_keys"])
+    for item in document["cases"]:
+        data = item["evidence"].encode()
+        for policy in (document["policy"], None):
+            for pinned in (keys, (), keys[1:]):
+                name = f"{item['name']}, policy {policy is not None}, {len(pinned)} keys"
+                yield case(name, data, policy=policy, keys=pinned)
+        request = document["request"].encode()
+        yield case(f"{item['name']}, request", data, request=request)
+        yield case(f"{item['name']}, other request", data, request=request + b" ")
+
+
+def _edited() -> Iterator[Case]:
+    whole, (first, last) = made.receipt(), made.two_parts()
+    part = made.part(whole)
+    unproven = made.part(whole, final=False)
+
+    def proven(**how: Any) -> made.Evidence:
+        return made.evidence(change(unproven, proof=made.prove(unproven.signed.batch, **how)))
+
+    def pair(one: made.Receipt, two: made.Receipt) -> made.Evidence:
+        return made.evidence(made.part(one), made.part(two, made.BETA))
+
+    yield case("two parts", pair(first, last))
+    yield case("parts in the wrong order", pair(last, first))
+    yield case("another answer", pair(first, change(last, answer="ans_2")))
+    yield case("another time", pair(first, change(last, created_s=1)))
+    yield case("no route", pair(first, change(last, route=())))
+    other = change(last.model, numerics="numerics-2")
+    yield case("another model", pair(first, change(last, model=other)))
+    none = change(whole.sampling, source="none")
+    yield case("a seed from nowhere", made.evidence(made.part(change(whole, sampling=none))))
+    bare = change(whole.sampling, node_nonce="00" * 32)
+    yield case("a seed of other nonces", made.evidence(made.part(change(whole, sampling=bare))))
+    foreign = change(whole, operator="é\u2028 \x7f\x01😀/<")
+    yield case("text of any kind", made.evidence(made.part(foreign)))
+    yield case("another log", proven(log=made.OTHER_LOG))
+    yield case("one witness", proven(witnesses=made.WITNESSES[:1]))
+    any_one = made.POLICY.replace("both all", "both any")
+    yield case("any witness", proven(witnesses=made.WITNESSES[:1]), policy=any_one)
+    no_quorum = f"log {made.LOG.vkey}\nquorum none\n"
+    yield case("no witnesses asked for", proven(witnesses=()), policy=no_quorum)
+    yield case("a big tree", proven(before=[b"%d" % n for n in range(300)], after=[b"z"] * 21))
+    fork = made.part(last, made.BETA)
+    fork = change(fork, proof=made.prove(fork.signed.batch, before=(b"x", b"y")))
+    yield case("a fork", made.evidence(made.part(first), fork))
+    for index in (0, 3, -1):
+        moved = change(part, signed=change(part.signed, index=index))
+        yield case(f"index {index}", made.evidence(moved))
+    for proof in (
+        "",
+        "c2sp.org/tlog-proof@v1\nindex 1\n\n",
+        (part.proof or "").replace(" 2", " 7"),
+    ):
+        yield case("another proof", made.evidence(change(part, proof=proof)))
+    for spelled in (" ", "\n"):
+        signed = change(part.signed, receipt=part.signed.receipt + spelled)
+        yield case("a receipt spelled otherwise", made.evidence(change(part, signed=signed)))
+    wrong = (change(made.KEYS[0], operator="mallory.example"),)
+    yield case("another operator", made.evidence(part), keys=wrong)
+    yield case("another operator in the file", change(made.evidence(part), keys=wrong))
+    yield case("no policy at all", change(made.evidence(part), policy=None), policy=None)
+    yield case("a bad policy", change(made.evidence(part), policy="quorum x\n"), policy=None)
+    for data in (b"", b"{}", b"[]", b"\xff", b"null", b'{"type":1}', b"\xef\xbb\xbf{}"):
+        yield case("no evidence", data)
+
+
+def _answers() -> Iterator[Case]:
+    whole, tail = made.evidence(made.part(made.receipt())), made.part(made.resumed(), made.BETA)
+    stream = b"".join(b"data: %s\n\n" % chunk for chunk in made.CHUNKS)
+    saved = (
+        stream + b"data: [DONE]\n\n",
+        stream.replace(b"\n", b"\r\n") + b"data: [DONE]\n",
+        b"\xef\xbb\xbf: comment\n\n" + stream,
+        stream[:-1],
+        stream[:-2],
+        stream + b": comment\n",
+        stream + b"id: 7\n\nevent: named\ndata: x\n\n",
+        stream.replace(b"data: ", b"data:").replace(b"\n", b"\r"),
+        stream.replace(b'"n":5', b'"n":6'),
+        b"\xff" + stream,
+        b'{"n":0}\n',
+        b"",
+    )
+    for number, response in enumerate(saved):
+        yield case(f"response {number}", whole, response=response)
+    yield case("response of a takeover", made.evidence(tail), response=saved[0])
+    one = made.evidence(made.part(made.receipt(chunks=[b'{"choices":[]}'])))
+    yield case("a whole object", one, response=b'{"choices":[]}\r\n')
+    kept = made.evidence(made.part(made.receipt(), kept=made.bodies(made.CHUNKS[:2])))
+    yield case("kept bodies and a response", kept, response=saved[0])
+    item = made.receipt()
+    item = change(item, request=change(item.request, format="anthropic.messages"))
+    yield case("a translated answer", made.evidence(made.part(item)), response=saved[0])
+
+
+def _damaged() -> Iterator[Case]:
+    """One character replaced, anywhere in a file that has everything."""
+    data = made.encode(made.evidence(made.part(made.receipt(), kept=made.bodies())))
+    random = Random(1)  # noqa: S311 -- the same places every time
+    for _ in range(DAMAGED):
+        at, byte = random.randrange(len(data)), random.choice(b'A0 "+\n/=}x\x80')
+        yield case(f"byte {at} is {byte}", data[:at] + bytes([byte]) + data[at + 1 :])

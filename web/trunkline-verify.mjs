@@ -1,0 +1,1269 @@
+/**
+ * Verifies a Trunkline evidence file where you are: in a browser or in Node 20, asking nobody.
+ *
+ * The steps, their results and what they add up to are those of docs/spec/evidence.md; receipts,
+ * batches and digests those of docs/spec/receipt.md; notes, checkpoints, cosignatures, proofs and
+ * policies those of C2SP. It uses WebCrypto and nothing else: no imports, no network, no storage.
+ *
+ * It refuses to guess: what is not shown is `inconclusive`, also where this browser lacks Ed25519.
+ *
+ *     import { verify } from "./trunkline-verify.mjs";
+ *     const report = await verify(bytes, { policy, trustedKeys });
+ */
+
+export const EVIDENCE_TYPE = "trunkline.evidence/v1";
+export const EVIDENCE_BYTES_MAX = 64 * 1024 * 1024;
+export const TITLES = Object.freeze([
+  "file",
+  "receipts",
+  "node keys",
+  "signatures",
+  "batch paths",
+  "request",
+  "response",
+  "parts",
+  "policy",
+  "log",
+  "witnesses",
+  "inclusion",
+  "verdicts",
+]);
+
+const KEYS_BYTES_MAX = 1024 * 1024;
+const PARTS_MAX = 64;
+const KEYS_MAX = 1024;
+const RECEIPT_BYTES_MAX = 256 * 1024;
+const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
+const DEPTH_MAX = 16;
+const BATCH_RECEIPTS_MAX = 64n;
+const BATCH_NOTE_BYTES_MAX = 8 * 1024;
+const BATCH_PATH_HASHES_MAX = 6;
+const NOTE_BYTES_MAX = 1_000_000;
+const SIGNATURES_MAX = 100;
+const CHECKPOINT_BYTES_MAX = 64 * 1024;
+const PROOF_BYTES_MAX = 2 * 1024 * 1024;
+const PROOF_HASHES_MAX = 63;
+const POLICY_BYTES_MAX = 256 * 1024;
+const DEFINITIONS_MAX = 256;
+const SSE_FIELDS_MAX = 32;
+const TEXT_CHARS_MAX = 160;
+const UINT63_MAX = 2n ** 63n - 1n;
+
+const ED25519 = 0x01;
+const COSIGNATURE_ED25519 = 0x04;
+
+/** What was read is not what its format says. */
+export class MalformedError extends Error {}
+/** A signature is missing, or does not verify. */
+export class SignatureError extends Error {}
+/** Too few witnesses cosigned. */
+export class QuorumError extends Error {}
+/** A Merkle path does not lead to the root. */
+export class InclusionError extends Error {}
+/** This browser can not check Ed25519: nothing is shown either way. */
+export class UnsupportedError extends Error {}
+
+const REFUSALS = [MalformedError, SignatureError, QuorumError, InclusionError];
+
+/** The error, if it says what is wrong with the evidence. A bug is thrown on. */
+function refusal(error) {
+  if (REFUSALS.some((kind) => error instanceof kind)) return error;
+  throw error;
+}
+
+function demand(condition, message, Kind = MalformedError) {
+  if (!condition) throw new Kind(message);
+}
+
+// Bytes and their spellings
+
+const encoder = new TextEncoder();
+// A byte order mark is a byte like any other here: it may not be dropped from what was signed.
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+const LONE_SURROGATE = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/;
+
+/** UTF-8. TextEncoder alone would put a replacement where a surrogate stands alone. */
+function utf8(text, message = "text that is not Unicode") {
+  demand(!LONE_SURROGATE.test(text), message);
+  return encoder.encode(text);
+}
+
+function fromUtf8(bytes, message) {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw new MalformedError(message);
+  }
+}
+
+function concat(...pieces) {
+  const joined = new Uint8Array(pieces.reduce((size, piece) => size + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    joined.set(piece, at);
+    at += piece.length;
+  }
+  return joined;
+}
+
+function equal(left, right) {
+  return left.length === right.length && left.every((byte, at) => byte === right[at]);
+}
+
+function hex(bytes) {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function fromHex(text) {
+  return Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+}
+
+function bigEndian(number, size) {
+  const bytes = new Uint8Array(size);
+  let rest = BigInt(number);
+  for (let at = size - 1; at >= 0; at -= 1) {
+    bytes[at] = Number(rest & 0xffn);
+    rest >>= 8n;
+  }
+  return bytes;
+}
+
+function littleEndian(bytes) {
+  return bytes.reduceRight((number, byte) => (number << 8n) | BigInt(byte), 0n);
+}
+
+/** Standard base64 with padding, in its one spelling. */
+function decodeBase64(text) {
+  let binary;
+  try {
+    binary = atob(text);
+  } catch {
+    throw new MalformedError("not base64");
+  }
+  demand(btoa(binary) === text, "not canonical base64");
+  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+}
+
+function decodeHash(text) {
+  const bytes = decodeBase64(text);
+  demand(bytes.length === 32, "a hash is 32 bytes");
+  return bytes;
+}
+
+/** ASCII decimal up to 2^63-1 without leading zeroes, as a BigInt: sizes outgrow doubles. */
+function decodeDecimal(text) {
+  demand(/^(?:0|[1-9][0-9]{0,18})$/.test(text), "not a decimal number");
+  const value = BigInt(text);
+  demand(value <= UINT63_MAX, "number too large");
+  return value;
+}
+
+async function sha256(...pieces) {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", concat(...pieces)));
+}
+
+/** Text from outside, safe to show: short, and without anything that steers a reader. */
+function plain(text) {
+  const escape = (character) => `\\u{${character.codePointAt(0).toString(16)}}`;
+  const shown = text.replace(/[^\x20-\x7e]/gu, escape);
+  return shown.length <= TEXT_CHARS_MAX ? shown : `${shown.slice(0, TEXT_CHARS_MAX)}…`;
+}
+
+// Ed25519
+
+const FIELD = 2n ** 255n - 19n;
+const GROUP_ORDER = 2n ** 252n + 27742317777372353535851937790883648493n;
+const SIGN_BIT = 2n ** 255n;
+// The y coordinates of the eight points of small order, and what spells two of them a second time.
+const SMALL_ORDER = new Set([
+  0n,
+  1n,
+  FIELD - 1n,
+  FIELD,
+  FIELD + 1n,
+  littleEndian(fromHex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")),
+  littleEndian(fromHex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")),
+]);
+
+/**
+ * Whether a public key is one that honest signers have. Implementations of WebCrypto differ about
+ * the rest, under which one signature can fit many messages.
+ */
+function isProperKey(bytes) {
+  const y = littleEndian(bytes) % SIGN_BIT;
+  return y < FIELD && !SMALL_ORDER.has(y);
+}
+
+function isProperSignature(bytes) {
+  const nonce = littleEndian(bytes.slice(0, 32)) % SIGN_BIT;
+  return !SMALL_ORDER.has(nonce) && littleEndian(bytes.slice(32)) < GROUP_ORDER;
+}
+
+/** Whether this browser's WebCrypto has Ed25519. */
+export async function hasEd25519() {
+  try {
+    // The base point: a key like any other.
+    const point = fromHex("58" + "66".repeat(31));
+    await crypto.subtle.importKey("raw", point, { name: "Ed25519" }, false, ["verify"]);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function verifyEd25519(publicKey, signature, message) {
+  if (!(await hasEd25519())) {
+    throw new UnsupportedError("not checked: this browser can not verify Ed25519 signatures");
+  }
+  if (!isProperKey(publicKey) || !isProperSignature(signature)) return false;
+  try {
+    const algorithm = { name: "Ed25519" };
+    const key = await crypto.subtle.importKey("raw", publicKey, algorithm, false, ["verify"]);
+    return await crypto.subtle.verify(algorithm, key, signature, message);
+  } catch {
+    // The key is no point of the curve.
+    return false;
+  }
+}
+
+// Verifier keys and signed notes (C2SP signed-note)
+
+const SPACE_OR_PLUS =
+  /[\0-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
+
+function isKeyName(name) {
+  if (LONE_SURROGATE.test(name) || SPACE_OR_PLUS.test(name)) return false;
+  const size = encoder.encode(name).length;
+  return size > 0 && size <= 255;
+}
+
+/** A verifier key: `<name>+<hex id>+<base64(algorithm ‖ public key)>`. */
+export async function parseVkey(vkey) {
+  demand(vkey.length <= 1024 && [...vkey].length <= 512, "vkey too long");
+  const parts = /^([^+]*)\+([0-9a-f]{8})\+(.*)$/s.exec(vkey);
+  demand(parts !== null, "a vkey is <name>+<hex key id>+<base64 key>");
+  const [, name, id, spelled] = parts;
+  const material = decodeBase64(spelled);
+  demand(material.length > 0, "a vkey names its algorithm");
+  demand(isKeyName(name), "not a key name");
+  const algorithm = material[0];
+  demand(
+    algorithm === ED25519 || algorithm === COSIGNATURE_ED25519,
+    "unknown signature algorithm",
+  );
+  demand(material.length === 33, "an Ed25519 public key is 32 bytes");
+  const hashed = await sha256(encoder.encode(name), [0x0a], material);
+  demand(hex(hashed.slice(0, 4)) === id, "the vkey's id is not that of its name and key");
+  return Object.freeze({ name, id, algorithm, publicKey: material.slice(1), vkey });
+}
+
+/** Check one signature (without its key id) of `key` over a note's text. */
+async function verifySignature(key, text, signature) {
+  let message = encoder.encode(text);
+  if (key.algorithm === COSIGNATURE_ED25519) {
+    demand(signature.length === 72, `${key.name}: a cosignature is 72 bytes`, SignatureError);
+    const seconds = cosignatureTime(signature);
+    demand(seconds <= UINT63_MAX, `${key.name}: cosignature timestamp too large`, SignatureError);
+    message = concat(encoder.encode(`cosignature/v1\ntime ${seconds}\n`), message);
+    signature = signature.slice(8);
+  }
+  const problem = `${key.name}: an Ed25519 signature is 64 bytes`;
+  demand(signature.length === 64, problem, SignatureError);
+  const valid = await verifyEd25519(key.publicKey, signature, message);
+  demand(valid, `${key.name}: the signature does not verify`, SignatureError);
+}
+
+function cosignatureTime(signature) {
+  return littleEndian(signature.slice(0, 8).reverse());
+}
+
+function checkText(text) {
+  demand(text.endsWith("\n"), "a note's text ends with a newline");
+  demand(!/[\0-\x09\x0b-\x1f]/.test(text), "a note holds no control characters");
+}
+
+/** A signed note, taken apart: its text counts only once a key that you know has signed it. */
+export function parseNote(note) {
+  demand(utf8(note, "a note is UTF-8").length <= NOTE_BYTES_MAX, "note too long");
+  checkText(note);
+  const split = note.lastIndexOf("\n\n");
+  demand(split >= 0, "a note ends with an empty line and its signatures");
+  const lines = note.slice(split + 2);
+  checkText(lines);
+  const spelled = lines.slice(0, -1).split("\n");
+  demand(spelled.length <= SIGNATURES_MAX, `more than ${SIGNATURES_MAX} signatures`);
+  return { text: note.slice(0, split + 1), signatures: spelled.map(parseSignatureLine) };
+}
+
+function parseSignatureLine(line) {
+  demand(line.startsWith("— "), "a signature line starts with an em dash and a space");
+  const gap = line.indexOf(" ", 2);
+  const name = gap < 0 ? line.slice(2) : line.slice(2, gap);
+  const material = decodeBase64(gap < 0 ? "" : line.slice(gap + 1));
+  const shaped = isKeyName(name) && material.length >= 5;
+  demand(shaped, "a signature line is a key name and base64 of key id and signature");
+  return { name, id: hex(material.slice(0, 4)), signature: material.slice(4) };
+}
+
+function linesBy(note, key) {
+  return note.signatures.filter((line) => line.name === key.name && line.id === key.id);
+}
+
+/** Every line that claims to be by `key` must verify, and there must be one. */
+export async function verifyNote(note, key) {
+  const lines = linesBy(note, key);
+  demand(lines.length > 0, `no signature by ${key.name}`, SignatureError);
+  for (const line of lines) await verifySignature(key, note.text, line.signature);
+}
+
+// Merkle trees (RFC 6962 §2.1)
+
+const leafHash = (...pieces) => sha256([0x00], ...pieces);
+const nodeHash = (left, right) => sha256([0x01], left, right);
+
+function bitLength(number) {
+  return number === 0n ? 0 : number.toString(2).length;
+}
+
+function bitCount(number) {
+  return number.toString(2).replaceAll("0", "").length;
+}
+
+/** Check that `leaf` is leaf `index` of the tree of `size` with `root`. BigInt index and size. */
+export async function verifyInclusion(leaf, index, size, path, root) {
+  demand(index >= 0n && index < size, `no leaf ${index} in a tree of ${size}`, InclusionError);
+  const inner = bitLength(index ^ (size - 1n));
+  const length = inner + bitCount(index >> BigInt(inner));
+  const problem = `the audit path has ${path.length} hashes, not ${length}`;
+  demand(path.length === length, problem, InclusionError);
+  let hashed = leaf;
+  for (const [level, sibling] of path.entries()) {
+    // Beyond `inner` the climb follows the tree's right edge: every sibling is to the left.
+    const left = level >= inner || ((index >> BigInt(level)) & 1n) === 1n;
+    hashed = left ? await nodeHash(sibling, hashed) : await nodeHash(hashed, sibling);
+  }
+  demand(equal(hashed, root), "the audit path does not lead to the root", InclusionError);
+}
+
+// Shapes of JSON
+
+const isText = (value) => typeof value === "string";
+const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+const isBool = (value) => typeof value === "boolean";
+const matches = (pattern) => (value) => isText(value) && pattern.test(value);
+const oneOf = (...values) => (value) => values.includes(value);
+const listOf = (check, min = 0, max = Infinity) => (value) =>
+  Array.isArray(value) && value.length >= min && value.length <= max && value.every(check);
+const orNull = (check) => (value) => value === null || check(value);
+/** An object with at least these members; a check that is wrapped in an array may be absent. */
+const shape = (members) => (value) =>
+  typeof value === "object" &&
+  value !== null &&
+  !Array.isArray(value) &&
+  Object.entries(members).every(([name, check]) =>
+    Object.hasOwn(value, name)
+      ? (Array.isArray(check) ? check[0] : check)(value[name])
+      : Array.isArray(check),
+  );
+
+const isDigest = matches(/^sha256:[0-9a-f]{64}$/);
+const isOptionalDigest = matches(/^(?:sha256:[0-9a-f]{64})?$/);
+const isHex32 = matches(/^[0-9a-f]{64}$/);
+const isOptionalHex32 = matches(/^(?:[0-9a-f]{64})?$/);
+
+const isReceipt = shape({
+  answer: isText,
+  attempt: isText,
+  created_s: isCount,
+  key: isText,
+  model: shape({
+    fingerprint: [isText],
+    numerics: [isText],
+    provider: isText,
+    requested: isText,
+    served: isText,
+    weights: [isOptionalDigest],
+  }),
+  node: isText,
+  operator: isText,
+  policy: shape({ mode: oneOf("private", "batched", "full") }),
+  previous: isOptionalHex32,
+  request: shape({
+    client: isDigest,
+    digest: isDigest,
+    format: isText,
+    prompt: [isOptionalDigest],
+  }),
+  response: shape({
+    chunks: isCount,
+    digest: isDigest,
+    finish: listOf(isText),
+    resumed: [listOf(isCount)],
+    resumed_digest: [isOptionalDigest],
+    status: isCount,
+    tokens: [isOptionalDigest],
+  }),
+  route: listOf(
+    shape({ attempt: isText, error: isText, node: isText, tokens: listOf(isCount) }),
+  ),
+  salt: isHex32,
+  sampling: shape({
+    caller_nonce: isHex32,
+    node_nonce: [isOptionalHex32],
+    seed: [isOptionalHex32],
+    source: oneOf("none", "nonces", "caller", "inherited"),
+  }),
+  times: shape({ arrived_ms: isCount, ended_ms: isCount, first_token_ms: isCount }),
+  type: oneOf("trunkline.receipt/v1"),
+  usage: shape({ completion: isCount, counted: isBool, prompt: isCount }),
+});
+
+const isKeyRecord = shape({
+  name: isText,
+  vkey: isText,
+  role: oneOf("node", "log", "witness"),
+  operator: isText,
+});
+
+const isEvidence = shape({
+  type: oneOf(EVIDENCE_TYPE),
+  answer: isText,
+  parts: listOf(
+    shape({
+      signed: shape({
+        receipt: isText,
+        batch: isText,
+        index: Number.isInteger,
+        path: listOf(isText),
+      }),
+      proof: [orNull(isText)],
+      bodies: [
+        orNull(
+          shape({
+            request: isText,
+            client_request: [orNull(isText)],
+            chunks: listOf(isText),
+          }),
+        ),
+      ],
+    }),
+    1,
+    PARTS_MAX,
+  ),
+  keys: [listOf(isKeyRecord, 0, KEYS_MAX)],
+  policy: [orNull(isText)],
+});
+
+function parseJson(data, bytesMax, what) {
+  const bytes = isText(data) ? utf8(data) : data;
+  demand(bytes.length <= bytesMax, `${what}: ${bytes.length} bytes exceed ${bytesMax}`);
+  try {
+    return JSON.parse(decoder.decode(bytes));
+  } catch {
+    throw new MalformedError(`not ${what}`);
+  }
+}
+
+function parseEvidence(data) {
+  const what = "evidence of version 1";
+  const file = parseJson(data, EVIDENCE_BYTES_MAX, what);
+  demand(isEvidence(file), `not ${what}`);
+  const parts = file.parts.map((part) => ({
+    signed: part.signed,
+    proof: part.proof ?? null,
+    bodies: part.bodies ? parseBodies(part.bodies, what) : null,
+  }));
+  return { answer: file.answer, parts, keys: file.keys ?? [], policy: file.policy ?? null };
+}
+
+function parseBodies(bodies, what) {
+  try {
+    return {
+      request: decodeBase64(bodies.request),
+      clientRequest:
+        typeof bodies.client_request === "string" ? decodeBase64(bodies.client_request) : null,
+      chunks: bodies.chunks.map((chunk) => utf8(chunk)),
+    };
+  } catch (error) {
+    refusal(error);
+    throw new MalformedError(`not ${what}`);
+  }
+}
+
+/** A file of pinned keys: a JSON array of key records, as bytes or text. Throws MalformedError. */
+export function parseKeys(data) {
+  const keys = parseJson(data, KEYS_BYTES_MAX, "a list of keys");
+  demand(listOf(isKeyRecord, 0, KEYS_MAX)(keys), "not a list of keys");
+  return keys;
+}
+
+/** The canonical spelling (RFC 8785) of a value of the profile; MalformedError outside it. */
+function canonical(value, depth = DEPTH_MAX) {
+  switch (typeof value) {
+    case "string":
+      demand(!LONE_SURROGATE.test(value), "text that is not Unicode");
+      return JSON.stringify(value);
+    case "boolean":
+      return String(value);
+    case "number":
+      demand(Number.isSafeInteger(value), "canonical JSON holds a number beyond its integers");
+      return String(value);
+    default:
+  }
+  demand(value !== null, "canonical JSON holds a null");
+  demand(depth > 0, `canonical JSON is nested deeper than ${DEPTH_MAX}`);
+  if (Array.isArray(value)) return `[${value.map((item) => canonical(item, depth - 1))}]`;
+  const names = Object.keys(value).sort();
+  demand(names.every((name) => /^[\0-\x7f]*$/.test(name)), "a key is not ASCII");
+  const members = names.map((name) => `${JSON.stringify(name)}:${canonical(value[name], depth - 1)}`);
+  return `{${members}}`;
+}
+
+/** The value that `text` is the one canonical spelling of. Throws MalformedError. */
+export function parseCanonical(text) {
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new MalformedError("not JSON");
+  }
+  // Duplicate keys, spaces, needless escapes, other spellings of a number: all end here.
+  demand(canonical(value) === text, "JSON is not in canonical form");
+  return value;
+}
+
+/** A receipt v1, from exactly the text that was signed. Throws MalformedError. */
+export function parseReceipt(text) {
+  const { length } = utf8(text);
+  demand(length <= RECEIPT_BYTES_MAX, `a receipt of ${length} bytes exceeds ${RECEIPT_BYTES_MAX}`);
+  const receipt = parseCanonical(text);
+  demand(isReceipt(receipt), "not a receipt of version 1");
+  return receipt;
+}
+
+// Digests (docs/spec/receipt.md, "Digests")
+
+/** `sha256:<hex>` of a request body, exactly as sent. */
+export async function requestDigest(body) {
+  return `sha256:${hex(await sha256(encoder.encode("trunkline.request/v1\n"), body))}`;
+}
+
+/** `sha256:<hex>` of a stream: one hash chain over its chunks (byte arrays), with an end of its own. */
+export async function streamDigest(digest, attempt, chunks) {
+  const name = utf8(attempt);
+  demand(name.length <= 0xffff, "an attempt id is too long");
+  const domain = encoder.encode("trunkline.stream/v1\n");
+  let link = await sha256(domain, bigEndian(name.length, 2), name, fromDigest(digest));
+  for (const chunk of chunks) {
+    link = await sha256([0x01], link, bigEndian(chunk.length, 4), chunk);
+  }
+  return `sha256:${hex(await sha256([0x02], link, bigEndian(chunks.length, 8)))}`;
+}
+
+const fromDigest = (digest) => fromHex(digest.slice("sha256:".length));
+
+// Findings
+
+const finding = (result) => (detail) => ({ result, detail });
+const passed = finding("pass");
+const failed = finding("fail");
+const inconclusive = finding("inconclusive");
+const notApplicable = finding("not_applicable");
+
+const NO_RECEIPT = inconclusive("not checked: there is no receipt");
+const PROVISIONAL = inconclusive("no proof yet: the receipt is provisional");
+const NO_PROOF = inconclusive("not checked: no proof");
+const NO_POLICY = inconclusive("not checked: no policy says which logs and witnesses count");
+
+/** What an error makes of a step. */
+function found(error) {
+  if (error instanceof UnsupportedError) return inconclusive(error.message);
+  return failed(plain(refusal(error).message));
+}
+
+/** One finding for all parts. What is shown for some parts only is not shown. */
+function combine(findings) {
+  const results = new Set(findings.map((item) => item.result));
+  const only = results.size === 1 ? findings[0].result : "inconclusive";
+  const result = results.has("fail") ? "fail" : only;
+  const same = new Set(findings.map((item) => item.detail)).size === 1;
+  const details = findings.map((item, at) => `part ${at + 1}: ${item.detail}`);
+  return { result, detail: same ? findings[0].detail : details.join("; ") };
+}
+
+async function each(parts, check) {
+  const findings = [];
+  for (const part of parts) findings.push(await check(part));
+  return combine(findings);
+}
+
+// Steps 2 to 5: is each part a receipt, and did its node sign it?
+
+function checkReceipt(part) {
+  try {
+    part.receipt = parseReceipt(part.signed.receipt);
+  } catch (error) {
+    return found(error);
+  }
+  return passed(`receipt v1 of attempt ${plain(part.receipt.attempt)}`);
+}
+
+async function checkKey(part, pinned, stated) {
+  const { receipt } = part;
+  if (receipt === null) return NO_RECEIPT;
+  try {
+    const key = await parseVkey(receipt.key);
+    part.key = key;
+    demand(receipt.node === key.name, "the receipt names another node", SignatureError);
+  } catch (error) {
+    return found(error);
+  }
+  const nodes = (keys) => keys.filter((key) => key.role === "node");
+  const holders = (keys) => nodes(keys).filter((key) => key.vkey === receipt.key);
+  for (const [keys, whose] of [[pinned, "pinned"], [stated, "stated in the file"]]) {
+    const held = holders(keys);
+    if (held.some((key) => key.operator !== receipt.operator)) {
+      return failed(`the key ${whose} belongs to another operator than the receipt says`);
+    }
+    if (held.length === 0 && nodes(keys).some((key) => key.name === receipt.node)) {
+      return failed(`the key ${whose} for this node is another one`);
+    }
+  }
+  const who = `${plain(receipt.node)}, operator ${plain(receipt.operator)}`;
+  if (holders(pinned).length > 0) return passed(`the key of ${who}, is pinned`);
+  return inconclusive(`the key is known only from the file: whether ${who} holds it is not shown`);
+}
+
+async function checkSignature(part) {
+  if (part.key === null) return inconclusive("not checked: there is no key");
+  try {
+    part.batch = await openBatch(part.signed.batch, part.key);
+  } catch (error) {
+    return found(error);
+  }
+  return passed(`signed by ${plain(part.key.name)}, in a batch of ${part.batch.count}`);
+}
+
+/** The batch that `key` signed: count (BigInt) and root. Throws MalformedError, SignatureError. */
+export async function openBatch(text, key) {
+  const { length } = utf8(text);
+  demand(length <= BATCH_NOTE_BYTES_MAX, `a batch note of ${length} bytes is too long`);
+  const note = parseNote(text);
+  // The note is the log's entry: a second spelling of it would be a second entry.
+  demand(note.signatures.length === 1, "a batch note has exactly one signature");
+  const lines = note.text.split("\n");
+  const shaped = lines.length === 7 && lines[0] === "trunkline.batch/v1" && lines[6] === "";
+  demand(shaped, "not a batch of version 1");
+  demand(isKeyName(lines[1]), "a batch names no node");
+  const batch = { node: lines[1], count: decodeDecimal(lines[2]), root: decodeHash(lines[3]) };
+  if (lines[4] !== "-") decodeHash(lines[4]);
+  const unixMs = decodeDecimal(lines[5]);
+  const counted = batch.count >= 1n && batch.count <= BATCH_RECEIPTS_MAX;
+  demand(counted, `a batch holds 1 to ${BATCH_RECEIPTS_MAX} receipts`);
+  demand(unixMs <= BigInt(Number.MAX_SAFE_INTEGER), "a batch's time is out of range");
+  const problem = "a batch is signed by a plain Ed25519 key";
+  demand(key.algorithm === ED25519, problem, SignatureError);
+  await verifyNote(note, key);
+  demand(batch.node === key.name, "the batch names another node than its key", SignatureError);
+  return batch;
+}
+
+async function checkPath(part) {
+  if (part.batch === null) return inconclusive("not checked: there is no signed batch");
+  const { receipt, index, path } = part.signed;
+  try {
+    await verifyReceiptPath(receipt, index, path, part.batch);
+  } catch (error) {
+    return found(error);
+  }
+  return passed(`receipt ${index} of ${part.batch.count} in the signed batch`);
+}
+
+/** Check that a receipt's text is in `batch` at `index`; the path is base64 hashes. */
+export async function verifyReceiptPath(receipt, index, path, batch) {
+  demand(path.length <= BATCH_PATH_HASHES_MAX, "a batch path is too long");
+  const leaf = await leafHash(encoder.encode("trunkline.receipt/v1\n"), utf8(receipt));
+  await verifyInclusion(leaf, BigInt(index), batch.count, path.map(decodeHash), batch.root);
+}
+
+// Steps 6 and 7: are these the request and the answer that the receipts were signed for?
+
+async function checkRequest(part, request) {
+  if (part.receipt === null) return NO_RECEIPT;
+  const bound = part.receipt.request;
+  const compared = [];
+  for (const [source, raw, digest] of [
+    ["the request given here", request, bound.client],
+    ["the app's request in the file", part.bodies?.clientRequest ?? null, bound.client],
+    ["the node's request in the file", part.bodies?.request ?? null, bound.digest],
+  ]) {
+    if (raw !== null) compared.push([source, (await requestDigest(raw)) === digest]);
+  }
+  if (compared.length === 0) {
+    return notApplicable("no request to compare with: the receipt has its digest only");
+  }
+  const names = (items) => items.map(([source]) => source);
+  const wrong = names(compared.filter(([, agrees]) => !agrees));
+  if (wrong.length > 0) {
+    return failed(`${wrong.join(" and ")}: not what the receipt was signed for`);
+  }
+  return passed(`${names(compared).join(", ")}: as signed`);
+}
+
+async function checkBodies(part) {
+  if (part.receipt === null) return NO_RECEIPT;
+  if (part.bodies === null) {
+    return notApplicable("no answer to compare with: the receipt has its digest only");
+  }
+  return compare(part.receipt, part.bodies.chunks, "the answer in the file");
+}
+
+async function compare(receipt, chunks, source) {
+  if (chunks.length !== receipt.response.chunks) {
+    return failed(`${source} has another number of events than was signed`);
+  }
+  const digest = await streamDigest(receipt.request.digest, receipt.attempt, chunks);
+  if (digest !== receipt.response.digest) {
+    return failed(`${source} is not what the receipt was signed for`);
+  }
+  return passed(`${source}: ${chunks.length} events as signed`);
+}
+
+async function checkResponse(receipts, response) {
+  if (receipts.some((receipt) => !receipt.request.format.startsWith("openai."))) {
+    return inconclusive(
+      "the gateway translated this answer for the app: what the node sent can not be told from " +
+        "it, only from bodies that were kept",
+    );
+  }
+  let chunks;
+  try {
+    chunks = responseChunks(response);
+  } catch (error) {
+    return failed(`the response given here: ${refusal(error).message}`);
+  }
+  const signed = receipts.reduce((sum, receipt) => sum + receipt.response.chunks, 0);
+  const before = chunks.length - signed;
+  if (before < 0 || (before > 0 && !resumed(receipts[0]).length)) {
+    return failed("the response given here has another number of events than was signed");
+  }
+  let start = before;
+  const findings = [];
+  for (const receipt of receipts) {
+    const end = start + receipt.response.chunks;
+    findings.push(await compare(receipt, chunks.slice(start, end), "the response given here"));
+    start = end;
+  }
+  const result = combine(findings);
+  if (before > 0 && result.result === "pass") {
+    return inconclusive(
+      `the last ${signed} events are as signed; the first ${before} came from an attempt that ` +
+        "left no receipt, and are bound by their token ids only",
+    );
+  }
+  return result;
+}
+
+async function checkAnswer(parts, receipts, response) {
+  const kept = await each(parts, checkBodies);
+  if (response === null) return kept;
+  if (receipts === null) return NO_RECEIPT;
+  const own = await checkResponse(receipts, response);
+  if (kept.result === "not_applicable") return own;
+  // What the reader asked about comes first: kept bodies can spoil a pass, never stand in for it.
+  return kept.result === "fail" || own.result === "pass" ? kept : own;
+}
+
+/**
+ * The messages of a response in the OpenAI format: of a stream (WHATWG server-sent events), or the
+ * one whole object. Byte arrays. Throws MalformedError for a stream that is cut or too long.
+ */
+export function responseChunks(response) {
+  demand(response.length <= RESPONSE_BYTES_MAX, `more than ${RESPONSE_BYTES_MAX} bytes`);
+  // One character per byte: what is compared is bytes, valid UTF-8 or not.
+  let text = "";
+  for (let at = 0; at < response.length; at += 8192) {
+    text += String.fromCharCode(...response.subarray(at, at + 8192));
+  }
+  if (text.startsWith("{")) return [toBytes(text.replace(/[\r\n]+$/, ""))];
+  text = text.replace(/^\xef\xbb\xbf/, "").replace(/\r\n?/g, "\n");
+  const blocks = text.split("\n\n");
+  const rest = blocks.pop();
+  const unfinished = sseEvent(rest.slice(0, Math.max(0, rest.lastIndexOf("\n"))));
+  const events = blocks.map(sseEvent).filter((event) => event !== null);
+  const whole = unfinished === null || unfinished.data === "[DONE]";
+  demand(whole, "the stream ends in the middle of an event");
+  return events
+    .filter(({ name, data }) => name === "" && data !== null && data !== "[DONE]")
+    .map(({ data }) => toBytes(data));
+}
+
+function toBytes(text) {
+  return Uint8Array.from(text, (character) => character.charCodeAt(0));
+}
+
+/** One block of the stream: its name and its data; null for a block of nothing. */
+function sseEvent(block) {
+  let name = "";
+  let known = false;
+  const data = [];
+  const others = new Set();
+  for (const line of block.split("\n")) {
+    const colon = line.indexOf(":");
+    const field = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (field === "data") data.push(value);
+    else if (field === "event") name = value;
+    else if (field !== "" && field !== "id") others.add(field);
+    known ||= line !== "";
+  }
+  demand(others.size <= SSE_FIELDS_MAX, "an event has too many fields");
+  return known ? { name, data: data.length > 0 ? data.join("\n") : null } : null;
+}
+
+// Step 8: do the receipts belong together, as one answer to one request?
+
+const resumed = (receipt) => receipt.response.resumed ?? [];
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+
+async function checkParts(answer, receipts) {
+  const problem = (await problemOf(answer, receipts)) ?? null;
+  return problem === null ? passed(story(receipts)) : failed(problem);
+}
+
+async function problemOf(answer, receipts) {
+  let problem = notOneAnswer(answer, receipts);
+  for (const receipt of receipts) problem ??= await contradictsItself(receipt);
+  for (const [earlier, later] of pairs(receipts)) problem ??= doesNotFollow(earlier, later);
+  return problem ?? routeProblem(receipts);
+}
+
+function pairs(items) {
+  return items.slice(1).map((item, at) => [items[at], item]);
+}
+
+function notOneAnswer(answer, receipts) {
+  const [first, ...rest] = receipts;
+  if (receipts.some((receipt) => receipt.answer !== answer)) {
+    return "a receipt belongs to another answer";
+  }
+  if (new Set(receipts.map((receipt) => receipt.attempt)).size !== receipts.length) {
+    return "two receipts are for the same attempt";
+  }
+  for (const receipt of rest) {
+    if (receipt.request.client !== first.request.client) {
+      return "the receipts are for different requests of the app";
+    }
+    if (receipt.sampling.caller_nonce !== first.sampling.caller_nonce) {
+      return "the receipts have different nonces of the caller";
+    }
+    if (receipt.created_s !== first.created_s) {
+      return "the receipts give different times of the request";
+    }
+  }
+  return undefined;
+}
+
+async function contradictsItself(receipt) {
+  const { response, sampling, route } = receipt;
+  const taken = resumed(receipt);
+  if (taken.length > 0 !== Boolean(response.resumed_digest)) {
+    return "a receipt counts tokens that it took over and does not bind them, or the reverse";
+  }
+  if (taken.length > 0 && taken.length !== response.finish.length) {
+    return "a receipt took over another number of choices than it finished";
+  }
+  if (taken.length > 0 && route.length === 0) {
+    return "a receipt took over tokens and names no attempt before it";
+  }
+  if (sampling.source === "nonces" && (sampling.seed ?? "") !== (await seedOf(receipt))) {
+    return "a receipt's seed is not the one that its nonces and its request give";
+  }
+  if (taken.length > 0 && sampling.source !== "inherited") {
+    return "a receipt took over tokens and has a seed of its own";
+  }
+  if ((sampling.source === "none") !== !sampling.seed) {
+    return "a receipt names a source of its seed and no seed, or the reverse";
+  }
+  if (route.some((attempt) => attempt.tokens.length > response.finish.length)) {
+    return "a receipt's route counts tokens of choices that the answer does not have";
+  }
+  const given = taken.map((_, choice) => sum(route.map((one) => one.tokens[choice] ?? 0)));
+  if (given.some((count, choice) => count !== taken[choice])) {
+    return "a receipt took over other tokens than its route accounts for";
+  }
+  return undefined;
+}
+
+/** The seed that both nonces and the request give (docs/spec/receipt.md, "Seed"). */
+async function seedOf({ sampling, request }) {
+  const domain = encoder.encode("trunkline/sampling-seed/answer/v1\0");
+  const nonces = fromHex(sampling.caller_nonce + (sampling.node_nonce ?? ""));
+  return hex(await sha256(domain, nonces, fromDigest(request.digest)));
+}
+
+function doesNotFollow(earlier, later) {
+  const counts = resumed(later);
+  if (counts.length === 0) return "a later part took nothing over: it is not the same answer";
+  if (later.request.digest !== earlier.request.digest) {
+    return "a part went on with another request than the one before it";
+  }
+  if ((later.sampling.seed ?? "") !== (earlier.sampling.seed ?? "")) {
+    return "a part went on with another seed than the one before it";
+  }
+  const same = (name) => (later.model[name] ?? "") === (earlier.model[name] ?? "");
+  if (!same("weights") || !same("numerics")) {
+    return "a part went on with another model than the one before it";
+  }
+  const before = resumed(earlier);
+  const had = before.length > 0 ? before : later.response.finish.map(() => 0);
+  if (counts.length !== had.length || counts.some((count, choice) => count < had[choice])) {
+    return "a part took over fewer tokens than the one before it";
+  }
+  return undefined;
+}
+
+function routeProblem(receipts) {
+  for (const [earlier, later] of pairs(receipts)) {
+    const history = [...earlier.route, earlier];
+    const goesOn = history.every(
+      (one, at) => later.route[at]?.attempt === one.attempt && later.route[at].node === one.node,
+    );
+    if (!goesOn) return "a part's route does not go on from the route of the part before it";
+  }
+  if (receipts.some(({ attempt, route }) => route.some((one) => one.attempt === attempt))) {
+    return "a receipt's route names its own attempt";
+  }
+  return undefined;
+}
+
+function story(receipts) {
+  const last = receipts.at(-1);
+  const signed = new Set(receipts.map((receipt) => receipt.attempt));
+  const lost = last.route.filter((one) => !signed.has(one.attempt)).slice(0, 8);
+  const said = [`one answer in ${receipts.length} signed part${receipts.length > 1 ? "s" : ""}`];
+  if (lost.length > 0) {
+    const ends = lost.map((one) => `${plain(one.node)} (${plain(one.error)})`).join(", ");
+    said.push(`earlier attempts that left no receipt, as told by the gateway: ${ends}`);
+  }
+  const taken = resumed(last);
+  if (taken.length > 0) said.push(`${sum(taken)} tokens were taken over, bound by digest`);
+  if (receipts[0].sampling.source === "inherited") {
+    said.push("where the seed came from is not shown: that attempt left no receipt");
+  }
+  return said.join("; ");
+}
+
+// Policies (C2SP tlog-policy)
+
+/** Which logs and witnesses count, and which sets of witnesses are enough. Throws MalformedError. */
+export async function parsePolicy(text) {
+  const data = utf8(text, "the policy is not Unicode");
+  demand(data.length <= POLICY_BYTES_MAX, "policy too long");
+  const forbidden = /[\0-\x08\x0b-\x1f\x7f]/;
+  demand(!forbidden.test(text), "a policy holds no control characters but tab and newline");
+  const policy = { logs: [], witnesses: [], groups: [], quorum: null };
+  const names = new Set();
+  const grouped = new Set();
+  const readers = { log: readLog, witness: readWitness, group: readGroup, quorum: readQuorum };
+  for (const [at, line] of text.split("\n").entries()) {
+    const words = line.split(/[ \t]+/).filter((word) => word !== "");
+    if (words.length === 0 || words[0].startsWith("#")) continue;
+    try {
+      const room = policy.logs.length + names.size < DEFINITIONS_MAX;
+      demand(room, `more than ${DEFINITIONS_MAX} definitions`);
+      const kind = words.shift();
+      demand(Object.hasOwn(readers, kind), "a line is a log, a witness, a group or the quorum");
+      await readers[kind](words, policy, names, grouped);
+    } catch (error) {
+      throw new MalformedError(`policy line ${at + 1}: ${refusal(error).message}`);
+    }
+  }
+  demand(policy.quorum !== null, "policy: no quorum line");
+  return policy;
+}
+
+async function readLog(words, policy) {
+  demand(words.length === 1 || words.length === 2, "log <vkey> [<url>]");
+  const key = await policyKey(words[0], ED25519, policy.logs);
+  policy.logs.push(key);
+}
+
+async function readWitness(words, policy, names) {
+  demand(words.length === 2 || words.length === 3, "witness <name> <vkey> [<url>]");
+  const listed = policy.witnesses.map((witness) => witness.key);
+  const key = await policyKey(words[1], COSIGNATURE_ED25519, listed);
+  define(words[0], names);
+  policy.witnesses.push({ name: words[0], key });
+}
+
+function readGroup(words, policy, names, grouped) {
+  demand(words.length >= 3, "group <name> all|any|<k> <name>…");
+  const [name, rule, ...members] = words;
+  for (const member of members) {
+    demand(names.has(member), "a group's members are defined above it");
+    demand(!grouped.has(member), "a name is a member of one group, once");
+    grouped.add(member);
+  }
+  const size = BigInt(members.length);
+  const threshold = rule === "any" ? 1n : rule === "all" ? size : decodeDecimal(rule);
+  const possible = threshold >= 1n && threshold <= size;
+  demand(possible, "a group's threshold is between 1 and its members' number");
+  define(name, names);
+  policy.groups.push({ name, threshold: Number(threshold), members });
+}
+
+function readQuorum(words, policy, names) {
+  demand(words.length === 1, "quorum <name>");
+  demand(policy.quorum === null, "a policy has one quorum line");
+  const known = words[0] === "none" || names.has(words[0]);
+  demand(known, "the quorum's name is defined above it");
+  policy.quorum = words[0];
+}
+
+function define(name, names) {
+  demand(name !== "none" && !names.has(name), "this name is taken");
+  names.add(name);
+}
+
+async function policyKey(vkey, algorithm, listed) {
+  const key = await parseVkey(vkey);
+  demand(key.algorithm === algorithm, "the key is of another type");
+  const again = listed.some((other) => equal(other.publicKey, key.publicKey));
+  demand(!again, "this key is listed already");
+  return key;
+}
+
+function isQuorum(policy, cosigned) {
+  if (policy.quorum === "none") return true;
+  const witnessed = new Set(cosigned);
+  for (const { name, threshold, members } of policy.groups) {
+    if (members.filter((member) => witnessed.has(member)).length >= threshold) witnessed.add(name);
+  }
+  return witnessed.has(policy.quorum);
+}
+
+// Checkpoints and proofs (C2SP tlog-checkpoint, tlog-cosignature, tlog-proof)
+
+/** The checkpoint in a parsed note, once a log of the policy is known to have signed it. */
+export async function openCheckpoint(note, logs) {
+  const checkpoint = parseCheckpoint(note.text);
+  const signers = logs.filter(
+    (key) => key.name === checkpoint.origin && linesBy(note, key).length > 0,
+  );
+  for (const key of signers) await verifyNote(note, key);
+  demand(signers.length > 0, "not signed by a log that the policy knows", SignatureError);
+  return checkpoint;
+}
+
+function parseCheckpoint(text) {
+  demand(encoder.encode(text).length <= CHECKPOINT_BYTES_MAX, "checkpoint too long");
+  const lines = text.slice(0, -1).split("\n");
+  const shaped = lines.length >= 3 && !lines.includes("");
+  demand(shaped, "a checkpoint has at least three lines, none of them empty");
+  return { origin: lines[0], size: decodeDecimal(lines[1]), root: decodeHash(lines[2]) };
+}
+
+/** Policy names of the witnesses that cosigned the note, when they are a quorum. */
+export async function checkCosignatures(note, policy) {
+  const cosigned = [];
+  for (const { name, key } of policy.witnesses) {
+    if (linesBy(note, key).length === 0) continue;
+    await verifyNote(note, key);
+    cosigned.push(name);
+  }
+  const problem = `${cosigned.length} known witnesses cosigned: not a quorum`;
+  demand(isQuorum(policy, cosigned), problem, QuorumError);
+  return cosigned;
+}
+
+/** A tlog-proof, taken apart: index (BigInt), path and the checkpoint's note. */
+export function parseProof(text) {
+  demand(utf8(text, "the proof is not Unicode").length <= PROOF_BYTES_MAX, "proof too long");
+  const gap = text.indexOf("\n\n");
+  demand(gap >= 0, "a proof has an empty line before its checkpoint");
+  const lines = text.slice(0, gap).split("\n");
+  demand(lines.shift() === "c2sp.org/tlog-proof@v1", "not a c2sp.org/tlog-proof@v1");
+  if (lines[0]?.startsWith("extra ")) decodeBase64(lines.shift().slice("extra ".length));
+  demand(lines[0]?.startsWith("index "), "a proof has an index line");
+  const index = decodeDecimal(lines.shift().slice("index ".length));
+  demand(lines.length <= PROOF_HASHES_MAX, "the audit path is too long");
+  return { index, path: lines.map(decodeHash), note: text.slice(gap + 2) };
+}
+
+// Steps 9 to 12: is each batch in a log of the policy, under a checkpoint that enough cosigned?
+
+function readProof(part) {
+  if (part.proofText === null) return;
+  try {
+    part.proof = parseProof(part.proofText);
+  } catch (error) {
+    part.problem = refusal(error).message;
+  }
+}
+
+/** Step 9: which policy the proofs are held against, and the finding about it. */
+async function choosePolicy(given, stated) {
+  const describe = (policy) =>
+    `${policy.logs.length} logs, ${policy.witnesses.length} witnesses`;
+  if (given !== null) return [given, passed(`your policy: ${describe(given)}`)];
+  if (stated === null) return [null, inconclusive("no policy, neither given nor in the file")];
+  try {
+    const policy = await parsePolicy(stated);
+    const chosen = `the file's own policy: ${describe(policy)}; whoever wrote the file chose them`;
+    return [policy, inconclusive(chosen)];
+  } catch (error) {
+    return [null, failed(`the file's policy: ${refusal(error).message}`)];
+  }
+}
+
+async function checkLog(part, policy) {
+  if (part.problem !== "") return failed(part.problem);
+  if (part.proof === null) return PROVISIONAL;
+  if (policy === null) return NO_POLICY;
+  try {
+    part.note = parseNote(part.proof.note);
+    part.checkpoint = await openCheckpoint(part.note, policy.logs);
+  } catch (error) {
+    return found(error);
+  }
+  return passed(`${plain(part.checkpoint.origin)} at size ${part.checkpoint.size}`);
+}
+
+/** Step 10, over all parts: one log that signed two trees of one size has forked. */
+function contradiction(parts) {
+  const trees = parts.map((part) => part.checkpoint).filter((tree) => tree !== null);
+  for (const [at, tree] of trees.entries()) {
+    const other = trees
+      .slice(0, at)
+      .find(({ origin, size }) => origin === tree.origin && size === tree.size);
+    if (other !== undefined && !equal(other.root, tree.root)) {
+      return failed(`${plain(tree.origin)} signed two trees of size ${tree.size}: keep this file`);
+    }
+  }
+  return null;
+}
+
+async function checkQuorum(part, policy) {
+  if (part.proof === null) return part.problem === "" ? PROVISIONAL : NO_PROOF;
+  if (policy === null) return NO_POLICY;
+  if (part.checkpoint === null) {
+    return inconclusive("not checked: the checkpoint is not the log's");
+  }
+  let cosigned;
+  try {
+    cosigned = await checkCosignatures(part.note, policy);
+  } catch (error) {
+    return error instanceof QuorumError ? inconclusive(error.message) : found(error);
+  }
+  if (policy.quorum === "none") {
+    return passed(
+      "the policy asks for no witnesses: a log that shows others another tree is not noticed",
+    );
+  }
+  return passed(`quorum ${plain(policy.quorum)}, cosigned by ${cosigned.map(plain).join(", ")}`);
+}
+
+async function checkInclusion(part) {
+  if (part.proof === null) return part.problem === "" ? PROVISIONAL : NO_PROOF;
+  if (part.checkpoint === null) {
+    return inconclusive("not checked: no log of the policy vouches for the tree");
+  }
+  const { index, path } = part.proof;
+  const { origin, size, root } = part.checkpoint;
+  try {
+    await verifyInclusion(await leafHash(utf8(part.signed.batch)), index, size, path, root);
+  } catch (error) {
+    return found(error);
+  }
+  return passed(`the batch is entry ${index} of ${plain(origin)}`);
+}
+
+// All steps
+
+/**
+ * Verify an evidence file without asking anybody.
+ *
+ * `evidence`: its bytes (Uint8Array) or text. `policy`: the text of your C2SP tlog-policy; without
+ * it the file's own is used, and the outcome is at best inconclusive. `trustedKeys`: records of node
+ * keys that you know by other means (see `parseKeys`). `request`, `response`: Uint8Arrays, the
+ * bodies as your app sent and received them.
+ *
+ * Any bytes give a report: `outcome` (pass, fail, inconclusive), `state` (provisional, final),
+ * `answer`, `steps` (number, title, result, detail) and `receipts`, as parsed. Throws MalformedError
+ * only for a `policy` that does not parse: then the check could not run.
+ */
+export async function verify(evidence, options = {}) {
+  const { policy = null, trustedKeys = [], request = null, response = null } = options;
+  if (globalThis.crypto?.subtle === undefined) {
+    throw new UnsupportedError("WebCrypto is missing: open this page over https or from loopback");
+  }
+  const given = policy === null ? null : await parsePolicy(policy);
+  let file;
+  try {
+    file = parseEvidence(evidence);
+  } catch (error) {
+    return unreadable(refusal(error).message);
+  }
+  const parts = file.parts.map(newPart);
+  const findings = [
+    passed(`evidence of answer ${plain(file.answer)}, ${parts.length} part(s)`),
+    await each(parts, checkReceipt),
+    await each(parts, (part) => checkKey(part, trustedKeys, file.keys)),
+    await each(parts, checkSignature),
+    await each(parts, checkPath),
+  ];
+  const receipts = parts.map((part) => part.receipt).filter((receipt) => receipt !== null);
+  const complete = receipts.length === parts.length;
+  findings.push(await each(parts, (part) => checkRequest(part, request)));
+  findings.push(await checkAnswer(parts, complete ? receipts : null, response));
+  findings.push(complete ? await checkParts(file.answer, receipts) : NO_RECEIPT);
+  const [used, chosen] = await choosePolicy(given, file.policy);
+  parts.forEach(readProof);
+  const logged = await each(parts, (part) => checkLog(part, used));
+  findings.push(chosen, contradiction(parts) ?? logged);
+  findings.push(await each(parts, (part) => checkQuorum(part, used)));
+  findings.push(await each(parts, checkInclusion));
+  findings.push(notApplicable("this version carries no verdicts"));
+  return report(file.answer, findings, receipts);
+}
+
+function newPart({ signed, proof, bodies }) {
+  return {
+    signed,
+    bodies,
+    proofText: proof,
+    receipt: null,
+    key: null,
+    batch: null,
+    proof: null,
+    problem: "",
+    note: null,
+    checkpoint: null,
+  };
+}
+
+function unreadable(problem) {
+  const rest = inconclusive("not checked: the file can not be read");
+  return report("", [failed(problem), ...TITLES.slice(1).map(() => rest)], []);
+}
+
+function report(answer, findings, receipts) {
+  const steps = findings.map(({ result, detail }, at) => ({
+    number: at + 1,
+    title: TITLES[at],
+    result,
+    detail,
+  }));
+  const results = new Set(steps.map((step) => step.result));
+  const logged = steps.slice(9, 12).every((step) => step.result === "pass");
+  const shown = logged && !results.has("inconclusive") ? "pass" : "inconclusive";
+  return {
+    outcome: results.has("fail") ? "fail" : shown,
+    state: logged ? "final" : "provisional",
+    answer,
+    steps,
+    receipts,
+  };
+}
