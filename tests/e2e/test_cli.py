@@ -77,6 +77,26 @@ def _drop_proof(file: dict[str, Any]) -> None:
     file["parts"][0]["proof"] = None
 
 
+def test_a_file_alone_is_taken_at_its_word_only_when_told_to(
+    network: RunningNetwork, tmp_path: Path
+) -> None:
+    answer = ask(network, "Name a fruit.", keep=True)
+    file = tmp_path / "answer.json"
+    exported = network.command("receipts", "export", answer, "--to", str(file), "--wait", "20")
+    assert exported.code == 0, exported.err
+    elsewhere = ("--data", str(tmp_path / "nothing"))
+
+    unknown = command("verify", str(file), *elsewhere)
+    assert unknown.code == 2
+    assert "--trust-file" in unknown.out
+    trusted = command("verify", str(file), "--trust-file", *elsewhere)
+    assert trusted.code == 0, trusted.out
+    assert "not who made it" in trusted.out
+    file.write_bytes(file.read_bytes().replace(b'"chunks":["', b'"chunks":["x', 1))
+    assert command("verify", str(file), "--trust-file", *elsewhere).code == 1
+    assert command("verify", str(file), "--trust-file", "--keys", str(file)).code == 2
+
+
 @pytest.mark.parametrize(
     ("change", "code"), [(_change_receipt, 1), (_change_answer, 1), (_drop_proof, 2)]
 )

@@ -209,6 +209,10 @@ def verify(
     response: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The response's body as it was received.")
     ] = None,
+    trust_file: Annotated[
+        bool,
+        typer.Option("--trust-file", help="Take the keys and policy in the file at its word."),
+    ] = False,
     wait: Wait = 0,
     json: Json = False,
 ) -> None:
@@ -227,6 +231,7 @@ def verify(
         request=request,
         response=response,
         wait_s=wait,
+        trust_file=trust_file,
         as_program=json,
     )
     raise typer.Exit(code)

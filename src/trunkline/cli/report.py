@@ -1,7 +1,7 @@
 """A verification as people and programs read it: the numbered steps, the outcome, the exit code."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from rich.console import Console
@@ -32,12 +32,18 @@ class ReportJson(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     state: State
     steps: tuple[Step, ...]
+    trust: Literal["reader", "file"]
+    """Whose keys and policy it was checked under. ``file``: its own, at its word."""
 
 
-def as_json(report: Report) -> str:
+def as_json(report: Report, *, trust: Literal["reader", "file"] = "reader") -> str:
     """The report for programs: one line."""
     record = ReportJson(
-        answer=report.answer, outcome=report.outcome, state=report.state, steps=report.steps
+        answer=report.answer,
+        outcome=report.outcome,
+        state=report.state,
+        steps=report.steps,
+        trust=trust,
     )
     return msgspec.json.encode(record).decode()
 

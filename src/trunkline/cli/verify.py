@@ -8,15 +8,30 @@ from typing import Final
 
 import typer
 
-from trunkline.base.errors import ConfigError
+from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.cli import api
 from trunkline.cli.create import read_keys
 from trunkline.cli.folder import Folder
 from trunkline.cli.report import EXITS, as_json, show
-from trunkline.evidence import EVIDENCE_BYTES_MAX, EvidenceKey, Report, decode_keys, verify
+from trunkline.evidence import (
+    EVIDENCE_BYTES_MAX,
+    EvidenceKey,
+    Report,
+    decode,
+    decode_keys,
+    verify,
+)
 
 POLICY_BYTES_MAX: Final = 1024 * 1024
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+AT_ITS_WORD: Final = (
+    "The keys and the policy were the file's own: this shows that the file is whole and agrees "
+    "with itself, not who made it."
+)
+WHOM_TO_TRUST: Final = (
+    "No keys or policy of yours here: give --keys and --policy, or take the file's own at its word "
+    "with --trust-file."
+)
 ANSWER_ID: Final = re.compile(r"ans_[a-z2-7]{24}")
 
 
@@ -38,6 +53,18 @@ def trust_of(folder: Folder, policy: Path | None = None, keys: Path | None = Non
     if keys is not None:
         return Trust(text, decode_keys(_bytes(keys, POLICY_BYTES_MAX)))
     return Trust(text, read_keys(folder) if folder.keys_file.is_file() else None)
+
+
+def trust_in_file(evidence: bytes) -> Trust:
+    """The keys and the policy that the file brings itself, at its own word.
+
+    Enough to show that the file is whole and agrees with itself; not who made it.
+    """
+    try:
+        brought = decode(evidence)
+    except MalformedError:
+        return Trust(None, None)  # the check itself says what is wrong with the file
+    return Trust(brought.policy, brought.keys)
 
 
 def check(
@@ -62,22 +89,31 @@ def command(
     request: Path | None,
     response: Path | None,
     wait_s: int,
+    trust_file: bool,
     as_program: bool,
 ) -> int:
-    """Check, print, and return the exit code."""
-    trust = trust_of(folder, policy, keys)
+    """Check, print, and return the exit code. Raises ConfigError for options that exclude each
+    other."""
+    if trust_file and (policy is not None or keys is not None):
+        raise ConfigError("--trust-file: give it alone, without --policy and --keys")
+    evidence = _evidence(what, folder, wait_s)
+    trust = trust_in_file(evidence) if trust_file else trust_of(folder, policy, keys)
     report = check(
-        _evidence(what, folder, wait_s),
+        evidence,
         trust,
         None if request is None else _bytes(request, BODY_BYTES_MAX),
         None if response is None else _bytes(response, BODY_BYTES_MAX),
     )
     if as_program:
-        typer.echo(as_json(report))
+        typer.echo(as_json(report, trust="file" if trust_file else "reader"))
     else:
         from trunkline.cli.terminal import console
 
         show(console(), report)
+        if trust_file:
+            console().print(AT_ITS_WORD, style="yellow")
+        elif trust.keys is None or trust.policy is None:
+            console().print(WHOM_TO_TRUST, style="dim")
     return EXITS[report.outcome]
 
 
