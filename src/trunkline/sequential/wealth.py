@@ -7,7 +7,8 @@ machine, so a verdict's number can be recomputed by anyone who has the scores.
 What it promises: if every score's mean, given all that came before, is at most μ₀, then the chance
 that wealth *ever* reaches 1/α is at most α (Ville). Nothing is asked of independence or of shape.
 What it does not: it never says that a mean is as claimed, only that the data do not speak against
-it; and it fails whoever's μ₀ was calibrated too low.
+it; and it fails whoever's μ₀ was calibrated too low. "Given all that came before" is meant: tokens
+of one hard answer foretell each other, so score answers, or choose μ₀ by what was seen before.
 
 Sources: Waudby-Smith and Ramdas (2024), arXiv 2010.09686; Ville, "Étude critique de la notion de
 collectif" (1939).
