@@ -26,7 +26,7 @@ from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
 from trunkline.sim.world import MODEL, WEIGHTS, Variant, Verdict, play
 
-FIXED = range(1, 31)
+FIXED = range(1, 25)
 FRESH = 3
 
 
@@ -35,15 +35,15 @@ def _assert_kept(verdict: Verdict) -> None:
     assert not lines, f"seed {verdict.seed}:\n" + "\n".join([*lines, *verdict.newest[-40:]])
 
 
-@pytest.mark.parametrize("first", range(FIXED.start, FIXED.stop, 10))
+@pytest.mark.parametrize("first", range(FIXED.start, FIXED.stop, 8))
 def test_fixed_seeds(first: int) -> None:
-    verdicts = [play(seed) for seed in range(first, first + 10)]
+    verdicts = [play(seed) for seed in range(first, first + 8)]
     for verdict in verdicts:
         _assert_kept(verdict)
     # Something did go wrong in them, and was survived.
-    assert sum(verdict.crashes for verdict in verdicts) > 10
-    assert sum(verdict.taken_over for verdict in verdicts) > 5
-    assert sum(verdict.succeeded for verdict in verdicts) > 100
+    assert sum(verdict.crashes for verdict in verdicts) > 8
+    assert sum(verdict.taken_over for verdict in verdicts) > 4
+    assert sum(verdict.succeeded for verdict in verdicts) > 60
 
 
 def test_fresh_seeds() -> None:

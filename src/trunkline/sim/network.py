@@ -25,7 +25,7 @@ from trunkline.base.errors import (
 from trunkline.remote import transport as port
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Headers, Method
-from trunkline.runtime.http import Receive, Received, Scope, Send, Sent
+from trunkline.runtime.http import STOPPING_KEY, Receive, Received, Scope, Send, Sent
 from trunkline.sim.process import Process
 from trunkline.sim.trace import Trace
 
@@ -69,6 +69,9 @@ class Server:
     def __init__(self) -> None:
         self.process: Process | None = None
         self.app: App | None = None
+        self.stopping = asyncio.Event()
+        """Set when running calls must end now; handlers find it in their scope."""
+        self.running: dict[asyncio.Task[None], None] = {}
 
     @property
     def listens(self) -> bool:
@@ -77,9 +80,16 @@ class Server:
 
     def up(self, process: Process, app: App) -> None:
         self.process, self.app = process, app
+        self.stopping = asyncio.Event()
 
     def down(self) -> None:
         self.process, self.app = None, None
+
+    def serve(self, exchange: "Exchange", process: Process, app: App, trace: Trace) -> None:
+        """Answer one call."""
+        task = process.spawn(exchange.serve(app, trace))
+        self.running[task] = None
+        task.add_done_callback(lambda done: self.running.pop(done, None))
 
 
 Weather = Callable[[str, str], Passage]
@@ -372,13 +382,13 @@ class SimTransport:
         if process is None or app is None:
             raise ConnectError("nobody listens", code=port.REFUSED)
         exchange = Exchange(
-            _scope(method, path, headers),
+            _scope(method, path, headers, server.stopping),
             body or b"",
             network.tap(host, path, body or b"") if network.tap is not None else None,
             deaf_s=passage.deaf_s,
         )
         exchange.bind(process, Process.current())
-        process.spawn(exchange.serve(app, network.trace))
+        server.serve(exchange, process, app, network.trace)
         try:
             async with asyncio.timeout(head_timeout_s):
                 await asyncio.sleep(passage.head_s)
@@ -398,7 +408,7 @@ class SimTransport:
         """Connections end with their exchanges."""
 
 
-def _scope(method: str, path: str, headers: Headers) -> Scope:
+def _scope(method: str, path: str, headers: Headers, stopping: asyncio.Event) -> Scope:
     path, _, query = path.partition("?")
     return {
         "type": "http",
@@ -406,4 +416,5 @@ def _scope(method: str, path: str, headers: Headers) -> Scope:
         "path": path,
         "query_string": query.encode("ascii"),
         "headers": [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers],
+        STOPPING_KEY: stopping,
     }

@@ -41,6 +41,9 @@ from trunkline.sim.process import Process
 PLACES: Final = 3
 QUEUE_MAX: Final = 4
 GATEWAY: Final = "gateway"
+GRACE_S: Final = 1.0
+STOPPING_S: Final = 1.0
+"""A stopping gateway's running calls: to finish by themselves, then to say that they can not."""
 TIMEOUTS: Final = Timeouts(
     connect_s=1.0, head_s=2.0, first_event_s=4.0, first_token_s=3.0, idle_s=2.0, total_s=60.0
 )
@@ -187,6 +190,7 @@ class SimGateway:
         self.lives = 0
         self.deaths = 0
         self.process: Process | None = None
+        self._app: Gateway | None = None
         self.clock = SimClock()
         self._network = network
         self._log = log
@@ -215,8 +219,25 @@ class SimGateway:
         if process is not None:
             await process.kill()
 
+    async def stop(self) -> None:
+        """SIGTERM: no new calls, time to finish, an explicit end for what still runs."""
+        process, app = self.process, self._app
+        server = self._network.server(GATEWAY)
+        server.down()
+        if process is None or app is None:
+            return
+        for running_s in (GRACE_S, STOPPING_S):
+            left = list(server.running)
+            if left:
+                await asyncio.wait(left, timeout=running_s)
+            server.stopping.set()
+        if process.alive:
+            await asyncio.wait([process.spawn(app.shutdown())], timeout=STOPPING_S)
+            self.process = None
+            await process.kill()
+
     async def _open(self, randomness: SimRandomness) -> Gateway:
-        app = Gateway(
+        app = self._app = Gateway(
             self._settings,
             self._open_store(self.disk),
             self._log,

@@ -210,7 +210,7 @@ class World:
         nodes = {node.name: node for node in self._nodes}
         while True:
             await asyncio.sleep(weather.pause_s())
-            kind = weather.pick(("node", "node", "node", "slow", "slow", "log", GATEWAY))
+            kind = weather.pick(("node", "node", "node", "slow", "slow", "log", GATEWAY, "stop"))
             node = nodes[weather.pick(tuple(nodes))]
             match kind:
                 case "node":
@@ -219,6 +219,8 @@ class World:
                     self._outside(self._slow(node))
                 case "log":
                     self._outside(self._log_down())
+                case "stop":
+                    self._outside(self._stop_gateway())
                 case _:
                     self._outside(self._crash(self._gateway))
 
@@ -240,12 +242,25 @@ class World:
         self._trace.note("world", "process.killed", name=name)
         await machine.kill()
         await asyncio.sleep(self._weather.outage_s())
+        await self._start(machine)
+
+    async def _stop_gateway(self) -> None:
+        """As its operator would for an upgrade."""
+        gateway = self._gateway
+        if gateway.disk.name in self._down:
+            return
+        self._down.add(gateway.disk.name)
+        self._trace.note("world", "process.stopped", name=gateway.disk.name)
+        await gateway.stop()
+        await self._start(gateway)
+
+    async def _start(self, machine: SimNode | SimGateway) -> None:
         up = False
         while not up:
             await asyncio.sleep(START_AGAIN_S)
             up = await machine.start()
-        self._trace.note("world", "process.started", name=name)
-        self._down.discard(name)
+        self._trace.note("world", "process.started", name=machine.disk.name)
+        self._down.discard(machine.disk.name)
 
     async def _slow(self, node: SimNode) -> None:
         node.pace.token_s = SLOW_TOKEN_S
