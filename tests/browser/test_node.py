@@ -16,6 +16,9 @@ NODE = shutil.which("node")
 NODE_MAJOR_MIN = 20
 RUN = Path(__file__).with_name("run.mjs")
 
+# One run of Node for all of these.
+pytestmark = pytest.mark.xdist_group("browser-node")
+
 
 def _missing() -> str | None:
     if NODE is None:

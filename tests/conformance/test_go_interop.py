@@ -36,6 +36,8 @@ SIGNED_TEXT = batch_text(
 )
 
 pytestmark = [
+    # One build and one log for all of these.
+    pytest.mark.xdist_group("go"),
     pytest.mark.skipif(GO is None, reason="no Go toolchain on the PATH: interop is not tested"),
     pytest.mark.skipif(
         not (GOPATH / "src/golang.org/x/mod/sumdb").is_dir(),
