@@ -201,6 +201,15 @@ def test_the_tool_that_is_named_is_called_by_its_schema(client: openai.OpenAI) -
     assert calls(choice)
 
 
+def test_a_demanded_call_that_was_cut_says_so_and_shows_no_markup(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {
+        "messages": ASK_WEATHER, "tools": [WEATHER], "tool_choice": "required", "max_tokens": 6,
+    }  # fmt: skip
+    choice = ask(client, **asked)
+    assert (choice.message.content, calls(choice), choice.finish_reason) == ("", [], "length")
+    assert streamed(client, **asked)[:2] == ({0: ""}, {0: "length"})
+
+
 def test_tools_stream_as_they_are_whole(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {
         "messages": ASK_WEATHER, "tools": [WEATHER], "tool_choice": "required",

@@ -146,6 +146,14 @@ def test_one_block_ends_the_choice_where_only_one_is_wanted() -> None:
     assert target.finish == "tool_calls"
 
 
+@pytest.mark.parametrize("cut", [1, 8, 11, 12, 25])
+def test_a_demanded_call_that_is_cut_is_no_text(cut: int) -> None:
+    target = pipe(tools=frozenset({"f"}), one_block=True, demanded=True, tokens_max=cut)
+
+    assert push_all(target, CALL[:cut], end=False) == []
+    assert target.finish == "length"
+
+
 @pytest.mark.parametrize("document", ['{"a": "}\\"]"}', "[[1], {}]", '{"é": {}}'])
 def test_a_document_ends_the_choice_with_its_last_bracket(document: str) -> None:
     target = pipe(document=True)

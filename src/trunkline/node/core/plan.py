@@ -181,6 +181,7 @@ def _pipe(request: ChatRequest, tokens_max: int, end_tokens: tuple[int, ...]) ->
         end_tokens=frozenset(end_tokens),
         tools=frozenset(tool.name for tool in offered),
         one_block=demanded is not None or not several,
+        demanded=demanded is not None,
         calls_max=CALLS_MAX if several else 1,
         document=_form(request) != "text",
     )

@@ -36,6 +36,8 @@ class PipeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the functions on offer; none: tool calls are not looked for."""
     one_block: bool = False
     """The choice ends with its first block of calls (a call is demanded, or only one allowed)."""
+    demanded: bool = False
+    """The choice is calls and nothing else, by grammar: what is cut short is no text either."""
     calls_max: int = toolcalls.CALLS_MAX
     document: bool = False
     """The choice is one JSON object or array, by grammar, and ends with it."""
@@ -213,10 +215,12 @@ class _CallFilter:
             self._parts.append(text)
 
     def finish(self) -> None:
-        """The choice ends: an open block is text after all, for it is what the model said."""
-        if self._block is not None and not self.closed:
-            self._emit(OPEN_TAG + self._block)
-        self._emit(self._held)
+        """The choice ends: an open block is text after all, for it is what the model said. Where a
+        call was demanded nothing was said but its beginning, and the finish reason tells why."""
+        if not self._settings.demanded:
+            if self._block is not None and not self.closed:
+                self._emit(OPEN_TAG + self._block)
+            self._emit(self._held)
         self._block = None
         self._held = ""
 

@@ -2,7 +2,7 @@
 
 Says to the model which functions there are, shows it earlier calls in the same form, and reads its
 own. A block that is not exactly calls of offered functions is no call: it is released as the text
-it is, never repaired and never dropped.
+it is, never repaired. Dropped is only the beginning of a call that was demanded and cut short.
 """
 
 from collections.abc import Sequence
