@@ -156,6 +156,9 @@ def _edited() -> Iterator[Case]:
     for spelled in (" ", "\n"):
         signed = change(part.signed, receipt=part.signed.receipt + spelled)
         yield case("a receipt spelled otherwise", made.evidence(change(part, signed=signed)))
+    untyped = part.signed.receipt.replace('"type":"trunkline.receipt/v1",', "")
+    signed = change(part.signed, receipt=untyped)
+    yield case("a receipt without its type", made.evidence(change(part, signed=signed)))
     wrong = (change(made.KEYS[0], operator="mallory.example"),)
     yield case("another operator", made.evidence(part), keys=wrong)
     yield case("another operator in the file", change(made.evidence(part), keys=wrong))

@@ -176,7 +176,10 @@ def decode(data: bytes) -> Receipt:
     # Writing it again is the cheap proof of canonical bytes. Only a receipt with members from a
     # later version needs the general parser.
     if _ENCODER.encode(receipt) != data:
-        parse_canonical(data, bytes_max=RECEIPT_BYTES_MAX)
+        value = parse_canonical(data, bytes_max=RECEIPT_BYTES_MAX)
+        # The struct takes an absent type for its own: a record has to say what it is.
+        if not isinstance(value, dict) or "type" not in value:
+            raise MalformedError("not a receipt of version 1")
     return receipt
 
 

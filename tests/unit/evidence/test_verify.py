@@ -98,6 +98,13 @@ def test_a_verdict_is_no_receipt() -> None:
     assert failed(report) == ["receipts"]
 
 
+def test_a_record_that_does_not_say_what_it_is_is_no_receipt() -> None:
+    part = made.part(made.receipt())
+    text = part.signed.receipt.replace('"type":"trunkline.receipt/v1",', "")
+    report = check(made.evidence(change(part, signed=change(part.signed, receipt=text))))
+    assert failed(report)[0] == "receipts"
+
+
 def test_a_key_that_only_the_file_names_identifies_nobody() -> None:
     file = made.evidence(made.part(made.receipt()))
     for keys in (None, (), made.KEYS[1:]):
