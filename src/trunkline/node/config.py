@@ -242,7 +242,7 @@ def _openai(engine: OpenAIEngine) -> list[str]:
         "[engine.upstream_names]",
         *(f"{_text(name)} = {_text(other)}" for name, other in engine.upstream_names.items()),
         "",
-        "# What its answers call a model, where that is yet another name; \"*\": anything.",
+        '# What its answers call a model, where that is yet another name; "*": anything.',
         "[engine.served_names]",
         *(f"{_text(name)} = {_text(other)}" for name, other in engine.served_names.items()),
         "",

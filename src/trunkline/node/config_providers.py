@@ -113,7 +113,7 @@ def _table(kind: str, title: str, engine: _Account, base_url: str, own: list[str
         "[engine.upstream_names]",
         *(f"{_text(name)} = {_text(other)}" for name, other in engine.upstream_names.items()),
         "",
-        "# What its answers call a model, where that is yet another name; \"*\": anything.",
+        '# What its answers call a model, where that is yet another name; "*": anything.',
         "[engine.served_names]",
         *(f"{_text(name)} = {_text(other)}" for name, other in engine.served_names.items()),
         "",
