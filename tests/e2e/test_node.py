@@ -209,7 +209,7 @@ def _floats(embedding: str | list[float]) -> list[float]:
     [
         ({"dimensions": 100}, "dimensions"),
         ({"input": [[1, 2]]}, "input.tokens"),
-        ({"frobnicate": 1}, None),
+        ({"frobnicate": 1}, "frobnicate"),
     ],
 )
 async def test_what_the_embedder_can_not_honour_is_refused(

@@ -43,7 +43,14 @@ from trunkline.gateway.core.route import Deployment, Need, choose
 from trunkline.gateway.core.values import Values
 from trunkline.receipts import request_digest
 from trunkline.schema import sse
-from trunkline.schema.attempt import Accepted, Attempt, NodeError, Resume, SignedReceipt
+from trunkline.schema.attempt import (
+    Accepted,
+    Attempt,
+    NodeError,
+    Replayed,
+    Resume,
+    SignedReceipt,
+)
 
 REQUEST = {
     True: b'{"model":"tiny","stream":true,"messages":[]}',
@@ -177,6 +184,9 @@ def events(world: World, start: Start, script: Script) -> Iterator[tuple[Action,
                 case "accepted":
                     accepted = msgspec.json.decode(data, type=Accepted)
                     yield answer.on_accepted(number, accepted, world.now_s)
+                case "replayed":
+                    said = msgspec.json.decode(data, type=Replayed)
+                    yield answer.on_replayed(number, said.digest, world.now_s)
                 case "progress":
                     yield answer.on_progress(number, event.tokens, world.now_s)
                 case "receipt":

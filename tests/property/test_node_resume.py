@@ -15,6 +15,7 @@ from trunkline.node.chat import EmbeddedChat
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.ports import Generate
+from trunkline.receipts import ShownDigest
 
 IDENTITY = Identity(node="a/node", operator="a", key="k")
 SEED = "cd" * 32
@@ -52,9 +53,15 @@ class Collected:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.shown: str | None = None
 
     async def event(self, event: Event) -> None:
         self.events.append(event)
+
+    async def replayed(self, digest: str) -> None:
+        assert self.shown is None, "said once"
+        assert not self.events, "said before anything is added"
+        self.shown = digest
 
     async def alive(self) -> None:
         """Nothing to keep."""
@@ -85,14 +92,14 @@ async def run(
     engine: ScriptedEngine,
     options: dict[str, object],
     resume: Sequence[Sequence[int]] | None,
-) -> tuple[list[Event], Outcome]:
+) -> tuple[list[Event], Outcome, str | None]:
     service = EmbeddedChat(engine, IDENTITY, choices_max=4, randomness=_NoRandomness())
     await service.load()
     what = attempt(request(options), seed=SEED, numerics=MODEL.numerics, resume=resume)
     work = await service.prepare(what)
     output = Collected()
     outcome = await work.run(output)
-    return output.events, outcome
+    return output.events, outcome, output.shown
 
 
 class _NoRandomness:
@@ -104,6 +111,17 @@ def taken(events: Sequence[Event], count: int, choices: int) -> list[list[int]]:
     """The first ``count`` tokens, by choice."""
     tokens = [token for event in events for token in event.tokens][:count]
     return [[t for choice, t in tokens if choice == wanted] for wanted in range(choices)]
+
+
+def shows(events: Sequence[Event], count: int) -> str:
+    """The digest of what was shown up to the event that carries token number ``count``."""
+    shown, seen = ShownDigest(), 0
+    for event in events:
+        shown.update(event.data)
+        seen += len(event.tokens)
+        if seen == count:
+            break
+    return shown.digest()
 
 
 def after(events: Sequence[Event], count: int, stream: bool) -> list[Event]:
@@ -125,11 +143,13 @@ def test_resuming_after_any_token_gives_the_remaining_events(
 ) -> None:
     async def everything() -> None:
         choices = int(str(options["n"]))
-        whole, outcome = await run(scripted(texts, stray), options, None)
+        whole, outcome, nothing = await run(scripted(texts, stray), options, None)
+        assert nothing is None
         total = sum(len(event.tokens) for event in whole)
         for count in range(total + 1):
             resume = taken(whole, count, choices)
-            rest, resumed = await run(scripted(texts, stray), options, resume)
+            rest, resumed, shown = await run(scripted(texts, stray), options, resume)
+            assert shown == (shows(whole, count) if count and options["stream"] else None)
             assert rest == after(whole, count, bool(options["stream"])), count
             assert [e.encode() for e in rest] == [
                 e.encode() for e in after(whole, count, bool(options["stream"]))
@@ -161,7 +181,7 @@ def test_given_tokens_that_lock_step_can_not_reach_are_refused(
             for j in range(i + 1, len(tokens))
         )
         try:
-            events, outcome = await run(engine, options, tokens)
+            events, outcome, _ = await run(engine, options, tokens)
         except RequestError as error:
             assert error.error_code == "invalid_resume"
             return

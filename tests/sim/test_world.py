@@ -22,6 +22,7 @@ from trunkline.node.store import Head
 from trunkline.receipts import SealedBatch, VerifiedReceipt
 from trunkline.runtime.store import Connection
 from trunkline.schema.attempt import SignedReceipt
+from trunkline.sim.checkers import WHOLE
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
 from trunkline.sim.world import MODEL, WEIGHTS, Variant, Verdict, play
@@ -179,8 +180,14 @@ def test_a_node_that_forgets_what_it_signed_is_noticed(monkeypatch: pytest.Monke
     _noticed(Variant(), "forked")
 
 
-def test_known_gap_text_altered_on_the_way_reaches_the_app() -> None:
-    """A letter changed between node and gateway is relayed before the receipt shows it, and the
-    answer then goes on elsewhere (ADR 0008: "the text stands"). The judges see it; the gateway
-    could only by asking the node that takes over for the text so far."""
-    _noticed(Variant(flips=True), "damaged")
+def test_text_altered_on_the_way_never_becomes_a_whole_answer() -> None:
+    """A letter changed between node and gateway is relayed before the receipt shows it. The node
+    that would take over then says what the tokens say, and the answer ends explicitly."""
+    damaged = [
+        violation.detail
+        for seed in range(1, 25)
+        for violation in play(seed, Variant(flips=True)).violations
+        if violation.check == "damaged"
+    ]
+    assert damaged, "no letter was changed in text that was shown"
+    assert not [what for what in damaged if WHOLE in what]

@@ -29,6 +29,7 @@ from trunkline.receipts import (
     ReceiptSampling,
     ReceiptTimes,
     ReceiptUsage,
+    ShownDigest,
     StreamDigest,
     encode,
     request_digest,
@@ -41,6 +42,7 @@ from trunkline.schema.attempt import (
     NodeError,
     NodeErrorBody,
     NodeInfo,
+    Replayed,
     ServedModel,
     SignedReceipt,
 )
@@ -489,14 +491,29 @@ class Answering:
         yield sse.encode(id=0, data=data), data
 
     def _events(self) -> Iterator[tuple[bytes, bytes | None]]:
-        """Every event of the whole answer, those before the resume point left out."""
+        """Every event of the whole answer, those before the resume point left out.
+
+        What those would have shown is said before the first one that is sent.
+        """
+        shown = ShownDigest()
+        frames = self._all_events(shown)
+        first, data = next(frames)
+        if any(self.given):
+            replayed = msgspec.json.encode(Replayed(digest=shown.digest()))
+            first = sse.encode(event="replayed", data=replayed) + first
+        yield first, data
+        yield from frames
+
+    def _all_events(self, shown: ShownDigest) -> Iterator[tuple[bytes, bytes | None]]:
         given = sum(map(len, self.given))
         number, done = 0, 0
         role = [
             {"index": c, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
             for c in range(self.choices)
         ]
-        if not given:
+        if given:
+            shown.update(self._data(role))
+        else:
             yield self._event(0, self._data(role), None)
         number += 1
         waiting = [""] * self.choices
@@ -510,11 +527,12 @@ class Answering:
                     waiting[choice] = ""
                 if done >= given:
                     # Without numerics this stands for a provider's model: no token ids.
-                    shown = [(choice, token)] if self.node.numerics else None
-                    if data is not None or shown:
-                        yield self._event(number, data, shown)
+                    spoken = [(choice, token)] if self.node.numerics else None
+                    if data is not None or spoken:
+                        yield self._event(number, data, spoken)
                         number += 1
                 else:
+                    shown.update(data)
                     number += 1
                 done += 1
         end = [{"index": c, "delta": {}, "finish_reason": self.finish} for c in range(self.choices)]

@@ -46,6 +46,7 @@ from trunkline.remote.node import (
     NodeRefusedError,
     ProgressEvent,
     ReceiptEvent,
+    ReplayedEvent,
 )
 from trunkline.runtime.logger import CanonicalLine, Logger
 from trunkline.schema.attempt import Attempt, NodeError, Resume
@@ -229,6 +230,8 @@ class Pump:
                 return answer.on_chunk(number, event.id, event.tokens, event.data, now_s)
             case ProgressEvent():
                 return answer.on_progress(number, event.tokens, now_s)
+            case ReplayedEvent():
+                return answer.on_replayed(number, event.digest, now_s)
             case AcceptedEvent():
                 return answer.on_accepted(number, event.accepted, now_s)
             case ReceiptEvent():

@@ -34,8 +34,10 @@ from trunkline.schema.attempt import (
     EVENT_ACCEPTED,
     EVENT_ERROR,
     EVENT_RECEIPT,
+    EVENT_REPLAYED,
     Attempt,
     NodeError,
+    Replayed,
 )
 
 SALT_BYTES: Final = 32
@@ -214,6 +216,10 @@ class _Run:
         if event.data is not None and event.id is not None and self.digest is not None:
             self.digest.update(event.data)
         await self.call.send(event.encode())
+
+    async def replayed(self, digest: str) -> None:
+        data = msgspec.json.encode(Replayed(digest=digest))
+        await self.call.send(sse.encode(event=EVENT_REPLAYED, data=data))
 
     async def alive(self) -> None:
         await self.call.send(_WORKING)

@@ -29,6 +29,7 @@ from trunkline.node.work import Output, patiently
 from trunkline.receipts import (
     ReceiptModel,
     ReceiptSampling,
+    ShownDigest,
     prompt_digest,
     request_digest,
     tokens_digest,
@@ -266,7 +267,7 @@ class ChatWork:
         opening = answer.opening()
         try:
             if self._given:
-                await self._replay(answer, self._given, output)
+                await self._replay(answer, opening, self._given, output)
             else:
                 await _send(output, opening)
             await self._generate(answer, output)
@@ -296,11 +297,15 @@ class ChatWork:
             include_usage=self._plan.include_usage,
         )
 
-    async def _replay(self, answer: Answer, given: Given, output: Output) -> None:
-        """Push the tokens that the app has the events of; send what follows the last of them."""
+    async def _replay(
+        self, answer: Answer, opening: list[Event], given: Given, output: Output
+    ) -> None:
+        """Push the tokens that the app has the events of; say what these show, and send what
+        follows the last of them."""
+        shown = ShownDigest()
+        since = opening
         if self._plan.logprobs:
             self._start(answer, self._given_ends)
-        last: list[Event] = []
         while given:
             choice = answer.next_choice
             token = given.take(choice)
@@ -310,8 +315,13 @@ class ChatWork:
                 if produced.token != token:
                     raise _cannot_resume("they are not what this model would have produced")
                 scored = self._scored(produced)
-            last = answer.push(token, scored)
-        await _send(output, last[1:])
+            own, *after = answer.push(token, scored)
+            for event in (*since, own):
+                shown.update(event.data)
+            since = after
+        if self._plan.stream:
+            await output.replayed(shown.digest())
+        await _send(output, since)
 
     async def _generate(self, answer: Answer, output: Output) -> None:
         if answer.next_choice is not None and not self._lanes:

@@ -37,6 +37,10 @@ class Output(Protocol):
         """Send one event. Waits while the gateway is slow."""
         ...
 
+    async def replayed(self, digest: str) -> None:
+        """Say what the tokens that were given show (``schema.attempt.Replayed``)."""
+        ...
+
     async def alive(self) -> None:
         """Send a comment: still at work, nothing to say yet."""
         ...

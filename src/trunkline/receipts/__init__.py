@@ -31,7 +31,7 @@ from trunkline.receipts.receipt import (
     encode,
     receipt_leaf,
 )
-from trunkline.receipts.stream import StreamDigest, stream_digest
+from trunkline.receipts.stream import ShownDigest, StreamDigest, stream_digest
 
 __all__ = [
     "BATCH_RECEIPTS_MAX",
@@ -49,6 +49,7 @@ __all__ = [
     "ReceiptTimes",
     "ReceiptUsage",
     "SealedBatch",
+    "ShownDigest",
     "StreamDigest",
     "VerifiedReceipt",
     "batch_text",

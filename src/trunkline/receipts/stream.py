@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from trunkline.base.errors import require
 
 STREAM_DOMAIN = b"trunkline.stream/v1\n"
+SHOWN_DOMAIN = b"trunkline.shown/v1\n"
 CHUNK_BYTES_MAX = 2**32 - 1
 ATTEMPT_BYTES_MAX = 2**16 - 1
 
@@ -58,6 +59,27 @@ class StreamDigest:
         self._closed = True
         end = hashlib.sha256(b"\x02" + self._link + self.chunks.to_bytes(8, "big"))
         return "sha256:" + end.hexdigest()
+
+
+class ShownDigest:
+    """The digest of what an answer showed so far, whoever sent it: ``update`` per event's data.
+
+    It names no attempt, so that the node that takes over can compute the same from its replay.
+    """
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256(SHOWN_DOMAIN)
+
+    def update(self, data: bytes | None) -> None:
+        """Add one unnamed event's ``data``; an event without any shows nothing."""
+        if data is not None:
+            self._hash.update(len(data).to_bytes(4, "big") + data)
+
+    def digest(self) -> str:
+        """``sha256:<hex>`` of everything so far."""
+        return "sha256:" + self._hash.hexdigest()
 
 
 def stream_digest(request_digest: bytes, attempt: str, chunks: Iterable[bytes]) -> str:

@@ -23,12 +23,14 @@ from trunkline.schema.attempt import (
     EVENT_ERROR,
     EVENT_PROGRESS,
     EVENT_RECEIPT,
+    EVENT_REPLAYED,
     INFO_PATH,
     Accepted,
     Attempt,
     NodeError,
     NodeErrorBody,
     NodeInfo,
+    Replayed,
     SignedReceipt,
 )
 from trunkline.schema.sse import SseEvent, SseParser
@@ -60,6 +62,12 @@ class ProgressEvent(msgspec.Struct, frozen=True):
     tokens: tuple[tuple[int, int], ...]
 
 
+class ReplayedEvent(msgspec.Struct, frozen=True):
+    """What the tokens given to a resumed attempt show."""
+
+    digest: str
+
+
 class ErrorEvent(msgspec.Struct, frozen=True):
     error: NodeError
 
@@ -68,7 +76,9 @@ class ReceiptEvent(msgspec.Struct, frozen=True):
     signed: SignedReceipt
 
 
-AttemptEvent = AcceptedEvent | ChunkEvent | ProgressEvent | ErrorEvent | ReceiptEvent
+AttemptEvent = (
+    AcceptedEvent | ReplayedEvent | ChunkEvent | ProgressEvent | ErrorEvent | ReceiptEvent
+)
 
 
 class NodeRefusedError(UpstreamError):
@@ -232,6 +242,8 @@ class AttemptStream:
                 return self._chunk(event)
             case x if x == EVENT_PROGRESS:
                 return self._progress(event)
+            case x if x == EVENT_REPLAYED:
+                return ReplayedEvent(_decode(event.data, Replayed).digest)
             case x if x == EVENT_ACCEPTED:
                 if self._accepted:
                     raise _broken("accepted twice")

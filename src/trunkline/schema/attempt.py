@@ -16,6 +16,7 @@ HEALTH_PATH = "/healthz"
 
 EVENT_ACCEPTED = "accepted"
 EVENT_PROGRESS = "progress"
+EVENT_REPLAYED = "replayed"
 EVENT_ERROR = "error"
 EVENT_RECEIPT = "receipt"
 
@@ -90,6 +91,15 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node_nonce: str | None = None
 
 
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """Before the first unnamed event of a resumed stream: what the tokens given say, so that a
+    gateway can hold it against what its app was shown."""
+
+    digest: str
+    """``sha256:<hex>`` by ``trunkline.receipts.ShownDigest``, of the data of all unnamed events up
+    to the last given token's."""
+
+
 class NodeError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why an attempt ended without an answer: an HTTP body, or an ``error`` event in the stream."""
 
@@ -111,7 +121,7 @@ class SignedReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of the last event, ``receipt``: enough to verify without asking anybody."""
 
     receipt: str
-    """The receipt's bytes (ASCII JSON), exactly as hashed."""
+    """The receipt's bytes (canonical JSON, UTF-8), exactly as hashed."""
     batch: str
     """The signed note over the batch's Merkle root."""
     index: int

@@ -45,6 +45,8 @@ LATE_S_MAX: Final = 1.0
 HONEST_STATUSES: Final = frozenset({429, 502, 503, 504, 529})
 """What a call that nothing is wrong with may be answered instead of 200."""
 FRAME_BYTES_MAX: Final = 1 << 20
+WHOLE: Final = "ended as whole"
+"""In the detail of ``damaged``, where the app could not tell."""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -82,6 +84,9 @@ class _Collect:
     async def event(self, event: Event) -> None:
         if event.id is not None and event.data is not None:
             self.messages.append(event.data)
+
+    async def replayed(self, digest: str) -> None:
+        """An undisturbed answer takes nothing over."""
 
     async def alive(self) -> None:
         """No one listens."""
@@ -185,7 +190,9 @@ class Judge:
                     return []
             elif whole.startswith(seen.body):
                 return []
-        return [Violation("damaged", f"{len(seen.body)} bytes are not the undisturbed answer's")]
+        end = WHOLE if seen.ending is Ending.COMPLETE and not failed else "ended explicitly"
+        what = f"{len(seen.body)} bytes, {end}, are not the undisturbed answer's"
+        return [Violation("damaged", what)]
 
     def _evidence(self, seen: Seen) -> list[Violation]:
         if seen.kept is None:

@@ -23,6 +23,7 @@ from trunkline.remote.node import (
     NodeCaller,
     ProgressEvent,
     ReceiptEvent,
+    ReplayedEvent,
 )
 from trunkline.runtime.server import serving
 from trunkline.schema.attempt import (
@@ -80,6 +81,7 @@ class Heard(msgspec.Struct, kw_only=True):
     accepted: Accepted | None = None
     chunks: list[ChunkEvent] = []
     progress: list[tuple[tuple[int, int], ...]] = []
+    replayed: str | None = None
     error: NodeError | None = None
     signed: SignedReceipt | None = None
 
@@ -107,6 +109,8 @@ class Heard(msgspec.Struct, kw_only=True):
                 self.chunks.append(event)
             case ProgressEvent():
                 self.progress.append(event.tokens)
+            case ReplayedEvent():
+                self.replayed = event.digest
             case ErrorEvent():
                 self.error = event.error
             case ReceiptEvent():

@@ -98,6 +98,8 @@ class Answer:
         self._stage_began_s = 0.0
         self._attempt_began_s = 0.0
         self._first_token_s: float | None = None
+        self._confirmed = True
+        """What was shown before is what the running attempt's node replayed."""
         self.state = State.ATTEMPTING
         self.accepted: Accepted | None = None
         """The running attempt's ``accepted``."""
@@ -156,7 +158,22 @@ class Answer:
         self._reception = Reception(
             self._plan, self._transcript, start.attempt, exact=accepted.numerics is not None
         )
+        # Only what the app has seen needs to be confirmed.
+        self._confirmed = not (self._plan.stream and self._transcript.relayed)
         self._enter(State.ACCEPTED, now_s)
+        return ()
+
+    def on_replayed(self, number: int, digest: str, now_s: float) -> Actions:
+        """The node that takes over says what the tokens so far show. Where the app was shown
+        anything else, nobody can vouch for it, and nothing may be added to it."""
+        if not self._current(number):
+            return ()
+        if self._reception is None or self._running().resume is None or not self._plan.stream:
+            return self._broken("a replay where none belongs", now_s)
+        if self._transcript.relayed and digest != self._transcript.shown:
+            ended = self._end_attempt(msgspec.structs.replace(_ALTERED, faultless=True))
+            return (*ended, *self._fail(_ALTERED, now_s))
+        self._confirmed = True
         return ()
 
     def on_chunk(
@@ -168,6 +185,8 @@ class Answer:
         reception = self._reception
         if reception is None:
             return self._broken("the node sent text before it accepted", now_s)
+        if not self._confirmed:
+            return self._broken("the node went on without saying from where", now_s)
         try:
             relayed = reception.take(event, tokens, data)
         except MalformedError as error:
@@ -198,6 +217,8 @@ class Answer:
         reception, accepted, start = self._reception, self.accepted, self._running()
         if reception is None or accepted is None:
             return self._broken("a receipt before anything was accepted", now_s)
+        if not self._confirmed:
+            return self._broken("the node went on without saying from where", now_s)
         try:
             reception.complete()
             verified = check_receipt(signed, self._seen(reception, accepted, start))
@@ -472,6 +493,14 @@ def _accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) 
     if (accepted.numerics, accepted.weights) != (first.numerics, first.weights):
         return "other weights or numerics than the answer's"
     return None
+
+
+_ALTERED: Final = Failure(
+    code="answer_altered",
+    message="what was sent is not what the answer's tokens say; the answer ends here",
+    status=502,
+)
+"""A node lied about its text, or something changed it on the way to this gateway."""
 
 
 def _dishonest(message: str) -> Failure:

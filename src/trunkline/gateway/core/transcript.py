@@ -20,7 +20,7 @@ from trunkline.base.errors import MalformedError
 from trunkline.crypto.digest import parse_digest
 from trunkline.gateway.core.actions import Plan
 from trunkline.gateway.core.values import Gathered
-from trunkline.receipts import StreamDigest
+from trunkline.receipts import ShownDigest, StreamDigest
 from trunkline.schema.attempt import RESUME_TOKENS_MAX
 from trunkline.schema.openai_answer import Delta, ReadMessage
 
@@ -69,8 +69,8 @@ class Transcript:
     """What is settled of the answer: shown to the app, or kept to be continued from."""
 
     __slots__ = (
-        "characters", "chunks", "next_number", "reasons", "relayed", "tail", "token_count",
-        "tokens",
+        "_shown", "characters", "chunks", "next_number", "reasons", "relayed", "tail",
+        "token_count", "tokens",
     )  # fmt: skip
 
     def __init__(self, choices: int) -> None:
@@ -82,6 +82,7 @@ class Transcript:
         self.reasons: dict[int, str] = {}
         self.relayed = False
         """Something has reached the app: no other beginning is possible any more."""
+        self._shown = ShownDigest()
         self.tail: list[bytes | None] = []
         """Data of the events since the last token: a node that takes over may repeat them."""
 
@@ -99,6 +100,8 @@ class Transcript:
         """Take an event that is about to be relayed."""
         self.add_tokens(event.tokens)
         if event.tokens:
+            for data in (*self.tail, event.data):
+                self._shown.update(data)
             self.tail.clear()
         else:
             self.tail.append(event.data)
@@ -112,6 +115,11 @@ class Transcript:
     def resumes_at(self) -> int:
         """Number of the event after the last settled token: where a takeover begins (rule 8)."""
         return self.next_number - len(self.tail)
+
+    @property
+    def shown(self) -> str:
+        """Digest of what was shown up to the last token: what a node that takes over replays."""
+        return self._shown.digest()
 
     def snapshot(self) -> tuple[tuple[int, ...], ...]:
         """The settled tokens, per choice."""
