@@ -4,7 +4,6 @@ Everything about text is decided in ``core``; here are only the waits for the en
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -429,13 +428,17 @@ class _Lane:
 
     async def aclose(self) -> None:
         """Cancel the engine's work."""
-        if self._ahead is not None:
-            self._ahead.cancel()
-            # Whatever it had to say, nobody wants to know any more.
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._ahead
-        if self._generator is not None:
-            await self._generator.aclose()
+        try:
+            if self._ahead is not None:
+                self._ahead.cancel()
+                # Not awaited itself: its cancellation must not be taken for one of this task.
+                await asyncio.wait((self._ahead,))
+                if not self._ahead.cancelled():
+                    # Whatever it had to say, nobody wants to know any more.
+                    self._ahead.exception()
+        finally:
+            if self._generator is not None:
+                await self._generator.aclose()
 
 
 async def _send(output: Output, events: list[Event]) -> None:
