@@ -28,6 +28,10 @@ from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
 from trunkline.sim.world import MODEL, WEIGHTS, Variant, Verdict, play
 
 FIXED = range(1, 25)
+ONCE_BROKEN = (
+    3418010034,  # a call whose body was still coming when the gateway's last words were due
+)
+"""Seeds that found something; what they play may change with the simulation."""
 FRESH = 3
 
 
@@ -45,6 +49,11 @@ def test_fixed_seeds(first: int) -> None:
     assert sum(verdict.crashes for verdict in verdicts) > 8
     assert sum(verdict.taken_over for verdict in verdicts) > 4
     assert sum(verdict.succeeded for verdict in verdicts) > 60
+
+
+@pytest.mark.parametrize("seed", ONCE_BROKEN)
+def test_seeds_that_found_something(seed: int) -> None:
+    _assert_kept(play(seed))
 
 
 def test_fresh_seeds() -> None:

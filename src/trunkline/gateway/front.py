@@ -184,6 +184,9 @@ class Gateway:
         counters.taken += 1
         counters.running += 1
         self._pumps.add(pump)
+        if call.stopping.is_set():
+            # Its body took until now: nobody else will tell it.
+            pump.interrupt()
         try:
             async with call.while_connected():
                 await pump.run()
