@@ -200,7 +200,7 @@ class Attempts:
 class _Run:
     """One attempt's call, and what has been sent on it. Is the work's ``Output``."""
 
-    __slots__ = ("_clock", "_first_ms", "arrived_ms", "call", "digest", "line")
+    __slots__ = ("_clock", "_first_ms", "_spoke", "arrived_ms", "call", "digest", "line")
 
     def __init__(self, call: Call, clock: Clock, line: CanonicalLine) -> None:
         self.call = call
@@ -209,10 +209,13 @@ class _Run:
         self.digest: StreamDigest | None = None
         self._clock = clock
         self._first_ms = 0
+        self._spoke = False
 
     async def event(self, event: Event) -> None:
-        if not self._first_ms:
+        if not self._first_ms or (event.tokens and not self._spoke):
+            # The role chunk comes before the prompt is read: a token's time replaces its time.
             self._first_ms = self._clock.unix_ms()
+            self._spoke = bool(event.tokens)
         if event.data is not None and event.id is not None and self.digest is not None:
             self.digest.update(event.data)
         await self.call.send(event.encode())

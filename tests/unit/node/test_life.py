@@ -12,7 +12,8 @@ from tests.unit.node.scripted import EOS, MODEL, ScriptedEngine, noise, says
 from trunkline.base.errors import TruncatedError
 from trunkline.node.config import EmbeddedEngine, NodeConfig
 from trunkline.receipts import tokens_digest, verify_signed
-from trunkline.remote.node import AcceptedEvent, NodeRefusedError
+from trunkline.remote.node import AcceptedEvent, ChunkEvent, NodeRefusedError, ReceiptEvent
+from trunkline.runtime.clock import SystemClock
 from trunkline.schema.attempt import PreviousAttempt
 
 
@@ -46,6 +47,26 @@ async def test_closing_the_connection_stops_the_engine_and_signs_nothing(tmp_pat
     assert engine.cancelled == 1
     assert status == 404
     assert info.queued == 0
+
+
+async def test_the_first_tokens_time_is_not_the_role_chunks(tmp_path: Path) -> None:
+    engine = ScriptedEngine(says("words"))
+    engine.pause = asyncio.Event()
+    clock = SystemClock()
+    async with node(tmp_path, engine) as running:
+        stream = await running.caller.attempt(attempt(chat(stream=True)), 5.0)
+        assert isinstance(await anext(stream), AcceptedEvent)
+        role = await anext(stream)
+        assert isinstance(role, ChunkEvent)
+        assert not role.tokens
+        arrived_ms = clock.unix_ms()
+        while (released_ms := clock.unix_ms()) == arrived_ms:
+            pass
+        engine.pause.set()
+        signed = [event.signed async for event in stream if isinstance(event, ReceiptEvent)]
+
+    times = verify_signed(signed[0], KEY).receipt.times
+    assert released_ms <= times.first_token_ms <= times.ended_ms
 
 
 async def test_the_deadline_ends_the_attempt_with_an_error(tmp_path: Path) -> None:
