@@ -27,6 +27,8 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": len(WORDS), "total_tokens": 1
 TOOL = "forecast"
 SHOWN_AFTER = 3
 """Content frames sent before a fault of phase ``after``."""
+HUNG_UP_S = 1.0
+"""To close a connection whose other side may read no more."""
 DRIBBLE_S = 0.25
 SCHEMA = {
     "type": "object",
@@ -279,8 +281,8 @@ class Upstream:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            await hung_up(writer)
             self._tasks.discard(task)
-            writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one call; whether the connection can take another."""
@@ -341,7 +343,11 @@ class Severed:
     async def _line(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
     ) -> None:
-        node_reader, node_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            node_reader, node_writer = await asyncio.open_connection("127.0.0.1", port)
+        except BaseException:
+            await hung_up(writer)
+            raise
         asked = bytearray()
 
         async def upwards() -> None:
@@ -367,9 +373,10 @@ class Severed:
         finally:
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            writer.close()
-            node_writer.close()
+            try:
+                await asyncio.gather(*ways, return_exceptions=True)
+            finally:
+                await hung_up(writer, node_writer)
 
     def _due(self, asked: bytearray, said: bytearray | bytes) -> bool:
         """Whether a line is to be cut now."""
@@ -584,3 +591,19 @@ def broken_at(at: int, how: Break) -> Act:
         await exchange.cut()
 
     return act
+
+
+async def hung_up(*writers: asyncio.StreamWriter) -> None:
+    """Close connections and wait until their sockets are closed: a loop that ends before would
+    leave them to the garbage collector, which blames whatever test is running then."""
+    for writer in writers:
+        writer.close()
+    for writer in writers:
+        try:
+            async with asyncio.timeout(HUNG_UP_S):
+                await writer.wait_closed()
+        except TimeoutError:
+            # The other side reads no more: what is left is dropped.
+            writer.transport.abort()
+        except OSError:
+            pass
