@@ -9,18 +9,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from trunkline.base.errors import BadResponseError
 from trunkline.base.ports import Clock
-from trunkline.remote.provider import WRONG_TYPE, ProviderAnswer, ProviderTimeouts
-from trunkline.remote.status import (
-    ERROR_BODY_BYTES_MAX,
-    MODEL_MISSING,
-    NOT_JSON,
-    error_object,
-    failure,
-    failure_in_answer,
-)
-from trunkline.remote.transport import Method, Response, Transport
+from trunkline.remote.provider import ProviderAnswer, ProviderTimeouts, check_head
+from trunkline.remote.transport import Method, Transport
 
 Headers = Sequence[tuple[str, str]]
 
@@ -61,27 +52,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
             idle_timeout_s=limits.idle_s,
         )
         try:
-            await self._check_head(response, stream)
+            await check_head(response, self.clock, stream=stream)
         except BaseException:
             await response.aclose()
             raise
         return ProviderAnswer(response)
-
-    async def _check_head(self, response: Response, stream: bool) -> None:
-        if response.status != 200:
-            raise failure(
-                response.status,
-                response,
-                await response.read(ERROR_BODY_BYTES_MAX),
-                now_unix_s=self.clock.unix_ms() / 1000,
-                missing=MODEL_MISSING,
-            )
-        kind = (response.header("content-type") or "").partition(";")[0].strip().lower()
-        if stream and kind != "text/event-stream":
-            error = error_object(await response.read(ERROR_BODY_BYTES_MAX))
-            if error is not None:
-                raise failure_in_answer(error)
-            raise BadResponseError("a stream was asked for", code=WRONG_TYPE)
-        if not stream and kind in ("text/event-stream", "text/html"):
-            code = NOT_JSON if kind == "text/html" else WRONG_TYPE
-            raise BadResponseError("a JSON object was asked for", code=code)

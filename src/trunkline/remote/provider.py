@@ -113,31 +113,33 @@ class ProviderCaller:
             idle_timeout_s=limits.idle_s,
         )
         try:
-            await self._check_head(response, stream)
+            await check_head(response, self._clock, stream=stream)
         except BaseException:
             await response.aclose()
             raise
         return ProviderAnswer(response)
 
-    async def _check_head(self, response: Response, stream: bool) -> None:
-        if response.status != 200:
-            raise failure(
-                response.status,
-                response,
-                await response.read(ERROR_BODY_BYTES_MAX),
-                now_unix_s=self._clock.unix_ms() / 1000,
-                missing=MODEL_MISSING,
-            )
-        kind = (response.header("content-type") or "").partition(";")[0].strip().lower()
-        if stream and kind != "text/event-stream":
-            # Some send the error of a streamed request as plain JSON, with a 200.
-            error = error_object(await response.read(ERROR_BODY_BYTES_MAX))
-            if error is not None:
-                raise failure_in_answer(error)
-            raise BadResponseError("a stream was asked for", code=WRONG_TYPE)
-        if not stream and kind in ("text/event-stream", "text/html"):
-            code = NOT_JSON if kind == "text/html" else WRONG_TYPE
-            raise BadResponseError("a JSON object was asked for", code=code)
+
+async def check_head(response: Response, clock: Clock, *, stream: bool) -> None:
+    """Raise the failure that a response's status and type stand for; nothing if it may be read."""
+    if response.status != 200:
+        raise failure(
+            response.status,
+            response,
+            await response.read(ERROR_BODY_BYTES_MAX),
+            now_unix_s=clock.unix_ms() / 1000,
+            missing=MODEL_MISSING,
+        )
+    kind = (response.header("content-type") or "").partition(";")[0].strip().lower()
+    if stream and kind != "text/event-stream":
+        # Some send the error of a streamed request as plain JSON, with a 200.
+        error = error_object(await response.read(ERROR_BODY_BYTES_MAX))
+        if error is not None:
+            raise failure_in_answer(error)
+        raise BadResponseError("a stream was asked for", code=WRONG_TYPE)
+    if not stream and kind in ("text/event-stream", "text/html"):
+        code = NOT_JSON if kind == "text/html" else WRONG_TYPE
+        raise BadResponseError("a JSON object was asked for", code=code)
 
 
 class ProviderAnswer:

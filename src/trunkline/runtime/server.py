@@ -12,7 +12,6 @@ Stages of stopping: (1) the listening socket closes, idle connections close, ``d
 
 import asyncio
 import errno
-import functools
 import ipaddress
 import signal
 import socket
@@ -376,7 +375,3 @@ class _Server(uvicorn.Server):
 async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
     if tasks:
         await asyncio.wait(tasks)
-
-
-serve_in_background = functools.wraps(serving)(serving)
-"""The same as :func:`serving`, by its longer name."""
