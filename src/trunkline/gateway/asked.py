@@ -6,9 +6,8 @@ what routing needs; what is out of range is refused here, with the parameter's n
 
 import msgspec
 
-from trunkline.gateway.core.actions import ClientFormat
 from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings
-from trunkline.schema.attempt import Kind
+from trunkline.schema.attempt import ClientFormat, Kind
 from trunkline.schema.grid import anthropic_openai
 
 _JSON_SPACE = b" \t\r\n"

@@ -14,7 +14,7 @@ from trunkline.base.ports import Clock, Randomness
 from trunkline.gateway import asked, own_api
 from trunkline.gateway.asked import Asked
 from trunkline.gateway.config import GatewayConfig
-from trunkline.gateway.core.actions import ClientFormat, Failure, Plan
+from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.route import Deployment, Need, choose
 from trunkline.gateway.core.values import Values
@@ -31,6 +31,7 @@ from trunkline.remote.transport import Transport
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
 from trunkline.runtime.logger import CanonicalLine, Logger
 from trunkline.schema import errors, models
+from trunkline.schema.attempt import ClientFormat
 from trunkline.schema.models import ModelEntry
 
 NONCE_BYTES: Final = 32

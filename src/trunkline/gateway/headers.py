@@ -7,12 +7,11 @@ checked nor kept nor logged.
 import msgspec
 
 from trunkline.base.errors import RequestError
-from trunkline.gateway.core.actions import ClientFormat
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import Timeouts, total_s
 from trunkline.gateway.writer import Headers, request_id_header
 from trunkline.runtime.http import Call
-from trunkline.schema.attempt import Mode
+from trunkline.schema.attempt import ClientFormat, Mode
 
 _MODES: dict[str, Mode] = {"private": "private", "batched": "batched", "full": "full"}
 

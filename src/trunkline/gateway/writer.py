@@ -7,9 +7,10 @@ own error event, and never anything that looks like a finish.
 from collections.abc import Callable
 from typing import Protocol
 
-from trunkline.gateway.core.actions import ClientFormat, Failure
+from trunkline.gateway.core.actions import Failure
 from trunkline.runtime.http import JSON_TYPE, SSE_TYPE, Call
 from trunkline.schema import errors
+from trunkline.schema.attempt import ClientFormat
 from trunkline.schema.errors import Described
 from trunkline.schema.grid import anthropic_openai, anthropic_openai_params, openai_openai
 

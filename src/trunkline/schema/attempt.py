@@ -19,11 +19,14 @@ EVENT_PROGRESS = "progress"
 EVENT_REPLAYED = "replayed"
 EVENT_ERROR = "error"
 EVENT_RECEIPT = "receipt"
+EVENT_LIMITS = "limits"
 
 ATTEMPT_BODY_BYTES_MAX = 32 * 1024 * 1024
 RESUME_TOKENS_MAX = 1_000_000
 
 Kind = Literal["chat", "embeddings"]
+ClientFormat = Literal["openai.chat", "openai.responses", "openai.embeddings", "anthropic.messages"]
+"""How the app speaks at the front door."""
 Mode = Literal["private", "batched", "full"]
 """What the log publishes of an answer (design §7). ``batched``: a commitment to it."""
 
@@ -58,7 +61,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds for the ``created`` field, the same in every attempt."""
     model: str
     """The model to serve, by the node's own name for it."""
-    client_format: Literal["openai.chat", "openai.embeddings", "anthropic.messages"]
+    client_format: ClientFormat
     client_request_digest: str
     """``sha256:<hex>`` of the body exactly as the app sent it."""
     caller_nonce: str
@@ -100,6 +103,25 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     to the last given token's."""
 
 
+class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the limits of the account that a node serves from, as its provider stated it."""
+
+    unit: Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency"]
+    limit: int | None = None
+    """In one window, or at once."""
+    remaining: int | None = None
+    window_ms: int | None = None
+    """Length of the window; None: not said."""
+    reset_ms: int | None = None
+    """Until it is full again, milliseconds from now."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Payload of a ``limits`` event: what the provider's own answer said of its limits."""
+
+    quotas: tuple[Quota, ...]
+
+
 class NodeError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why an attempt ended without an answer: an HTTP body, or an ``error`` event in the stream."""
 
@@ -111,6 +133,8 @@ class NodeError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after_ms: int | None = None
     status: int = 502
     """HTTP status that says the same to a client, when nothing was sent yet."""
+    limits: Limits | None = None
+    """What the provider's refusal said of its limits."""
 
 
 class NodeErrorBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +164,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     weights: str | None = None
     numerics: str | None = None
     context_tokens: int | None = None
+    limits: Limits | None = None
+    """Of the account behind it, where its operator stated them."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):

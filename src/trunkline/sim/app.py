@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConnectError, UpstreamError
-from trunkline.gateway.core.actions import ClientFormat
+from trunkline.schema.attempt import ClientFormat
 from trunkline.sim.network import Network, SimResponse, SimTransport
 from trunkline.sim.roles import GATEWAY, SimGateway, StoredPart, stored
 

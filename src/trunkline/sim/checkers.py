@@ -25,13 +25,12 @@ import msgspec
 
 from trunkline.base.errors import Error
 from trunkline.crypto.keys import VerifierKey
-from trunkline.gateway.core.actions import ClientFormat
 from trunkline.gateway.writer import message_id
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity
 from trunkline.receipts import Receipt, open_batch, verify_signed
-from trunkline.schema.attempt import Accepted, Attempt, SignedReceipt
+from trunkline.schema.attempt import Accepted, Attempt, ClientFormat, SignedReceipt
 from trunkline.schema.grid import anthropic_openai, openai_openai
 from trunkline.schema.sse import SseParser
 from trunkline.sim.app import Ending, Seen

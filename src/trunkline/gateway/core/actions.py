@@ -1,7 +1,7 @@
 """What the answer's state machine is told and what it asks of the shell: plain records."""
 
 import re
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -10,13 +10,18 @@ from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.core.route import Deployment
 from trunkline.gateway.core.values import Values
 from trunkline.receipts import VerifiedReceipt
-from trunkline.schema.attempt import Accepted, Kind, Mode, PreviousAttempt, SignedReceipt
+from trunkline.schema.attempt import (
+    Accepted,
+    ClientFormat,
+    Kind,
+    Mode,
+    PreviousAttempt,
+    SignedReceipt,
+)
 from trunkline.schema.errors import Produced
 
 CODE_CHARS_MAX: Final = 64
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]*")
-
-ClientFormat = Literal["openai.chat", "openai.embeddings", "anthropic.messages"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,28 @@
+"""Who is calling: the holder of a virtual key, or whoever reaches the gateway where none is needed.
+
+A tenant is what fairness, limits and budgets are counted by. It holds no secret.
+"""
+
+from typing import Final
+
+import msgspec
+
+INTERACTIVE: Final = 0
+"""Somebody is waiting for the answer."""
+BATCH: Final = 1
+"""Nobody is: it may start after every interactive call that waits."""
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller, as the scheduler and the budgets know it."""
+
+    id: str
+    """Stable over restarts and renamings; goes into receipts' payer field and into logs."""
+    name: str
+    weight: int = 1
+    """Share of the capacity relative to the other tenants, while there is not enough for all."""
+    priority: int = INTERACTIVE
+
+
+ANONYMOUS: Final = Tenant(id="", name="anonymous")
+"""Every caller of a gateway that asks for no keys."""
