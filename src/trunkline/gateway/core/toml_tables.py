@@ -15,6 +15,9 @@ import msgspec
 from trunkline.base.errors import MalformedError
 from trunkline.base.money import MicroUsd
 
+QUOTED_CHARS_MAX: Final = 64
+MESSAGE_CHARS_MAX: Final = 400
+
 Path = tuple[str, ...]
 _ReadT = TypeVar("_ReadT")
 
@@ -35,7 +38,8 @@ class WrongKeyError(Exception):
         """One line for a person: where in ``text``, which key, what to do."""
         line = line_of(text, self.path)
         where = "" if line is None else f"line {line}: "
-        return f"{where}{'.'.join(self.path)}: {self.what}"
+        key = ".".join(part[:QUOTED_CHARS_MAX] for part in self.path)
+        return f"{where}{key}: {self.what[:MESSAGE_CHARS_MAX]}"
 
 
 def convert(value: object, kind: type[_ReadT], path: Path) -> _ReadT:
@@ -99,7 +103,7 @@ def _statements(text: str) -> Iterator[tuple[int, Path]]:
     table: Path = ()
     held: list[str] = []
     began = 1
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not held:
             began = number
         held.append(line)
