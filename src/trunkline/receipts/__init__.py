@@ -14,7 +14,12 @@ from trunkline.receipts.batch import (
     open_batch,
     verify_signed,
 )
-from trunkline.receipts.digests import prompt_digest, request_digest, tokens_digest
+from trunkline.receipts.digests import (
+    prefix_digest,
+    prompt_digest,
+    request_digest,
+    tokens_digest,
+)
 from trunkline.receipts.receipt import (
     RECEIPT_BYTES_MAX,
     RECEIPT_TYPE,
@@ -56,6 +61,7 @@ __all__ = [
     "decode",
     "encode",
     "open_batch",
+    "prefix_digest",
     "prompt_digest",
     "receipt_leaf",
     "request_digest",

@@ -12,6 +12,7 @@ from trunkline.crypto.digest import digest
 REQUEST_DOMAIN = b"trunkline.request/v1\n"
 PROMPT_DOMAIN = b"trunkline.prompt/v1\n"
 TOKENS_DOMAIN = b"trunkline.tokens/v1\n"
+PREFIX_DOMAIN = b"trunkline.prefix/v1\n"
 
 
 def request_digest(raw: bytes) -> str:
@@ -41,6 +42,14 @@ def tokens_digest(choices: Sequence[Sequence[int]]) -> str:
     for tokens in choices:
         parts += (struct.pack("<I", len(tokens)), _pack(tokens))
     return digest(b"".join(parts))
+
+
+def prefix_digest(text: str) -> str:
+    """``sha256:<hex>`` of the text that an answer is continued after, in UTF-8.
+
+    Raises ``ValueError`` for a text that is not Unicode (a lone surrogate).
+    """
+    return digest(PREFIX_DOMAIN + text.encode())
 
 
 def _pack(tokens: Sequence[int]) -> bytes:

@@ -33,10 +33,12 @@ Decimal: TypeAlias = Annotated[
 (Python's ``repr``): receipts hold no floats. Empty: absent."""
 
 
-class ReceiptAttempt(msgspec.Struct, frozen=True, kw_only=True):
+class ReceiptAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An earlier attempt at the same answer, as the gateway told the node."""
 
     attempt: str
+    characters: Count = 0
+    """Characters of text that it left behind, where the answer was continued by its text."""
     error: str
     node: str
     tokens: tuple[Count, ...]
@@ -78,6 +80,10 @@ class ReceiptResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """End of the stream's hash chain."""
     finish: tuple[str, ...]
     """Finish reason per choice."""
+    prefix: OptionalDigest = ""
+    """Digest of the text taken over from earlier attempts."""
+    prefix_characters: Count = 0
+    """Its Unicode code points."""
     resumed: tuple[Count, ...] = ()
     """Tokens per choice taken over from an earlier attempt."""
     resumed_digest: OptionalDigest = ""

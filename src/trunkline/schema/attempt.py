@@ -3,7 +3,7 @@
 Specified in ``docs/spec/attempt-protocol.md``. One attempt is one POST; its answer is a stream of
 server-sent events whose ``data`` lines are already what an OpenAI client expects, so a gateway can
 relay them byte for byte. What only the gateway needs travels beside them: in named events, and in
-the ``id`` and ``tokens`` fields that an SSE parser which does not know them ignores.
+the ``id``, ``tokens`` and ``used`` fields that an SSE parser which does not know them ignores.
 """
 
 from typing import Literal
@@ -23,6 +23,8 @@ EVENT_LIMITS = "limits"
 
 ATTEMPT_BODY_BYTES_MAX = 32 * 1024 * 1024
 RESUME_TOKENS_MAX = 1_000_000
+PREFIX_CHARS_MAX = 1_000_000
+"""Longest text that an answer is continued from."""
 
 Kind = Literal["chat", "embeddings"]
 ClientFormat = Literal["openai.chat", "openai.responses", "openai.embeddings", "anthropic.messages"]
@@ -40,6 +42,8 @@ class PreviousAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """Stable error code of why it ended."""
     tokens: tuple[int, ...] = ()
     """Answer tokens taken over from it, per choice."""
+    characters: int = 0
+    """Characters of text taken over from it, where the answer is continued by its text."""
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +51,28 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: tuple[tuple[int, ...], ...]
     """Per choice, the answer's token ids so far. Events for these have reached the app already."""
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """Model tokens that an answer has used, as its providers counted them."""
+
+    prompt: int
+    completion: int
+
+
+class Prefix(msgspec.Struct, frozen=True, kw_only=True):
+    """Go on after text that the app was shown (continuation by text; one choice, streamed)."""
+
+    text: str
+    """The answer's text so far, as shown."""
+    events: int
+    """Unnamed events shown so far: the id of the first that goes on."""
+    id: str
+    """With ``created`` and ``model``: what the chunks shown so far have in these fields."""
+    created: int
+    model: str
+    used: Used | None = None
+    """What the text so far has used; None: its providers had not said."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +101,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """With ``resume``: the fingerprint that the node must have; otherwise it refuses (409)."""
     previous: tuple[PreviousAttempt, ...] = ()
     resume: Resume | None = None
+    prefix: Prefix | None = None
+    """Not beside ``resume``."""
     request: msgspec.Raw
     """The request in the OpenAI format, raw: the receipt's digest binds these very bytes."""
 
@@ -92,6 +120,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Fingerprint; absent where exact continuation is impossible."""
     seed: str | None = None
     node_nonce: str | None = None
+    prefix: str | None = None
+    """With the request's ``prefix``: its text's digest, by ``trunkline.receipts.prefix_digest``."""
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +194,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     weights: str | None = None
     numerics: str | None = None
     context_tokens: int | None = None
+    prefix: bool = False
+    """It goes on after a given text (``Prefix``)."""
     limits: Limits | None = None
     """Of the account behind it, where its operator stated them."""
 

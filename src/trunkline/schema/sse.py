@@ -4,7 +4,8 @@ Follows the WHATWG HTML standard, "Interpreting an event stream": lines end in L
 byte order mark may come first, data lines join with LF, an event named twice has its last name, an
 event that the stream leaves unfinished is not an event. Two additions, both needed by
 ``docs/spec/attempt-protocol.md`` and invisible to other parsers: fields of unknown name are handed
-on (``tokens``), and so is a block without ``data``, for which a browser dispatches nothing.
+on (``tokens``, ``used``), and so is a block without ``data``, for which a browser dispatches
+nothing.
 
 It does no I/O, decodes no JSON, and refuses an event longer than its limit. The events that it
 yields do not depend on how the bytes were cut.
@@ -23,6 +24,7 @@ FIELDS_MAX = 32
 TOKENS_MAX = 4096
 """Most token entries in one event: far above 16 choices, each with a few tokens."""
 TOKEN_MAX = 0xFFFF_FFFF
+COUNT_DIGITS_MAX = 15
 
 DONE_DATA = b"[DONE]"
 DONE = b"data: [DONE]\n\n"
@@ -52,6 +54,12 @@ class SseEvent(msgspec.Struct, frozen=True, kw_only=True):
         """``(choice, token id)`` pairs of the ``tokens`` field; empty without one."""
         text = self.fields.get("tokens")
         return () if text is None else parse_tokens(text)
+
+    @property
+    def used(self) -> tuple[int, int] | None:
+        """Prompt and completion tokens of the ``used`` field; None without one."""
+        text = self.fields.get("used")
+        return None if text is None else parse_used(text)
 
 
 class SseParser:
@@ -241,13 +249,23 @@ def format_tokens(tokens: Iterable[tuple[int, int]]) -> bytes:
     return " ".join([f"{choice}:{token}" for choice, token in tokens]).encode("ascii")
 
 
+def parse_used(text: bytes) -> tuple[int, int]:
+    """Read a ``used`` field: two decimal counts with a space between. Raises
+    :class:`MalformedError` for anything else."""
+    counts = text.split(b" ", 2)
+    if len(counts) != 2 or not all(c.isdigit() and len(c) <= COUNT_DIGITS_MAX for c in counts):
+        raise MalformedError("a used field is not two counts", code="bad_used_field")
+    return int(counts[0]), int(counts[1])
+
+
 def encode(
     event: str | None = None,
     id: int | bytes | None = None,  # noqa: A002 -- the field's own name on the wire
     data: bytes | None = None,
     tokens: Iterable[tuple[int, int]] | None = None,
+    used: tuple[int, int] | None = None,
 ) -> bytes:
-    """One event's bytes, blank line included: fields in the order event, id, tokens, data.
+    """One event's bytes, blank line included: fields in the order event, id, tokens, used, data.
 
     ``data`` with line feeds becomes several data lines. Raises :class:`MalformedError` for what
     the format can not carry: a carriage return in data, a line end in a name or an id.
@@ -259,6 +277,8 @@ def encode(
         parts.append(b"id: %b\n" % (b"%d" % id if isinstance(id, int) else _one_line(id)))
     if tokens is not None:
         parts.append(b"tokens: %b\n" % format_tokens(tokens))
+    if used is not None:
+        parts.append(b"used: %d %d\n" % used)
     if data is not None:
         if b"\r" in data:
             raise MalformedError("event data can not hold a carriage return", code="bad_event")

@@ -51,6 +51,10 @@ def tokens(choices: Sequence[Sequence[int]]) -> str:
     return digest(data)
 
 
+def prefix(text: str) -> str:
+    return digest(b"trunkline.prefix/v1\n" + text.encode())
+
+
 def receipt(number: int, **changes: object) -> dict[str, object]:
     request = digest(b"trunkline.request/v1\n" + REQUEST.encode())
     attempt = f"att_{number}"
@@ -81,13 +85,29 @@ def receipt(number: int, **changes: object) -> dict[str, object]:
 
 
 def batch() -> dict[str, object]:
-    """Three receipts signed at once: the plain case, non-ASCII text, and a resumed part."""
+    """Three receipts signed at once: the plain case, non-ASCII text in a part that goes on after
+    text, and a resumed part."""
     resumed = receipt(3)
     response = resumed["response"]
     assert isinstance(response, dict)
+    after = receipt(2)["response"]
+    assert isinstance(after, dict)
     receipts = [
         receipt(1),
-        receipt(2, operator="é\u2028 \x7f\x01😀/<"),
+        receipt(
+            2,
+            operator="é\u2028 \x7f\x01😀/<",
+            response=after | {"prefix": prefix("né😀"), "prefix_characters": 3},
+            route=[
+                {
+                    "attempt": "att_0",
+                    "characters": 3,
+                    "error": "upstream_stalled",
+                    "node": NAME,
+                    "tokens": [],
+                }
+            ],
+        ),
         receipt(
             3,
             response=response | {"resumed": [3], "resumed_digest": tokens([[5, 6, 7]])},
@@ -132,6 +152,7 @@ def document() -> str:
             {"choices": choices, "digest": tokens(choices)}
             for choices in ([[5, 6, 7]], [[5], [6, 7]], [[], [5, 6, 7]], [[]])
         ],
+        "prefix": [{"text": text, "digest": prefix(text)} for text in ("", "né😀", "a\n ")],
         "stream": [
             {"attempt": "att_1", "chunks": chunks, "digest": stream(request, "att_1", chunks)}
             for chunks in (CHUNKS, CHUNKS[:2], CHUNKS[::-1], [])

@@ -42,12 +42,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """A ``progress`` event's number: the answer's tokens before it."""
     tokens: tuple[tuple[int, int], ...] = ()
     data: bytes | None = None
+    used: tuple[int, int] | None = None
+    """Prompt and completion tokens of the answer so far, by a provider's word."""
 
     def encode(self) -> bytes:
         return sse.encode(
             event=EVENT_PROGRESS if self.id is None else None,
             id=self.progress if self.id is None else self.id,
             tokens=self.tokens or None,
+            used=self.used,
             data=self.data,
         )
 

@@ -9,7 +9,13 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import RequestError
-from trunkline.schema.attempt import ATTEMPT_BODY_BYTES_MAX, RESUME_TOKENS_MAX, Attempt
+from trunkline.schema.attempt import (
+    ATTEMPT_BODY_BYTES_MAX,
+    PREFIX_CHARS_MAX,
+    RESUME_TOKENS_MAX,
+    Attempt,
+    Prefix,
+)
 
 ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 512
@@ -55,6 +61,8 @@ def _checks(attempt: Attempt) -> tuple[tuple[str, bool], ...]:
         ("previous", _previous_valid(attempt)),
         ("resume", resume is None or (attempt.kind == "chat" and attempt.seed is not None)),
         ("resume.tokens", resume is None or _tokens_valid(resume.tokens)),
+        ("prefix", attempt.prefix is None or (resume is None and attempt.kind == "chat")),
+        ("prefix", attempt.prefix is None or _prefix_valid(attempt.prefix)),
         ("client_format", (attempt.kind == "embeddings") == _embeds(attempt)),
     )
 
@@ -74,8 +82,20 @@ def _previous_valid(attempt: Attempt) -> bool:
         and 1 <= len(before.node) <= NAME_CHARS_MAX
         and _CODE.fullmatch(before.error)
         and len(before.tokens) <= CHOICES_MAX
-        and all(0 <= count <= INTEGER_MAX for count in before.tokens)
+        and all(0 <= count <= INTEGER_MAX for count in (*before.tokens, before.characters))
         for before in attempt.previous
+    )
+
+
+def _prefix_valid(prefix: Prefix) -> bool:
+    used = prefix.used
+    return (
+        1 <= len(prefix.text) <= PREFIX_CHARS_MAX
+        and len(prefix.id) <= NAME_CHARS_MAX
+        and len(prefix.model) <= NAME_CHARS_MAX
+        and 1 <= prefix.events <= INTEGER_MAX
+        and 0 <= prefix.created <= INTEGER_MAX
+        and (used is None or all(0 <= n <= INTEGER_MAX for n in (used.prompt, used.completion)))
     )
 
 

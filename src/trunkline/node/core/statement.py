@@ -12,6 +12,7 @@ from trunkline.receipts import (
     ReceiptSampling,
     ReceiptTimes,
     ReceiptUsage,
+    prefix_digest,
     request_digest,
     tokens_digest,
 )
@@ -77,6 +78,8 @@ def statement(
             chunks=sent.chunks,
             digest=sent.digest,
             finish=outcome.finish,
+            prefix=prefix_digest(attempt.prefix.text) if attempt.prefix else "",
+            prefix_characters=len(attempt.prefix.text) if attempt.prefix else 0,
             resumed=tuple(len(tokens) for tokens in outcome.resumed),
             resumed_digest=tokens_digest(outcome.resumed) if outcome.resumed else "",
             status=STATUS,
@@ -85,6 +88,7 @@ def statement(
         route=tuple(
             ReceiptAttempt(
                 attempt=before.attempt,
+                characters=before.characters,
                 error=before.error,
                 node=before.node,
                 tokens=before.tokens,
