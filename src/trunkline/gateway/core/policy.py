@@ -163,6 +163,8 @@ class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     budget_usd: MicroUsd | None = None
     budget_period: Literal["day", "week", "month", "total"] = "month"
     """What the budget is for. Periods begin at midnight UTC, weeks on Monday."""
+    unpriced: Literal["refuse", "allow"] = "refuse"
+    """What a budget does with a model that ``[prices]`` does not name. Allowed, it is free."""
     priority: Literal["interactive", "batch"] = "interactive"
     weight: int = 1
     """Share of the capacity beside other keys while there is not enough for all."""
