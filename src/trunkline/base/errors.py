@@ -19,6 +19,7 @@
     │ └ QuorumError
     ├ ConflictError       a compare-and-swap was lost
     ├ OverloadedError     a bounded queue is full
+    ├ BudgetError         the caller's budget does not cover the call
     └ CorruptStateError   our own disk disagrees with itself: stop the process
 
 ``code`` is stable: it is the ``code`` of the HTTP body and the ``error.type`` of metrics. Messages
@@ -173,6 +174,19 @@ class OverloadedError(Error):
 
     def __init__(
         self, message: str, *, code: str | None = None, retry_after_s: float = 1.0
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class BudgetError(Error):
+    """The caller's budget does not cover the call. ``retry_after_s``: until it may; None: never."""
+
+    code = "budget_exhausted"
+    status = 429
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after_s: float | None = None
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s

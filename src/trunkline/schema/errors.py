@@ -15,6 +15,7 @@ import msgspec
 
 from trunkline.base.errors import (
     BadResponseError,
+    BudgetError,
     Error,
     NoRouteError,
     OverloadedError,
@@ -29,6 +30,10 @@ from trunkline.schema.attempt import NodeError, NodeErrorBody
 MESSAGE_CHARS_MAX = 2_000
 OVERLOADED_STATUS = 529
 """The Anthropic API's own status for "try again later"; its client retries it."""
+BILLING_STATUS = 402
+"""The Anthropic API's status for money that is missing."""
+RETRY_S_MAX = 40 * 24 * 3600
+"""Longest wait that is told: a month's budget, and more."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,6 +45,8 @@ _OPENAI_TYPES = {
     408: "timeout_error",
     429: "rate_limit_error",
 }
+_OPENAI_QUOTA_TYPE = "insufficient_quota"
+"""By it OpenAI tells a budget that is spent from a rate that is too high; both are 429 there."""
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -67,13 +74,16 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     """An error, as far as a client is concerned."""
 
     status: int
-    """HTTP status, in the OpenAI format; the Anthropic one says 529 for an overload."""
+    """HTTP status, in the OpenAI format; the Anthropic one says 529 for an overload, and 402 for
+    a spent budget."""
     code: str
     message: str
     param: str | None = None
     retry_after_s: float | None = None
     overloaded: bool = False
     """True: a queue of ours is full, rather than a limit of the caller's reached."""
+    exhausted: bool = False
+    """True: a budget is spent. Coming back sooner than told is of no use."""
     produced: Produced | None = None
     """For an error that ends a stream: what had been sent before it."""
 
@@ -89,6 +99,7 @@ def describe(error: BaseException) -> Described:
         param=error.param if isinstance(error, RequestError) else None,
         retry_after_s=_retry_after_s(error),
         overloaded=isinstance(error, OverloadedError),
+        exhausted=isinstance(error, BudgetError) and error.error_code == BudgetError.code,
     )
 
 
@@ -119,7 +130,7 @@ def _status(error: Error) -> int:
 
 
 def _retry_after_s(error: Error) -> float | None:
-    if isinstance(error, UpstreamError | OverloadedError):
+    if isinstance(error, UpstreamError | OverloadedError | BudgetError):
         return error.retry_after_s
     if isinstance(error, NoRouteError):
         if error.retry_after_s is not None:
@@ -130,11 +141,16 @@ def _retry_after_s(error: Error) -> float | None:
 
 
 def retry_headers(described: Described) -> list[tuple[str, str]]:
-    """``retry-after`` in whole seconds, never too early, and ``retry-after-ms`` beside it."""
+    """``retry-after`` in whole seconds, never too early, and ``retry-after-ms`` beside it.
+
+    For a spent budget also what both client libraries take for "do not even try again".
+    """
     wait_s = described.retry_after_s
-    if wait_s is None or not 0 <= wait_s < 1e6:
-        return []
+    never = [("x-should-retry", "false")] if described.exhausted else []
+    if wait_s is None or not 0 <= wait_s < RETRY_S_MAX:
+        return never
     return [
+        *never,
         ("retry-after", str(math.ceil(wait_s))),
         ("retry-after-ms", str(math.ceil(wait_s * 1000))),
     ]
@@ -187,7 +203,7 @@ def openai_body(described: Described) -> bytes:
         _OpenAIBody(
             error=_OpenAIError(
                 message=described.message,
-                type=openai_type(described.status),
+                type=_OPENAI_QUOTA_TYPE if described.exhausted else openai_type(described.status),
                 param=described.param,
                 code=described.code,
                 produced=msgspec.UNSET if described.produced is None else described.produced,
@@ -198,6 +214,8 @@ def openai_body(described: Described) -> bytes:
 
 def anthropic_status(described: Described) -> int:
     """The HTTP status in the Anthropic format."""
+    if described.exhausted:
+        return BILLING_STATUS
     return OVERLOADED_STATUS if described.overloaded else described.status
 
 

@@ -161,3 +161,33 @@ def test_other_errors_say_nothing_of_that() -> None:
     described = errors.describe(LATER)
     assert b"produced" not in errors.openai_body(described)
     assert b"produced" not in errors.anthropic_body(described)
+
+
+def test_a_spent_budget_is_told_as_each_vendor_does() -> None:
+    spent = base.BudgetError("spent", retry_after_s=2_000_000.5)
+    described = errors.describe(spent)
+    openai, anthropic = (
+        json.loads(errors.openai_body(described)),
+        json.loads(errors.anthropic_body(described)),
+    )
+    assert (described.status, openai["error"]["type"]) == (429, "insufficient_quota")
+    assert errors.anthropic_status(described) == 402
+    assert anthropic["error"]["type"] == "billing_error"
+    assert openai["error"]["code"] == anthropic["error"]["details"]["error_code"]
+    assert dict(errors.retry_headers(described)) == {
+        "x-should-retry": "false",
+        "retry-after": "2000001",
+        "retry-after-ms": "2000000500",
+    }
+
+
+def test_a_budget_that_never_comes_back_names_no_time() -> None:
+    described = errors.describe(base.BudgetError("spent"))
+    assert errors.retry_headers(described) == [("x-should-retry", "false")]
+
+
+def test_a_budget_that_is_only_held_is_worth_another_try() -> None:
+    described = errors.describe(base.BudgetError("held", code="budget_held", retry_after_s=1.0))
+    assert errors.openai_type(described.status) == "rate_limit_error"
+    assert errors.anthropic_status(described) == 429
+    assert dict(errors.retry_headers(described))["retry-after"] == "1"
