@@ -3,8 +3,8 @@
 A write is acknowledged only after the COMMIT that holds it has been fsync'd (``synchronous=FULL``).
 Writes that arrive while a commit is under way share the next one, each in a savepoint of its own,
 so one that fails does not take its neighbours along. Refuses to create a store unasked, to open
-one that another process has open, one of a newer version, and to go on after a failed commit:
-what reached the disk is then unknown, and only reopening tells.
+one that another process has open (unless it is made to be shared), one of a newer version, and to
+go on after a failed commit: what reached the disk is then unknown, and only reopening tells.
 
 What a crash means: before COMMIT returns, nothing was acknowledged and nothing is there; after it,
 everything is. An acknowledgement lost on the way to the caller leaves the write in place, so
@@ -16,6 +16,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ WRITES_QUEUED_MAX: Final = 16_384
 READS_RUNNING_MAX: Final = 1_024
 READERS: Final = 2
 BUSY_TIMEOUT_S: Final = 5.0
+OPENING_POLL_S: Final = 0.01
 
 _CORRUPT_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DISK_CODES: Final = frozenset(
@@ -56,7 +58,9 @@ class DiskError(Error):
 class Database:
     """One store. Its coroutines may be called from any task of the loop that uses it."""
 
-    def __init__(self, path: Path, writer: "_Writer", readers: "_Readers", lock: int) -> None:
+    def __init__(
+        self, path: Path, writer: "_Writer", readers: "_Readers", lock: int | None
+    ) -> None:
         self._path = path
         self._writer = writer
         self._readers = readers
@@ -64,16 +68,19 @@ class Database:
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path, *, must_exist: bool, migrations: Sequence[str]) -> "Database":
+    def open(
+        cls, path: Path, *, must_exist: bool, migrations: Sequence[str], shared: bool = False
+    ) -> "Database":
         """Open the store at ``path`` and bring it to the newest version.
 
-        ``migrations`` are SQL scripts, oldest first; only ever appended to. Raises
+        ``migrations`` are SQL scripts, oldest first; only ever appended to. ``shared``: other
+        processes may have it open too, and what they wrote is seen by the next read. Raises
         :class:`ConfigError` if the store is missing (``must_exist``), in use by another process
         or newer than this program, and :class:`CorruptStateError` if it is no sound database.
         """
         if must_exist and not path.exists():
             raise ConfigError(f"{path}: no such store; `trunkline init` creates it")
-        lock = _lock(path)
+        lock = _lock(path, patience_s=BUSY_TIMEOUT_S if shared else 0.0)
         try:
             connection = _connect(path)
             try:
@@ -87,7 +94,10 @@ class Database:
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, _Writer(path, connection), _Readers(path), lock)
+        if shared:
+            # It kept two processes from migrating at once; from here SQLite's own locks do.
+            os.close(lock)
+        return cls(path, _Writer(path, connection), _Readers(path), None if shared else lock)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction on the writer thread; returns once it is durable.
@@ -114,7 +124,8 @@ class Database:
         self._closed = True
         self._writer.close()
         self._readers.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     async def aclose(self) -> None:
         """:meth:`close` without blocking the loop."""
@@ -357,8 +368,9 @@ def _connect(path: Path) -> Connection:
     return connection
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, *, patience_s: float) -> int:
     """Hold the store for this process. The kernel lets go when the process dies."""
+    deadline = time.monotonic() + patience_s
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The store's own file is made here so that only its owner can read it.
@@ -366,12 +378,17 @@ def _lock(path: Path) -> int:
         lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise ConfigError(f"{path}: can not be opened: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise ConfigError(f"{path}: in use by another process; stop that one first") from None
-    return lock
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= deadline:
+                os.close(lock)
+                message = f"{path}: in use by another process; stop that one first"
+                raise ConfigError(message) from None
+            time.sleep(OPENING_POLL_S)
+        else:
+            return lock
 
 
 def _migrate(path: Path, connection: Connection, migrations: Sequence[str]) -> None:

@@ -251,6 +251,25 @@ def test_store_is_private_and_used_by_one_process(path, database):
         Database.open(path, must_exist=True, migrations=[SCHEMA])
 
 
+async def test_a_shared_store_shows_what_others_wrote(path):
+    first = Database.open(path, must_exist=False, migrations=[SCHEMA], shared=True)
+    second = Database.open(path, must_exist=True, migrations=[SCHEMA], shared=True)
+    try:
+        for number, writer in enumerate((first, second, first)):
+            await writer.write(insert(f"n{number}"))
+        for reader in (first, second):
+            assert await reader.read(names) == ["n0", "n1", "n2"]
+    finally:
+        await first.aclose()
+        await second.aclose()
+
+
+def test_opening_a_shared_store_waits_its_turn_but_not_for_ever(path, database, monkeypatch):
+    monkeypatch.setattr(store, "BUSY_TIMEOUT_S", 0.05)
+    with pytest.raises(ConfigError, match="in use by another process"):
+        Database.open(path, must_exist=True, migrations=[SCHEMA], shared=True)
+
+
 async def test_migrations_are_applied_once_and_in_order(path):
     first = Database.open(path, must_exist=False, migrations=[SCHEMA])
     await first.write(insert("a"))
