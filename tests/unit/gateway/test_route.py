@@ -2,9 +2,19 @@
 
 from hashlib import sha256
 
+import msgspec
+
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.core.breaker import Admission
-from trunkline.gateway.core.route import Deployment, Need, choose, order, smoothed
+from trunkline.gateway.core.route import (
+    Candidate,
+    Deployment,
+    Need,
+    Reach,
+    choose,
+    order,
+    smoothed,
+)
 
 KEY = Signer.generate("node", sha256(b"node").digest()).vkey
 
@@ -68,3 +78,40 @@ def test_tokens_are_kept_where_that_costs_nothing() -> None:
 def test_latency_is_smoothed() -> None:
     assert smoothed(None, 2.0) == 2.0
     assert abs(smoothed(1.0, 2.0) - 1.2) < 1e-9
+
+
+A, B = Candidate(model="a"), Candidate(model="b", tier=1)
+FALLBACK = Need(model="fast", kind="chat", candidates=(A, B))
+
+
+def test_a_higher_tier_is_asked_only_where_the_one_below_fails() -> None:
+    first, second = one("n1", model="a", load=9), one("n2", model="b")
+    assert names(FALLBACK, first, second) == ["n1", "n2"]
+    down = one("n1", model="a", admission=Admission.NO)
+    assert names(FALLBACK, down, second) == ["n2", "n1"]
+    after_failing = msgspec.structs.replace(FALLBACK, tried=("n1",))
+    assert names(after_failing, first, second) == ["n2", "n1"]
+
+
+def test_within_a_tier_the_turn_comes_first_and_then_the_wait() -> None:
+    turns = (A, Candidate(model="b", turn=1), Candidate(model="c", turn=1))
+    need = Need(model="v", kind="chat", candidates=turns)
+    slow, late, quick = one("n1", model="a", load=9), one("n2", model="b", load=2), one("n3")
+    assert names(need, quick, late, slow) == ["n1", "n2"]
+    assert names(need, late, slow, msgspec.structs.replace(quick, model="c")) == ["n1", "n3", "n2"]
+
+
+def test_what_a_policy_does_not_name_never_stands_in() -> None:
+    assert names(FALLBACK, one("n1", model="fast"), one("n2", model="c")) == []
+
+
+def test_a_candidate_keeps_to_its_nodes_and_operators() -> None:
+    here = Reach(nodes=frozenset({"n1", "n2"}), operators_denied=frozenset({"evil"}))
+    need = Need(model="a", kind="chat", candidates=(Candidate(model="a", reach=here),))
+    evil = one("n2", model="a", operator="evil")
+    assert names(need, one("n1", model="a"), evil, one("n3", model="a")) == ["n1"]
+
+
+def test_text_that_was_shown_keeps_its_model() -> None:
+    shown = msgspec.structs.replace(FALLBACK, shown="b", tried=("n2",))
+    assert names(shown, one("n1", model="a"), one("n2", model="b")) == ["n2"]

@@ -21,6 +21,9 @@ POLICY_CHARS_MAX: Final = 1024 * 1024
 NAMES_MAX: Final = 256
 """Names in one list, and entries in one section."""
 NAME_CHARS_MAX: Final = 256
+CANDIDATES_MAX: Final = 64
+"""Models that one name may lead to, all virtual ones on the way followed."""
+NEST_MAX: Final = 16
 COUNT_MAX: Final = 1_000_000_000
 
 Strategy = Literal["order", "weights", "least-latency", "cheapest"]
@@ -266,25 +269,32 @@ def _check_classes(policy: RoutingPolicy) -> None:
 
 
 def _check_use(policy: RoutingPolicy) -> None:
-    """No virtual model is served by itself, however long the way round."""
-    settled: set[str] = set()
+    """No virtual model is served by itself, however long the way round, or by too many."""
+    counts: dict[str, int] = {}
     for name, model in policy.models.items():
         if model.strategy != "order":
             for used in model.use:
                 if used in policy.models and policy.models[used].use:
                     what = f'{used} is virtual itself: only strategy "order" can use it'
                     raise WrongKeyError(("models", name, "use"), what)
-        _walk(policy, name, (), settled)
+        _count_candidates(policy, name, (), counts)
 
 
-def _walk(policy: RoutingPolicy, name: str, way: Names, settled: set[str]) -> None:
+def _count_candidates(policy: RoutingPolicy, name: str, way: Names, counts: dict[str, int]) -> int:
+    """How many models stand behind ``name``. ``way``: the names that led here."""
+    if len(way) > NEST_MAX:
+        raise WrongKeyError(("models", way[0], "use"), f"nested deeper than {NEST_MAX}")
     if name in way:
         circle = " → ".join((*way[way.index(name) :], name))
         what = f"it leads back to itself ({circle}); name what nodes serve"
         raise WrongKeyError(("models", way[-1], "use"), what)
     model = policy.models.get(name)
-    if name in settled or model is None:
-        return
-    for used in model.use:
-        _walk(policy, used, (*way, name), settled)
-    settled.add(name)
+    if model is None or not model.use:
+        return 1
+    if name not in counts:
+        way = (*way, name)
+        counts[name] = sum(_count_candidates(policy, used, way, counts) for used in model.use)
+    if counts[name] > CANDIDATES_MAX:
+        what = f"{counts[name]} models stand behind it; at most {CANDIDATES_MAX} may"
+        raise WrongKeyError(("models", name, "use"), what)
+    return counts[name]

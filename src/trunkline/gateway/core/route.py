@@ -1,8 +1,9 @@
 """The route: which deployment an attempt goes to, given what is known of the nodes.
 
-A model is asked for by name and never replaced by another. Once text of an answer has reached the
-app, only a node with the same model, the same weights and the same ``numerics`` may take over: it
-alone produces the very tokens that the first would have produced (design §6, exact continuation).
+A model is asked for by name, and served by another only where the routing policy names it as a
+candidate. Once text of an answer has reached the app, its model stays. Where it can be continued
+exactly, that takes the same weights and the same ``numerics`` too: they alone produce the very
+tokens that the first would have produced (design §6).
 """
 
 from collections.abc import Iterable
@@ -40,11 +41,59 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     admission: Admission = Admission.FREE
 
 
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a call may be sent to: nodes by key name, operators by name."""
+
+    nodes: frozenset[str] | None = None
+    """Only these. None: any."""
+    operators: frozenset[str] | None = None
+    nodes_denied: frozenset[str] = frozenset()
+    operators_denied: frozenset[str] = frozenset()
+
+    def covers(self, node: str, operator: str) -> bool:
+        """Whether that node of that operator may be asked."""
+        return (
+            (self.nodes is None or node in self.nodes)
+            and (self.operators is None or operator in self.operators)
+            and node not in self.nodes_denied
+            and operator not in self.operators_denied
+        )
+
+    def within(self, other: "Reach") -> "Reach":
+        """What both allow."""
+        return Reach(
+            nodes=_both(self.nodes, other.nodes),
+            operators=_both(self.operators, other.operators),
+            nodes_denied=self.nodes_denied | other.nodes_denied,
+            operators_denied=self.operators_denied | other.operators_denied,
+        )
+
+
+EVERYWHERE: Final = Reach()
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that may serve the one asked for."""
+
+    model: str
+    """As nodes name it."""
+    tier: int = 0
+    """A higher one is asked only when those below it fail or are unhealthy."""
+    turn: int = 0
+    """Order within the tier; where it is equal, the least expected wait decides."""
+    reach: Reach = EVERYWHERE
+
+
 class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What the next attempt at an answer asks of a deployment."""
 
     model: str
+    """What the app asked for."""
     kind: Kind
+    candidates: tuple[Candidate, ...] = ()
+    """What may serve it. Empty: the model itself, anywhere."""
+    shown: str | None = None
+    """The model whose text has reached the app: no other may add to it."""
     exact: bool = False
     """Text has reached the app: ``weights`` and ``numerics`` must match."""
     weights: str | None = None
@@ -58,13 +107,23 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes that asked this answer to stay away for long: even an unhealthy one comes before."""
 
 
-def serves(deployment: Deployment, need: Need) -> bool:
-    """Whether the deployment may take the attempt at all."""
-    if (deployment.model, deployment.kind) != (need.model, need.kind):
-        return False
-    if deployment.node in need.banned:
-        return False
-    return not need.exact or continues(deployment, need)
+def models(need: Need) -> frozenset[str]:
+    """Names of the models that may serve, as nodes name them."""
+    return frozenset(candidate.model for candidate in need.candidates) or frozenset({need.model})
+
+
+def candidate(deployment: Deployment, need: Need) -> Candidate | None:
+    """As what the deployment may take the attempt; None: not at all."""
+    if deployment.kind != need.kind or deployment.node in need.banned:
+        return None
+    if need.shown is not None and deployment.model != need.shown:
+        return None
+    if need.exact and not continues(deployment, need):
+        return None
+    for one in need.candidates or (Candidate(model=need.model),):
+        if one.model == deployment.model and one.reach.covers(deployment.node, deployment.operator):
+            return one
+    return None
 
 
 def continues(deployment: Deployment, need: Need) -> bool:
@@ -79,15 +138,23 @@ def continues(deployment: Deployment, need: Need) -> bool:
 def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ...]:
     """The deployments that may take the attempt, best first.
 
-    Healthy before unhealthy, untried before tried, then (if tokens could be kept) those that
-    continue exactly, then the least expected wait: load times first-token latency. What is
-    unhealthy stays at the end instead of being left out: a last resort beats giving up.
+    Healthy before unhealthy, untried before tried, then by the candidates' tiers and turns, then
+    (if tokens could be kept) those that continue exactly, then the least expected wait: load times
+    first-token latency. What is unhealthy stays at the end instead of being left out: a last resort
+    beats giving up.
     """
-    fitting = [deployment for deployment in deployments if serves(deployment, need)]
-    measured = [d.first_token_s for d in fitting if d.first_token_s is not None]
+    fitting = [
+        (deployment, found)
+        for deployment in deployments
+        if (found := candidate(deployment, need)) is not None
+    ]
+    measured = [d.first_token_s for d, _ in fitting if d.first_token_s is not None]
     typical_s = sum(measured) / len(measured) if measured else LATENCY_S_DEFAULT
 
-    def rank(deployment: Deployment) -> tuple[bool, bool, int, bool, float, str]:
+    def rank(
+        fit: tuple[Deployment, Candidate],
+    ) -> tuple[bool, bool, int, int, int, bool, float, str]:
+        deployment, as_candidate = fit
         latency_s = deployment.first_token_s
         wait_s = (deployment.load + 1) * (typical_s if latency_s is None else latency_s)
         unfit = deployment.admission is Admission.NO or not deployment.ready
@@ -95,18 +162,26 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
             deployment.node in need.resting,
             unfit,
             need.tried.count(deployment.node),
+            as_candidate.tier,
+            as_candidate.turn,
             not continues(deployment, need),
             wait_s,
             deployment.node,
         )
 
-    return tuple(sorted(fitting, key=rank))
+    return tuple(deployment for deployment, _ in sorted(fitting, key=rank))
 
 
 def choose(need: Need, deployments: Iterable[Deployment]) -> Deployment | None:
     """The best deployment for the attempt; None if there is none."""
     ordered = order(need, deployments)
     return ordered[0] if ordered else None
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def smoothed(before_s: float | None, measured_s: float) -> float:
