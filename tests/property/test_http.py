@@ -238,6 +238,10 @@ class Headers:
     def __init__(self, **fields: str) -> None:
         self.fields = {name.replace("_", "-"): value for name, value in fields.items()}
 
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return list(self.fields.items())
+
     def header(self, name: str) -> str | None:
         return self.fields.get(name)
 

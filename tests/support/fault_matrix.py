@@ -31,7 +31,7 @@ from trunkline.gateway.core.deadline import Timeouts
 from trunkline.node.app import NodeApp, create_store
 from trunkline.node.config import NodeConfig as ProviderNodeConfig
 from trunkline.node.config import OpenAIEngine
-from trunkline.remote.provider import ProviderTimeouts
+from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.runtime.server import serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "fault-matrix.md"

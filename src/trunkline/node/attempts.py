@@ -25,6 +25,7 @@ from trunkline.node.gate import Gate
 from trunkline.node.signing import ReceiptSigner
 from trunkline.node.work import Service, Work, patiently
 from trunkline.receipts import ReceiptTimes, StreamDigest, request_digest
+from trunkline.remote.status import LimitedError
 from trunkline.runtime.http import SSE_TYPE, Call, ClientGoneError
 from trunkline.runtime.logger import CanonicalLine, Logger
 from trunkline.runtime.store import Database
@@ -33,9 +34,11 @@ from trunkline.schema.attempt import (
     ATTEMPT_BODY_BYTES_MAX,
     EVENT_ACCEPTED,
     EVENT_ERROR,
+    EVENT_LIMITS,
     EVENT_RECEIPT,
     EVENT_REPLAYED,
     Attempt,
+    Limits,
     NodeError,
     Replayed,
 )
@@ -188,6 +191,8 @@ class Attempts:
     async def _fail(self, run: "_Run", error: Exception) -> None:
         run.line.set(outcome="failed")
         told = errors.node_error(error)
+        if isinstance(error, LimitedError):
+            told = msgspec.structs.replace(told, limits=error.limits)
         if run.call.finished:
             return
         if not run.call.started:
@@ -223,6 +228,9 @@ class _Run:
     async def replayed(self, digest: str) -> None:
         data = msgspec.json.encode(Replayed(digest=digest))
         await self.call.send(sse.encode(event=EVENT_REPLAYED, data=data))
+
+    async def limits(self, limits: Limits) -> None:
+        await self.call.send(sse.encode(event=EVENT_LIMITS, data=msgspec.json.encode(limits)))
 
     async def alive(self) -> None:
         await self.call.send(_WORKING)

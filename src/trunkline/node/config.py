@@ -14,7 +14,7 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import VerifierKey, is_key_name
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
-from trunkline.remote.provider import ProviderTimeouts
+from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.runtime.config import load
 
 PLACES_MAX: Final = 10_000

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.remote.provider import ProviderTimeouts
+from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.schema.grid.openai_anthropic import MAX_TOKENS_DEFAULT
 
 CONCURRENCY_MAX: Final = 10_000

@@ -167,12 +167,15 @@ class ProviderWork:
             self._answer = await self._call(stream=True)
 
     async def run(self, output: Output) -> Outcome:
-        if self._attempt.kind == "embeddings":
-            said = await self._embeddings(output)
-        elif self._answer is not None:
-            said = await self._stream(self._answer, output)
+        answer = self._answer
+        if answer is None:
+            answer = self._answer = await patiently(self._call(stream=False), output.alive)
+        if answer.limits is not None:
+            await output.limits(answer.limits)
+        if self._attempt.kind == "chat" and self._asked.stream:
+            said = await self._stream(answer, output)
         else:
-            said = await self._whole(output)
+            said = await self._whole(answer, output)
         return self._outcome(said)
 
     async def close(self) -> None:
@@ -182,10 +185,11 @@ class ProviderWork:
             await answer.aclose()
 
     async def _call(self, *, stream: bool) -> Answer:
+        key = self._attempt.attempt
         try:
-            return await self._caller.chat(
-                self._body, stream, idempotency_key=self._attempt.attempt
-            )
+            if self._attempt.kind == "embeddings":
+                return await self._caller.embeddings(self._body, idempotency_key=key)
+            return await self._caller.chat(self._body, stream, idempotency_key=key)
         except RejectedError as error:
             raise _rejected(error) from None
 
@@ -198,20 +202,15 @@ class ProviderWork:
                 number += 1
         return check.end()
 
-    async def _whole(self, output: Output) -> Said:
-        self._answer = await patiently(self._call(stream=False), output.alive)
-        body = await patiently(self._answer.whole(), output.alive)
-        said = upstream.check_completion(body, self._asked.n or 1, self._names)
-        await output.event(Event(id=0, data=upstream.one_line(body)))
-        return said
-
-    async def _embeddings(self, output: Output) -> Said:
-        calling = self._caller.embeddings(self._body, idempotency_key=self._attempt.attempt)
+    async def _whole(self, answer: Answer, output: Output) -> Said:
         try:
-            body = await patiently(calling, output.alive)
+            body = await patiently(answer.whole(), output.alive)
         except RejectedError as error:
             raise _rejected(error) from None
-        said = upstream.check_embeddings(body)
+        if self._attempt.kind == "embeddings":
+            said = upstream.check_embeddings(body)
+        else:
+            said = upstream.check_completion(body, self._asked.n or 1, self._names)
         await output.event(Event(id=0, data=upstream.one_line(body)))
         return said
 

@@ -41,7 +41,9 @@ class AnthropicChat:
             whole=lambda data: openai_anthropic.translate_answer(data, created_s=created_s),
         )
 
-    async def embeddings(self, body: bytes, *, idempotency_key: str | None = None) -> bytes:
+    async def embeddings(
+        self, body: bytes, *, idempotency_key: str | None = None
+    ) -> TranslatedAnswer:
         raise no_embeddings()
 
     async def models(self) -> bytes:

@@ -62,7 +62,9 @@ class GeminiChat:
             ),
         )
 
-    async def embeddings(self, body: bytes, *, idempotency_key: str | None = None) -> bytes:
+    async def embeddings(
+        self, body: bytes, *, idempotency_key: str | None = None
+    ) -> TranslatedAnswer:
         raise no_embeddings()
 
     async def models(self) -> bytes:

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 
 from trunkline.base.errors import BadResponseError, MalformedError, RequestError
 from trunkline.node.core.upstream import BAD_CHUNK
-from trunkline.remote.provider import ProviderAnswer
+from trunkline.remote.answer import ProviderAnswer
 from trunkline.remote.status import RejectedError
+from trunkline.schema.attempt import Limits
 from trunkline.schema.sse import DONE_DATA, SseEvent
 
 NOT_EMBEDDING: Final = "this provider gives no embeddings"
@@ -19,6 +20,11 @@ NOT_EMBEDDING: Final = "this provider gives no embeddings"
 
 class Answer(Protocol):
     """An answer in the OpenAI format, read one way or the other, and closed."""
+
+    @property
+    def limits(self) -> Limits | None:
+        """What the provider said with it of the account's limits."""
+        ...
 
     def events(self) -> AsyncIterator[SseEvent]:
         """The stream's chunks, ``[DONE]`` after the last."""
@@ -38,7 +44,7 @@ class Caller(Protocol):
         self, body: bytes, stream: bool, *, idempotency_key: str | None = None
     ) -> Answer: ...
 
-    async def embeddings(self, body: bytes, *, idempotency_key: str | None = None) -> bytes: ...
+    async def embeddings(self, body: bytes, *, idempotency_key: str | None = None) -> Answer: ...
 
     async def models(self) -> bytes: ...
 
@@ -62,6 +68,10 @@ class TranslatedAnswer:
         self._answer = answer
         self._stream = stream
         self._whole = whole
+
+    @property
+    def limits(self) -> Limits | None:
+        return self._answer.limits
 
     async def events(self) -> AsyncIterator[SseEvent]:
         """Raises BadResponseError ``upstream_bad_chunk`` for what no answer can be made of, and

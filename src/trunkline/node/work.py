@@ -6,7 +6,7 @@ from typing import Final, Protocol, TypeVar
 
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Outcome
-from trunkline.schema.attempt import Accepted, Attempt, ServedModel
+from trunkline.schema.attempt import Accepted, Attempt, Limits, ServedModel
 
 ALIVE_S: Final = 1.0
 """Longest silence while an attempt waits (``docs/spec/attempt-protocol.md``, rule 11)."""
@@ -39,6 +39,10 @@ class Output(Protocol):
 
     async def replayed(self, digest: str) -> None:
         """Say what the tokens that were given show (``schema.attempt.Replayed``)."""
+        ...
+
+    async def limits(self, limits: Limits) -> None:
+        """Say what the provider said of its limits."""
         ...
 
     async def alive(self) -> None:

@@ -6,8 +6,8 @@ It sends the body as given and hands back the answer as it came; translating is 
 from typing import Final
 
 from trunkline.base.ports import Clock
-from trunkline.remote.exchange import Exchange
-from trunkline.remote.provider import ProviderAnswer, ProviderTimeouts
+from trunkline.remote.answer import ProviderAnswer
+from trunkline.remote.exchange import Exchange, ProviderTimeouts
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Transport
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from trunkline.base.errors import RequestError
 from trunkline.base.ports import Clock
-from trunkline.remote.exchange import Exchange
-from trunkline.remote.provider import ProviderAnswer, ProviderTimeouts
+from trunkline.remote.answer import ProviderAnswer
+from trunkline.remote.exchange import Exchange, ProviderTimeouts
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Transport
 

@@ -21,12 +21,14 @@ from trunkline.schema.attempt import (
     ATTEMPT_PATH,
     EVENT_ACCEPTED,
     EVENT_ERROR,
+    EVENT_LIMITS,
     EVENT_PROGRESS,
     EVENT_RECEIPT,
     EVENT_REPLAYED,
     INFO_PATH,
     Accepted,
     Attempt,
+    Limits,
     NodeError,
     NodeErrorBody,
     NodeInfo,
@@ -56,6 +58,8 @@ class ChunkEvent(msgspec.Struct, frozen=True):
     """(choice, token id) consumed since the event before."""
     data: bytes | None
     """One line, to be relayed as it is."""
+    used: tuple[int, int] | None = None
+    """Prompt and completion tokens of the answer so far, where the provider says them."""
 
 
 class ProgressEvent(msgspec.Struct, frozen=True):
@@ -68,6 +72,12 @@ class ReplayedEvent(msgspec.Struct, frozen=True):
     digest: str
 
 
+class LimitsEvent(msgspec.Struct, frozen=True):
+    """What the node's provider said of its limits."""
+
+    limits: Limits
+
+
 class ErrorEvent(msgspec.Struct, frozen=True):
     error: NodeError
 
@@ -77,7 +87,13 @@ class ReceiptEvent(msgspec.Struct, frozen=True):
 
 
 AttemptEvent = (
-    AcceptedEvent | ReplayedEvent | ChunkEvent | ProgressEvent | ErrorEvent | ReceiptEvent
+    AcceptedEvent
+    | ReplayedEvent
+    | ChunkEvent
+    | ProgressEvent
+    | LimitsEvent
+    | ErrorEvent
+    | ReceiptEvent
 )
 
 
@@ -249,6 +265,8 @@ class AttemptStream:
                     raise _broken("accepted twice")
                 self._accepted = True
                 return AcceptedEvent(_decode(event.data, Accepted))
+            case x if x == EVENT_LIMITS:
+                return LimitsEvent(_decode(event.data, Limits))
             case x if x == EVENT_RECEIPT:
                 self._ended = True
                 return ReceiptEvent(_decode(event.data, SignedReceipt))
@@ -270,7 +288,7 @@ class AttemptStream:
             raise _broken("an event out of order")
         if event.data is not None and b"\n" in event.data:
             raise _broken("data of more than one line")
-        chunk = ChunkEvent(self._next_id, _tokens(event), event.data)
+        chunk = ChunkEvent(self._next_id, _tokens(event), event.data, _used(event))
         self._next_id += 1
         return chunk
 
@@ -287,6 +305,13 @@ async def _refusal(response: Response) -> UpstreamError:
 def _tokens(event: SseEvent) -> tuple[tuple[int, int], ...]:
     try:
         return event.tokens
+    except MalformedError as error:
+        raise _broken(error.message) from None
+
+
+def _used(event: SseEvent) -> tuple[int, int] | None:
+    try:
+        return event.used
     except MalformedError as error:
         raise _broken(error.message) from None
 

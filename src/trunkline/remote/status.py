@@ -6,6 +6,7 @@ own error code; never the upstream's words, which may quote a prompt.
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, Protocol
@@ -18,6 +19,9 @@ from trunkline.base.errors import (
     TimedOutError,
     UpstreamError,
 )
+from trunkline.remote import limits
+from trunkline.remote.limits import Windows, stated
+from trunkline.schema.attempt import Limits
 
 RETRY_AFTER_S_MAX: Final = 24 * 3600.0
 ERROR_BODY_BYTES_MAX: Final = 64 * 1024
@@ -69,10 +73,27 @@ class RejectedError(UpstreamError):
         """The parameter that it named."""
 
 
+class LimitedError(RateLimitedError):
+    """The upstream said "later". ``limits``: what it said of its limits, if anything."""
+
+    def __init__(
+        self, message: str, *, code: str, retry_after_s: float | None, limits: Limits | None = None
+    ) -> None:
+        super().__init__(message, code=code, retry_after_s=retry_after_s)
+        self.limits = limits
+
+
 class Headed(Protocol):
     """Anything with response headers."""
 
     def header(self, name: str) -> str | None: ...
+
+
+class Head(Headed, Protocol):
+    """All of a response's headers, names in lower case."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]: ...
 
 
 class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,15 +115,27 @@ class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def failure(
-    status: int, headers: Headed, body: bytes, *, now_unix_s: float, missing: str = NOT_FOUND
+    status: int,
+    head: Head,
+    body: bytes,
+    *,
+    now_unix_s: float,
+    missing: str = NOT_FOUND,
+    windows: Windows | None = None,
 ) -> UpstreamError:
     """The error for a response of ``status`` (anything but success). ``missing``: the code of a
-    404. ``now_unix_s``: the time that an HTTP date in ``retry-after`` is measured from."""
+    404. ``now_unix_s``: the time that dates in the head are measured from. ``windows``: as in
+    :func:`trunkline.remote.limits.stated`."""
     error = error_object(body) or ErrorObject()
-    wait_s = retry_after_s(headers, now_unix_s=now_unix_s)
+    wait_s = retry_after_s(head, now_unix_s=now_unix_s)
     if wait_s is None:
         wait_s = error.retry_delay_s
-    return _classify(status, error, wait_s, missing)
+    made = _classify(status, error, wait_s, missing)
+    if isinstance(made, LimitedError):
+        made.limits = stated(head.headers, body, now_unix_s=now_unix_s, windows=windows)
+        if made.retry_after_s is None and made.limits is not None:
+            made.retry_after_s = limits.wait_s(made.limits)
+    return made
 
 
 def failure_in_answer(error: ErrorObject) -> UpstreamError:
@@ -131,7 +164,7 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
         case 401 | 403:
             return UpstreamError(message, code=AUTH)
         case 402:
-            return RateLimitedError(message, code=QUOTA_EXHAUSTED, retry_after_s=wait_s)
+            return LimitedError(message, code=QUOTA_EXHAUSTED, retry_after_s=wait_s)
         case 404:
             return UpstreamError(message, code=missing)
         case 408 | 504:
@@ -141,7 +174,7 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
         case 429:
             spent = {_lower(error.code), _lower(error.type)} & _QUOTA_CODES
             code = QUOTA_EXHAUSTED if spent else RATE_LIMITED
-            return RateLimitedError(message, code=code, retry_after_s=wait_s)
+            return LimitedError(message, code=code, retry_after_s=wait_s)
         case _ if 400 <= status < 500:
             param = error.param if error.param and _PARAM.fullmatch(error.param) else None
             return RejectedError(message, upstream_code=error.label, param=param)
@@ -189,11 +222,13 @@ def _retry_delay(details: object) -> float | None:
 
 
 def retry_after_s(headers: Headed, *, now_unix_s: float) -> float | None:
-    """How long the upstream asks to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as
-    an HTTP date. None if it does not say, or not legibly. Between 0 and ``RETRY_AFTER_S_MAX``."""
-    milliseconds = headers.header("retry-after-ms")
-    if milliseconds is not None and _SECONDS.fullmatch(milliseconds.strip()):
-        return _bounded(float(milliseconds) / 1000)
+    """How long the upstream asks to wait: ``retry-after-ms`` (Azure: with ``x-ms-``), or
+    ``retry-after`` in seconds or as an HTTP date. None if it does not say, or not legibly. Between
+    0 and ``RETRY_AFTER_S_MAX``."""
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        milliseconds = headers.header(name)
+        if milliseconds is not None and _SECONDS.fullmatch(milliseconds.strip()):
+            return _bounded(float(milliseconds) / 1000)
     value = headers.header("retry-after")
     if value is None:
         return None

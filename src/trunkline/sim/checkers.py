@@ -30,7 +30,7 @@ from trunkline.node.chat import EmbeddedChat
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity
 from trunkline.receipts import Receipt, open_batch, verify_signed
-from trunkline.schema.attempt import Accepted, Attempt, ClientFormat, SignedReceipt
+from trunkline.schema.attempt import Accepted, Attempt, ClientFormat, Limits, SignedReceipt
 from trunkline.schema.grid import anthropic_openai, openai_openai
 from trunkline.schema.sse import SseParser
 from trunkline.sim.app import Ending, Seen
@@ -86,6 +86,9 @@ class _Collect:
 
     async def replayed(self, digest: str) -> None:
         """An undisturbed answer takes nothing over."""
+
+    async def limits(self, limits: Limits) -> None:
+        """Nobody schedules by them here."""
 
     async def alive(self) -> None:
         """No one listens."""

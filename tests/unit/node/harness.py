@@ -20,6 +20,7 @@ from trunkline.remote.node import (
     AttemptEvent,
     ChunkEvent,
     ErrorEvent,
+    LimitsEvent,
     NodeCaller,
     ProgressEvent,
     ReceiptEvent,
@@ -29,6 +30,7 @@ from trunkline.runtime.server import serving
 from trunkline.schema.attempt import (
     Accepted,
     Attempt,
+    Limits,
     NodeError,
     PreviousAttempt,
     Resume,
@@ -82,6 +84,7 @@ class Heard(msgspec.Struct, kw_only=True):
     chunks: list[ChunkEvent] = []
     progress: list[tuple[tuple[int, int], ...]] = []
     replayed: str | None = None
+    limits: list[Limits] = []
     error: NodeError | None = None
     signed: SignedReceipt | None = None
 
@@ -111,6 +114,8 @@ class Heard(msgspec.Struct, kw_only=True):
                 self.progress.append(event.tokens)
             case ReplayedEvent():
                 self.replayed = event.digest
+            case LimitsEvent():
+                self.limits.append(event.limits)
             case ErrorEvent():
                 self.error = event.error
             case ReceiptEvent():

@@ -17,7 +17,7 @@ from trunkline.node.config import (
     read,
     render,
 )
-from trunkline.remote.provider import ProviderTimeouts
+from trunkline.remote.exchange import ProviderTimeouts
 
 EMBEDDED = NodeConfig(
     name=NAME,

@@ -12,6 +12,7 @@ from trunkline.receipts import request_digest, verify_signed
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
+from trunkline.schema.attempt import Limits, Quota
 
 
 def chunk(text: str | None = None, finish: str | None = None, **more: object) -> bytes:
@@ -54,6 +55,7 @@ class Upstream:
         done: bool = True,
         cut: bool = False,
         hang: bool = False,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.events = events
         self.body = body
@@ -62,6 +64,7 @@ class Upstream:
         self.done = done
         self.cut = cut
         self.hang = hang
+        self.headers = headers
         self.received: list[bytes] = []
         self.keys: list[str | None] = []
         self.left = asyncio.Event()
@@ -80,9 +83,9 @@ class Upstream:
         self.received.append(await call.body(1 << 20))
         self.keys.append(call.header("idempotency-key"))
         if self.body is not None:
-            await call.reply(self.status, self.body, self.kind)
+            await call.reply(self.status, self.body, self.kind, headers=self.headers)
             return
-        await call.start(self.status, (("content-type", self.kind),))
+        await call.start(self.status, (("content-type", self.kind), *self.headers))
         for data in self.events or ():
             await call.send(b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n")
         if self.hang:
@@ -287,3 +290,28 @@ async def test_models_are_the_upstreams_unless_listed(tmp_path: Path) -> None:
 
     assert [model.name for model in found] == ["real-1", "real-2"]
     assert [(model.name, model.kind) for model in named] == [("one", "chat"), ("e", "embeddings")]
+
+
+STATED = (
+    ("x-ratelimit-limit-requests", "60"),
+    ("x-ratelimit-remaining-requests", "0"),
+    ("x-ratelimit-reset-requests", "1.5s"),
+)
+LIMITS = Limits(quotas=(Quota(unit="requests", limit=60, remaining=0, reset_ms=1500),))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_stated_limits_are_told(tmp_path: Path, stream: bool) -> None:
+    body = None if stream else msgspec.json.encode(WHOLE)
+    upstream = Upstream(GOOD, body=body, headers=STATED)
+    heard = await through(tmp_path, upstream, chat(stream=stream))
+    assert heard.limits == [LIMITS]
+    assert heard.signed is not None
+
+
+async def test_a_refusal_carries_the_limits_it_states(tmp_path: Path) -> None:
+    body = msgspec.json.encode({"error": {"message": "m", "code": "rate_limit_exceeded"}})
+    with pytest.raises(NodeRefusedError) as caught:
+        await through(tmp_path, Upstream(body=body, status=429, headers=STATED), chat())
+    refusal = caught.value.node_error
+    assert (refusal.limits, refusal.retry_after_ms) == (LIMITS, 1500)

@@ -8,13 +8,13 @@ import pytest
 from trunkline.base.errors import (
     BadResponseError,
     MalformedError,
-    RateLimitedError,
     TimedOutError,
     TruncatedError,
     UpstreamError,
 )
-from trunkline.remote.provider import ProviderCaller, ProviderTimeouts
-from trunkline.remote.status import RejectedError
+from trunkline.remote.exchange import ProviderTimeouts
+from trunkline.remote.provider import ProviderCaller
+from trunkline.remote.status import LimitedError, RejectedError
 
 NOW_S = 1_780_000_000
 PROMPT = "words of the prompt"
@@ -76,7 +76,8 @@ async def test_request(transport, server):
 async def test_embeddings_models_and_idempotency_key(transport, server):
     async with server(answers(200, b'{"data":[]}')) as s:
         provider = caller(transport, s.url)
-        assert await provider.embeddings(b"{}", idempotency_key="k1") == b'{"data":[]}'
+        async with await provider.embeddings(b"{}", idempotency_key="k1") as answer:
+            assert await answer.whole() == b'{"data":[]}'
         assert await provider.models() == b'{"data":[]}'
         first, second = s.peers[0].requests
     assert first.startswith(b"POST /v1/embeddings ")
@@ -89,14 +90,14 @@ async def test_embeddings_models_and_idempotency_key(transport, server):
     [
         (400, RejectedError, "upstream_rejected", False),
         (401, UpstreamError, "upstream_auth", True),
-        (402, RateLimitedError, "upstream_quota_exhausted", True),
+        (402, LimitedError, "upstream_quota_exhausted", True),
         (403, UpstreamError, "upstream_auth", True),
         (404, UpstreamError, "upstream_model_missing", True),
         (408, TimedOutError, "upstream_timeout", True),
         (409, UpstreamError, "upstream_conflict", True),
         (413, RejectedError, "upstream_rejected", False),
         (422, RejectedError, "upstream_rejected", False),
-        (429, RateLimitedError, "upstream_rate_limited", True),
+        (429, LimitedError, "upstream_rate_limited", True),
         (500, UpstreamError, "upstream_unavailable", True),
         (502, UpstreamError, "upstream_unavailable", True),
         (503, UpstreamError, "upstream_unavailable", True),
@@ -187,13 +188,13 @@ async def test_what_is_no_json_answer(transport, server, body, kind, code):
 @pytest.mark.parametrize(
     ("fields", "kind", "code"),
     [
-        ({"code": "rate_limit_exceeded"}, RateLimitedError, "upstream_rate_limited"),
-        ({"type": "insufficient_quota"}, RateLimitedError, "upstream_quota_exhausted"),
+        ({"code": "rate_limit_exceeded"}, LimitedError, "upstream_rate_limited"),
+        ({"type": "insufficient_quota"}, LimitedError, "upstream_quota_exhausted"),
         ({"type": "authentication_error"}, UpstreamError, "upstream_auth"),
         ({"code": "model_not_found"}, UpstreamError, "upstream_model_missing"),
         ({"type": "overloaded_error"}, UpstreamError, "upstream_unavailable"),
         ({"code": 502}, UpstreamError, "upstream_unavailable"),
-        ({"code": 429, "status": "RESOURCE_EXHAUSTED"}, RateLimitedError, "upstream_rate_limited"),
+        ({"code": 429, "status": "RESOURCE_EXHAUSTED"}, LimitedError, "upstream_rate_limited"),
         ({"code": 400}, RejectedError, "upstream_rejected"),
         ({"code": "odd"}, BadResponseError, "upstream_bad_response"),
         ({}, BadResponseError, "upstream_bad_response"),
