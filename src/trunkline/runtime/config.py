@@ -31,10 +31,9 @@ def load(path: Path, kind: type[StructT]) -> StructT:
     """
     if not kind.__struct_config__.forbid_unknown_fields:
         raise TypeError(f"{kind.__name__} must forbid unknown fields")
+    text = read_text(path)
     try:
-        table: dict[str, object] = tomllib.loads(_read(path, CONFIG_BYTES_MAX).decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        table: dict[str, object] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     listen = os.environ.get(LISTEN_VARIABLE)
@@ -44,6 +43,14 @@ def load(path: Path, kind: type[StructT]) -> StructT:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration file. Raises :class:`ConfigError`; bounded in size."""
+    try:
+        return _read(path, CONFIG_BYTES_MAX).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 
 
 def read_secret(path: Path) -> str:
