@@ -2,7 +2,8 @@
 
 OpenAI: ``{"error":{"message","type","param","code"}}``, and in a stream the same object as data.
 Anthropic: ``{"type":"error","error":{"type","message","details"},"request_id"}``, and in a stream
-the same object in an event named ``error``. The stable code is ``error.code`` in the one and
+the same object in an event named ``error``. A Responses stream has OpenAI's object in an event
+named ``error``, after ``response.failed``. The stable code is ``error.code`` in the one and
 ``error.details.error_code`` in the other, where each client library looks for it.
 
 It refuses to describe what it does not know: any exception outside our tree becomes
@@ -169,6 +170,17 @@ class _OpenAIBody(msgspec.Struct, frozen=True, kw_only=True):
     error: _OpenAIError
 
 
+class _ResponsesEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The Responses format's own members, and the object for which client libraries look."""
+
+    type: str = "error"
+    sequence_number: int
+    code: str
+    message: str
+    param: str | None
+    error: _OpenAIError
+
+
 class _AnthropicDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error_code: str
     param: str | None = None
@@ -199,16 +211,16 @@ def anthropic_type(status: int) -> str:
 
 def openai_body(described: Described) -> bytes:
     """The HTTP body in the OpenAI format; send it with ``described.status``."""
-    return _encode(
-        _OpenAIBody(
-            error=_OpenAIError(
-                message=described.message,
-                type=_OPENAI_QUOTA_TYPE if described.exhausted else openai_type(described.status),
-                param=described.param,
-                code=described.code,
-                produced=msgspec.UNSET if described.produced is None else described.produced,
-            )
-        )
+    return _encode(_OpenAIBody(error=_openai_error(described)))
+
+
+def _openai_error(described: Described) -> _OpenAIError:
+    return _OpenAIError(
+        message=described.message,
+        type=_OPENAI_QUOTA_TYPE if described.exhausted else openai_type(described.status),
+        param=described.param,
+        code=described.code,
+        produced=msgspec.UNSET if described.produced is None else described.produced,
     )
 
 
@@ -245,9 +257,30 @@ def openai_event(described: Described) -> bytes:
     return sse.encode(data=openai_body(described))
 
 
+def responses_event(described: Described, sequence: int) -> bytes:
+    """The last event of a Responses stream that fails."""
+    event = _ResponsesEvent(
+        sequence_number=sequence,
+        code=described.code,
+        message=described.message,
+        param=described.param,
+        error=_openai_error(described),
+    )
+    return sse.encode(event="error", data=_encode(event))
+
+
 def anthropic_event(described: Described, request_id: str | None = None) -> bytes:
     """The event that ends a stream in error. No ``message_stop`` follows."""
     return sse.encode(event="error", data=anthropic_body(described, request_id))
+
+
+def renamed(described: Described, param: str) -> Described:
+    """The error with the parameter's name as the caller knows it, in ``param`` and in the message,
+    which begins with it where it is about one parameter."""
+    message = described.message
+    if described.param is not None and message.startswith(f"{described.param}:"):
+        message = param + message.removeprefix(described.param)
+    return msgspec.structs.replace(described, param=param, message=message)
 
 
 def node_error(error: BaseException) -> NodeError:

@@ -174,6 +174,8 @@ class ReadChoice(msgspec.Struct, frozen=True, kw_only=True):
     message: ReadMessage
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    logprobs: msgspec.Raw = ABSENT
+    """As sent."""
 
 
 class ReadCompletion(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,15 +61,18 @@ def top_level(raw: bytes) -> dict[str, msgspec.Raw]:
     return members
 
 
-def decode(raw: bytes, decoder: msgspec.json.Decoder[T], *, unknown_code: str) -> T:
+def decode(
+    raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T], *, unknown_code: str, at: str = ""
+) -> T:
     """Decode ``raw`` to the decoder's type. Raises :class:`RequestError` naming the parameter.
 
-    ``unknown_code`` is the code for a field or a variant that the type does not know.
+    ``unknown_code`` is the code for a field or a variant that the type does not know; ``at`` is the
+    name of the member that ``raw`` is, if it is not the whole body.
     """
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        _refuse(str(error), unknown_code)
+        _refuse(str(error), unknown_code, at)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RequestError("the body is not valid JSON", code="invalid_json") from None
 
@@ -89,9 +92,9 @@ def unsupported(param: str, why: str = "is not supported") -> RequestError:
     return invalid(why, param, "unsupported_parameter")
 
 
-def _refuse(text: str, unknown_code: str) -> NoReturn:
+def _refuse(text: str, unknown_code: str, at: str) -> NoReturn:
     problem, _, path = text.partition(" - at `")
-    param = path.rstrip("`").removeprefix("$").removeprefix(".")
+    param = (at + path.rstrip("`").removeprefix("$")).removeprefix(".")
     param = re.sub(r"\[\.\.\.\]", "[]", param)
     field = problem.rpartition("field `")[2].rstrip("`") if "field `" in problem else ""
     # A field's name comes from the caller when it is unknown: repeat it only if it is plain.

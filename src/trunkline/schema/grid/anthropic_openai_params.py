@@ -6,9 +6,7 @@ request knows other names for the same. A name without a counterpart is left as 
 
 import re
 
-import msgspec
-
-from trunkline.schema.errors import Described
+from trunkline.schema.errors import Described, renamed
 
 _NAMES = (
     ("response_format.json_schema.schema", "output_config.format.schema"),
@@ -36,12 +34,7 @@ def caller_name(param: str) -> str:
 
 
 def caller_words(described: Described) -> Described:
-    """The error with the parameter's name as the caller knows it, in ``param`` and in the message,
-    which begins with it where it is about one parameter."""
+    """The error, said in the caller's names."""
     if described.param is None:
         return described
-    name = caller_name(described.param)
-    message = described.message
-    if message.startswith(f"{described.param}:"):
-        message = name + message.removeprefix(described.param)
-    return msgspec.structs.replace(described, param=name, message=message)
+    return renamed(described, caller_name(described.param))
