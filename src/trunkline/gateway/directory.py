@@ -14,7 +14,7 @@ from trunkline.base.errors import ConfigError, Error, MalformedError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.config import NodeConfig
-from trunkline.gateway.core.route import Deployment
+from trunkline.gateway.core.route import Deployment, Need, models
 from trunkline.gateway.health import Health
 from trunkline.remote.node import NodeCaller
 from trunkline.remote.transport import Transport
@@ -126,12 +126,19 @@ class Directory:
 
     def deployments(self, model: str, kind: Kind) -> list[Deployment]:
         """Every deployment of the model, with its health now."""
+        return self._deployments(frozenset({model}), kind)
+
+    def offers(self, need: Need) -> list[Deployment]:
+        """Every deployment of a model that may serve the need, with its health now."""
+        return self._deployments(models(need), need.kind)
+
+    def _deployments(self, names: frozenset[str], kind: Kind) -> list[Deployment]:
         return [
             self._deployment(node, node.info, served)
             for node in self.nodes
             if node.info is not None
             for served in node.info.models
-            if served.name == model and served.kind == kind
+            if served.name in names and served.kind == kind
         ]
 
     def models(self) -> list[KnownModel]:
