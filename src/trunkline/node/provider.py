@@ -3,11 +3,12 @@
 The request's bytes go on as they came, but for ``model`` where the configuration gives the
 upstream's own name for it; parameters are the upstream's to honour or refuse. The answer comes back
 as it was written, once it was seen to be one (``core/upstream.py``). Usage is the upstream's word.
-There is no seed and there are no numerics: an answer can not be continued elsewhere by its tokens.
+There is no seed and there are no numerics: an answer can not be continued elsewhere by its tokens,
+but by its text where the configuration says how this upstream is asked to (``core/prefix.py``).
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,11 +16,14 @@ import msgspec
 from trunkline.base.errors import RequestError
 from trunkline.node.core import account, upstream
 from trunkline.node.core.answer import Event
+from trunkline.node.core.joint import Joint
+from trunkline.node.core.prefix import Prefixes, cannot_continue, going_on
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.core.upstream import Said, StreamCheck
+from trunkline.node.core.usage import Told, UsageAsked, UsageFilter
 from trunkline.node.translated import Answer, Caller
 from trunkline.node.work import Output, patiently
-from trunkline.receipts import ReceiptModel, ReceiptSampling
+from trunkline.receipts import ReceiptModel, ReceiptSampling, prefix_digest
 from trunkline.remote.status import RejectedError
 from trunkline.schema.attempt import Accepted, Attempt, Kind, ServedModel
 from trunkline.schema.parsing import decode, top_level
@@ -56,6 +60,10 @@ class ProviderModels(msgspec.Struct, frozen=True, kw_only=True):
     upstream_names: Mapping[str, str] = {}
     served_names: Mapping[str, str] = {}
     """What its answers call a model, where that is yet another name; ``*``: anything."""
+    prefixes: Prefixes = Prefixes()
+    """How its models go on after a given text."""
+    ask_usage: bool = True
+    """It takes ``stream_options.include_usage``."""
 
     def right(self, model: str) -> tuple[str, ...]:
         """Every name by which an answer may call the model."""
@@ -93,7 +101,12 @@ class Provider:
             ("embeddings", self._models.embeddings),
         )
         return tuple(
-            ServedModel(name=name, kind=kind, provider=self._host)
+            ServedModel(
+                name=name,
+                kind=kind,
+                provider=self._host,
+                prefix=kind == "chat" and self._models.prefixes.of(name) is not None,
+            )
             for kind, names in kinds
             for name in names
         )
@@ -120,6 +133,19 @@ class Provider:
             )
         wanted = self._models.upstream_names.get(attempt.model, attempt.model)
         body = raw if wanted == asked.model else upstream.with_model(raw, wanted)
+        names = self._models.right(attempt.model)
+        dialect = self._models.prefixes.of(attempt.model)
+        usage = UsageAsked()
+        if attempt.kind == "chat" and asked.stream:
+            running = dialect is not None and dialect.running_usage
+            usage = UsageAsked.of(raw, ask=self._models.ask_usage, running=running)
+            body = usage.request(body)
+        teller: Teller = UsageFilter(usage)
+        if attempt.prefix is not None:
+            if dialect is None:
+                raise cannot_continue("this model is not asked to go on after a text")
+            body = going_on(body, attempt.prefix, dialect)
+            teller = Joint(attempt.prefix, dialect, usage, names)
         return ProviderWork(
             caller=self._caller,
             host=self._host,
@@ -127,8 +153,15 @@ class Provider:
             attempt=attempt,
             asked=asked,
             body=body,
-            names=self._models.right(attempt.model),
+            names=names,
+            teller=teller,
         )
+
+
+class Teller(Protocol):
+    """What the app is told of each chunk."""
+
+    def tell(self, line: bytes) -> Told | None: ...
 
 
 class ProviderWork:
@@ -146,8 +179,10 @@ class ProviderWork:
         asked: _Asked,
         body: bytes,
         names: tuple[str, ...],
+        teller: Teller,
     ) -> None:
         self._caller = caller
+        self._teller = teller
         self._names = names
         self._host = host
         self._attempt = attempt
@@ -159,6 +194,7 @@ class ProviderWork:
             node=identity.node,
             operator=identity.operator,
             model=attempt.model,
+            prefix=None if attempt.prefix is None else prefix_digest(attempt.prefix.text),
         )
 
     async def begin(self) -> None:
@@ -194,12 +230,15 @@ class ProviderWork:
             raise _rejected(error) from None
 
     async def _stream(self, answer: Answer, output: Output) -> Said:
-        check = StreamCheck(self._asked.n or 1, self._names)
-        number = 0
+        prefix = self._attempt.prefix
+        check = StreamCheck(self._asked.n or 1, self._names, goes_on=prefix is not None)
+        number = 0 if prefix is None else prefix.events
         async for event in answer.events():
-            for data in check.feed(event.data or b""):
-                await output.event(Event(id=number, data=data))
-                number += 1
+            for line in check.feed(event.data or b""):
+                told = self._teller.tell(line)
+                if told is not None:
+                    await output.event(Event(id=number, data=told.data, used=told.used))
+                    number += 1
         return check.end()
 
     async def _whole(self, answer: Answer, output: Output) -> Said:

@@ -48,7 +48,29 @@ class ServedName:
         self.name = name
 
 
+def same_model(before: str, after: str, expected: Sequence[str]) -> bool:
+    """Whether a stream whose model was called ``before`` may go on with one called ``after``.
+
+    ``expected`` as above. Two versions of a model are two models; one version and no word of it are
+    not. Beyond that, both names have to be right ones for the model that was asked for.
+    """
+    if not before or not after or before == after:
+        return True
+    if _bare(before) == _bare(after):
+        return _last(before) == _last(after) or not (_versioned(before) and _versioned(after))
+    right = {_bare(name) for name in expected if not _MOVING.search(name.lower())}
+    return _bare(before) in right and (ANYTHING in expected or _bare(after) in right)
+
+
+def _last(name: str) -> str:
+    return name.lower().rstrip("/").rpartition("/")[2]
+
+
+def _versioned(name: str) -> bool:
+    return _last(name) != _bare(name)
+
+
 def _bare(name: str) -> str:
-    last = name.lower().rstrip("/").rpartition("/")[2]
+    last = _last(name)
     # A name that is nothing but a version is left as it is.
     return _VERSION.sub("", last) or last

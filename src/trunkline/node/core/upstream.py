@@ -1,14 +1,14 @@
 """What a provider's answer must be before it is passed on: pure checks over its events and body.
 
 The answer is relayed as the provider wrote it, ``id``, ``created`` and ``model`` too: a stream has
-one ``id`` throughout, and no other node ever continues it, so the id is stable for the app.
+one ``id`` throughout, and whoever goes on with it elsewhere is told that one (``joint.py``).
 Checked, and failed with a stable code when it does not hold: every chunk is a chunk, every choice
 finishes, something was said, nothing follows the end, the model is the one asked for, and no more
 chunks speak than tokens were counted if one of them came twice. Nothing is repaired and no finish
 is forged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -39,11 +39,14 @@ _encode = msgspec.json.Encoder().encode
 
 def with_model(raw: bytes, model: str) -> bytes:
     """The request with another ``model``; every other member's bytes are kept, unknown ones too."""
-    members = top_level(raw)
-    members["model"] = msgspec.Raw(_encode(model))
-    return b"{%b}" % b",".join(
-        _encode(name) + b":" + bytes(value) for name, value in members.items()
-    )
+    return with_members(raw, {"model": _encode(model)})
+
+
+def with_members(raw: bytes, changes: Mapping[str, bytes]) -> bytes:
+    """The JSON object with some members set to these values (JSON too); the rest is kept."""
+    members: dict[str, bytes] = {name: bytes(value) for name, value in top_level(raw).items()}
+    members |= changes
+    return b"{%b}" % b",".join(_encode(name) + b":" + value for name, value in members.items())
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +71,9 @@ class StreamCheck:
         "_served", "_speaking", "_spoken", "_twice", "_usage",
     )  # fmt: skip
 
-    def __init__(self, choices: int, names: Sequence[str] = ()) -> None:
-        """``choices``: how many the request asked for. ``names``: right ones for the model."""
+    def __init__(self, choices: int, names: Sequence[str] = (), *, goes_on: bool = False) -> None:
+        """``choices``: how many the request asked for. ``names``: right ones for the model.
+        ``goes_on``: after a given text, so that nothing more may be left to say."""
         self._choices = choices
         self._served = ServedName(names)
         self._last = b""
@@ -78,7 +82,7 @@ class StreamCheck:
         self._finish: dict[int, str] = {}
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._spoken = False
+        self._spoken = goes_on
         self._done = False
         self._fingerprint = ""
         self._usage: Usage | None = None
@@ -99,7 +103,7 @@ class StreamCheck:
         line = one_line(data)
         if any(_speaks(choice) for choice in chunk.choices):
             self._speaking += 1
-            self._twice = self._twice or line == self._last
+            self._note_repeat(line, chunk)
         self._last = line
         if self._spoken:
             return [line]
@@ -130,6 +134,15 @@ class StreamCheck:
             finish=tuple(self._finish[index] for index in sorted(self._finish)),
             usage=self._usage,
         )
+
+    def _note_repeat(self, line: bytes, chunk: Chunk) -> None:
+        """A chunk that is the same as the last, byte for byte, may be a copy of it. It is one if
+        it counts the tokens so far, and not one more."""
+        if line != self._last:
+            return
+        if chunk.usage is not None and chunk.usage.completion_tokens > 0:
+            raise BadResponseError("a chunk came twice", code=BAD_CHUNK)
+        self._twice = True
 
     def _check_repeats(self) -> None:
         """Chunks have no numbers, and a model may say the same twice. But each chunk that speaks
