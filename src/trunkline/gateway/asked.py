@@ -6,9 +6,11 @@ what routing needs; what is out of range is refused here, with the parameter's n
 
 import msgspec
 
-from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings
+from trunkline.base.errors import RequestError
+from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings, openai_responses
 from trunkline.schema.attempt import ClientFormat, Kind
-from trunkline.schema.grid import anthropic_openai
+from trunkline.schema.grid import anthropic_openai, responses_openai, responses_openai_params
+from trunkline.schema.openai_responses_answer import Echo
 
 _JSON_SPACE = b" \t\r\n"
 
@@ -26,6 +28,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     request: bytes
     """The request for nodes, in the OpenAI format. Without white space around it, because that
     does not survive being carried inside another JSON document, and its digest must."""
+    store: bool | None = None
+    """Whether the body asks for the answer to be kept; None: it does not say."""
+    echo: Echo | None = None
+    """What a Responses answer repeats of its request."""
 
 
 def chat(raw: bytes) -> Asked:
@@ -67,4 +73,37 @@ def messages(raw: bytes) -> Asked:
         choices=1,
         client=raw,
         request=anthropic_openai.to_openai(view),
+    )
+
+
+def responses(raw: bytes, history: tuple[msgspec.Raw, ...] = ()) -> Asked:
+    """``POST /v1/responses``. Raises :class:`RequestError`, also for what a chat request can not
+    express. ``history``: the chat messages that ``previous_response_id`` stands for."""
+    view = openai_responses.parse(raw)
+    request = responses_openai.to_openai(view, history)
+    try:
+        openai_chat.parse(request)
+    except RequestError as error:
+        raise _in_caller_words(error) from None
+    return Asked(
+        format="openai.responses",
+        kind="chat",
+        model=view.model,
+        stream=view.streams,
+        choices=1,
+        client=raw,
+        request=request,
+        store=view.store,
+        echo=responses_openai.echo(view),
+    )
+
+
+def _in_caller_words(error: RequestError) -> RequestError:
+    """A rule of the chat format that was broken, by the name that the caller knows."""
+    if error.param is None:
+        return error
+    param = responses_openai_params.caller_name(error.param)
+    message = error.message.removeprefix(f"{error.param}:").strip()
+    return RequestError(
+        f"{param}: {message}", code=error.error_code, param=param, status=error.http_status
     )

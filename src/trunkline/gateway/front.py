@@ -8,6 +8,8 @@ route, listing what there is, and never answers with another model than the one 
 import asyncio
 from typing import Final
 
+import msgspec
+
 from trunkline.base.errors import Error, NoRouteError, OverloadedError, RequestError
 from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
 from trunkline.base.ports import Clock, Randomness
@@ -33,6 +35,7 @@ from trunkline.runtime.logger import CanonicalLine, Logger
 from trunkline.schema import errors, models
 from trunkline.schema.attempt import ClientFormat
 from trunkline.schema.models import ModelEntry
+from trunkline.schema.openai_responses_answer import Echo
 
 NONCE_BYTES: Final = 32
 SETTLE_S: Final = 2.0
@@ -120,6 +123,7 @@ class Gateway:
         add("POST", "/v1/chat/completions", self._chat)
         add("POST", "/v1/embeddings", self._embeddings)
         add("POST", MESSAGES_PATH, self._messages)
+        add("POST", "/v1/responses", self._responses)
         add("GET", "/v1/models", self._list_models)
         self._router.add_prefix("GET", "/v1/models/", self._one_model)
 
@@ -128,7 +132,7 @@ class Gateway:
         for pump in list(self._pumps):
             pump.interrupt()
 
-    # The three ways of asking.
+    # The ways of asking.
 
     async def _chat(self, call: Call) -> None:
         await self._answer(call, asked.chat(await self._body(call)))
@@ -138,6 +142,9 @@ class Gateway:
 
     async def _messages(self, call: Call) -> None:
         await self._answer(call, asked.messages(await self._body(call)))
+
+    async def _responses(self, call: Call) -> None:
+        await self._answer(call, asked.responses(await self._body(call)))
 
     async def _body(self, call: Call) -> bytes:
         """The request's body as it was sent: what is signed must be what the app can show."""
@@ -153,7 +160,8 @@ class Gateway:
     async def _answer(self, call: Call, wanted: Asked) -> None:
         """Route, relay, and sum up one answer."""
         settings = self._settings
-        wishes = read_wishes(call, settings.timeouts, keep_bodies=settings.keep_bodies)
+        keep_bodies = settings.keep_bodies if wanted.store is None else wanted.store
+        wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies)
         if self._counters.running >= settings.answers_running_max:
             raise OverloadedError("too many answers are in progress", retry_after_s=1.0)
         began_s = self._clock.monotonic_s()
@@ -171,7 +179,7 @@ class Gateway:
             self._shared,
             plan,
             answer,
-            self._writer(call, plan, answer, wishes),
+            self._writer(call, plan, answer, wishes, wanted.echo),
             wanted.request,
             client_request=wanted.client if wishes.keep_bodies else None,
             line=line,
@@ -241,12 +249,17 @@ class Gateway:
             attempts_max=self._settings.attempts_max,
         )
 
-    def _writer(self, call: Call, plan: Plan, answer: Answer, wishes: Wishes) -> Writer:
+    def _writer(
+        self, call: Call, plan: Plan, answer: Answer, wishes: Wishes, echo: Echo | None
+    ) -> Writer:
         def head() -> list[tuple[str, str]]:
             return answer_headers(plan.answer, answer, plan.client_format, detail=wishes.detail)
 
         kind = StreamWriter if plan.stream else WholeWriter
-        return kind(call, plan.client_format, plan.answer, head)
+        if echo is not None:
+            # Said as it is, whatever was asked for.
+            echo = msgspec.structs.replace(echo, store=wishes.keep_bodies)
+        return kind(call, plan.client_format, plan.answer, head, echo)
 
     def _choose(self, need: Need) -> Deployment | None:
         return choose(need, self._directory.deployments(need.model, need.kind))

@@ -12,7 +12,14 @@ from trunkline.runtime.http import JSON_TYPE, SSE_TYPE, Call
 from trunkline.schema import errors
 from trunkline.schema.attempt import ClientFormat
 from trunkline.schema.errors import Described
-from trunkline.schema.grid import anthropic_openai, anthropic_openai_params, openai_openai
+from trunkline.schema.grid import (
+    anthropic_openai,
+    anthropic_openai_params,
+    openai_openai,
+    responses_openai,
+    responses_openai_params,
+)
+from trunkline.schema.openai_responses_answer import Echo
 
 Headers = list[tuple[str, str]]
 Head = Callable[[], Headers]
@@ -35,25 +42,51 @@ class Writer(Protocol):
         ...
 
 
-class _Translator(Protocol):
-    def feed(self, data: bytes) -> bytes: ...
+Translator = (
+    anthropic_openai.StreamTranslator
+    | openai_openai.StreamTranslator
+    | responses_openai.StreamTranslator
+)
 
-    def finish(self) -> bytes: ...
+
+def stream_translator(format_: ClientFormat, answer: str, echo: Echo | None) -> Translator:
+    """What turns a node's chunks into the client's events. ``echo``: as in :class:`Asked`."""
+    if format_ == "anthropic.messages":
+        return anthropic_openai.StreamTranslator(message_id=message_id(answer))
+    if format_ == "openai.responses":
+        return responses_openai.StreamTranslator(
+            response_id=response_id(answer), told=echo or Echo()
+        )
+    return openai_openai.StreamTranslator()
+
+
+def whole_answer(body: bytes, format_: ClientFormat, answer: str, echo: Echo | None) -> bytes:
+    """A node's whole answer, for the client. Raises MalformedError for what can not be said."""
+    if format_ == "anthropic.messages":
+        return anthropic_openai.translate_answer(body, message_id=message_id(answer))
+    if format_ == "openai.responses":
+        return responses_openai.translate_answer(
+            body, response_id=response_id(answer), told=echo or Echo()
+        )
+    return body
 
 
 class StreamWriter:
     """A stream of events."""
 
-    def __init__(self, call: Call, format_: ClientFormat, answer: str, head: Head) -> None:
+    def __init__(
+        self,
+        call: Call,
+        format_: ClientFormat,
+        answer: str,
+        head: Head,
+        echo: Echo | None = None,
+    ) -> None:
         self._call = call
         self._format = format_
         self._answer = answer
         self._head = head
-        self._translator: _Translator = (
-            anthropic_openai.StreamTranslator(message_id=message_id(answer))
-            if format_ == "anthropic.messages"
-            else openai_openai.StreamTranslator()
-        )
+        self._translator = stream_translator(format_, answer, echo)
 
     async def relay(self, data: list[bytes]) -> None:
         feed = self._translator.feed
@@ -71,27 +104,40 @@ class StreamWriter:
         told = described(failure, self._format)
         if not self._call.started:
             await reply_error(self._call, self._format, told, self._answer)
-        elif self._format == "anthropic.messages":
-            await self._call.finish(errors.anthropic_event(told, self._answer))
         else:
-            await self._call.finish(errors.openai_event(told))
+            await self._call.finish(self._ending(told))
+
+    def _ending(self, told: Described) -> bytes:
+        match self._translator:
+            case anthropic_openai.StreamTranslator():
+                return errors.anthropic_event(told, self._answer)
+            case responses_openai.StreamTranslator() as translator:
+                return translator.fail(told)
+            case openai_openai.StreamTranslator():
+                return errors.openai_event(told)
 
 
 class WholeWriter:
     """One response object."""
 
-    def __init__(self, call: Call, format_: ClientFormat, answer: str, head: Head) -> None:
+    def __init__(
+        self,
+        call: Call,
+        format_: ClientFormat,
+        answer: str,
+        head: Head,
+        echo: Echo | None = None,
+    ) -> None:
         self._call = call
         self._format = format_
         self._answer = answer
         self._head = head
+        self._echo = echo
         self._body = b""
 
     async def relay(self, data: list[bytes]) -> None:
         (body,) = data
-        if self._format == "anthropic.messages":
-            body = anthropic_openai.translate_answer(body, message_id=message_id(self._answer))
-        self._body = body
+        self._body = whole_answer(body, self._format, self._answer, self._echo)
 
     async def finish(self) -> None:
         await self._call.reply(200, self._body, JSON_TYPE, self._head())
@@ -106,6 +152,11 @@ def message_id(answer: str) -> str:
     return "msg_" + answer.removeprefix("ans_")
 
 
+def response_id(answer: str) -> str:
+    """An answer's id as OpenAI clients expect ids of responses to look."""
+    return "resp_" + answer.removeprefix("ans_")
+
+
 def described(failure: Failure, format_: ClientFormat) -> Described:
     """A failure, as far as a client of that format is concerned."""
     told = Described(
@@ -117,8 +168,11 @@ def described(failure: Failure, format_: ClientFormat) -> Described:
         overloaded=failure.code == "overloaded" and failure.status == 503,
         produced=failure.produced,
     )
-    translated = format_ == "anthropic.messages"
-    return anthropic_openai_params.caller_words(told) if translated else told
+    if format_ == "anthropic.messages":
+        return anthropic_openai_params.caller_words(told)
+    if format_ == "openai.responses":
+        return responses_openai_params.caller_words(told)
+    return told
 
 
 def request_id_header(format_: ClientFormat, request_id: str) -> tuple[str, str]:

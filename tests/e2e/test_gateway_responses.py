@@ -1,0 +1,123 @@
+"""Through the official client's ``responses``, on loopback: the same promises in this format."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import openai
+import pytest
+from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, text_of
+from tests.support.gateway import Stack, gateway_over
+
+ASK = "say it"
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[tuple[FakeNode, FakeNode]]:
+    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
+        # One queue of faults: whichever node is asked takes the next.
+        beta.scripts = alpha.scripts
+        yield alpha, beta
+
+
+@pytest.fixture
+async def stack(nodes: tuple[FakeNode, FakeNode], tmp_path: Path) -> AsyncIterator[Stack]:
+    async with gateway_over(nodes, tmp_path) as stack:
+        yield stack
+
+
+async def seed_of(stack: Stack, answer: str) -> str:
+    evidence = (await stack.http.get(f"/trunkline/v1/receipts/{answer}")).json()
+    receipt = json.loads(evidence["parts"][0]["signed"]["receipt"])
+    assert receipt["request"]["format"] == "openai.responses"
+    seed: str = receipt["sampling"]["seed"]
+    return seed
+
+
+async def streamed(stack: Stack) -> tuple[str, str, str | None]:
+    async with stack.openai.responses.stream(model=MODEL, input=ASK) as stream:
+        text = "".join([e.delta async for e in stream if e.type == "response.output_text.delta"])
+        response = await stream.get_final_response()
+    assert text == response.output_text
+    assert response.usage is not None
+    assert response.usage.output_tokens == TOKENS
+    return text, "ans_" + response.id.removeprefix("resp_"), response.status
+
+
+async def whole(stack: Stack) -> tuple[str, str, str | None]:
+    response = await stack.openai.responses.create(model=MODEL, input=ASK)
+    return response.output_text, "ans_" + response.id.removeprefix("resp_"), response.status
+
+
+FAULTS = [
+    (Fault.NONE, 0), (Fault.BUSY, 0), (Fault.HANG_ACCEPT, 0), (Fault.CUT, 0), (Fault.CUT, 5),
+    (Fault.STALL, 6), (Fault.ERROR_RETRYABLE, 5), (Fault.CLEAN_END, 5), (Fault.GARBAGE, 5),
+    (Fault.NO_RECEIPT, 0), (Fault.WRONG_STREAM, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "after"), FAULTS)
+@pytest.mark.parametrize("ask", [streamed, whole])
+async def test_the_answer_is_whole(
+    stack: Stack,
+    nodes: tuple[FakeNode, FakeNode],
+    fault: Fault,
+    after: int,
+    ask: type(streamed),
+) -> None:
+    nodes[0].will(fault, after)
+    text, answer, status = await ask(stack)
+    assert text == text_of(await seed_of(stack, answer))
+    assert status == "completed"
+    assert not nodes[0].scripts, "the fault was met"
+
+
+async def test_no_node_left_ends_with_the_failure_and_the_error(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as alpha, gateway_over([alpha], tmp_path) as stack:
+        alpha.will(Fault.CUT, 5)
+        alpha.scripts.extend([Script(fault=Fault.CUT)] * 20)
+        kinds = []
+        with pytest.raises(openai.APIError) as caught:
+            async for event in await stack.openai.responses.create(
+                model=MODEL, input=ASK, stream=True
+            ):
+                kinds.append(event.type)  # noqa: PERF401 -- what came before the error counts
+        assert caught.value.code == "answer_interrupted"
+        assert kinds[-1] == "response.failed"
+        assert "response.output_text.delta" in kinds
+        assert not {"response.completed", "response.output_item.done"} & set(kinds)
+
+
+async def test_a_failure_before_the_head_is_an_http_error(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as alpha, gateway_over([alpha], tmp_path) as stack:
+        alpha.scripts.extend([Script(fault=Fault.CUT)] * 20)
+        with pytest.raises(openai.InternalServerError) as caught:
+            await streamed(stack)
+        assert caught.value.request_id
+
+
+@pytest.mark.parametrize("ask", [streamed, whole])
+async def test_what_the_format_can_not_say_is_an_explicit_end(
+    stack: Stack, nodes: tuple[FakeNode, FakeNode], ask: type(streamed)
+) -> None:
+    nodes[0].always = nodes[1].always = Script(fault=Fault.ODD_FINISH)
+    with pytest.raises(openai.APIError) as caught:
+        await ask(stack)
+    assert caught.value.code == "upstream_bad_response"
+
+
+async def test_refusals_name_the_parameter_as_the_caller_knows_it(stack: Stack) -> None:
+    for more, param in [
+        ({"background": True}, "background"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+        ({"extra_body": {"seed": 7}}, "seed"),
+    ]:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await stack.openai.responses.create(model=MODEL, input=ASK, **more)  # type: ignore[call-overload]
+        assert refused.value.param == param
+    with pytest.raises(openai.NotFoundError):
+        await stack.openai.responses.create(model="gpt-9", input=ASK)
