@@ -176,6 +176,7 @@ class Directory:
             load=max(info.running + info.queued, health.running),
             first_token_s=health.first_token_s,
             admission=health.admission,
+            limits=served.limits,
         )
 
     async def _poll_forever(self, node: Node) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.core.breaker import Admission
-from trunkline.schema.attempt import Kind
+from trunkline.schema.attempt import Kind, Limits
 
 LATENCY_S_DEFAULT: Final = 0.5
 """First-token latency assumed where none has been measured anywhere."""
@@ -39,6 +39,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     first_token_s: float | None = None
     """EWMA of the time to its first token; None: not measured yet."""
     admission: Admission = Admission.FREE
+    limits: Limits | None = None
+    """Of the account behind it, as its operator states them."""
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,12 +54,19 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
 
     def covers(self, node: str, operator: str) -> bool:
         """Whether that node of that operator may be asked."""
-        return (
-            (self.nodes is None or node in self.nodes)
-            and (self.operators is None or operator in self.operators)
-            and node not in self.nodes_denied
-            and operator not in self.operators_denied
-        )
+        return not self.bars(node, operator)
+
+    def bars(self, node: str, operator: str) -> str:
+        """Why that node of that operator may not be asked; empty if it may."""
+        if self.nodes is not None and node not in self.nodes:
+            return "the routing policy names other nodes"
+        if self.operators is not None and operator not in self.operators:
+            return "the routing policy names other operators"
+        if node in self.nodes_denied:
+            return "the routing policy denies this node"
+        if operator in self.operators_denied:
+            return "the routing policy denies this operator"
+        return ""
 
     def within(self, other: "Reach") -> "Reach":
         """What both allow."""
