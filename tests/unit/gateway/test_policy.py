@@ -145,6 +145,10 @@ def test_no_key_of_the_file_is_quoted_without_bound() -> None:
     assert "longer than" in refusal("#" * (1024 * 1024 + 1))
 
 
+def test_a_text_nested_without_end_is_refused() -> None:
+    assert "nested too deeply" in refusal("x = " + "[" * 100_000)
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_a_policy_or_refused(text: str) -> None:
     try:

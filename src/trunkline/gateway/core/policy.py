@@ -146,7 +146,7 @@ class TimeoutPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     adapt: bool = True
     margin: float = 4.0
     """How many times its normal worst a deployment may take before it is left."""
-    floor_s: float = 2.0
+    floor_s: float = 1.0
     """No wait becomes shorter than this, seconds."""
 
     def __post_init__(self) -> None:
@@ -207,6 +207,8 @@ class RoutingPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             last = text.count("\n") + 1
             said = str(error).replace("at end of document", f"at line {last}, the end")
             raise ConfigError(f"not valid TOML: {said}") from None
+        except RecursionError:
+            raise ConfigError("nested too deeply; is this the right file?") from None
         except WrongKeyError as wrong:
             raise ConfigError(wrong.explain(text)) from None
 
