@@ -34,12 +34,13 @@ from trunkline.gateway.core.actions import (
     Finish,
     Plan,
     Relay,
+    Seek,
     Start,
     Store,
 )
 from trunkline.gateway.core.attempt import Answer, State
 from trunkline.gateway.core.deadline import Timeouts
-from trunkline.gateway.core.route import Deployment, Need, choose
+from trunkline.gateway.core.route import Deployment, choose
 from trunkline.gateway.core.values import Values
 from trunkline.receipts import request_digest
 from trunkline.schema import sse
@@ -115,13 +116,10 @@ class World:
     nodes: list[FakeNode] = field(default_factory=lambda: NODES)
 
     def __post_init__(self) -> None:
-        self.answer = Answer(self.plan, self._choose, self._attempt_id)
+        self.answer = Answer(self.plan, self._attempt_id)
 
     def _attempt_id(self) -> str:
         return f"att_{len(self.starts)}"
-
-    def _choose(self, need: Need) -> Deployment | None:
-        return choose(need, [deployment(node) for node in self.nodes])
 
     def do(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
@@ -130,6 +128,8 @@ class World:
                 case Relay(data=data):
                     assert self.plan.stream or self.stored
                     self.shown.append(data)
+                case Seek():
+                    self._place(action)
                 case Start():
                     assert self.running is None
                     self.running = action
@@ -145,12 +145,19 @@ class World:
                 case Finish() | Fail():
                     self.told.append(action)
 
+    def _place(self, seek: Seek) -> None:
+        found = choose(seek.need, [deployment(node) for node in self.nodes])
+        if found is None:
+            self.do(self.answer.on_unplaced(seek.number, None, self.now_s))
+        else:
+            self.do(self.answer.on_placed(seek.number, found, self.now_s))
+
     def _store(self, part: Store) -> None:
         if self.disk_fails:
-            self.do(self.answer.on_not_stored(Error("full"), self.now_s))
+            self.do(self.answer.on_not_stored(Error("full")))
             return
         self.stored.append(part)
-        self.do(self.answer.on_stored(self.now_s))
+        self.do(self.answer.on_stored())
 
 
 def events(world: World, start: Start, script: Script) -> Iterator[tuple[Action, ...]]:
@@ -316,19 +323,19 @@ def test_it_ends_at_any_moment(
             if count == stop_after and not world.answer.over:
                 if how == "gone":
                     gone = Failure(code="client_gone", message="left")
-                    world.do(world.answer.stop(gone, world.now_s))
+                    world.do(world.answer.stop(gone))
                 elif how == "total":
                     world.now_s = world.plan.deadline_s
-                    world.do(world.answer.timed_out(world.now_s))
+                    world.do(world.answer.timed_out(start.number, world.now_s))
                     assert world.answer.over
                 else:
-                    world.now_s = world.answer.due_s()
-                    world.do(world.answer.timed_out(world.now_s))
+                    world.now_s = world.answer.due_s(start.number)
+                    world.do(world.answer.timed_out(start.number, world.now_s))
             if world.running is not start:
                 break
     assert world.answer.over
     assert len(world.told) == 1
-    assert world.answer.stop(Failure(code="x", message="x"), world.now_s) == ()
+    assert world.answer.stop(Failure(code="x", message="x")) == ()
 
 
 held_fates = st.lists(scripts.filter(lambda s: s.fault is not Fault.WRONG_NUMERICS), max_size=8)
@@ -414,12 +421,11 @@ def test_any_bytes_for_a_chunk_never_crash(data: bytes, number: int) -> None:
 def test_a_role_chunk_does_not_end_the_wait_for_the_first_token() -> None:
     world = World(plan_of(stream=True))
     world.do(world.answer.begin(0.0))
-    assert world.running is not None
-    played = events(world, world.running, Script())
+    start = world.running
+    assert start is not None
+    played = events(world, start, Script())
     world.do(next(played))
     world.do(next(played))
-    assert world.answer.state is State.ACCEPTED
-    assert world.answer.due_s() == 0.01 + world.plan.timeouts.first_token_s
+    assert world.answer.due_s(start.number) == 0.01 + world.plan.timeouts.first_token_s
     world.do(next(played))
-    assert world.answer.state is State.RELAYING
-    assert world.answer.due_s() == world.now_s + world.plan.timeouts.idle_s
+    assert world.answer.due_s(start.number) == world.now_s + world.plan.timeouts.idle_s

@@ -19,7 +19,7 @@ from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
 from trunkline.node import store as node_store
 from trunkline.node.ports import Generate
 from trunkline.node.store import Head
-from trunkline.receipts import SealedBatch, VerifiedReceipt
+from trunkline.receipts import Batch, SealedBatch, VerifiedReceipt, decode
 from trunkline.runtime.store import Connection
 from trunkline.schema.attempt import SignedReceipt
 from trunkline.sim.checkers import WHOLE
@@ -172,8 +172,10 @@ def test_a_node_with_a_wrong_key_is_survived() -> None:
 
 
 def test_a_receipt_taken_unchecked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def believe(_signed: SignedReceipt, _seen: Seen) -> VerifiedReceipt:
-        return cast(VerifiedReceipt, None)  # nobody reads it once it is believed
+    def believe(signed: SignedReceipt, _seen: Seen) -> VerifiedReceipt:
+        said = decode(signed.receipt.encode())
+        # Nobody reads the rest once it is believed.
+        return VerifiedReceipt(receipt=said, leaf=b"", batch=cast(Batch, None))
 
     monkeypatch.setattr(core_attempt, "check_receipt", believe)
     _noticed(Variant(keys={"alpha": FORGER}), "unproven")

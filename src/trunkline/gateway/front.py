@@ -18,9 +18,9 @@ from trunkline.gateway.asked import Asked
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
-from trunkline.gateway.core.route import Deployment, Need, choose
 from trunkline.gateway.core.values import Values
 from trunkline.gateway.directory import Directory
+from trunkline.gateway.dispatcher import DirectDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
@@ -80,6 +80,7 @@ class Gateway:
         self._finalizer = Finalizer(store, prover, clock=clock, logger=logger)
         self._shared = Shared(
             directory=self._directory,
+            dispatcher=DirectDispatcher(self._directory),
             health=self._health,
             vault=self._finalizer,
             clock=clock,
@@ -167,7 +168,7 @@ class Gateway:
         began_s = self._clock.monotonic_s()
         await self._require_model(wanted)
         plan = self._plan(wanted, wishes, began_s)
-        answer = Answer(plan, self._choose, self._new_attempt_id)
+        answer = Answer(plan, self._new_attempt_id)
         line = self._logger.line(
             "answer.ended",
             answer=plan.answer,
@@ -260,9 +261,6 @@ class Gateway:
             # Said as it is, whatever was asked for.
             echo = msgspec.structs.replace(echo, store=wishes.keep_bodies)
         return kind(call, plan.client_format, plan.answer, head, echo)
-
-    def _choose(self, need: Need) -> Deployment | None:
-        return choose(need, self._directory.deployments(need.model, need.kind))
 
     def _new_attempt_id(self) -> str:
         return attempt_id(self._randomness.token(ID_RANDOM_BYTES))

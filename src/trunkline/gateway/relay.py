@@ -15,6 +15,8 @@ from trunkline.base.errors import (
     ConnectError,
     Error,
     MalformedError,
+    NoRouteError,
+    OverloadedError,
     RateLimitedError,
 )
 from trunkline.base.ports import Clock
@@ -27,13 +29,16 @@ from trunkline.gateway.core.actions import (
     Finish,
     Plan,
     Relay,
+    Seek,
     Start,
     Store,
     stable_code,
 )
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.ending import BUSY_CODES
+from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
+from trunkline.gateway.dispatcher import Dispatcher, Lease
 from trunkline.gateway.health import Health
 from trunkline.gateway.store import Bodies
 from trunkline.gateway.writer import Writer
@@ -43,13 +48,14 @@ from trunkline.remote.node import (
     AttemptStream,
     ChunkEvent,
     ErrorEvent,
+    LimitsEvent,
     NodeRefusedError,
     ProgressEvent,
     ReceiptEvent,
     ReplayedEvent,
 )
 from trunkline.runtime.logger import CanonicalLine, Logger
-from trunkline.schema.attempt import Attempt, NodeError, Resume
+from trunkline.schema.attempt import Attempt, Limits, NodeError, Resume
 from trunkline.schema.errors import MESSAGE_CHARS_MAX
 
 KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -77,10 +83,38 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     """What a relay needs besides the answer itself: the process's shared parts."""
 
     directory: Directory
+    dispatcher: Dispatcher
     health: Health
     vault: Vault
     clock: Clock
     logger: Logger
+
+
+class _Lane:
+    """One attempt's way, from the search for a place to its end."""
+
+    __slots__ = ("kept", "kept_bytes", "lease", "limit", "start")
+
+    def __init__(self, *, keeping: bool) -> None:
+        self.limit: asyncio.Timeout | None = None
+        self.lease: Lease | None = None
+        self.start: Start | None = None
+        self.kept: list[bytes] | None = [] if keeping else None
+        """The answer's bodies as the node sent them, if they are to be kept."""
+        self.kept_bytes = 0
+
+    def keep(self, data: bytes) -> None:
+        """Keep a body, unless there are too many."""
+        self.kept_bytes += len(data)
+        if self.kept is not None and self.kept_bytes <= KEPT_BYTES_MAX:
+            self.kept.append(data)
+        else:
+            self.kept = None
+
+    def release(self, outcome: Outcome) -> None:
+        """Give the place back, if there is one."""
+        if self.lease is not None:
+            self.lease.release(outcome)
 
 
 class Pump:
@@ -107,26 +141,33 @@ class Pump:
         self._request_bytes = request
         self._client_request = client_request
         self._line = line
-        self._next: Start | None = None
-        self._limit: asyncio.Timeout | None = None
+        self._lanes: dict[int, _Lane] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        """Of the lanes that are not done."""
         self._stopping = False
-        self._kept: list[bytes] | None = None
-        self._kept_bytes = 0
-        self._shown = False
         self.outcome: Failure | None = None
         """Why there is no answer; None after success."""
 
     async def run(self) -> None:
-        """Carry the answer to its end."""
-        await self._do(self._answer.begin(self._now_s()))
-        while self._next is not None and not self._answer.over:
-            start, self._next = self._next, None
-            await self._attempt(start)
+        """Carry the answer to its end. Every connection is closed when this returns."""
+        try:
+            await self._do(self._answer.begin(self._now_s()))
+            while self._tasks:
+                await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+                for number in [number for number, task in self._tasks.items() if task.done()]:
+                    task = self._tasks.pop(number)
+                    if not task.cancelled():
+                        task.result()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            self._tasks.clear()
 
     def abandon(self, failure: Failure) -> None:
         """Nobody can be told any more (the app left, the task was cancelled): put it on record.
-        The attempt's connection was closed when its task was cancelled."""
-        for action in self._answer.stop(failure, self._now_s()):
+        The attempts' connections were closed when ``run`` was cancelled."""
+        for action in self._answer.stop(failure):
             if isinstance(action, Ended):
                 self._ended(action)
         self.outcome = failure
@@ -134,36 +175,84 @@ class Pump:
     def interrupt(self) -> None:
         """The process is stopping: end the answer explicitly, as soon as it is safe."""
         self._stopping = True
-        limit = self._limit
-        # Only a wait on the node is cut short. Evidence on its way to the disk, or the last words
+        # Only a wait for a node is cut short. Evidence on its way to the disk, or the last words
         # on their way to the app, are let through, and ``_read`` looks at the flag after them.
-        if limit is not None and limit.when() is not None and not limit.expired():
-            limit.reschedule(asyncio.get_running_loop().time())
+        for lane in self._lanes.values():
+            limit = lane.limit
+            if limit is not None and limit.when() is not None and not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
 
     def _now_s(self) -> float:
         return self._shared.clock.monotonic_s()
 
-    async def _attempt(self, start: Start) -> None:
+    def _launch(self, seek: Seek) -> None:
+        lane = _Lane(keeping=self._client_request is not None)
+        self._lanes[seek.number] = lane
+        self._tasks[seek.number] = asyncio.create_task(self._lane(seek, lane))
+
+    async def _lane(self, seek: Seek, lane: _Lane) -> None:
+        """One attempt: find it a place, carry it to its end, give the place back."""
+        number = seek.number
+        try:
+            async with asyncio.timeout(None) as lane.limit:
+                self._arm(number, lane)
+                await self._place(seek, lane)
+            if lane.start is not None:
+                await self._attempt(lane.start, lane)
+        except TimeoutError:
+            await self._do(self._late(number))
+        except asyncio.CancelledError:
+            # Nobody but this pump waits for a lane. A task that ended by an exception is held by
+            # that exception's frames until a garbage collection, and with it what they refer to.
+            return
+        finally:
+            lane.limit = None
+            lane.release(Outcome())
+
+    async def _place(self, seek: Seek, lane: _Lane) -> None:
+        number, answer = seek.number, self._answer
+        plan = self._plan
+        ticket = Ticket(
+            answer=plan.answer,
+            tenant=plan.tenant,
+            priority=plan.priority,
+            deadline_s=plan.deadline_s,
+            tokens=plan.tokens,
+        )
+        try:
+            lane.lease = await self._shared.dispatcher.place(seek.need, ticket)
+        except NoRouteError:
+            actions = answer.on_unplaced(number, None, self._now_s())
+        except (OverloadedError, RateLimitedError) as error:
+            failure = msgspec.structs.replace(
+                Failure.of(error), retry_after_s=error.retry_after_s, faultless=True
+            )
+            actions = answer.on_unplaced(number, failure, self._now_s())
+        else:
+            actions = answer.on_placed(number, lane.lease.deployment, self._now_s())
+        await self._do(actions)
+
+    async def _attempt(self, start: Start, lane: _Lane) -> None:
         """One attempt, from its delay to its end. The connection is closed when this returns."""
         self._shared.health.started(start.deployment)
-        self._kept = [] if self._client_request is not None else None
-        self._kept_bytes = 0
         stream: AttemptStream | None = None
         try:
             async with asyncio.timeout(None) as limit:
-                self._limit = limit
-                self._arm(limit)
+                lane.limit = limit
+                self._arm(start.number, lane)
                 if start.delay_s > 0:
                     await asyncio.sleep(start.delay_s)
                 stream = await self._open(start)
-                await self._read(start, stream, limit)
+                await self._read(start, stream, lane, limit)
         except TimeoutError:
-            await self._do(self._late())
+            await self._do(self._late(start.number))
         except Error as error:
+            if isinstance(error, NodeRefusedError):
+                self._learn(start, error.node_error.limits)
             failure = self._failure_of(error)
             await self._do(self._answer.on_failed(start.number, failure, self._now_s()))
         finally:
-            self._limit = None
+            lane.limit = None
             if stream is not None:
                 await stream.aclose()
 
@@ -200,33 +289,35 @@ class Pump:
             request=self._request,
         )
 
-    async def _read(self, start: Start, stream: AttemptStream, limit: asyncio.Timeout) -> None:
+    async def _read(
+        self, start: Start, stream: AttemptStream, lane: _Lane, limit: asyncio.Timeout
+    ) -> None:
         """Hand the attempt's events in until it is over."""
         number = start.number
         while True:
-            self._arm(limit)
+            self._arm(number, lane)
             try:
                 event = await anext(stream)
             except StopAsyncIteration:
                 raise MalformedError("the node ended without a receipt") from None
             # From here the node is not to blame for time: the app or our disk may be slow.
             limit.reschedule(None)
-            await self._do(self._report(number, event))
-            if self._answer.over or self._next is not None:
+            await self._do(self._report(start, lane, event))
+            if not self._answer.runs(number):
                 if self._answer.over and self.outcome is None:
                     await self._drain(stream, limit)
                 return
             if self._stopping:
-                await self._do(self._answer.stop(STOPPING, self._now_s()))
+                await self._do(self._answer.stop(STOPPING))
                 return
 
-    def _report(self, number: int, event: AttemptEvent) -> tuple[Action, ...]:
+    def _report(self, start: Start, lane: _Lane, event: AttemptEvent) -> tuple[Action, ...]:
         now_s = self._now_s()
-        answer = self._answer
+        answer, number = self._answer, start.number
         match event:
             case ChunkEvent():
-                if self._kept is not None and event.data is not None:
-                    self._keep(event.data)
+                if lane.kept is not None and event.data is not None:
+                    lane.keep(event.data)
                 return answer.on_chunk(number, event.id, event.tokens, event.data, now_s)
             case ProgressEvent():
                 return answer.on_progress(number, event.tokens, now_s)
@@ -234,19 +325,20 @@ class Pump:
                 return answer.on_replayed(number, event.digest, now_s)
             case AcceptedEvent():
                 return answer.on_accepted(number, event.accepted, now_s)
+            case LimitsEvent():
+                self._learn(start, event.limits)
+                return ()
             case ReceiptEvent():
                 return answer.on_receipt(number, event.signed, now_s)
             case ErrorEvent():
+                self._learn(start, event.error.limits)
                 return answer.on_failed(number, node_failure(event.error), now_s)
             case _:
                 assert_never(event)
 
-    def _keep(self, data: bytes) -> None:
-        self._kept_bytes += len(data)
-        if self._kept is not None and self._kept_bytes <= KEPT_BYTES_MAX:
-            self._kept.append(data)
-        else:
-            self._kept = None
+    def _learn(self, start: Start, limits: Limits | None) -> None:
+        if limits is not None:
+            self._shared.dispatcher.learned(start.deployment, limits)
 
     async def _do(self, actions: tuple[Action, ...]) -> None:
         """Carry out actions in order. Neighbouring pieces of text are sent together."""
@@ -264,8 +356,10 @@ class Pump:
 
     async def _do_one(self, action: Action) -> None:
         match action:
+            case Seek():
+                self._launch(action)
             case Start():
-                self._next = action
+                self._lanes[action.number].start = action
             case Ended():
                 self._ended(action)
             case Store():
@@ -276,12 +370,17 @@ class Pump:
                 self.outcome = action.failure
                 await self._writer.fail(action.failure)
             case Cancel():
-                # The attempt's own loop ends after these actions, and closes the connection.
-                pass
+                self._cancel(action.number)
             case Relay():
                 await self._show([action.data])
             case _:
                 assert_never(action)
+
+    def _cancel(self, number: int) -> None:
+        task = self._tasks.get(number)
+        # The lane that does these actions ends after them by itself, and closes its connection.
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
 
     async def _show(self, data: list[bytes]) -> None:
         if self.outcome is not None:
@@ -303,25 +402,30 @@ class Pump:
         """The client's format has no words for what the node sent. It is part of the answer, so no
         other node could do better: an explicit end, also where the evidence is stored already."""
         failure = Failure(code="upstream_bad_response", message=error.message)
-        actions = self._answer.stop(failure, self._now_s())
+        actions = self._answer.stop(failure)
         await self._do(actions or (Fail(failure=failure),))
 
     async def _store(self, part: Store) -> None:
         try:
-            await self._shared.vault.keep(self._plan, part, self._answer.attempts, self._bodies())
+            await self._shared.vault.keep(
+                self._plan, part, self._answer.attempts, self._bodies(self._lanes[part.number])
+            )
         except Error as error:
-            actions = self._answer.on_not_stored(error, self._now_s())
+            actions = self._answer.on_not_stored(error)
         else:
-            actions = self._answer.on_stored(self._now_s())
+            usage = part.verified.receipt.usage
+            outcome = Outcome(tokens=usage.prompt + usage.completion)
+            self._lanes[part.number].release(outcome)
+            actions = self._answer.on_stored()
         await self._do(actions)
 
-    def _bodies(self) -> Bodies | None:
-        if self._kept is None or self._client_request is None:
+    def _bodies(self, lane: _Lane) -> Bodies | None:
+        if lane.kept is None or self._client_request is None:
             return None
         return Bodies(
             request=self._request_bytes,
             client_request=self._client_request,
-            chunks=tuple(data.decode() for data in self._kept),
+            chunks=tuple(data.decode() for data in lane.kept),
         )
 
     def _ended(self, ended: Ended) -> None:
@@ -330,6 +434,7 @@ class Pump:
         self._shared.health.ended(ended.deployment, failure, ended.first_token_s)
         if failure is None:
             return
+        self._lanes[ended.number].release(Outcome(failure=failure))
         if failure.refused or not failure.faultless:
             self._shared.directory.look_again(ended.deployment.node)
         self._line.count("attempts_failed")
@@ -342,11 +447,11 @@ class Pump:
             relayed=self._answer.relayed,
         )
 
-    def _late(self) -> tuple[Action, ...]:
+    def _late(self, number: int) -> tuple[Action, ...]:
         if self._stopping:
-            return self._answer.stop(STOPPING, self._now_s())
+            return self._answer.stop(STOPPING)
         # The loop's clock and ours may differ by a tick; the machine takes only what is due.
-        return self._answer.timed_out(max(self._now_s(), self._answer.due_s()))
+        return self._answer.timed_out(number, max(self._now_s(), self._answer.due_s(number)))
 
     def _failure_of(self, error: Error) -> Failure:
         failure = Failure.of(error)
@@ -363,11 +468,12 @@ class Pump:
             failure, refused=isinstance(error, ConnectError), faultless=busy
         )
 
-    def _arm(self, limit: asyncio.Timeout) -> None:
-        """The next wait on the node ends when the machine says so."""
+    def _arm(self, number: int, lane: _Lane) -> None:
+        """The next wait for a node ends when the machine says so."""
         loop = asyncio.get_running_loop()
-        left_s = 0.0 if self._stopping else self._answer.due_s() - self._now_s()
-        limit.reschedule(loop.time() + max(left_s, 0.0))
+        left_s = 0.0 if self._stopping else self._answer.due_s(number) - self._now_s()
+        if lane.limit is not None:
+            lane.limit.reschedule(loop.time() + max(left_s, 0.0))
 
     async def _drain(self, stream: AttemptStream, limit: asyncio.Timeout) -> None:
         """Read the end of the node's response. The app has its answer, so failures say nothing."""

@@ -7,7 +7,8 @@ import msgspec
 
 from trunkline.base.errors import Error, UpstreamError
 from trunkline.gateway.core.deadline import Timeouts
-from trunkline.gateway.core.route import Deployment
+from trunkline.gateway.core.route import Deployment, Need
+from trunkline.gateway.core.tenant import ANONYMOUS, INTERACTIVE, Tenant
 from trunkline.gateway.core.values import Values
 from trunkline.receipts import VerifiedReceipt
 from trunkline.schema.attempt import (
@@ -50,6 +51,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Text too is shown only when the answer is whole, unless it can be continued exactly."""
     attempts_max: int = 6
     """Attempts in a row without a new token. With back-off this is a few seconds of nodes down."""
+    tenant: Tenant = ANONYMOUS
+    """Who asks."""
+    priority: int = INTERACTIVE
+    tokens: int = 0
+    """Estimate of what it may cost: its prompt and what it may generate; 0: not estimated."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,11 +100,19 @@ def stable_code(code: str) -> str:
     return UpstreamError.code
 
 
+class Seek(msgspec.Struct, frozen=True, kw_only=True):
+    """Find a deployment for ``need``: report ``placed`` or ``unplaced``."""
+
+    number: int
+    """Counts what was sought from 0; the attempt that comes of it has the same number."""
+    need: Need
+
+
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """Start an attempt at ``deployment`` after ``delay_s``."""
 
     number: int
-    """Counts the answer's attempts from 0; every event of this attempt comes back with it."""
+    """Every event of this attempt comes back with it."""
     attempt: str
     deployment: Deployment
     delay_s: float
@@ -135,6 +149,7 @@ class Relay(msgspec.Struct, frozen=True, kw_only=True):
 class Store(msgspec.Struct, frozen=True, kw_only=True):
     """Make this verified part durable, then call ``stored``; only then may the answer finish."""
 
+    number: int
     attempt: str
     deployment: Deployment
     accepted: Accepted
@@ -152,4 +167,4 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure
 
 
-Action = Start | Cancel | Ended | Relay | Store | Finish | Fail
+Action = Seek | Start | Cancel | Ended | Relay | Store | Finish | Fail

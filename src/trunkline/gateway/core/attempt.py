@@ -1,10 +1,10 @@
 """The answer's state machine: one answer to one call, over as many attempts as it takes.
 
-    ATTEMPTING ──accepted──► ACCEPTED ──first token──► RELAYING ──receipt verified──► STORING
-        ▲  ▲                    │                         │                              │
-        │  └──── failed ────────┴──────── failed ─────────┘                           stored
-        │                                 │                                              ▼
-     (next node)                     nobody left ──► FAILED                            DONE
+    SEEKING ──placed──► ATTEMPTING ──accepted──► ACCEPTED ──first token──► RELAYING
+       ▲ │                  │                       │                      │     │
+       │ └─unplaced─►FAILED └─────────── failed ────┴──────────────────────┘  verified
+       └───────────────────────────────────┘                                     ▼
+                                                        DONE ◄──stored──── STORING
 
 Promises, each held by a property test: what was relayed is never relayed again; nothing finishes
 without a verified receipt that is durable; every answer ends, in DONE or FAILED, and is told so
@@ -28,81 +28,61 @@ from trunkline.base.errors import Error, MalformedError, VerificationError, requ
 from trunkline.gateway.core.actions import (
     Action,
     Cancel,
-    Ended,
     Fail,
     Failure,
     Finish,
     Plan,
     Relay,
+    Seek,
     Start,
     Store,
 )
-from trunkline.gateway.core.check import Seen, check_receipt
-from trunkline.gateway.core.deadline import Stage, stage_limit_s
+from trunkline.gateway.core.check import check_receipt
+from trunkline.gateway.core.deadline import Stage
 from trunkline.gateway.core.ending import final_failure
+from trunkline.gateway.core.history import History
 from trunkline.gateway.core.route import Deployment, Need
+from trunkline.gateway.core.running import Phase, Running
 from trunkline.gateway.core.transcript import Reception, Tokens, Transcript
 from trunkline.gateway.core.values import InvalidAnswerError
 from trunkline.schema.attempt import Accepted, PreviousAttempt, SignedReceipt
 from trunkline.schema.errors import Produced
 
-BACKOFF_S: Final = 0.1
-BACKOFF_S_MAX: Final = 2.0
-PREVIOUS_MAX: Final = 64
-"""Attempts at one answer, however well they went in between: bounds the receipt."""
-
 MODEL_CHARS_MAX: Final = 256
 """Longest name that a node may give the model it serves: it becomes a header."""
 
-Choose = Callable[[Need], Deployment | None]
 Actions = tuple[Action, ...]
 
 
 class State(Enum):
-    ATTEMPTING = "attempting"
-    ACCEPTED = "accepted"
-    RELAYING = "relaying"
+    RUNNING = "running"
+    """An attempt runs, or a place for one is sought."""
     STORING = "storing"
     DONE = "done"
     FAILED = "failed"
 
 
 _OVER: Final = frozenset({State.DONE, State.FAILED})
-_STAGE: Final = {
-    State.ATTEMPTING: Stage.ACCEPT,
-    State.ACCEPTED: Stage.FIRST_TOKEN,
-    State.RELAYING: Stage.NEXT_EVENT,
-    State.STORING: Stage.NEXT_EVENT,
-}
 
 
 class Answer:
     """One answer's machine. Begin with :meth:`begin`; then report events as they come."""
 
-    def __init__(self, plan: Plan, choose: Choose, new_attempt_id: Callable[[], str]) -> None:
-        """``choose`` names the best deployment for a need now; both callbacks must not block."""
+    def __init__(self, plan: Plan, new_attempt_id: Callable[[], str]) -> None:
+        """``new_attempt_id`` must not block."""
         self._plan = plan
-        self._choose = choose
         self._new_attempt_id = new_attempt_id
         self._transcript = Transcript(plan.choices)
-        self._reception: Reception | None = None
-        self._start: Start | None = None
+        self._sought: int | None = None
+        """Number of the attempt that has no place yet."""
+        self._numbers = 0
+        self._running: dict[int, Running] = {}
         self._first: Accepted | None = None
         """Who began the text that stands: it decides seed, weights and numerics."""
-        self._previous: list[PreviousAttempt] = []
-        self._banned: set[str] = set()
-        self._failures: list[Failure] = []
-        self._barren = 0
-        """Attempts in a row without a new token."""
-        self._tokens_before = 0
-        self._stage_began_s = 0.0
-        self._attempt_began_s = 0.0
-        self._first_token_s: float | None = None
-        self._confirmed = True
-        """What was shown before is what the running attempt's node replayed."""
-        self.state = State.ATTEMPTING
-        self.accepted: Accepted | None = None
-        """The running attempt's ``accepted``."""
+        self._history = History()
+        self.attempts = 0
+        """Attempts begun."""
+        self.state = State.RUNNING
 
     # What the shell reads.
 
@@ -117,285 +97,279 @@ class Answer:
         return self._transcript.relayed
 
     @property
-    def attempts(self) -> int:
-        """Attempts begun."""
-        return len(self._previous) + (self._start is not None)
+    def accepted(self) -> Accepted | None:
+        """The ``accepted`` of the attempt that runs, or that gave the answer."""
+        found = [running.accepted for running in self._running.values()]
+        return found[0] if found else None
 
-    def due_s(self) -> float:
+    def runs(self, number: int) -> bool:
+        """Whether events of this attempt still count."""
+        return self.state is State.RUNNING and number in self._running
+
+    def due_s(self, number: int) -> float:
         """When :meth:`timed_out` is to be called unless something is reported before."""
-        if self.over:
+        running = self._running.get(number)
+        if running is None or self.over:
             return self._plan.deadline_s
-        limit_s = stage_limit_s(self._stage(), self._plan.timeouts)
-        return min(self._stage_began_s + limit_s, self._plan.deadline_s)
-
-    def _stage(self) -> Stage:
-        """What is being waited for. A provider's node reports no progress of a whole answer."""
-        accepted = self.accepted
-        whole = self._plan.kind == "chat" and not self._plan.stream
-        silent = whole and accepted is not None and accepted.numerics is None
-        return Stage.WHOLE if silent and self.state is State.ACCEPTED else _STAGE[self.state]
+        return min(running.due_s(), self._plan.deadline_s)
 
     # What the shell reports.
 
     def begin(self, now_s: float) -> Actions:
         """Ask for the first attempt."""
-        require(self._start is None and not self.over, "an answer begins once")
+        require(self._numbers == 0 and not self.over, "an answer begins once")
         return self._next_attempt(now_s)
+
+    def on_placed(self, number: int, deployment: Deployment, now_s: float) -> Actions:
+        """There is a place for the attempt that was sought."""
+        if self.over or number != self._sought:
+            return ()
+        self._sought = None
+        delay_s = self._history.delay_s(deployment.node)
+        if now_s + delay_s >= self._plan.deadline_s:
+            return self._nobody(now_s)
+        return (self._begin_attempt(number, deployment, delay_s, now_s),)
+
+    def on_unplaced(self, number: int, failure: Failure | None, now_s: float) -> Actions:
+        """There is none. ``failure``: why nobody can take it in time; None: nobody serves it."""
+        if self.over or number != self._sought:
+            return ()
+        self._sought = None
+        return self._nobody(now_s, failure)
 
     def on_accepted(self, number: int, accepted: Accepted, now_s: float) -> Actions:
         """The node took the attempt on."""
-        if not self._current(number):
+        running = self._current(number)
+        if running is None:
             return ()
-        start = self._running()
+        start = running.start
         problem = _accepted_problem(accepted, start, self._first)
-        if self.state is not State.ATTEMPTING:
+        if running.phase is not Phase.ATTEMPTING:
             problem = "it accepted twice"
         if problem is not None:
-            return self._broken(f"the node broke the attempt protocol: {problem}", now_s)
-        self.accepted = accepted
-        if start.resume is None:
-            self._first = accepted
-        self._reception = Reception(
+            return self._broken(running, f"the node broke the attempt protocol: {problem}", now_s)
+        running.accepted = accepted
+        running.reception = Reception(
             self._plan, self._transcript, start.attempt, exact=accepted.numerics is not None
         )
         # Only what the app has seen needs to be confirmed.
-        self._confirmed = not (self._plan.stream and self._transcript.relayed)
-        self._enter(State.ACCEPTED, now_s)
+        running.confirmed = not (self._plan.stream and self._transcript.relayed)
+        running.enter(Phase.ACCEPTED, now_s)
         return ()
 
     def on_replayed(self, number: int, digest: str, now_s: float) -> Actions:
         """The node that takes over says what the tokens so far show. Where the app was shown
         anything else, nobody can vouch for it, and nothing may be added to it."""
-        if not self._current(number):
+        running = self._current(number)
+        if running is None:
             return ()
-        if self._reception is None or self._running().resume is None or not self._plan.stream:
-            return self._broken("a replay where none belongs", now_s)
+        if running.reception is None or running.start.resume is None or not self._plan.stream:
+            return self._broken(running, "a replay where none belongs", now_s)
         if self._transcript.relayed and digest != self._transcript.shown:
-            ended = self._end_attempt(msgspec.structs.replace(_ALTERED, faultless=True))
-            return (*ended, *self._fail(_ALTERED, now_s))
-        self._confirmed = True
+            ended = self._end_attempt(running, msgspec.structs.replace(_ALTERED, faultless=True))
+            return (*ended, *self._fail(_ALTERED))
+        running.confirmed = True
         return ()
 
     def on_chunk(
         self, number: int, event: int, tokens: Tokens, data: bytes | None, now_s: float
     ) -> Actions:
         """An unnamed event: ``event`` is its id, ``tokens`` pairs of choice and token id."""
-        if not self._current(number):
+        running = self._current(number)
+        if running is None:
             return ()
-        reception = self._reception
+        reception = running.reception
         if reception is None:
-            return self._broken("the node sent text before it accepted", now_s)
-        if not self._confirmed:
-            return self._broken("the node went on without saying from where", now_s)
+            return self._broken(running, "the node sent text before it accepted", now_s)
+        if not running.confirmed:
+            return self._broken(running, "the node went on without saying from where", now_s)
         try:
             relayed = reception.take(event, tokens, data)
         except MalformedError as error:
-            return self._broken(error.message, now_s)
+            return self._broken(running, error.message, now_s)
         # A role chunk comes before the prompt is read: it is no sign that tokens flow.
         said = tokens or relayed or (reception.withholding and reception.speaking)
-        if said or not self._plan.stream or self.state is State.RELAYING:
-            self._flowing(now_s)
+        if said or not self._plan.stream or running.phase is Phase.RELAYING:
+            self._flowing(running, now_s)
         return tuple(Relay(data=part) for part in relayed)
 
     def on_progress(self, number: int, tokens: Tokens, now_s: float) -> Actions:
         """Tokens of an answer that is sent whole."""
-        if not self._current(number):
+        running = self._current(number)
+        if running is None:
             return ()
-        if self._reception is None or self._plan.stream:
-            return self._broken("progress where none belongs", now_s)
+        if running.reception is None or self._plan.stream:
+            return self._broken(running, "progress where none belongs", now_s)
         try:
             self._transcript.add_tokens(tokens)
         except MalformedError as error:
-            return self._broken(error.message, now_s)
-        self._flowing(now_s)
+            return self._broken(running, error.message, now_s)
+        self._flowing(running, now_s)
         return ()
 
     def on_receipt(self, number: int, signed: SignedReceipt, now_s: float) -> Actions:
         """The node's last word: verified here; the answer finishes once it is durable."""
-        if not self._current(number):
+        running = self._current(number)
+        if running is None:
             return ()
-        reception, accepted, start = self._reception, self.accepted, self._running()
+        reception, accepted, start = running.reception, running.accepted, running.start
         if reception is None or accepted is None:
-            return self._broken("a receipt before anything was accepted", now_s)
-        if not self._confirmed:
-            return self._broken("the node went on without saying from where", now_s)
+            return self._broken(running, "a receipt before anything was accepted", now_s)
+        if not running.confirmed:
+            return self._broken(running, "the node went on without saying from where", now_s)
         try:
             reception.complete()
-            verified = check_receipt(signed, self._seen(reception, accepted, start))
+            verified = check_receipt(signed, running.seen(reception, accepted))
         except VerificationError as error:
-            return self._attempt_failed(_dishonest(error.message), now_s)
+            return self._attempt_failed(running, _dishonest(error.message), now_s)
         except InvalidAnswerError as error:
             # The node did its work, and a model may err: nothing against the deployment.
             failure = Failure(
                 code=error.error_code, message=error.message, suspect=True, faultless=True
             )
-            return self._attempt_failed(failure, now_s)
+            return self._attempt_failed(running, failure, now_s)
         except MalformedError as error:
-            return self._broken(error.message, now_s)
-        self._enter(State.STORING, now_s)
-        ended = Ended(
-            number=number,
-            attempt=start.attempt,
-            deployment=start.deployment,
-            failure=None,
-            first_token_s=self._first_token_s,
-        )
+            return self._broken(running, error.message, now_s)
+        running.enter(Phase.STORING, now_s)
+        self.state = State.STORING
         stored = Store(
+            number=number,
             attempt=start.attempt,
             deployment=start.deployment,
             accepted=accepted,
             signed=signed,
             verified=verified,
         )
-        return (ended, stored)
+        return (running.ended(None), stored)
 
-    def on_stored(self, now_s: float) -> Actions:
+    def on_stored(self) -> Actions:
         """The part is durable: show the end."""
         if self.over:
             return ()
         require(self.state is State.STORING, "only a verified part can be stored")
-        reception = self._reception
+        (running,) = self._running.values()
+        reception = running.reception
         require(reception is not None, "a stored part was received")
         held = reception.release() if reception is not None else []
-        self._enter(State.DONE, now_s)
+        self.state = State.DONE
         return (*(Relay(data=part) for part in held), Finish())
 
-    def on_not_stored(self, error: Error, now_s: float) -> Actions:
+    def on_not_stored(self, error: Error) -> Actions:
         """Our own disk refused the evidence: the end stays unsaid, explicitly."""
         if self.over:
             return ()
-        return self._fail(
-            Failure(code="evidence_not_stored", message=error.message, status=503), now_s
-        )
+        return self._fail(Failure(code="evidence_not_stored", message=error.message, status=503))
 
     def on_failed(self, number: int, failure: Failure, now_s: float) -> Actions:
         """The attempt ended without a receipt: refused, cut, stalled, or an error event."""
-        if not self._current(number):
+        running = self._current(number)
+        if running is None:
             return ()
-        return self._attempt_failed(failure, now_s)
+        return self._attempt_failed(running, failure, now_s)
 
-    def timed_out(self, now_s: float) -> Actions:
-        """:meth:`due_s` has passed. Early calls are ignored."""
-        if self.over or now_s < self.due_s():
+    def timed_out(self, number: int, now_s: float) -> Actions:
+        """:meth:`due_s` of this attempt has passed. Early calls are ignored."""
+        if self.over or now_s < self.due_s(number):
             return ()
         if now_s >= self._plan.deadline_s:
-            ended = self._end_attempt(_late(Stage.TOTAL, faultless=True))
-            return (*ended, *self._fail(_late(Stage.TOTAL), now_s))
+            return (*self._end_all(_late(Stage.TOTAL, faultless=True)), *self._too_late())
         if self.state is State.STORING:
-            failure = Failure(code="evidence_not_stored", message="storing timed out", status=503)
-            return self._fail(failure, now_s)
-        return self._attempt_failed(_late(self._stage()), now_s)
+            return self._fail(
+                Failure(code="evidence_not_stored", message="storing timed out", status=503)
+            )
+        running = self._running[number]
+        return self._attempt_failed(running, _late(running.stage), now_s)
 
-    def stop(self, failure: Failure, now_s: float) -> Actions:
+    def stop(self, failure: Failure) -> Actions:
         """End it from outside: the client left, or this process is stopping."""
         if self.over:
             return ()
         stopped = Failure(code=failure.code, message=failure.message, faultless=True)
-        return (*self._end_attempt(stopped), *self._fail(failure, now_s))
+        return (*self._end_all(stopped), *self._fail(failure))
 
     # Inside.
 
-    def _current(self, number: int) -> bool:
-        return (
-            not self.over
-            and self.state is not State.STORING
-            and self._start is not None
-            and self._start.number == number
-        )
+    def _current(self, number: int) -> Running | None:
+        return self._running.get(number) if self.state is State.RUNNING else None
 
-    def _running(self) -> Start:
-        if self._start is None:
-            raise AssertionError("no attempt is running")
-        return self._start
-
-    def _enter(self, state: State, now_s: float) -> None:
-        self.state = state
-        self._stage_began_s = now_s
-
-    def _flowing(self, now_s: float) -> None:
+    def _flowing(self, running: Running, now_s: float) -> None:
         """Something of the text arrived."""
-        if self.state is State.ACCEPTED:
-            self._first_token_s = now_s - self._attempt_began_s
-        self._enter(State.RELAYING, now_s)
+        if running.phase is Phase.ACCEPTED and running.start.resume is None:
+            self._first = running.accepted
+        running.enter(Phase.RELAYING, now_s)
 
-    def _seen(self, reception: Reception, accepted: Accepted, start: Start) -> Seen:
-        return Seen(
-            plan=self._plan,
-            start=start,
-            accepted=accepted,
-            stream=reception.digest.close(),
-            chunks=reception.digest.chunks,
-            tokens=reception.all_tokens(),
-            finish=reception.reasons,
-        )
-
-    def _broken(self, message: str, now_s: float) -> Actions:
+    def _broken(self, running: Running, message: str, now_s: float) -> Actions:
         failure = Failure(code="upstream_bad_response", message=message, suspect=True)
-        return self._attempt_failed(failure, now_s)
+        return self._attempt_failed(running, failure, now_s)
 
-    def _end_attempt(self, failure: Failure) -> Actions:
-        """Close the running attempt, if any, and put it on the record."""
-        start = self._start
-        if start is None:
-            return ()
-        taken = self._transcript.token_count - self._tokens_before
-        self._barren = 0 if taken else self._barren + 1
-        self._previous.append(
-            PreviousAttempt(
-                attempt=start.attempt,
-                node=start.deployment.node,
-                error=failure.code,
-                tokens=self._taken_over(start),
-            )
-        )
-        ended = Ended(
-            number=start.number,
+    def _end_all(self, failure: Failure) -> Actions:
+        """Close everything that runs."""
+        ended: list[Action] = []
+        for running in list(self._running.values()):
+            if running.phase is Phase.STORING:
+                # Its end was reported with its receipt.
+                ended.append(Cancel(number=running.start.number))
+            else:
+                ended += self._end_attempt(running, failure)
+        return tuple(ended)
+
+    def _end_attempt(self, running: Running, failure: Failure) -> Actions:
+        """Close an attempt, and put it on the record."""
+        start = running.start
+        added = self._taken_over(start)
+        past = PreviousAttempt(
             attempt=start.attempt,
-            deployment=start.deployment,
-            failure=failure,
-            first_token_s=self._first_token_s,
+            node=start.deployment.node,
+            error=failure.code,
+            tokens=added if any(added) else (),
         )
-        self._start = None
-        self._reception = None
-        self.accepted = None
-        return (Cancel(number=start.number), ended)
+        barren = self._transcript.token_count == running.tokens_before
+        self._history.add(past, failure, barren=barren)
+        del self._running[start.number]
+        return (Cancel(number=start.number), running.ended(failure))
 
     def _taken_over(self, start: Start) -> tuple[int, ...]:
-        """Tokens per choice that this attempt added to what stands; empty for none at all."""
+        """Tokens per choice that this attempt added to what stands."""
         given = start.resume or ((),) * self._plan.choices
-        added = tuple(
+        return tuple(
             len(tokens) - len(before)
             for tokens, before in zip(self._transcript.tokens, given, strict=True)
         )
-        return added if any(added) else ()
 
-    def _attempt_failed(self, failure: Failure, now_s: float) -> Actions:
-        start = self._running()
-        self._failures.append(failure)
+    def _attempt_failed(self, running: Running, failure: Failure, now_s: float) -> Actions:
+        node = running.start.deployment.node
         if failure.dishonest:
-            self._banned.add(start.deployment.node)
-        ended = self._end_attempt(failure)
+            self._history.banned.add(node)
+        ended = self._end_attempt(running, failure)
         if failure.suspect and not self.relayed:
             # Whoever broke the protocol may have sent wrong tokens too: nobody goes on from them.
             self._start_afresh()
         # A request that a node has already begun to answer can not be at fault itself.
         if not failure.retryable and self._transcript.token_count == 0 and not self.relayed:
-            return (*ended, *self._fail(failure, now_s))
+            return (*ended, *self._fail(failure))
         if failure.unfit or not failure.retryable:
-            self._banned.add(start.deployment.node)
+            self._history.banned.add(node)
         return (*ended, *self._next_attempt(now_s))
 
     def _next_attempt(self, now_s: float) -> Actions:
+        if now_s >= self._plan.deadline_s or self._history.spent(self._plan.attempts_max):
+            return self._nobody(now_s)
+        self._sought = self._numbers
+        self._numbers += 1
+        return (Seek(number=self._sought, need=self._need()),)
+
+    def _nobody(self, now_s: float, failure: Failure | None = None) -> Actions:
+        """Nobody can go on. ``failure``: what is in the way of one more attempt."""
         if now_s >= self._plan.deadline_s:
-            return self._fail(_late(Stage.TOTAL), now_s)
-        spent = self._barren >= self._plan.attempts_max or len(self._previous) >= PREVIOUS_MAX
-        deployment = None if spent else self._choose(self._need())
-        if deployment is None:
-            return self._fail(final_failure(self._failures, relayed=self.relayed), now_s)
-        delay_s = self._delay_s(deployment)
-        if now_s + delay_s >= self._plan.deadline_s:
-            return self._fail(final_failure(self._failures, relayed=self.relayed), now_s)
-        return (self._begin_attempt(deployment, delay_s, now_s),)
+            return self._too_late()
+        failures = self._history.failures
+        if failure is not None and not failures:
+            return self._fail(failure)
+        also = () if failure is None else (failure,)
+        return self._fail(final_failure((*failures, *also), relayed=self.relayed))
+
+    def _too_late(self) -> Actions:
+        return self._fail(_late(Stage.TOTAL))
 
     def _need(self) -> Need:
         first = self._first
@@ -406,31 +380,14 @@ class Answer:
             exact=self.relayed,
             weights=None if first is None else first.weights,
             numerics=first.numerics if seeded and first is not None else None,
-            tried=tuple(previous.node for previous in self._previous),
-            banned=frozenset(self._banned),
-            resting=self._resting(),
+            tried=self._history.tried,
+            banned=frozenset(self._history.banned),
+            resting=self._history.resting(),
         )
 
-    def _resting(self) -> frozenset[str]:
-        """Nodes that want to be left alone for longer than a back-off would take."""
-        last = {
-            previous.node: failure.retry_after_s or 0.0
-            for previous, failure in zip(self._previous, self._failures, strict=True)
-        }
-        return frozenset(node for node, wait_s in last.items() if wait_s > BACKOFF_S_MAX)
-
-    def _delay_s(self, deployment: Deployment) -> float:
-        """No wait for a node not tried yet; back-off, or its own word, for one that was."""
-        told = [
-            failure.retry_after_s or 0.0
-            for previous, failure in zip(self._previous, self._failures, strict=True)
-            if previous.node == deployment.node
-        ]
-        if not told:
-            return 0.0
-        return max(min(BACKOFF_S * 2.0 ** (len(told) - 1), BACKOFF_S_MAX), told[-1])
-
-    def _begin_attempt(self, deployment: Deployment, delay_s: float, now_s: float) -> Start:
+    def _begin_attempt(
+        self, number: int, deployment: Deployment, delay_s: float, now_s: float
+    ) -> Start:
         first = self._first
         goes_on = (
             self._transcript.token_count > 0
@@ -443,33 +400,30 @@ class Answer:
         if not goes_on:
             self._start_afresh()
         start = Start(
-            number=len(self._previous),
+            number=number,
             attempt=self._new_attempt_id(),
             deployment=deployment,
             delay_s=delay_s,
-            previous=tuple(self._previous),
+            previous=self._history.previous,
             seed=first.seed if goes_on and first is not None else None,
             numerics=first.numerics if goes_on and first is not None else None,
             resume=self._transcript.snapshot() if goes_on else None,
             first_event=self._transcript.resumes_at,
         )
-        self._start = start
-        self._tokens_before = self._transcript.token_count
-        self._first_token_s = None
-        self._attempt_began_s = now_s + delay_s
-        self._enter(State.ATTEMPTING, now_s + delay_s)
+        self._running[number] = Running(
+            self._plan, start, now_s + delay_s, self._transcript.token_count
+        )
+        self.attempts += 1
         return start
 
     def _start_afresh(self) -> None:
         """Nothing of what earlier attempts produced stands."""
         self._transcript = Transcript(self._plan.choices)
         self._first = None
-        self._previous = [
-            PreviousAttempt(attempt=p.attempt, node=p.node, error=p.error) for p in self._previous
-        ]
+        self._history.disown_tokens()
 
-    def _fail(self, failure: Failure, now_s: float) -> Actions:
-        self._enter(State.FAILED, now_s)
+    def _fail(self, failure: Failure) -> Actions:
+        self.state = State.FAILED
         if self.relayed:
             shown = Produced(chunks=self._transcript.chunks, characters=self._transcript.characters)
             failure = msgspec.structs.replace(failure, produced=shown)

@@ -1,0 +1,26 @@
+"""What a request shows to be given a place at a deployment, and what is known when it leaves."""
+
+import msgspec
+
+from trunkline.gateway.core.actions import Failure
+from trunkline.gateway.core.tenant import Tenant
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that looks for a place."""
+
+    answer: str
+    tenant: Tenant
+    priority: int
+    deadline_s: float
+    """Monotonic time after which no place is of any use."""
+    tokens: int
+    """Estimate of what it may cost: its prompt and what it may generate; 0: not estimated."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt left its place."""
+
+    failure: Failure | None = None
+    tokens: int | None = None
+    """What it did cost, by its receipt; None: not known."""
