@@ -62,7 +62,7 @@ class DeploymentHealth(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     """In a row."""
     error: str = ""
-    """Stable code of the last failure; empty after a success."""
+    """Stable code of the failure that opened it, or of the last one; empty after a success."""
     left_s: float = 0.0
     """Until it may be asked again."""
     usual_load: float = 0.0
@@ -131,6 +131,8 @@ class Health:
         self._timeouts = timeouts
         self._known: dict[tuple[str, str], _Known] = {}
         self._swept_s = clock.monotonic_s()
+        self.learnt = 0
+        """Attempts learnt from in this process: it changes when there is something to keep."""
 
     def of(self, node: str, model: str, *, exact: bool = False) -> DeploymentHealth:
         """What is known of a deployment now. ``exact``: its text can be continued elsewhere."""
@@ -174,6 +176,7 @@ class Health:
         """An attempt that had started is over."""
         if not isinstance(timings, Timings):
             timings = Timings(first_token_s=timings)
+        self.learnt += 1
         now_s = self._clock.monotonic_s()
         known = self._get(deployment.node, deployment.model)
         known.running = max(known.running - 1, 0)
@@ -181,7 +184,8 @@ class Health:
         if failure is None:
             known.tally.add(now_s, failed=False)
             known.breaker.succeeded(now_s)
-            known.error = ""
+            if known.breaker.state is State.CLOSED:
+                known.error = ""
         elif failure.faultless:
             known.breaker.abandoned()
         else:
@@ -268,8 +272,9 @@ class Health:
             same = model == deployment.model
             # A refused connection is the whole node's, not one model's.
             if node == deployment.node and (same or failure.refused):
+                if known.breaker.state is not State.OPEN:
+                    known.error = failure.code
                 known.breaker.failed(now_s, fault)
-                known.error = failure.code
 
     def _limits(self, known: _Known, model: str, *, exact: bool) -> StageLimits:
         if known.unlearnt >= LEARN_EVERY:

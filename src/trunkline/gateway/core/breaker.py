@@ -170,7 +170,8 @@ class Breaker:
         """An attempt failed. All but ordinary faults open it at once."""
         policy = self._policy
         self.failures += 1
-        self.fault = fault
+        if self.state is not State.OPEN:
+            self.fault = fault
         tripped = fault is not Fault.ORDINARY or self.failures >= policy.failures
         before = self.state
         self._move(Signal.TRIPPED if tripped else Signal.FAILED)
