@@ -30,7 +30,7 @@ from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.node.app import NodeApp, create_store
 from trunkline.node.config import NodeConfig as ProviderNodeConfig
-from trunkline.node.config import OpenAIEngine
+from trunkline.node.config_providers import OpenAIEngine
 from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.runtime.server import serving
 

@@ -23,6 +23,7 @@ from trunkline.cli.folder import Folder, NetworkFile, render_network
 from trunkline.cli.providers import Provider, provider_role
 from trunkline.gateway import config as gateway_config
 from trunkline.node import config as node_config
+from trunkline.node.config_providers import OpenAIEngine
 
 
 def move_ports(folder: Folder, port_base: int) -> None:
@@ -52,7 +53,7 @@ def _add(folder: Folder, provider: Provider) -> bool:
     if provider.role_name in known:
         settings = node_config.read(folder.config(known[provider.role_name]))
         engine = settings.engine
-        if not isinstance(engine, node_config.OpenAIEngine) or engine.base_url != provider.base_url:
+        if not isinstance(engine, OpenAIEngine) or engine.base_url != provider.base_url:
             raise ConfigError(
                 f"--provider {provider.name}: that name stands for another provider here; choose "
                 f"another, or edit {folder.config(known[provider.role_name])}"

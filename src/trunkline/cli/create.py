@@ -22,10 +22,12 @@ from trunkline.crypto.signer import Signer
 from trunkline.evidence import EvidenceKey, decode_keys
 from trunkline.evidence.file import Role
 from trunkline.gateway import config as gateway_config
+from trunkline.gateway import routing
 from trunkline.gateway.store import create_store as create_gateway_store
 from trunkline.log import config as log_config
 from trunkline.log.store import create_log
 from trunkline.node import config as node_config
+from trunkline.node.config_providers import OpenAIEngine
 from trunkline.node.store import create_store as create_node_store
 from trunkline.witness import config as witness_config
 from trunkline.witness.store import create_store as create_witness_store
@@ -38,6 +40,7 @@ KEY_SEED_BYTES: Final = 32
 NETWORK_ID_BYTES: Final = 5
 CACHE: Final = "cache"
 EMBEDDED: Final = (("node-alpha", "alpha.localhost"), ("node-beta", "beta.localhost"))
+ROUTING_FILE: Final = "routing.toml"
 LOG_OPERATOR: Final = "gamma.localhost"
 WITNESS_OPERATOR: Final = "delta.localhost"
 _PRIVATE_FOLDER: Final = 0o700
@@ -134,12 +137,14 @@ class _Draft:
             listen=entry.listen,
             policy_file="../policy",
             log_url=f"http://{self._listen(3)}",
+            routing_file=ROUTING_FILE,
             nodes=tuple(
                 gateway_config.NodeConfig(url=node.url, vkey=str(key.vkey))
                 for node, key in self._nodes
             ),
         )
         write_role(self._folder, entry, gateway_config.render(settings), None)
+        (self._folder.config(entry).parent / ROUTING_FILE).write_text(routing.EXAMPLE)
         create_gateway_store(self._folder.config(entry).parent)
         return entry
 
@@ -242,7 +247,7 @@ def write_provider_node(
         operator=entry.operator,
         listen=entry.listen,
         log=log,
-        engine=node_config.OpenAIEngine(
+        engine=OpenAIEngine(
             base_url=provider.base_url,
             api_key_env=provider.key_env,
             api_key_file=provider.key_file,

@@ -6,7 +6,6 @@ attempt's id alone, which its gateway made up and nobody else can guess.
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Final
@@ -16,14 +15,14 @@ import msgspec
 from trunkline.base.errors import ConfigError, Error, MalformedError, RequestError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
+from trunkline.node import accounts, publish, store
 from trunkline.node import config as configuration
-from trunkline.node import provider_kinds, publish, store
 from trunkline.node.attempts import Attempts, Served, reply_error
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.config import EmbeddedEngine as EngineSettings
-from trunkline.node.config import NodeConfig, OpenAIEngine
-from trunkline.node.config_providers import ProviderEngine
+from trunkline.node.config import NodeConfig
 from trunkline.node.core import envelope
+from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.statement import Identity
 from trunkline.node.embeddings import EmbeddedEmbeddings
 from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
@@ -31,13 +30,10 @@ from trunkline.node.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
 from trunkline.node.engine.weights import MODEL_NAME
 from trunkline.node.gate import Gate
 from trunkline.node.ports import Embedder, Engine
-from trunkline.node.provider import Provider, ProviderModels
 from trunkline.node.signing import Enqueue, ReceiptSigner
 from trunkline.node.store import create_store
-from trunkline.node.translated import Caller
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
-from trunkline.remote.provider import ProviderCaller
 from trunkline.remote.transport import Transport
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.config import read_secret, resolve
@@ -96,6 +92,7 @@ class NodeApp:
         self._outbox: Outbox[int] | None = None
         self._receipts: ReceiptSigner | None = None
         self._served: tuple[Served, ...] = ()
+        self._keys: Callable[[], tuple[KeyState, ...]] = tuple
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = asyncio.Event()
         self._failed = ""
@@ -171,7 +168,10 @@ class NodeApp:
         """Set up what answers, each with a gate of its own."""
         settings = self._config.engine
         if not isinstance(settings, EngineSettings):
-            provider = _provider(settings, self._base, transport, self._clock, self._identity)
+            provider = accounts.provider(
+                settings, self._base, transport, self._clock, self._identity
+            )
+            self._keys = provider.keys
             yield Served(provider, self._gate(settings.concurrency))
             self._background(self._loaded(provider.refresh), "node.models")
         else:
@@ -243,7 +243,9 @@ class NodeApp:
         waiting = 0 if self._outbox is None else (await self._outbox.counts()).waiting
         await call.reply_json(
             200 if ready else 503,
-            Health(ready=ready, error=self._failed, unlogged_batches=waiting),
+            Health(
+                ready=ready, error=self._failed, unlogged_batches=waiting, api_keys=self._keys()
+            ),
         )
 
     async def _receipt(self, call: Call) -> None:
@@ -266,6 +268,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Stable code of what keeps it from being ready for good; empty otherwise."""
     unlogged_batches: int
     """Signed and durable, and not yet with the log."""
+    api_keys: tuple[KeyState, ...] = ()
+    """The provider account's keys by their labels, where there are several."""
 
 
 def run(config_path: Path) -> None:
@@ -304,44 +308,6 @@ def _engine(settings: EngineSettings, base: Path) -> Engine:
             threads=settings.threads,
         )
     )
-
-
-def _provider(
-    settings: OpenAIEngine | ProviderEngine,
-    base: Path,
-    transport: Transport,
-    clock: Clock,
-    identity: Identity,
-) -> Provider:
-    api_key = _api_key(settings, base)
-    try:
-        if isinstance(settings, OpenAIEngine):
-            caller: Caller = ProviderCaller(
-                transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
-            )
-            embeddings = settings.embedding_models
-        else:
-            caller, embeddings = provider_kinds.caller(settings, transport, api_key, clock), ()
-    except MalformedError as error:
-        raise ConfigError(f"key engine.base_url: {error.message}") from None
-    models = ProviderModels(
-        chat=settings.models,
-        embeddings=embeddings,
-        upstream_names=settings.upstream_names,
-        served_names=settings.served_names,
-    )
-    return Provider(caller, settings.base_url, models, identity)
-
-
-def _api_key(settings: OpenAIEngine | ProviderEngine, base: Path) -> str | None:
-    if settings.api_key_file is not None:
-        return read_secret(resolve(base, settings.api_key_file))
-    if settings.api_key_env is None:
-        return None
-    found = os.environ.get(settings.api_key_env)
-    if not found:
-        raise ConfigError(f"key engine.api_key_env: {settings.api_key_env} is not set")
-    return found
 
 
 async def _reply_error(call: Call, error: Error) -> None:

@@ -4,7 +4,6 @@ Relative paths start at the file's own folder. Secrets are files, never values.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,6 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import VerifierKey, is_key_name
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
-from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.runtime.config import load
 
 PLACES_MAX: Final = 10_000
@@ -65,43 +63,6 @@ class EmbeddedEngine(
             raise ValueError("threads must be between 1 and 256")
 
 
-class OpenAIEngine(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="kind",
-    tag="openai",
-):
-    """An upstream that speaks the OpenAI format."""
-
-    base_url: str
-    """With its version part: ``https://api.example.com/v1``."""
-    api_key_file: str | None = None
-    """File with the API key, mode 600."""
-    api_key_env: str | None = None
-    """Or the environment variable that holds it."""
-    models: tuple[str, ...] | None = None
-    """Chat models to serve. Absent: all that the upstream has."""
-    embedding_models: tuple[str, ...] = ()
-    """Embedding models to serve."""
-    upstream_names: Mapping[str, str] = {}
-    """The upstream's own name of a model, where it is another one."""
-    served_names: Mapping[str, str] = {}
-    """What its answers call a model, where that is yet another name; ``*``: anything. An answer by
-    another model is no answer; versions and dates after a name are known."""
-    concurrency: int = 64
-    """Calls at once."""
-    timeouts: ProviderTimeouts = ProviderTimeouts()
-    """Seconds to connect, to the head of a stream, to that of a whole answer, between data."""
-
-    def __post_init__(self) -> None:
-        if self.api_key_file is not None and self.api_key_env is not None:
-            raise ValueError("give api_key_file or api_key_env, not both")
-        if not 1 <= self.concurrency <= PLACES_MAX:
-            raise ValueError(f"concurrency must be between 1 and {PLACES_MAX}")
-
-
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a node reads at its start."""
 
@@ -117,7 +78,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """File with the node's private key (C2SP ``PRIVATE+KEY+…``), mode 600."""
     log: LogTarget | None = None
     """Absent: receipts are signed and kept, and no log hears of them."""
-    engine: EmbeddedEngine | OpenAIEngine | ProviderEngine = EmbeddedEngine()
+    engine: EmbeddedEngine | ProviderEngine = EmbeddedEngine()
     """What answers."""
     embeddings: bool = True
     """Serve embeddings by the embedded model (its process starts with the first call)."""
@@ -182,8 +143,6 @@ def render(config: NodeConfig) -> str:
     match config.engine:
         case EmbeddedEngine():
             lines += _embedded(config.engine)
-        case OpenAIEngine():
-            lines += _openai(config.engine)
         case _:
             lines += config_providers.render(config.engine)
     return "\n".join(lines)
@@ -211,52 +170,9 @@ def _embedded(engine: EmbeddedEngine) -> list[str]:
     ]
 
 
-def _openai(engine: OpenAIEngine) -> list[str]:
-    lines = [
-        "# An upstream that speaks the OpenAI format.",
-        "[engine]",
-        'kind = "openai"',
-        f"base_url = {_text(engine.base_url)}",
-        "# The API key: a file with mode 600, or the name of an environment variable.",
-    ]
-    if engine.api_key_file is not None:
-        lines.append(f"api_key_file = {_text(engine.api_key_file)}")
-    if engine.api_key_env is not None:
-        lines.append(f"api_key_env = {_text(engine.api_key_env)}")
-    lines.append("# Chat models to serve. Without: all that the upstream has.")
-    if engine.models is not None:
-        lines.append(f"models = {_texts(engine.models)}")
-    lines += [
-        f"embedding_models = {_texts(engine.embedding_models)}",
-        "# Calls at once.",
-        f"concurrency = {engine.concurrency}",
-        "",
-        "# Seconds.",
-        "[engine.timeouts]",
-        f"connect_s = {engine.timeouts.connect_s}",
-        f"stream_head_s = {engine.timeouts.stream_head_s}",
-        f"whole_head_s = {engine.timeouts.whole_head_s}",
-        f"idle_s = {engine.timeouts.idle_s}",
-        "",
-        "# The upstream's own name of a model, where it is another one.",
-        "[engine.upstream_names]",
-        *(f"{_text(name)} = {_text(other)}" for name, other in engine.upstream_names.items()),
-        "",
-        '# What its answers call a model, where that is yet another name; "*": anything.',
-        "[engine.served_names]",
-        *(f"{_text(name)} = {_text(other)}" for name, other in engine.served_names.items()),
-        "",
-    ]
-    return lines
-
-
 def _text(value: str) -> str:
     # A JSON string is a TOML basic string, but for DEL, which no value here may hold.
     return json.dumps(value, ensure_ascii=False)
-
-
-def _texts(values: tuple[str, ...]) -> str:
-    return "[" + ", ".join(map(_text, values)) + "]"
 
 
 def _flag(value: bool) -> str:

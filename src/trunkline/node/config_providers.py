@@ -1,27 +1,82 @@
-"""Configuration of nodes that front a provider of another format than OpenAI's.
+"""Configuration of nodes that front a provider: one struct per kind of account.
 
-Part of ``config.py``, which reads and writes the file as a whole. One struct per kind.
+Part of ``config.py``, which reads and writes the file as a whole. Keys are files or environment
+variables, never values.
 """
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
+from trunkline.node.core.prefix import DIALECTS, PrefixName
 from trunkline.remote.exchange import ProviderTimeouts
+from trunkline.remote.limits import MINUTE_MS
+from trunkline.schema.attempt import Limits, Quota
 from trunkline.schema.grid.openai_anthropic import MAX_TOKENS_DEFAULT
 
 CONCURRENCY_MAX: Final = 10_000
+KEYS_MAX: Final = 64
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class _Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where one of several API keys is."""
+
+    label: str
+    """What it is called in ``/healthz`` and in diagnostics."""
+    file: str | None = None
+    """File with the key, mode 600."""
+    env: str | None = None
+    """Or the environment variable that holds it."""
+
+    def __post_init__(self) -> None:
+        if _LABEL.fullmatch(self.label) is None:
+            raise ValueError("label must be letters, digits, dots, dashes and underscores")
+        if (self.file is None) == (self.env is None):
+            raise ValueError("give file or env, one of them")
+
+
+class AccountLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the account allows, all keys together, where the provider does not say so itself."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    """Calls at once."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+    def stated(self) -> Limits | None:
+        """As ``/v1/info`` says it."""
+        quotas = (
+            Quota(unit="requests", limit=self.requests_per_minute, window_ms=MINUTE_MS),
+            Quota(unit="tokens", limit=self.tokens_per_minute, window_ms=MINUTE_MS),
+            Quota(unit="concurrency", limit=self.concurrency),
+        )
+        given = tuple(quota for quota in quotas if quota.limit is not None)
+        return Limits(quotas=given) if given else None
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every provider account has."""
+
+    TITLE: ClassVar[str] = ""
+    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none", "trailing")
+    """Ways of going on after a given text that this kind of account may have."""
 
     api_key_file: str | None = None
     """File with the API key, mode 600."""
     api_key_env: str | None = None
     """Or the environment variable that holds it."""
+    api_keys: tuple[KeySource, ...] = ()
+    """Or several: a call that one of them is refused goes to another at once."""
     models: tuple[str, ...] | None = None
     """Chat models to serve. Absent: all that the account has."""
     upstream_names: Mapping[str, str] = {}
@@ -29,20 +84,57 @@ class _Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     served_names: Mapping[str, str] = {}
     """What its answers call a model, where that is yet another name; ``*``: anything. An answer by
     another model is no answer; versions and dates after a name are known."""
+    prefix: PrefixName = "none"
+    """How its models are asked to go on after a given text (``core/prefix.py``): with it, this node
+    takes over answers that broke off elsewhere. ``none``: they can not be asked."""
+    prefix_models: Mapping[str, PrefixName] = {}
+    """The same for single models."""
     concurrency: int = 64
     """Calls at once."""
     timeouts: ProviderTimeouts = ProviderTimeouts()
     """Seconds to connect, to the head of a stream, to that of a whole answer, between data."""
+    ask_usage: bool = True
+    """It takes ``stream_options.include_usage``."""
+    limits: AccountLimits = AccountLimits()
+    """What the account allows. Absent: what the provider says with its answers."""
 
     def __post_init__(self) -> None:
-        if self.api_key_file is not None and self.api_key_env is not None:
-            raise ValueError("give api_key_file or api_key_env, not both")
+        ways = (self.api_key_file, self.api_key_env, self.api_keys or None)
+        if sum(way is not None for way in ways) > 1:
+            raise ValueError("give api_key_file, api_key_env or api_keys, one of them")
+        if len(self.api_keys) > KEYS_MAX:
+            raise ValueError(f"at most {KEYS_MAX} api_keys")
+        if len({key.label for key in self.api_keys}) < len(self.api_keys):
+            raise ValueError("each of api_keys needs a label of its own")
+        if not {self.prefix, *self.prefix_models.values()} <= set(self.PREFIXES):
+            raise ValueError(f"prefix must be one of {', '.join(self.PREFIXES)} here")
         if not 1 <= self.concurrency <= CONCURRENCY_MAX:
             raise ValueError(f"concurrency must be between 1 and {CONCURRENCY_MAX}")
 
+    @property
+    def keys(self) -> tuple[KeySource, ...]:
+        """Where the keys are; none: the provider wants none."""
+        if self.api_key_file is None and self.api_key_env is None:
+            return self.api_keys
+        return (KeySource(label="api_key", file=self.api_key_file, env=self.api_key_env),)
 
-class AnthropicEngine(_Account, frozen=True, kw_only=True, tag_field="kind", tag="anthropic"):
+
+class OpenAIEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="openai"):
+    """An upstream that speaks the OpenAI format."""
+
+    TITLE: ClassVar[str] = "An upstream that speaks the OpenAI format."
+    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none", *DIALECTS)
+
+    base_url: str
+    """With its version part: ``https://api.example.com/v1``."""
+    embedding_models: tuple[str, ...] = ()
+    """Embedding models to serve."""
+
+
+class AnthropicEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="anthropic"):
     """An Anthropic account (Messages API)."""
+
+    TITLE: ClassVar[str] = "An Anthropic account (Messages API)."
 
     base_url: str = "https://api.anthropic.com/v1"
     """With its version part."""
@@ -55,70 +147,83 @@ class AnthropicEngine(_Account, frozen=True, kw_only=True, tag_field="kind", tag
             raise ValueError("max_tokens must be at least 1")
 
 
-class GeminiEngine(_Account, frozen=True, kw_only=True, tag_field="kind", tag="gemini"):
+class GeminiEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="gemini"):
     """A Google Gemini account (Gemini API)."""
+
+    TITLE: ClassVar[str] = "A Google Gemini account (Gemini API)."
 
     base_url: str = "https://generativelanguage.googleapis.com/v1beta"
     """With its version part."""
 
 
-ProviderEngine = AnthropicEngine | GeminiEngine
+ProviderEngine = OpenAIEngine | AnthropicEngine | GeminiEngine
+
+_TABLES: Final = (
+    "timeouts", "limits", "upstream_names", "served_names", "prefix_models", "api_keys",
+)  # fmt: skip
+"""Members that are tables of their own, written after all others."""
+_COMMENTS: Final = {
+    "base_url": "Where it is.",
+    "api_key_file": "The API key: a file with mode 600, or the name of an environment variable.",
+    "api_key_env": "The API key: a file with mode 600, or the name of an environment variable.",
+    "models": "Chat models to serve. Without: all that the account has.",
+    "embedding_models": "Embedding models to serve.",
+    "prefix": "How its models are asked to go on after a given text.",
+    "prefix_models": "The same of those models that differ.",
+    "ask_usage": "It takes stream_options.include_usage.",
+    "concurrency": "Calls at once.",
+    "max_tokens": "Bound of an answer whose request gives none.",
+    "timeouts": "Seconds.",
+    "limits": "What the account allows, where the provider does not say so with its answers.",
+    "upstream_names": "The provider's own name of a model, where it is another one.",
+    "served_names": 'What its answers call a model, where that is yet another name; "*": anything.',
+}
 
 
 def render(engine: ProviderEngine) -> list[str]:
     """The lines of the file's ``[engine]`` table and those below it."""
-    match engine:
-        case AnthropicEngine():
-            bound = f"max_tokens = {engine.max_tokens}"
-            return _table(
-                "anthropic",
-                "An Anthropic account (Messages API).",
-                engine,
-                engine.base_url,
-                ["# Bound of an answer whose request gives none.", bound],
-            )
-        case GeminiEngine():
-            title = "A Google Gemini account (Gemini API)."
-            return _table("gemini", title, engine, engine.base_url, [])
-
-
-def _table(kind: str, title: str, engine: _Account, base_url: str, own: list[str]) -> list[str]:
-    lines = [
-        f"# {title}",
-        "[engine]",
-        f"kind = {_text(kind)}",
-        f"base_url = {_text(base_url)}",
-        "# The API key: a file with mode 600, or the name of an environment variable.",
-    ]
-    if engine.api_key_file is not None:
-        lines.append(f"api_key_file = {_text(engine.api_key_file)}")
-    if engine.api_key_env is not None:
-        lines.append(f"api_key_env = {_text(engine.api_key_env)}")
-    lines.append("# Chat models to serve. Without: all that the account has.")
-    if engine.models is not None:
-        lines.append(f"models = [{', '.join(map(_text, engine.models))}]")
-    lines += [
-        *own,
-        "# Calls at once.",
-        f"concurrency = {engine.concurrency}",
-        "",
-        "# Seconds.",
-        "[engine.timeouts]",
-        f"connect_s = {engine.timeouts.connect_s}",
-        f"stream_head_s = {engine.timeouts.stream_head_s}",
-        f"whole_head_s = {engine.timeouts.whole_head_s}",
-        f"idle_s = {engine.timeouts.idle_s}",
-        "",
-        "# The provider's own name of a model, where it is another one.",
-        "[engine.upstream_names]",
-        *(f"{_text(name)} = {_text(other)}" for name, other in engine.upstream_names.items()),
-        "",
-        '# What its answers call a model, where that is yet another name; "*": anything.',
-        "[engine.served_names]",
-        *(f"{_text(name)} = {_text(other)}" for name, other in engine.served_names.items()),
-        "",
-    ]
+    kind = engine.__struct_config__.tag
+    lines = [f"# {engine.TITLE}", "[engine]", f"kind = {_text(str(kind))}"]
+    for name in engine.__struct_fields__:
+        value = getattr(engine, name)
+        if name not in _TABLES and value is not None:
+            lines += [*_comment(name), f"{name} = {_value(value)}"]
+    lines.append("")
+    for name in ("timeouts", "limits"):
+        table = getattr(engine, name)
+        given = {key: getattr(table, key) for key in table.__struct_fields__}
+        lines += [*_comment(name), f"[engine.{name}]", *_members(given), ""]
+    for name in ("upstream_names", "served_names", "prefix_models"):
+        lines += [*_comment(name), f"[engine.{name}]", *_members(getattr(engine, name)), ""]
+    for key in engine.api_keys:
+        given = {name: getattr(key, name) for name in key.__struct_fields__}
+        lines += ["[[engine.api_keys]]", *_members(given), ""]
     return lines
+
+
+def _comment(name: str) -> list[str]:
+    return [f"# {_COMMENTS[name]}"] if name in _COMMENTS else []
+
+
+def _members(table: Mapping[str, object]) -> list[str]:
+    plain = re.compile(r"[a-z_]+")
+    return [
+        f"{name if plain.fullmatch(name) else _text(name)} = {_value(value)}"
+        for name, value in table.items()
+        if value is not None
+    ]
+
+
+def _value(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case tuple():
+            return "[" + ", ".join(map(_value, value)) + "]"
+        case _:
+            return _text(str(value))
 
 
 def _text(value: str) -> str:

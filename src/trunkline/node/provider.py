@@ -7,7 +7,7 @@ There is no seed and there are no numerics: an answer can not be continued elsew
 but by its text where the configuration says how this upstream is asked to (``core/prefix.py``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from trunkline.base.errors import RequestError
 from trunkline.node.core import account, upstream
 from trunkline.node.core.answer import Event
 from trunkline.node.core.joint import Joint
+from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.prefix import Prefixes, cannot_continue, going_on
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.core.upstream import Said, StreamCheck
@@ -25,7 +26,7 @@ from trunkline.node.translated import Answer, Caller
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import ReceiptModel, ReceiptSampling, prefix_digest
 from trunkline.remote.status import RejectedError
-from trunkline.schema.attempt import Accepted, Attempt, Kind, ServedModel
+from trunkline.schema.attempt import Accepted, Attempt, Kind, Limits, ServedModel
 from trunkline.schema.parsing import decode, top_level
 
 UPSTREAM_MODELS_MAX: Final = 1024
@@ -64,6 +65,8 @@ class ProviderModels(msgspec.Struct, frozen=True, kw_only=True):
     """How its models go on after a given text."""
     ask_usage: bool = True
     """It takes ``stream_options.include_usage``."""
+    limits: Limits | None = None
+    """What the operator states of the account."""
 
     def right(self, model: str) -> tuple[str, ...]:
         """Every name by which an answer may call the model."""
@@ -75,13 +78,21 @@ class Provider:
     """Serves attempts by one provider account."""
 
     def __init__(
-        self, caller: Caller, base_url: str, models: ProviderModels, identity: Identity
+        self,
+        caller: Caller,
+        base_url: str,
+        models: ProviderModels,
+        identity: Identity,
+        *,
+        keys: Callable[[], tuple[KeyState, ...]] | None = None,
     ) -> None:
+        """``keys``: asked for the state of each, where the account has several."""
         self._caller = caller
         self._host = urlsplit(base_url).hostname or "unknown"
         self._models = models
         self._identity = identity
         self._listed: tuple[str, ...] = ()
+        self._keys = keys
 
     async def refresh(self) -> None:
         """Ask the upstream what it has, where the configuration does not say. For ``/v1/info``."""
@@ -94,6 +105,10 @@ class Provider:
             names = (model.id for model in listed[:UPSTREAM_MODELS_MAX])
             self._listed = tuple(name for name in names if name not in self._models.embeddings)
 
+    def keys(self) -> tuple[KeyState, ...]:
+        """The account's keys, where it has several."""
+        return () if self._keys is None else self._keys()
+
     def models(self) -> tuple[ServedModel, ...]:
         chat = self._listed if self._models.chat is None else self._models.chat
         kinds: tuple[tuple[Kind, tuple[str, ...]], ...] = (
@@ -105,6 +120,7 @@ class Provider:
                 name=name,
                 kind=kind,
                 provider=self._host,
+                limits=self._models.limits,
                 prefix=kind == "chat" and self._models.prefixes.of(name) is not None,
             )
             for kind, names in kinds

@@ -1,12 +1,18 @@
 """Which class fronts which kind of provider account: the one list of them."""
 
 from trunkline.base.ports import Clock
-from trunkline.node.config_providers import AnthropicEngine, GeminiEngine, ProviderEngine
+from trunkline.node.config_providers import (
+    AnthropicEngine,
+    GeminiEngine,
+    OpenAIEngine,
+    ProviderEngine,
+)
 from trunkline.node.provider_anthropic import AnthropicChat
 from trunkline.node.provider_gemini import GeminiChat
 from trunkline.node.translated import Caller
 from trunkline.remote.anthropic import AnthropicCaller
 from trunkline.remote.gemini import GeminiCaller
+from trunkline.remote.provider import ProviderCaller
 from trunkline.remote.transport import Transport
 
 
@@ -15,6 +21,10 @@ def caller(
 ) -> Caller:
     """The account that ``settings`` describe. Raises :class:`MalformedError` for a bad base URL."""
     match settings:
+        case OpenAIEngine():
+            return ProviderCaller(
+                transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
+            )
         case AnthropicEngine():
             anthropic = AnthropicCaller(
                 transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts

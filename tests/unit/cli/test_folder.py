@@ -16,6 +16,7 @@ from trunkline.crypto.signer import Signer
 from trunkline.gateway import config as gateway_config
 from trunkline.log import config as log_config
 from trunkline.node import config as node_config
+from trunkline.node.config_providers import OpenAIEngine
 from trunkline.tlog.policy import Policy
 from trunkline.witness import config as witness_config
 
@@ -140,7 +141,7 @@ def test_a_provider_gets_a_node_the_gateway_knows(folder: Folder) -> None:
     entry = network.roles[-1]
     assert (entry.name, entry.listen) == ("node-acme", "127.0.0.1:9005")
     settings = node_config.read(folder.config(entry))
-    assert isinstance(settings.engine, node_config.OpenAIEngine)
+    assert isinstance(settings.engine, OpenAIEngine)
     assert settings.engine.api_key_env == "ACME_KEY"
     gateway = gateway_config.read(folder.config(network.one("gateway")))
     pinned = {key.name: key.vkey for key in read_keys(folder)}

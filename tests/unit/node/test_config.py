@@ -13,9 +13,14 @@ from trunkline.node.config import (
     EmbeddedEngine,
     LogTarget,
     NodeConfig,
-    OpenAIEngine,
     read,
     render,
+)
+from trunkline.node.config_providers import (
+    AccountLimits,
+    AnthropicEngine,
+    KeySource,
+    OpenAIEngine,
 )
 from trunkline.remote.exchange import ProviderTimeouts
 
@@ -40,11 +45,19 @@ OPENAI = NodeConfig(
     ),
 )
 
+SEVERAL_KEYS = AnthropicEngine(
+    api_keys=(KeySource(label="main", file="key-1"), KeySource(label="spare", env="SPARE")),
+    max_tokens=100,
+    prefix_models={"m 1": "trailing"},
+    limits=AccountLimits(requests_per_minute=50, concurrency=4),
+)
+
 
 @pytest.mark.parametrize(
     "config",
     [EMBEDDED, OPENAI, NodeConfig(name=NAME, operator="a"),
-     msgspec.structs.replace(OPENAI, engine=OpenAIEngine(base_url="http://u", api_key_env="K"))],
+     msgspec.structs.replace(OPENAI, engine=OpenAIEngine(base_url="http://u", api_key_env="K")),
+     msgspec.structs.replace(OPENAI, engine=SEVERAL_KEYS)],
 )  # fmt: skip
 def test_what_is_written_reads_back(tmp_path: Path, config: NodeConfig) -> None:
     path = tmp_path / "node.toml"
@@ -66,6 +79,21 @@ def test_what_is_written_reads_back(tmp_path: Path, config: NodeConfig) -> None:
             'name = "a"\noperator = "a"\n[engine]\nkind = "openai"\nbase_url = "u"\n'
             'api_key_file = "x"\napi_key_env = "y"',
             "api_key_file",
+        ),
+        (
+            'name = "a"\noperator = "a"\n[engine]\nkind = "anthropic"\n'
+            'api_keys = [{label = "x", env = "A"}, {label = "x", env = "B"}]',
+            "label",
+        ),
+        (
+            'name = "a"\noperator = "a"\n[engine]\nkind = "gemini"\n'
+            'api_keys = [{label = "x", env = "A", file = "B"}]',
+            "api_keys",
+        ),
+        (
+            'name = "a"\noperator = "a"\n[engine]\nkind = "gemini"\n'
+            "limits = {requests_per_minute = 0}",
+            "requests_per_minute",
         ),
     ],
 )

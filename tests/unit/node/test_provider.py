@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from tests.unit.node.harness import KEY, NAME, Heard, attempt, chat, node
 
-from trunkline.node.config import NodeConfig, OpenAIEngine
+from trunkline.node.config import NodeConfig
+from trunkline.node.config_providers import OpenAIEngine
 from trunkline.receipts import request_digest, verify_signed
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.http import Call, Receive, Scope, Send
@@ -118,7 +119,8 @@ async def test_a_stream_is_relayed_as_it_came_and_signed_for(tmp_path: Path) -> 
 
     assert heard.data == GOOD
     assert [event.id for event in heard.chunks] == [0, 1, 2, 3]
-    assert upstream.received == [bytes(attempt(request, model="real-1").request)]
+    asked = attempt(request | {"stream_options": {"include_usage": True}}, model="real-1")
+    assert upstream.received == [bytes(asked.request)]
     assert upstream.keys == ["att_1"]
     assert heard.signed is not None
     receipt = verify_signed(heard.signed, KEY).receipt
@@ -127,7 +129,7 @@ async def test_a_stream_is_relayed_as_it_came_and_signed_for(tmp_path: Path) -> 
     assert (receipt.usage.prompt, receipt.usage.completion, receipt.usage.counted) == (3, 2, False)
     assert receipt.sampling.source == "none"
     assert receipt.response.finish == ("stop",)
-    assert receipt.request.digest == request_digest(upstream.received[0])
+    assert receipt.request.digest == request_digest(bytes(attempt(request, model="real-1").request))
     assert heard.accepted is not None
     assert heard.accepted.seed is None
 
@@ -135,7 +137,8 @@ async def test_a_stream_is_relayed_as_it_came_and_signed_for(tmp_path: Path) -> 
 async def test_only_the_models_name_is_changed_and_unknown_fields_survive(tmp_path: Path) -> None:
     upstream = Upstream(GOOD)
     request = chat(vendor_option={"a": 2.50})
-    await through(tmp_path, upstream, request, upstream_names={"real-1": "up/real"})
+    names = {"real-1": "up/real"}
+    await through(tmp_path, upstream, request, upstream_names=names, ask_usage=False)
 
     sent = msgspec.json.decode(upstream.received[0])
     assert sent == {"model": "up/real"} | request
