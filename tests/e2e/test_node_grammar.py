@@ -5,6 +5,7 @@ Whatever a grammar admits must be JSON that satisfies the schema.
 
 import json
 import random
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -95,12 +96,22 @@ class Walker:
             dtype=np.int32,
         )
 
-    def walk(self, source: str, seed: int) -> list[int]:
+    def walk(self, source: str, seed: int, text: str = "", until: str | None = None) -> list[int]:
+        """The tokens taken: those of ``text`` first, then random ones until nothing but the end is
+        admitted, or they end with ``until``, where the end must be admitted too."""
         draw = random.Random(seed)  # noqa: S311 - repeatable on purpose
         taken: list[int] = []
         constraint = Grammar(self._model, source)
         try:
+            for char in text:
+                token = self.pieces.index(char.encode())
+                assert constraint.admitted(np.array([token], dtype=np.int32)).all(), text
+                constraint.accept(token)
+                taken.append(token)
             for step in range(STEPS_MAX):
+                if until is not None and self.text(taken).endswith(until):
+                    assert constraint.admitted(self._ends).any()
+                    return taken
                 admitted = self._alphabet[constraint.admitted(self._alphabet)].tolist()
                 if not admitted:
                     assert constraint.admitted(self._ends).any()
@@ -111,6 +122,9 @@ class Walker:
         finally:
             constraint.close()
         raise AssertionError("the grammar never came to an end")
+
+    def text(self, tokens: list[int]) -> str:
+        return b"".join([self.pieces[token] for token in tokens]).decode("utf-8", "replace")
 
     def _pick(self, draw: random.Random, admitted: list[int], *, hurry: bool) -> int:
         closing = [token for token in admitted if self.pieces[token] in (b'"', b"}", b"]")]
@@ -253,3 +267,45 @@ def test_a_schema_outside_the_subset_is_refused_by_name(
 
     assert refused.value.error_code == "unsupported_parameter"
     assert param is None or refused.value.param == param
+
+
+STRICT = FunctionGrammar(
+    name="f", parameters=json.dumps(SCHEMAS[2]).encode(), strict=True, param="f"
+)
+
+
+@pytest.mark.parametrize("before", ["", "no ", "<tool_", "<<tool_cal<", "a <tool_call b\n"])
+def test_among_words_a_call_that_begins_is_held_to_its_schema(walker: Walker, before: str) -> None:
+    source = grammar.words_or_calls([STRICT], several=True)
+    for seed in range(5):
+        tokens = walker.walk(source, seed, f"{before}<tool_call>", until="</tool_call>")
+        pipe = ChoicePipe(
+            PipeSettings(tokens_max=STEPS_MAX + 1, tools=frozenset({"f"})), walker.pieces
+        )
+        released = [part for token in tokens for part in pipe.push(token)]
+        calls = [part for part in released if isinstance(part, Call)]
+        assert "".join([part for part in released if isinstance(part, str)]) == before
+        assert calls
+        assert all(satisfies(json.loads(c.arguments), SCHEMAS[2], SCHEMAS[2]) for c in calls)
+
+
+def test_words_go_on_after_a_call_where_several_are_allowed(walker: Walker) -> None:
+    call = '<tool_call>[{"name": "f", "arguments": {"b":null}}]</tool_call>'
+    several = grammar.words_or_calls([STRICT], several=True)
+    walker.walk(several, 0, f"{call} and {call} so", until="so")
+    single = grammar.words_or_calls([STRICT], several=False)
+    assert walker.walk(single, 0, call) == walker.walk(several, 0, call, until=">")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>no",
+        '<tool_call>[{"name": "g"',
+        '<tool_call>[{"name": "f", "arguments": {"b":1',
+        '<<tool_call>{"name"',
+    ],
+)
+def test_what_is_no_call_of_a_strict_function_is_not_admitted(walker: Walker, text: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(text)):
+        walker.walk(grammar.words_or_calls([STRICT], several=True), 0, text)

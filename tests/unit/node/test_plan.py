@@ -83,13 +83,16 @@ def test_every_documented_parameter_is_either_honoured_or_refused() -> None:
     assert {name.partition(".")[0] for name in HONOURED} - {"stream_options"} == known - refused
 
 
-def test_a_strict_tool_needs_a_demanded_call() -> None:
+def test_a_strict_tool_holds_the_calls_among_words_to_its_schema() -> None:
     strict = {"type": "function", "function": TOOL["function"] | {"strict": True}}  # type: ignore[operator]
 
-    with pytest.raises(RequestError) as refused:
-        check_supported(parsed(tools=[strict]))
-    assert refused.value.param == "tools[0].function.strict"
-    check_supported(parsed(tools=[strict], tool_choice="required"))
+    check_supported(parsed(tools=[strict]))
+    assert "words0" in planned(tools=[strict]).sampling.grammar
+    assert planned(tools=[TOOL]).sampling.grammar == ""
+    assert planned(tools=[strict], tool_choice="none").sampling.grammar == ""
+    demanded = planned(tools=[strict], tool_choice="required").sampling.grammar
+    assert demanded
+    assert "words0" not in demanded
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,33 @@ class FunctionGrammar(msgspec.Struct, frozen=True, kw_only=True):
 
 def calls(functions: Sequence[FunctionGrammar], *, several: bool) -> str:
     """The grammar for one block of calls of ``functions``; ``several``: more than one call."""
+    text = f"root ::= {_literal(OPEN_TAG)} block\n{_block(functions, several=several)}{_SHARED}"
+    return _bounded(text, "tools")
+
+
+def words_or_calls(functions: Sequence[FunctionGrammar], *, several: bool) -> str:
+    """The grammar for free text in which each opening tag begins a block of calls of ``functions``;
+    ``several``: more than one call, in any number of blocks.
+
+    Each ``words`` rule stands for so many characters of the tag being the last ones written. As no
+    character but the first is the tag's first again, one that does not go on with the tag leads
+    back to none of it, or to the first.
+    """
+    states = []
+    for written, expected in enumerate(OPEN_TAG):
+        onward = "block" if written + 1 == len(OPEN_TAG) else f"words{written + 1}"
+        again = f"{_literal(OPEN_TAG[0])} words1 | " if written else ""
+        others = f"[^{OPEN_TAG[0]}{expected if written else ''}]"
+        states.append(
+            f'words{written} ::= "" | {_literal(expected)} {onward} | {again}{others} words0\n'
+        )
+    after = "words0" if several else '""'
+    block = _block(functions, several=several, after=after)
+    return _bounded(f"root ::= words0\n{''.join(states)}{block}{_SHARED}", "tools")
+
+
+def _block(functions: Sequence[FunctionGrammar], *, several: bool, after: str = "") -> str:
+    """Rules for what follows an opening tag: calls, the closing tag, and ``after``."""
     names, lines = [], []
     for index, function in enumerate(functions):
         arguments, rules = _arguments(function, f"f{index}")
@@ -95,11 +122,10 @@ def calls(functions: Sequence[FunctionGrammar], *, several: bool) -> str:
         lines.append(f'f{index} ::= {head} {arguments} "}}"\n{rules}')
         names.append(f"f{index}")
     more = '( ", " call )*' if several else ""
-    text = (
-        f"root ::= {_literal(OPEN_TAG + '[')} call {more} {_literal(']' + CLOSE_TAG)}\n"
-        f"call ::= {' | '.join(names)}\n{''.join(lines)}{_SHARED}"
+    return (
+        f'block ::= "[" call {more} {_literal("]" + CLOSE_TAG)} {after}\n'
+        f"call ::= {' | '.join(names)}\n{''.join(lines)}"
     )
-    return _bounded(text, "tools")
 
 
 def _arguments(function: FunctionGrammar, prefix: str) -> tuple[str, str]:

@@ -104,15 +104,6 @@ def check_supported(request: ChatRequest) -> None:
     """Raise :class:`RequestError` ``unsupported_parameter`` for the first thing not honoured."""
     for name in sorted(openai_chat.parameters_set(request) - HONOURED):
         _unsupported(name)
-    if _demanded(request) is None and request.tool_choice != "none":
-        for index, tool in enumerate(request.tools or ()):
-            if tool.function is not None and tool.function.strict:
-                raise RequestError(
-                    f"tools[{index}].function.strict: a call is held to its schema only where "
-                    "tool_choice demands one",
-                    code="unsupported_parameter",
-                    param=f"tools[{index}].function.strict",
-                )
     if _demanded(request) is not None and _form(request) != "text":
         _unsupported("response_format")
 
@@ -204,26 +195,32 @@ def _form(request: ChatRequest) -> Literal["text", "json_object", "json_schema"]
 
 def _grammar(request: ChatRequest) -> str:
     demanded = _demanded(request)
+    several = request.parallel_tool_calls is not False
     if demanded is not None:
-        functions = [
-            FunctionGrammar(
-                name=tool.name,
-                parameters=bytes(tool.function.parameters)
-                if given(tool.function.parameters)
-                else b"",
-                strict=tool.function.strict is True,
-                param=f"tools.{tool.name}",
-            )
-            for tool in demanded
-            if tool.function is not None
-        ]
-        return grammar.calls(functions, several=request.parallel_tool_calls is not False)
+        return grammar.calls(_functions(demanded), several=several)
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
+        functions = [] if request.tool_choice == "none" else _functions(request.tools or ())
+        if any(function.strict for function in functions):
+            return grammar.words_or_calls(functions, several=several)
+        # Without a strict one, text that is no call is text.
         return ""
     if wanted.json_schema is None or not given(wanted.json_schema.schema):
         return grammar.any_object()
     return grammar.document(bytes(wanted.json_schema.schema), "response_format.json_schema.schema")
+
+
+def _functions(tools: Sequence[Tool]) -> list[FunctionGrammar]:
+    return [
+        FunctionGrammar(
+            name=tool.name,
+            parameters=bytes(tool.function.parameters) if given(tool.function.parameters) else b"",
+            strict=tool.function.strict is True,
+            param=f"tools.{tool.name}",
+        )
+        for tool in tools
+        if tool.function is not None
+    ]
 
 
 def _or(value: float | None, default: float) -> float:
