@@ -7,13 +7,14 @@ needs not know whom the gateway asks first. Nothing here uses the product's own 
 
 import asyncio
 import json
+import os.path
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Phase = Literal["before", "during", "after"]
 """Before the first token was sent; in the middle of it; after the third."""
@@ -129,6 +130,9 @@ Gone = Callable[[], Awaitable[None]]
 class Exchange:
     """One call as the script sees it: what was asked, and the socket's writing side."""
 
+    settle_s: ClassVar[float] = 0.0
+    """Between what is well and the fault after it: so much time has the first to reach the app."""
+
     def __init__(
         self, asked: dict[str, Any], phase: Phase, writer: asyncio.StreamWriter, gone: Gone
     ) -> None:
@@ -226,12 +230,22 @@ class Exchange:
         length = None if self.stream else len(before) + len(rest)
         await self.head(200, "text/event-stream" if self.stream else "application/json", length)
         await (self.piece(before) if self.stream else self.send(before))
+        await asyncio.sleep(self.settle_s)
         return rest
 
     async def body(self, data: bytes) -> None:
         """Send a whole, wrong body, properly framed."""
-        kind = "text/event-stream" if self.stream else "application/json"
-        await self.reply(200, data, kind=kind)
+        if not self.stream or not self.settle_s:
+            kind = "text/event-stream" if self.stream else "application/json"
+            await self.reply(200, data, kind=kind)
+            return
+        before, _ = self.split
+        await self.head(200, "text/event-stream", None)
+        shared = len(os.path.commonprefix([before, data]))
+        await self.piece(data[:shared])
+        await asyncio.sleep(self.settle_s)
+        await self.piece(data[shared:])
+        await self.end()
 
 
 Act = Callable[[Exchange], Awaitable[None]]
@@ -251,10 +265,17 @@ def split_frames(frames: Sequence[bytes], phase: Phase) -> tuple[bytes, bytes]:
 class Upstream:
     """One listening upstream. ``acts``: what the first call of each script gets."""
 
-    def __init__(self, acts: dict[str, tuple[Act, Phase]], calls: dict[str, int]) -> None:
-        """``calls`` counts each script's calls and is shared by upstreams of one test."""
+    def __init__(
+        self,
+        acts: dict[str, tuple[Act, Phase]],
+        calls: dict[str, int],
+        otherwise: Act | None = None,
+    ) -> None:
+        """``calls`` counts each script's calls and is shared by upstreams of one test.
+        ``otherwise``: what calls get for which no script says anything; None: a healthy answer."""
         self._acts = acts
         self._calls = calls
+        self.otherwise: Act = otherwise or Exchange.healthy
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
 
@@ -292,15 +313,21 @@ class Upstream:
             name, _, value = line.partition(b":")
             if name.strip().lower() == b"content-length":
                 length = int(value)
-        asked = json.loads(await reader.readexactly(length))
+        body = await reader.readexactly(length)
 
         async def gone() -> None:
             await reader.read()
 
+        if not body:
+            # A look at the models: who asks is told elsewhere what there is.
+            await Exchange({"model": ""}, "before", writer, gone).reply(404, b"{}")
+            return True
+        asked = json.loads(body)
+
         script = str(asked["messages"][-1]["content"])
         count = self._calls[script] = self._calls.get(script, 0) + 1
-        act, phase = self._acts.get(script, (Exchange.healthy, "before"))
-        if count > 1:
+        act, phase = self._acts.get(script, (self.otherwise, "before"))
+        if count > 1 and script in self._acts:
             act = Exchange.healthy
         await act(Exchange(asked, phase, writer, gone))
         return not writer.is_closing()
