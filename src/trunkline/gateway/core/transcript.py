@@ -5,7 +5,7 @@ can still start afresh. Its end, from the chunk by which every choice is finishe
 must never reach the app before the receipt is verified and durable. And, from a node that can not
 be continued exactly, tool calls from where they begin and documents that must be JSON, until they
 are complete and valid (``values.py``); text as well if the caller says so. Everything else passes
-at once.
+at once. So does what goes on after a text, once it is sure that it does (``seam.py``).
 
 Specified in ``docs/spec/attempt-protocol.md``, rules 2 to 5 and 8. It refuses events out of order,
 data that is not what an OpenAI client could read, and tokens of choices nobody asked for.
@@ -19,10 +19,12 @@ import msgspec
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.digest import parse_digest
 from trunkline.gateway.core.actions import Plan
+from trunkline.gateway.core.seam import Seam
 from trunkline.gateway.core.values import Gathered
 from trunkline.receipts import ShownDigest, StreamDigest
-from trunkline.schema.attempt import RESUME_TOKENS_MAX
+from trunkline.schema.attempt import PREFIX_CHARS_MAX, RESUME_TOKENS_MAX, Prefix, Used
 from trunkline.schema.openai_answer import Delta, ReadMessage
+from trunkline.schema.parsing import ABSENT
 
 HELD_EVENTS_MAX: Final = 256
 WITHHELD_EVENTS_MAX: Final = 100_000
@@ -32,10 +34,21 @@ HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 Tokens = Sequence[tuple[int, int]]
 
 
+class _Delta(Delta, frozen=True, kw_only=True):
+    reasoning: msgspec.Raw = ABSENT
+    """What some providers call ``reasoning_content``."""
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but text is in it."""
+        other = self.tool_calls or self.function_call or self.refusal or self.reasoning_content
+        return not other and bytes(self.reasoning) in (b"", b"null", b'""')
+
+
 class _Choice(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     finish_reason: str | None = None
-    delta: Delta = Delta()
+    delta: _Delta = _Delta()
     message: ReadMessage | None = None
 
 
@@ -43,6 +56,9 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a chunk or a whole response: enough to know where it ends."""
 
     choices: tuple[_Choice, ...]
+    id: str = ""
+    created: float = 0
+    model: str = ""
 
 
 class _Embeddings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +66,7 @@ class _Embeddings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _MESSAGE: Final = msgspec.json.Decoder(_Message)
+_NOTHING: Final = _Message(choices=())
 _EMBEDDINGS: Final = msgspec.json.Decoder(_Embeddings)
 
 
@@ -63,14 +80,22 @@ class Event(msgspec.Struct, frozen=True):
     """Finish reasons that this event gives, by choice."""
     characters: int = 0
     """Characters of text, and of tool calls' arguments, that it shows."""
+    text: str = ""
+    """The first choice's text in it."""
+    plain: bool = True
+    """It shows nothing but that text."""
+    head: tuple[str, int, str] | None = None
+    """The chunk's ``id``, ``created`` and ``model``."""
+    used: tuple[int, int] | None = None
+    """Prompt and completion tokens of the answer so far."""
 
 
 class Transcript:
     """What is settled of the answer: shown to the app, or kept to be continued from."""
 
     __slots__ = (
-        "_shown", "characters", "chunks", "next_number", "reasons", "relayed", "tail",
-        "token_count", "tokens",
+        "_plain", "_shown", "_text", "characters", "chunks", "head", "next_number", "reasons",
+        "relayed", "tail", "text_size", "token_count", "tokens", "used",
     )  # fmt: skip
 
     def __init__(self, choices: int) -> None:
@@ -82,6 +107,14 @@ class Transcript:
         self.reasons: dict[int, str] = {}
         self.relayed = False
         """Something has reached the app: no other beginning is possible any more."""
+        self.head: tuple[str, int, str] | None = None
+        """``id``, ``created`` and ``model`` of the chunks that the app was shown."""
+        self.used: tuple[int, int] | None = None
+        """Prompt and completion tokens that all this took; None: not known."""
+        self.text_size = 0
+        """Characters of the text that the app was shown."""
+        self._text: list[str] = []
+        self._plain = choices == 1
         self._shown = ShownDigest()
         self.tail: list[bytes | None] = []
         """Data of the events since the last token: a node that takes over may repeat them."""
@@ -96,20 +129,50 @@ class Transcript:
         if self.token_count > RESUME_TOKENS_MAX:
             raise MalformedError("the answer has too many tokens")
 
-    def settle(self, event: Event) -> None:
-        """Take an event that is about to be relayed."""
+    def settle(self, event: Event, *, exact: bool = True) -> None:
+        """Take an event that is about to be relayed. ``exact``: its tokens can be continued."""
         self.add_tokens(event.tokens)
         if event.tokens:
             for data in (*self.tail, event.data):
                 self._shown.update(data)
             self.tail.clear()
-        else:
+        elif exact:
             self.tail.append(event.data)
+        self._note(event)
         self.next_number = event.number + 1
         self.reasons.update(event.reasons)
         self.chunks += event.data is not None
         self.characters += event.characters
         self.relayed = self.relayed or event.data is not None
+
+    def _note(self, event: Event) -> None:
+        """Keep what it takes to go on after the text."""
+        if event.data is None:
+            return
+        self.head = self.head or event.head
+        self.used = event.used
+        self.text_size += len(event.text)
+        self._plain = self._plain and event.plain and self.text_size <= PREFIX_CHARS_MAX
+        if self._plain:
+            self._text.append(event.text)
+        else:
+            self._text.clear()
+
+    def prefix(self) -> Prefix | None:
+        """What a node has to know to go on after the text; None where that is not possible:
+        something other than the text of one choice was shown, too much of it, or its finish."""
+        if not self._plain or not self.text_size or self.head is None or self.reasons:
+            return None
+        used = None if self.used is None else Used(prompt=self.used[0], completion=self.used[1])
+        id_, created, model = self.head
+        return Prefix(
+            text="".join(self._text),
+            events=self.next_number,
+            id=id_,
+            created=created,
+            model=model,
+            used=used,
+        )
 
     @property
     def resumes_at(self) -> int:
@@ -130,11 +193,22 @@ class Reception:
     """One attempt's events, on top of the transcript that it continues."""
 
     __slots__ = (
-        "_exact", "_expected", "_gathered", "_head", "_held", "_held_bytes", "_plan",
-        "_transcript", "_values", "digest", "finished", "withholding",
+        "_exact", "_expected", "_gathered", "_goes_on", "_head", "_held", "_held_bytes", "_plan",
+        "_seam", "_transcript", "_values", "digest", "finished", "withholding",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan, transcript: Transcript, attempt: str, *, exact: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        transcript: Transcript,
+        attempt: str,
+        *,
+        exact: bool,
+        prefix: Prefix | None = None,
+    ) -> None:
+        """``exact``: its tokens can be continued. ``prefix``: the text that it goes on after."""
+        self._goes_on = prefix is not None
+        self._seam = None if prefix is None else Seam(prefix.text)
         self._plan = plan
         self._transcript = transcript
         self._exact = exact
@@ -168,15 +242,24 @@ class Reception:
                 choices[choice].append(token)
         return tuple(tuple(tokens) for tokens in choices)
 
-    def take(self, number: int, tokens: Tokens, data: bytes | None) -> list[bytes]:
+    def take(
+        self,
+        number: int,
+        tokens: Tokens,
+        data: bytes | None,
+        used: tuple[int, int] | None = None,
+    ) -> list[bytes]:
         """Take one unnamed event; returns what may be relayed now.
 
-        Raises :class:`MalformedError` for what no honest node would send.
+        Raises :class:`MalformedError` for what no honest node would send; its kind
+        :class:`SeamError` for a text that begins again.
         """
-        event = self._event(number, tokens, data)
+        event = self._event(number, tokens, data, used)
         if self._repeated(event):
             return []
         self._hold(event)
+        if self._seam is not None:
+            self._seam.take(event.text)
         if self.finished or not self._plan.stream:
             if tokens and self._plan.stream and not event.reasons:
                 raise MalformedError("a token after the end of every choice")
@@ -187,7 +270,12 @@ class Reception:
         if self._head and not self._head_complete():
             return []
         self._head = False
-        return [] if self.withholding else self.release()
+        return [] if self.withholding or self._unsure else self.release()
+
+    @property
+    def _unsure(self) -> bool:
+        """What came may still be the text so far over again."""
+        return self._seam is not None and not self._seam.passed
 
     @property
     def speaking(self) -> bool:
@@ -198,7 +286,7 @@ class Reception:
         """Settle everything held and return its data."""
         held, self._held, self._held_bytes = self._held, [], 0
         for event in held:
-            self._transcript.settle(event)
+            self._transcript.settle(event, exact=self._exact)
         return [event.data for event in held if event.data is not None]
 
     def complete(self) -> None:
@@ -213,24 +301,41 @@ class Reception:
             for choice, reason in self.reasons.items():
                 self._values.check(self._gathered[choice], reason)
 
-    def _event(self, number: int, tokens: Tokens, data: bytes | None) -> Event:
+    def _event(
+        self, number: int, tokens: Tokens, data: bytes | None, used: tuple[int, int] | None
+    ) -> Event:
         if data is None:
             if not self._plan.stream:
                 raise MalformedError("an event without data in a whole response")
             return Event(number, tokens, None, {})
-        choices = self._read(data)
-        reasons = self._reasons_of(choices)
-        return Event(number, tokens, data, reasons, self._gather(choices))
+        message = self._read(data)
+        choices = message.choices
+        head = (message.id, int(message.created), message.model)
+        if self._goes_on and (
+            head != self._transcript.head or any(choice.delta.role for choice in choices)
+        ):
+            raise MalformedError("a second beginning of the answer")
+        return Event(
+            number,
+            tokens,
+            data,
+            self._reasons_of(choices),
+            self._gather(choices),
+            "".join(choice.delta.content or "" for choice in choices),
+            all(choice.delta.plain for choice in choices),
+            head,
+            used,
+        )
 
-    def _read(self, data: bytes) -> tuple[_Choice, ...]:
+    def _read(self, data: bytes) -> _Message:
         self.digest.update(data)
         try:
             if not data.isascii():
                 data.decode()
             if self._plan.kind == "embeddings":
                 _EMBEDDINGS.decode(data)
-                return ()
-            return _MESSAGE.decode(data).choices
+                return _NOTHING
+            return _MESSAGE.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise MalformedError("an event is not what a client could read") from None
 
@@ -286,7 +391,8 @@ class Reception:
                 raise MalformedError("a token of a choice that nobody asked for")
         self._held.append(event)
         self._held_bytes += len(event.data or b"")
-        most = WITHHELD_EVENTS_MAX if self.withholding else HELD_EVENTS_MAX
+        withheld = self.withholding or self._unsure
+        most = WITHHELD_EVENTS_MAX if withheld else HELD_EVENTS_MAX
         if len(self._held) > most or self._held_bytes > HELD_BYTES_MAX:
             raise MalformedError("more is held back than an answer's ends can be")
 

@@ -100,7 +100,8 @@ def going_on(raw: bytes, prefix: Prefix, dialect: Dialect) -> bytes:
     if last == "assistant":
         raise cannot_continue("the request itself ends with the beginning of an answer")
     if not sent(prefix.text):
-        raise cannot_continue("there is no text to go on from")
+        # Nothing but space yet, which the answer has to begin with again.
+        return raw
     message = {"role": "assistant", "content": sent(prefix.text)} | dict(dialect.message)
     messages = b"[%b]" % b",".join((*map(bytes, asked.messages), _encode(message)))
     changes = {name: _encode(value) for name, value in dialect.members.items()}
