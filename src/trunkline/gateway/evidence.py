@@ -10,7 +10,9 @@ from typing import Final, Literal, Protocol
 
 from trunkline.base.errors import Error
 from trunkline.base.ports import Clock
+from trunkline.gateway.charges import Charges
 from trunkline.gateway.core.actions import Plan, Store
+from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
 from trunkline.runtime.logger import Logger
 
@@ -36,15 +38,23 @@ class Finalizer:
     """Stores parts, and turns provisional answers final. ``start`` it, ``stop`` it."""
 
     def __init__(
-        self, store: EvidenceStore, prover: Prover, *, clock: Clock, logger: Logger
+        self,
+        store: EvidenceStore,
+        prover: Prover,
+        charges: Charges,
+        *,
+        clock: Clock,
+        logger: Logger,
     ) -> None:
         self._store = store
         self._prover = prover
+        self._charges = charges
         self._clock = clock
         self._logger = logger
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._writing: set[asyncio.Task[None]] = set()
         self.log_reachable = True
 
     async def start(self) -> None:
@@ -53,7 +63,8 @@ class Finalizer:
         self._task = asyncio.create_task(self._run(), name="finalizer")
 
     async def stop(self) -> None:
-        """Stop; what is pending stays in the store."""
+        """Stop; what is pending stays in the store, and what is being written gets there."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -72,8 +83,31 @@ class Finalizer:
             attempts=attempts,
             state="provisional",
         )
-        await self._store.add(row, part.signed, bodies)
-        self._work.set()
+        charge = self._charges.seal(plan.answer, part, row.ended_ms)
+        # A caller that leaves stops waiting for the disk, not the disk: whether the charge counts
+        # is what became of the write.
+        writing = asyncio.create_task(self._write(row, part, bodies, charge))
+        self._writing.add(writing)
+        writing.add_done_callback(self._wrote)
+        await asyncio.shield(writing)
+
+    def _wrote(self, writing: asyncio.Task[None]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled():
+            # Seen here for a caller that has left; one that waits is told as well.
+            writing.exception()
+
+    async def _write(
+        self, row: AnswerRow, part: Store, bodies: Bodies | None, charge: Charge | None
+    ) -> None:
+        stored = False
+        try:
+            await self._store.add(row, part.signed, bodies, charge)
+            stored = True
+            self._work.set()
+        finally:
+            if charge is not None:
+                self._charges.written(charge, stored=stored)
 
     async def wait_final(self, answer: str, timeout_s: float, *until: asyncio.Event) -> None:
         """Wait until the answer is final, the time is over, or one of ``until`` is set."""

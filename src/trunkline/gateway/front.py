@@ -15,15 +15,20 @@ from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
 from trunkline.base.ports import Clock, Randomness
 from trunkline.gateway import asked, own_api
 from trunkline.gateway.asked import Asked
+from trunkline.gateway.charges import Charges
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
+from trunkline.gateway.core.policy import RoutingPolicy
+from trunkline.gateway.core.price import most_tokens
+from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.core.values import Values
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import DirectDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
+from trunkline.gateway.keys import Keys
 from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
 from trunkline.gateway.status import Counters
 from trunkline.gateway.store import EvidenceStore
@@ -56,6 +61,7 @@ class Gateway:
         transport: Transport,
         *,
         policy: str,
+        keys: Keys | None = None,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
@@ -77,7 +83,9 @@ class Gateway:
             randomness=randomness,
             logger=logger,
         )
-        self._finalizer = Finalizer(store, prover, clock=clock, logger=logger)
+        self._keys = keys or Keys("off", None, RoutingPolicy, clock=clock, logger=logger)
+        self._charges = Charges(store, RoutingPolicy, clock=clock)
+        self._finalizer = Finalizer(store, prover, self._charges, clock=clock, logger=logger)
         self._shared = Shared(
             directory=self._directory,
             dispatcher=DirectDispatcher(self._directory),
@@ -99,6 +107,8 @@ class Gateway:
 
     async def startup(self) -> None:
         """Begin to look at the nodes, and to finish what an earlier process left provisional."""
+        await self._keys.start()
+        await self._charges.start()
         self._directory.start()
         await self._finalizer.start()
 
@@ -110,6 +120,7 @@ class Gateway:
         await self._finalizer.stop()
         await self._transport.aclose()
         await self._store.close()
+        await self._keys.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -148,7 +159,9 @@ class Gateway:
         await self._answer(call, asked.responses(await self._body(call)))
 
     async def _body(self, call: Call) -> bytes:
-        """The request's body as it was sent: what is signed must be what the app can show."""
+        """The request's body as it was sent: what is signed must be what the app can show.
+        Nothing is read of a caller that is not let in."""
+        self._keys.authenticate(call)
         if call.header("content-encoding") not in (None, "", "identity"):
             raise RequestError(
                 "content-encoding: send the body as it is",
@@ -163,11 +176,13 @@ class Gateway:
         settings = self._settings
         keep_bodies = settings.keep_bodies if wanted.store is None else wanted.store
         wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies)
+        tenant = self._keys.authenticate(call)
+        self._keys.authorize(tenant, wanted.model)
         if self._counters.running >= settings.answers_running_max:
             raise OverloadedError("too many answers are in progress", retry_after_s=1.0)
         began_s = self._clock.monotonic_s()
         await self._require_model(wanted)
-        plan = self._plan(wanted, wishes, began_s)
+        plan = self._plan(wanted, wishes, began_s, tenant)
         answer = Answer(plan, self._new_attempt_id)
         line = self._logger.line(
             "answer.ended",
@@ -185,7 +200,9 @@ class Gateway:
             client_request=wanted.client if wishes.keep_bodies else None,
             line=line,
         )
-        await self._carry(call, pump, answer, line, began_s)
+        most = most_tokens(wanted.request, wanted.kind, wanted.choices)
+        with self._charges.held(plan.answer, tenant, (wanted.model,), most):
+            await self._carry(call, pump, answer, line, began_s)
 
     async def _carry(
         self, call: Call, pump: Pump, answer: Answer, line: CanonicalLine, began_s: float
@@ -230,7 +247,7 @@ class Gateway:
         else:
             counters.failed += 1
 
-    def _plan(self, wanted: Asked, wishes: Wishes, began_s: float) -> Plan:
+    def _plan(self, wanted: Asked, wishes: Wishes, began_s: float, tenant: Tenant) -> Plan:
         return Plan(
             answer=answer_id(self._randomness.token(ID_RANDOM_BYTES)),
             kind=wanted.kind,
@@ -248,6 +265,8 @@ class Gateway:
             values=Values.of(wanted.request) if wanted.kind == "chat" else None,
             hold=wishes.hold,
             attempts_max=self._settings.attempts_max,
+            tenant=tenant,
+            priority=tenant.priority,
         )
 
     def _writer(
@@ -290,7 +309,8 @@ class Gateway:
             status=404,
         )
 
-    def _entries(self) -> list[ModelEntry]:
+    def _entries(self, call: Call) -> list[ModelEntry]:
+        tenant = self._keys.authenticate(call)
         return [
             ModelEntry(
                 id=known.name,
@@ -299,18 +319,19 @@ class Gateway:
                 context_tokens=known.context_tokens,
             )
             for known in self._directory.models()
+            if self._keys.allows(tenant, known.name)
         ]
 
     async def _list_models(self, call: Call) -> None:
         await self._directory.settled(SETTLE_S)
         shape = models.anthropic_list if _wants_anthropic(call) else models.openai_list
-        await call.reply(200, shape(self._entries()))
+        await call.reply(200, shape(self._entries(call)))
 
     async def _one_model(self, call: Call) -> None:
         await self._directory.settled(SETTLE_S)
         name = call.path.removeprefix("/v1/models/")
         shape = models.anthropic_model if _wants_anthropic(call) else models.openai_model
-        for entry in self._entries():
+        for entry in self._entries(call):
             if entry.id == name:
                 await call.reply(200, shape(entry))
                 return

@@ -1,4 +1,5 @@
-"""The evidence store: one SQLite file with every answer's signed receipts, and bodies if asked for.
+"""The evidence store: one SQLite file with every answer's signed receipts, what each cost its
+tenant, and bodies if asked for.
 
 A part is durable before the app is told that its answer is whole. A part without a proof is
 provisional; those rows are the to-do list of the ``evidence`` module, so nothing is forgotten when
@@ -11,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from trunkline.base.errors import ConfigError, CorruptStateError, require
+from trunkline.gateway.core.budget import Charge
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import SignedReceipt
 
@@ -46,6 +48,25 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX parts_pending ON parts (next_ms) WHERE proof IS NULL;
     CREATE INDEX parts_by_entry ON parts (entry) WHERE proof IS NULL;
+    """,
+    """
+    CREATE TABLE charges (
+        answer TEXT PRIMARY KEY REFERENCES answers (answer),
+        tenant TEXT NOT NULL,
+        model TEXT NOT NULL,
+        nusd INTEGER NOT NULL CHECK (nusd >= 0),
+        prompt INTEGER NOT NULL,
+        completion INTEGER NOT NULL,
+        cached INTEGER NOT NULL,
+        day INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE spending (
+        tenant TEXT NOT NULL,
+        day INTEGER NOT NULL,
+        nusd INTEGER NOT NULL,
+        answers INTEGER NOT NULL,
+        PRIMARY KEY (tenant, day)
+    ) STRICT;
     """,
 )
 
@@ -119,8 +140,15 @@ class EvidenceStore:
     async def close(self) -> None:
         await self._database.aclose()
 
-    async def add(self, row: AnswerRow, signed: SignedReceipt, bodies: Bodies | None) -> None:
-        """Store an answer and its part, provisional. The app hears of its end only after this."""
+    async def add(
+        self,
+        row: AnswerRow,
+        signed: SignedReceipt,
+        bodies: Bodies | None,
+        charge: Charge | None = None,
+    ) -> None:
+        """Store an answer, its part, provisional, and its charge: all or none. The app hears of
+        its end only after this."""
         values = msgspec.structs.astuple(row)
         kept = None if bodies is None else msgspec.json.encode(bodies)
         part = (row.answer, msgspec.json.encode(signed), signed.batch.encode(), kept, row.ended_ms)
@@ -132,8 +160,19 @@ class EvidenceStore:
                 " VALUES (?, 0, ?, ?, ?, ?)",
                 part,
             )
+            if charge is not None:
+                _add_charge(connection, charge)
 
         await self._database.write(work)
+
+    async def spending(self) -> list[tuple[str, int, int]]:
+        """What every tenant was charged: (tenant, day since 1970, nano-USD), days in order."""
+
+        def work(connection: Connection) -> list[tuple[str, int, int]]:
+            query = "SELECT tenant, day, nusd FROM spending ORDER BY day, tenant"
+            return [(tenant, day, nusd) for tenant, day, nusd in connection.execute(query)]
+
+        return await self._database.read(work)
 
     async def pending(self, now_ms: int, limit: int) -> list[PendingPart]:
         """Parts that are due for another try at the log, oldest first."""
@@ -228,6 +267,24 @@ class EvidenceStore:
             return Counts(provisional=found.get("provisional", 0), final=found.get("final", 0))
 
         return await self._database.read(work)
+
+
+def _add_charge(connection: Connection, charge: Charge) -> None:
+    # A crash before the commit leaves neither evidence nor charge; after it, both. The answer's id
+    # is the key: whatever was retried, a second charge for it can not be written.
+    tokens = charge.tokens
+    connection.execute(
+        "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            charge.answer, charge.tenant, charge.model, charge.nusd,
+            tokens.prompt, tokens.completion, tokens.cached, charge.day,
+        ),
+    )  # fmt: skip
+    connection.execute(
+        "INSERT INTO spending VALUES (?, ?, ?, 1) ON CONFLICT (tenant, day)"
+        " DO UPDATE SET nusd = nusd + excluded.nusd, answers = answers + 1",
+        (charge.tenant, charge.day, charge.nusd),
+    )
 
 
 def _open_parts(connection: Connection, answer: str) -> int:
