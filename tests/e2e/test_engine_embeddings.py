@@ -54,16 +54,27 @@ async def test_a_vector_depends_on_its_text_alone(embedder: EmbeddedEmbedder) ->
     assert together.tokens == sum(part.tokens for part in alone)
 
 
+async def test_the_end_of_a_text_longer_than_the_models_window_counts(
+    embedder: EmbeddedEmbedder,
+) -> None:
+    long = "cat " * 700
+    ended = await embedder.embed([long, long + "the dog barks"], query=False)
+    one, other = vectors(ended.vectors)
+    assert ended.tokens > 2 * 512
+    assert not np.allclose(one, other, atol=1e-6)
+    assert np.allclose(np.linalg.norm(other), 1, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("texts", "code"),
     [
         ([], "input_count_invalid"),
         (["a"] * (TEXTS_MAX + 1), "input_count_invalid"),
         ([""], "input_empty"),
-        (["a" * (TEXT_CHARACTERS_MAX + 1)], "input_too_long"),
+        (["a" * (TEXT_CHARACTERS_MAX + 1)], "context_length_exceeded"),
         (
             ["a" * TEXT_CHARACTERS_MAX] * (CHARACTERS_MAX // TEXT_CHARACTERS_MAX + 1),
-            "input_too_long",
+            "context_length_exceeded",
         ),
     ],
 )

@@ -30,7 +30,8 @@ from trunkline.node.ports import Embedded
 
 TEXTS_MAX = 2048
 TEXT_CHARACTERS_MAX = 8192
-"""One text. At worst a character is a token, and a token takes about 3 ms."""
+"""One text. At worst a character is a token, and a token takes about 3 ms. A text longer than the
+model's window is embedded whole, window by window: nothing of it is cut off."""
 
 CHARACTERS_MAX = 1 << 18
 """All texts of one call together."""
@@ -172,6 +173,6 @@ def check(texts: Sequence[str]) -> None:
         raise RequestError(
             f"texts to embed are too long: at most {TEXT_CHARACTERS_MAX} characters each and"
             f" {CHARACTERS_MAX} together",
-            code="input_too_long",
+            code="context_length_exceeded",
             param="input",
         )
