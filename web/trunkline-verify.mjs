@@ -34,6 +34,7 @@ const PARTS_MAX = 64;
 const KEYS_MAX = 1024;
 const RECEIPT_BYTES_MAX = 256 * 1024;
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
+const VERBATIM = new Set(["openai.chat", "openai.embeddings"]);
 const DEPTH_MAX = 16;
 const BATCH_RECEIPTS_MAX = 64n;
 const BATCH_NOTE_BYTES_MAX = 8 * 1024;
@@ -731,7 +732,7 @@ async function compare(receipt, chunks, source) {
 }
 
 async function checkResponse(receipts, response) {
-  if (receipts.some((receipt) => !receipt.request.format.startsWith("openai."))) {
+  if (receipts.some((receipt) => !VERBATIM.has(receipt.request.format))) {
     return inconclusive(
       "the gateway translated this answer for the app: what the node sent can not be told from " +
         "it, only from bodies that were kept",

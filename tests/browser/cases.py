@@ -192,9 +192,11 @@ def _answers() -> Iterator[Case]:
     yield case("a whole object", one, response=b'{"choices":[]}\r\n')
     kept = made.evidence(made.part(made.receipt(), kept=made.bodies(made.CHUNKS[:2])))
     yield case("kept bodies and a response", kept, response=saved[0])
-    item = made.receipt()
-    item = change(item, request=change(item.request, format="anthropic.messages"))
-    yield case("a translated answer", made.evidence(made.part(item)), response=saved[0])
+    for name in ("anthropic.messages", "openai.responses"):
+        item = made.receipt()
+        item = change(item, request=change(item.request, format=name))
+        translated = made.evidence(made.part(item))
+        yield case(f"an answer translated to {name}", translated, response=saved[0])
 
 
 def _damaged() -> Iterator[Case]:

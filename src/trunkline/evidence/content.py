@@ -22,6 +22,8 @@ from trunkline.receipts import Receipt, request_digest, stream_digest
 from trunkline.schema import sse
 
 RESPONSE_BYTES_MAX = 64 * 1024 * 1024
+VERBATIM = frozenset({"openai.chat", "openai.embeddings"})
+"""Formats in which the node's own bytes reach the app; in any other they were translated."""
 
 
 def check_request(part: Part, request: bytes | None) -> Finding:
@@ -58,7 +60,7 @@ def check_bodies(part: Part) -> Finding:
 
 def check_response(receipts: Sequence[Receipt], response: bytes) -> Finding:
     """Step 7, for the response body that the reader has: what the app received, all parts."""
-    if any(not receipt.request.format.startswith("openai.") for receipt in receipts):
+    if any(receipt.request.format not in VERBATIM for receipt in receipts):
         return inconclusive(
             "the gateway translated this answer for the app: what the node sent can not be told "
             "from it, only from bodies that were kept"

@@ -242,9 +242,10 @@ def test_a_whole_answer_is_compared() -> None:
     assert failed(check(file, response=b'{"choices":[{}]}')) == ["response"]
 
 
-def test_a_translated_answer_is_inconclusive_without_bodies() -> None:
+@pytest.mark.parametrize("format_", ["anthropic.messages", "openai.responses", "unheard.of"])
+def test_a_translated_answer_is_inconclusive_without_bodies(format_: str) -> None:
     item = made.receipt()
-    item = change(item, request=change(item.request, format="anthropic.messages"))
+    item = change(item, request=change(item.request, format=format_))
     report = check(made.evidence(made.part(item)), response=stream(made.CHUNKS))
     assert unclear(report) == ["response"]
     assert report.outcome == "inconclusive"
