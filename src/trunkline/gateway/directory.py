@@ -162,7 +162,8 @@ class Directory:
         )
 
     def _deployment(self, node: Node, info: NodeInfo, served: ServedModel) -> Deployment:
-        health = self._health.of(info.node, served.name)
+        health = self._health.of(info.node, served.name, exact=served.numerics is not None)
+        load = max(info.running + info.queued, health.running)
         return Deployment(
             node=info.node,
             operator=info.operator,
@@ -173,9 +174,11 @@ class Directory:
             weights=served.weights,
             numerics=served.numerics,
             ready=info.ready and node.reachable,
-            load=max(info.running + info.queued, health.running),
+            load=load,
             first_token_s=health.first_token_s,
             admission=health.admission,
+            share=health.share,
+            expected=health.expected(load),
             limits=served.limits,
         )
 

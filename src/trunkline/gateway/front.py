@@ -19,6 +19,7 @@ from trunkline.gateway.charges import Charges
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
+from trunkline.gateway.core.normal import size_class
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.core.price import most_tokens
 from trunkline.gateway.core.tenant import Tenant
@@ -267,6 +268,7 @@ class Gateway:
             attempts_max=self._settings.attempts_max,
             tenant=tenant,
             priority=tenant.priority,
+            size=size_class(len(wanted.request)),
         )
 
     def _writer(

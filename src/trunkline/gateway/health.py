@@ -67,6 +67,14 @@ class DeploymentHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Until it may be asked again."""
     usual_load: float = 0.0
     limits: StageLimits = UNKNOWN
+    """While no more runs there than usual."""
+
+    def expected(self, load: int) -> StageLimits:
+        """The limits while ``load`` attempts run there."""
+        crowd = (load + 1) / (self.usual_load + 1)
+        if self.limits is UNKNOWN or crowd <= 1:
+            return self.limits
+        return msgspec.structs.replace(self.limits, crowd=crowd)
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,12 +178,8 @@ class Health:
         """The head of a node's response arrived ``head_s`` after it was asked."""
         self._get(deployment.node, deployment.model).normal.add(Measure.HEAD, head_s)
 
-    def ended(
-        self, deployment: Deployment, failure: Failure | None, timings: Timings | float | None
-    ) -> None:
+    def ended(self, deployment: Deployment, failure: Failure | None, timings: Timings) -> None:
         """An attempt that had started is over."""
-        if not isinstance(timings, Timings):
-            timings = Timings(first_token_s=timings)
         self.learnt += 1
         now_s = self._clock.monotonic_s()
         known = self._get(deployment.node, deployment.model)

@@ -35,6 +35,7 @@ from trunkline.gateway.core.actions import (
     stable_code,
 )
 from trunkline.gateway.core.attempt import Answer
+from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
 from trunkline.gateway.core.ending import BUSY_CODES
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
@@ -258,15 +259,18 @@ class Pump:
 
     async def _open(self, start: Start) -> AttemptStream:
         caller = self._shared.directory.caller(start.deployment.node)
-        timeouts = self._plan.timeouts
-        return await caller.attempt(
+        timeouts, expected = self._plan.timeouts, start.deployment.expected
+        asked_s = self._now_s()
+        stream = await caller.attempt(
             self._message(start),
             first_id=start.first_event,
-            connect_timeout_s=timeouts.connect_s,
-            head_timeout_s=timeouts.head_s,
+            connect_timeout_s=connect_limit_s(timeouts, expected),
+            head_timeout_s=head_limit_s(timeouts, expected),
             # Silence in the queue or while the prompt is read; the machine's own stages are finer.
             idle_timeout_s=max(timeouts.first_event_s, timeouts.first_token_s, timeouts.idle_s),
         )
+        self._shared.health.answered(start.deployment, self._now_s() - asked_s)
+        return stream
 
     def _message(self, start: Start) -> Attempt:
         plan = self._plan
@@ -302,7 +306,9 @@ class Pump:
                 raise MalformedError("the node ended without a receipt") from None
             # From here the node is not to blame for time: the app or our disk may be slow.
             limit.reschedule(None)
+            came_s = self._now_s()
             await self._do(self._report(start, lane, event))
+            self._answer.excuse(number, self._now_s() - came_s)
             if not self._answer.runs(number):
                 if self._answer.over and self.outcome is None:
                     await self._drain(stream, limit)
@@ -431,7 +437,7 @@ class Pump:
     def _ended(self, ended: Ended) -> None:
         """An attempt is over: what that says of its node, and one line if it failed."""
         failure = ended.failure
-        self._shared.health.ended(ended.deployment, failure, ended.first_token_s)
+        self._shared.health.ended(ended.deployment, failure, ended.timings)
         if failure is None:
             return
         self._lanes[ended.number].release(Outcome(failure=failure))

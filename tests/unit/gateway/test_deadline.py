@@ -107,7 +107,7 @@ def test_the_stopwatch_times_the_node_and_not_the_app() -> None:
     watch.accepted(10.5)
     watch.token(11.5)
     watch.token(12.0)
-    watch.resumed(20.0)
+    watch.excuse(8.0)
     assert watch.waiting_since_s == 20.0
     watch.token(20.1)
     found = watch.read()

@@ -7,6 +7,7 @@ import msgspec
 
 from trunkline.base.errors import Error, UpstreamError
 from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.core.normal import Timings
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.tenant import ANONYMOUS, INTERACTIVE, Tenant
 from trunkline.gateway.core.values import Values
@@ -56,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = INTERACTIVE
     tokens: int = 0
     """Estimate of what it may cost: its prompt and what it may generate; 0: not estimated."""
+    size: int = 0
+    """Class of the request's size: what reads it takes longer where it is larger."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +140,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     deployment: Deployment
     failure: Failure | None
-    first_token_s: float | None
+    timings: Timings
 
 
 class Relay(msgspec.Struct, frozen=True, kw_only=True):

@@ -115,6 +115,13 @@ class Answer:
 
     # What the shell reports.
 
+    def excuse(self, number: int, spent_s: float) -> None:
+        """For ``spent_s`` after its last event the attempt's node was not waited for: the app, or
+        our disk, was."""
+        running = self._running.get(number)
+        if running is not None:
+            running.watch.excuse(spent_s)
+
     def begin(self, now_s: float) -> Actions:
         """Ask for the first attempt."""
         require(self._numbers == 0 and not self.over, "an answer begins once")

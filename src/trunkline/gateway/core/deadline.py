@@ -222,9 +222,13 @@ class Stopwatch:
         """An answer arrived of which nothing had been heard since it was accepted."""
         self._whole_s = self._stage_s = now_s
 
-    def resumed(self, now_s: float) -> None:
-        """The node is waited for again from now on: until now the app or the disk was."""
-        self._stage_s = max(self._stage_s, now_s)
+    def next(self, now_s: float) -> None:
+        """Something else is waited for from now on."""
+        self._stage_s = now_s
+
+    def excuse(self, spent_s: float) -> None:
+        """For so long the app or the disk was waited for, and not the node."""
+        self._stage_s += max(spent_s, 0.0)
 
     def read(self) -> Timings:
         """What was measured."""

@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.core.breaker import Admission
+from trunkline.gateway.core.deadline import UNKNOWN, StageLimits
 from trunkline.schema.attempt import Kind, Limits
 
 LATENCY_S_DEFAULT: Final = 0.5
@@ -39,6 +40,10 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     first_token_s: float | None = None
     """EWMA of the time to its first token; None: not measured yet."""
     admission: Admission = Admission.FREE
+    share: float = 1.0
+    """Of the calls that it is fit for, above 0 to 1: it grows after a return."""
+    expected: StageLimits = UNKNOWN
+    """How long its stages may take, by what it normally does."""
     limits: Limits | None = None
     """Of the account behind it, as its operator states them."""
 
@@ -149,8 +154,10 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
 
     Healthy before unhealthy, untried before tried, then by the candidates' tiers and turns, then
     (if tokens could be kept) those that continue exactly, then the least expected wait: load times
-    first-token latency. What is unhealthy stays at the end instead of being left out: a last resort
-    beats giving up.
+    first-token latency, over the share of calls that the deployment is fit for. What is unhealthy
+    stays at the end instead of being left out: a last resort beats giving up. One that may be well
+    again is probed by a call that has tried nobody yet and has somebody sound to turn to; others
+    leave it.
     """
     fitting = [
         (deployment, found)
@@ -160,21 +167,28 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
     measured = [d.first_token_s for d, _ in fitting if d.first_token_s is not None]
     typical_s = sum(measured) / len(measured) if measured else LATENCY_S_DEFAULT
 
+    sound = any(d.admission is Admission.FREE and d.ready for d, _ in fitting)
+    fresh = not need.tried and not need.exact and need.shown is None
+
     def rank(
         fit: tuple[Deployment, Candidate],
-    ) -> tuple[bool, bool, int, int, int, bool, float, str]:
+    ) -> tuple[bool, int, int, int, int, bool, bool, float, str]:
         deployment, as_candidate = fit
         latency_s = deployment.first_token_s
         wait_s = (deployment.load + 1) * (typical_s if latency_s is None else latency_s)
-        unfit = deployment.admission is Admission.NO or not deployment.ready
+        probe = deployment.admission is Admission.PROBE
+        unfit = 1 if probe and sound and not fresh else 0
+        if deployment.admission is Admission.NO or not deployment.ready:
+            unfit = 2
         return (
             deployment.node in need.resting,
             unfit,
             need.tried.count(deployment.node),
             as_candidate.tier,
             as_candidate.turn,
+            not (probe and sound),
             not continues(deployment, need),
-            wait_s,
+            wait_s / deployment.share,
             deployment.node,
         )
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from trunkline.gateway.core.actions import Ended, Failure, Plan, Start
 from trunkline.gateway.core.check import Seen
-from trunkline.gateway.core.deadline import Stage, stage_limit_s
+from trunkline.gateway.core.deadline import UNKNOWN, Stage, Stopwatch, stage_limit_s
 from trunkline.gateway.core.transcript import Reception
 from trunkline.schema.attempt import Accepted
 
@@ -29,32 +29,34 @@ class Running:
     """A running attempt. Times are monotonic seconds."""
 
     __slots__ = (
-        "_plan", "accepted", "began_s", "confirmed", "first_token_s", "phase", "phase_began_s",
-        "reception", "start", "tokens_before",
+        "_plan", "accepted", "confirmed", "phase", "reception", "start", "tokens_before", "watch",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, start: Start, began_s: float, tokens_before: int) -> None:
         """``tokens_before``: tokens of the answer that stood when it began."""
         self._plan = plan
         self.start = start
-        self.began_s = began_s
+        self.watch = Stopwatch(began_s, plan.size)
         self.tokens_before = tokens_before
         self.phase = Phase.ATTEMPTING
-        self.phase_began_s = began_s
         self.accepted: Accepted | None = None
         self.reception: Reception | None = None
         """None until it was accepted."""
         self.confirmed = True
         """What was shown before is what this attempt's node replayed."""
-        self.first_token_s: float | None = None
-        """From its beginning to its first token."""
 
     def enter(self, phase: Phase, now_s: float) -> None:
         """It got on."""
-        if self.phase is Phase.ACCEPTED and phase is Phase.RELAYING:
-            self.first_token_s = now_s - self.began_s
+        match phase:
+            case Phase.ACCEPTED:
+                self.watch.accepted(now_s)
+            case Phase.RELAYING if self.stage is Stage.WHOLE:
+                self.watch.whole(now_s)
+            case Phase.RELAYING:
+                self.watch.token(now_s)
+            case Phase.STORING | Phase.ATTEMPTING:
+                self.watch.next(now_s)
         self.phase = phase
-        self.phase_began_s = now_s
 
     @property
     def stage(self) -> Stage:
@@ -66,7 +68,12 @@ class Running:
 
     def due_s(self) -> float:
         """When it will have taken too long."""
-        return self.phase_began_s + stage_limit_s(self.stage, self._plan.timeouts)
+        # What is waited for while a part is stored is our own disk, whoever served it.
+        storing = self.phase is Phase.STORING
+        expected = UNKNOWN if storing else self.start.deployment.expected
+        plan = self._plan
+        limit_s = stage_limit_s(self.stage, plan.timeouts, expected, plan.size)
+        return self.watch.waiting_since_s + limit_s
 
     def seen(self, reception: Reception, accepted: Accepted) -> Seen:
         """What its receipt must agree with."""
@@ -87,5 +94,5 @@ class Running:
             attempt=self.start.attempt,
             deployment=self.start.deployment,
             failure=failure,
-            first_token_s=self.first_token_s,
+            timings=self.watch.read(),
         )
