@@ -9,6 +9,7 @@ from pathlib import Path
 from trunkline.gateway import config
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.front import Gateway
+from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.prover import LogProver
 from trunkline.gateway.store import EvidenceStore, create_store
 from trunkline.remote.http1 import HttpTransport
@@ -25,12 +26,14 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
     clock, transport = SystemClock(), HttpTransport()
     policy = config.read_policy(resolve(config_path, settings.policy_file))
     prover = LogProver(transport, settings.log_url, policy, clock=clock)
+    data = resolve(config_path, settings.data)
     return Gateway(
         settings,
-        EvidenceStore.open(resolve(config_path, settings.data)),
+        EvidenceStore.open(data),
         prover,
         transport,
         policy=policy,
+        key_store=None if settings.keys == "off" else KeyStore.open(data),
         clock=clock,
         randomness=SystemRandomness(),
         logger=logger,

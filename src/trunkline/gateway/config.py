@@ -1,7 +1,7 @@
 """The gateway's configuration: one TOML file, read into frozen structs, unknown keys refused.
 
-It holds no secret: nodes are pinned by their public keys, and the app's own ``api_key`` is neither
-needed nor kept on loopback.
+It holds no secret: nodes are pinned by their public keys, and apps' virtual keys are known by their
+hashes alone, in a store of their own. It refuses to let callers from other machines in unasked.
 """
 
 import json
@@ -12,7 +12,9 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.keys import KeyUse
 from trunkline.runtime.config import load
+from trunkline.runtime.server import is_loopback
 from trunkline.tlog.policy import Policy
 
 
@@ -29,7 +31,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Everything that a gateway reads at its start. Paths start at the file's own folder."""
 
     listen: str = "127.0.0.1:8480"
-    """Address for apps, ``host:port``. Keep it on loopback: callers are not asked who they are."""
+    """Address for apps, ``host:port``. Beyond loopback ``keys`` must be required."""
+    keys: KeyUse = "off"
+    """Whether callers need a virtual key (``docs/operate/keys.md``): ``off``, ``optional`` or
+    ``required``. Off: whatever they send as a key is neither looked at nor kept."""
+    anonymous_beyond_loopback: bool = False
+    """Let callers from other machines in without a key. Only where something else keeps strangers
+    out."""
     data: str = "."
     """Folder of the evidence store. ``trunkline init`` creates it."""
     policy_file: str
@@ -58,6 +66,12 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("at least one node is needed")
         if len({node.vkey for node in self.nodes}) != len(self.nodes):
             raise ValueError("a node is listed twice")
+        open_door = self.keys != "required" and not self.anonymous_beyond_loopback
+        if open_door and not is_loopback(self.listen):
+            raise ValueError(
+                f'listen = "{self.listen}" lets other machines in, and nobody asks who they are: '
+                'set keys = "required", or anonymous_beyond_loopback = true if that is meant'
+            )
         if not 0.05 <= self.poll_s <= 3600:
             raise ValueError("poll_s must be between 0.05 and 3600")
         if min(self.attempts_max, self.body_bytes_max, self.answers_running_max) < 1:
@@ -88,8 +102,13 @@ def render(config: GatewayConfig) -> str:
     lines = [
         "# Trunkline gateway. Reference: docs/operate/gateway.md",
         "",
-        "# Address for apps. Keep it on loopback: callers are not asked who they are.",
+        '# Address for apps. Beyond loopback `keys` must be "required".',
         f"listen = {_text(config.listen)}",
+        "# Whether callers need a virtual key, made by `trunkline keys create`: off, optional, "
+        "required.",
+        f"keys = {_text(config.keys)}",
+        "# Let callers from other machines in without one.",
+        f"anonymous_beyond_loopback = {str(config.anonymous_beyond_loopback).lower()}",
         "# Folder of the evidence store; a relative path starts at this file's folder.",
         f"data = {_text(config.data)}",
         "# Which log and which witnesses make an answer final (C2SP tlog-policy).",

@@ -15,6 +15,7 @@ from trunkline.gateway.core.policy import ModelPolicy, RoutingPolicy
 from trunkline.gateway.core.route import Candidate, Deployment, Need, candidate, order
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.health import DeploymentHealth, Health
+from trunkline.gateway.own_api import local_only
 from trunkline.gateway.routing import Routing, RoutingStatus
 from trunkline.runtime.http import Call, Router
 from trunkline.schema.attempt import Kind
@@ -93,7 +94,7 @@ class Explainer:
 
     def add_routes(self, router: Router) -> None:
         """Register the path."""
-        router.add("GET", ROUTE_PATH, self._reply)
+        router.add("GET", ROUTE_PATH, local_only(self._reply))
 
     async def _reply(self, call: Call) -> None:
         model, key = call.query.get("model", ""), call.query.get("key", "")

@@ -29,7 +29,9 @@ from trunkline.gateway.dispatcher import DirectDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
+from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.keys import Keys
+from trunkline.gateway.keys_api import KeysApi
 from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
 from trunkline.gateway.status import Counters
 from trunkline.gateway.store import EvidenceStore
@@ -62,7 +64,7 @@ class Gateway:
         transport: Transport,
         *,
         policy: str,
-        keys: Keys | None = None,
+        key_store: KeyStore | None = None,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
@@ -84,7 +86,7 @@ class Gateway:
             randomness=randomness,
             logger=logger,
         )
-        self._keys = keys or Keys("off", None, RoutingPolicy, clock=clock, logger=logger)
+        self._keys = Keys(settings.keys, key_store, RoutingPolicy, clock=clock, logger=logger)
         self._charges = Charges(store, RoutingPolicy, clock=clock)
         self._finalizer = Finalizer(store, prover, self._charges, clock=clock, logger=logger)
         self._shared = Shared(
@@ -99,6 +101,7 @@ class Gateway:
         self._stopping: asyncio.Task[None] | None = None
         self._router = Router(self._refuse)
         self._routes()
+        KeysApi(self._keys, self._charges).add_routes(self._router)
         own_api.add_routes(
             self._router,
             own_api.OwnApi(

@@ -113,6 +113,11 @@ class Keys:
         """Whether the tenant may ask for a model by this name."""
         return self._policy().allows(tenant.name, model)
 
+    def in_force(self) -> list[tuple[str, str]]:
+        """Tenant id and name of every key not revoked, by name."""
+        found = {(known.name, known.tenant) for known in self._known.values()}
+        return [(tenant, name) for name, tenant in sorted(found)]
+
     async def refresh(self) -> None:
         """Read the store if it has changed."""
         if self._store is None:

@@ -10,6 +10,7 @@ from trunkline.base.errors import NoRouteError, RequestError
 from trunkline.gateway.core.candidates import candidates
 from trunkline.gateway.core.route import Candidate, Need, candidate
 from trunkline.gateway.directory import Directory, KnownModel
+from trunkline.gateway.keys import Keys
 from trunkline.gateway.routing import Routing
 from trunkline.runtime.http import Call, Router
 from trunkline.schema import models
@@ -26,9 +27,10 @@ VIRTUAL_OWNER: Final = "routing policy"
 class Models:
     """The list of models, and the check of a name against it."""
 
-    def __init__(self, directory: Directory, routing: Routing) -> None:
+    def __init__(self, directory: Directory, routing: Routing, keys: Keys) -> None:
         self._directory = directory
         self._routing = routing
+        self._keys = keys
 
     async def require(self, model: str, kind: Kind, standing_in: tuple[Candidate, ...]) -> None:
         """Raise unless some node serves one of the candidates: RequestError (404), or
@@ -98,16 +100,20 @@ class Models:
         router.add("GET", MODELS_PATH, self._list)
         router.add_prefix("GET", MODELS_PATH + "/", self._one)
 
-    async def _list(self, call: Call) -> None:
+    async def _for(self, call: Call) -> list[ModelEntry]:
+        """What this caller may ask for."""
+        tenant = self._keys.authenticate(call)
         await self._directory.settled(SETTLE_S)
+        return [entry for entry in self.entries() if self._keys.allows(tenant, entry.id)]
+
+    async def _list(self, call: Call) -> None:
         shape = models.anthropic_list if wants_anthropic(call) else models.openai_list
-        await call.reply(200, shape(self.entries()))
+        await call.reply(200, shape(await self._for(call)))
 
     async def _one(self, call: Call) -> None:
-        await self._directory.settled(SETTLE_S)
         name = call.path.removeprefix(MODELS_PATH + "/")
         shape = models.anthropic_model if wants_anthropic(call) else models.openai_model
-        for entry in self.entries():
+        for entry in await self._for(call):
             if entry.id == name:
                 await call.reply(200, shape(entry))
                 return

@@ -1,6 +1,8 @@
 """The gateway's own API, for people and tools beside the app: evidence, answers, status.
 
-No content leaves here, except bodies that a caller asked to keep, inside their evidence file.
+No content leaves here, except bodies that a caller asked to keep, inside their evidence file. An
+evidence file is for whoever knows the answer's id, 120 random bits; what names other people's
+answers, nodes and keys is for callers on this machine alone, whether or not virtual keys are asked.
 """
 
 from typing import Final
@@ -14,7 +16,7 @@ from trunkline.gateway.evidence_file import evidence_file
 from trunkline.gateway.health import Health
 from trunkline.gateway.status import Counters, snapshot
 from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore
-from trunkline.runtime.http import Call, Router
+from trunkline.runtime.http import Call, Handler, Router
 
 RECEIPTS_PATH: Final = "/trunkline/v1/receipts"
 LIST_DEFAULT: Final = 50
@@ -88,10 +90,23 @@ class OwnApi:
 
 def add_routes(router: Router, api: OwnApi) -> None:
     """Register the own API."""
-    router.add("GET", RECEIPTS_PATH, api.newest)
+    router.add("GET", RECEIPTS_PATH, local_only(api.newest))
     router.add_prefix("GET", RECEIPTS_PATH + "/", api.evidence)
-    router.add("GET", "/trunkline/v1/status", api.status)
+    router.add("GET", "/trunkline/v1/status", local_only(api.status))
     router.add("GET", "/healthz", api.healthz)
+
+
+def local_only(handler: Handler) -> Handler:
+    """``handler`` for callers on this machine; others get 403 ``local_only``."""
+
+    async def checked(call: Call) -> None:
+        if not call.local:
+            raise RequestError(
+                "only callers on the gateway's own machine are told", code="local_only", status=403
+            )
+        await handler(call)
+
+    return checked
 
 
 def _number(call: Call, name: str, default: int, most: int) -> int:

@@ -6,6 +6,7 @@ that the client left: the server does not cancel a handler then, so whoever does
 """
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Literal, NotRequired, TypedDict
@@ -18,6 +19,7 @@ from trunkline.base.errors import Error, RequestError
 BODY_TIMEOUT_S: Final = 60.0
 """Longest that a client may take to send a body."""
 QUERY_FIELDS_MAX: Final = 64
+PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 STOPPING_KEY: Final = "trunkline.stopping"
 DRAINING_KEY: Final = "trunkline.draining"
 
@@ -99,6 +101,20 @@ class Call:
                 found[name] = f"{found[name]}, {value}" if name in found else value
             self._headers = found
         return self._headers
+
+    @property
+    def local(self) -> bool:
+        """Whether the caller is on this machine; a server that knows no addresses has no others.
+        What a proxy passes on is not: its caller may be anywhere."""
+        if any(name in self.headers for name in PROXY_HEADERS):
+            return False
+        peer = self._scope.get("client")
+        if peer is None:
+            return True
+        try:
+            return ipaddress.ip_address(peer[0]).is_loopback
+        except ValueError:
+            return False
 
     def header(self, name: str) -> str | None:
         """One request header, by lower-case name."""

@@ -124,6 +124,16 @@ async def serving(
         await task
 
 
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach ``host:port``. A name but ``localhost`` is taken to be
+    reachable, and so is what can not be read: :func:`parse_listen` refuses it later."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def parse_listen(listen: str) -> tuple[str, int]:
     """Split ``host:port`` or ``[v6]:port``. No host means loopback. Raises ConfigError."""
     host, colon, port_text = listen.rpartition(":")

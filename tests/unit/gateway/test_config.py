@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trunkline.base.errors import ConfigError, RequestError
@@ -58,3 +59,33 @@ def test_the_callers_deadline_stays_inside_ours() -> None:
     for wrong in ("", "0", "-5", "1.5", "٣", "9" * 13):
         with pytest.raises(RequestError):
             total_s(wrong, Timeouts())
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8480", "[::]:8480", "192.0.2.7:8480", "gw:8480"])
+def test_other_machines_are_not_let_in_unasked(tmp_path: Path, listen: str) -> None:
+    path = tmp_path / "gateway.toml"
+    for keys in ("off", "optional", "required"):
+        text = render(CONFIG).replace('"127.0.0.1:1"', f'"{listen}"')
+        path.write_text(text.replace('keys = "off"', f'keys = "{keys}"'))
+        if keys == "required":
+            assert read(path).listen == listen
+            continue
+        with pytest.raises(ConfigError, match="nobody asks who they are"):
+            read(path)
+        path.write_text(path.read_text().replace("loopback = false", "loopback = true"))
+        assert read(path).keys == keys
+
+
+def test_a_listen_address_from_the_environment_is_no_way_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(render(CONFIG))
+    monkeypatch.setenv("TRUNKLINE_LISTEN", "0.0.0.0:8480")
+    with pytest.raises(ConfigError, match="nobody asks who they are"):
+        read(path)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])
+def test_loopback_needs_no_keys(listen: str) -> None:
+    assert msgspec.structs.replace(CONFIG, listen=listen).keys == "off"
