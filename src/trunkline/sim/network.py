@@ -279,6 +279,8 @@ class SimResponse:
     async def aclose(self) -> None:
         if not self._complete:
             self._exchange.break_off()
+        # Else the garbage collector would close it, at a moment that no seed decides.
+        await self._bodies.aclose()
 
     async def __aenter__(self) -> Self:
         return self
