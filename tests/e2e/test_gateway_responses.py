@@ -121,3 +121,82 @@ async def test_refusals_name_the_parameter_as_the_caller_knows_it(stack: Stack) 
         assert refused.value.param == param
     with pytest.raises(openai.NotFoundError):
         await stack.openai.responses.create(model="gpt-9", input=ASK)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_kept_answer_can_be_had_again_and_gone_on_from(
+    stack: Stack, nodes: tuple[FakeNode, FakeNode], stream: bool
+) -> None:
+    create = stack.openai.responses.create
+    if stream:
+        events = [
+            e async for e in await create(
+                model=MODEL, input=ASK, instructions="Be brief.", store=True, stream=True
+            )
+        ]  # fmt: skip
+        assert events[-1].type == "response.completed"
+        first = events[-1].response
+    else:
+        first = await create(model=MODEL, input=ASK, instructions="Be brief.", store=True)
+    assert first.to_dict()["store"] is True
+    assert (await stack.openai.responses.retrieve(first.id)).to_dict() == first.to_dict()
+
+    second = await create(
+        model=MODEL, input="again", instructions="Be long.", previous_response_id=first.id,
+        store=True,
+    )  # fmt: skip
+    third = await create(model=MODEL, input="more", previous_response_id=second.id)
+    assert third.previous_response_id == second.id
+    asked = [json.loads(bytes(a.request)) for a in (*nodes[0].attempts, *nodes[1].attempts)]
+    (longest,) = [each["messages"] for each in asked if len(each["messages"]) == 5]
+    assert [message["role"] for message in longest] == [
+        "user", "assistant", "user", "assistant", "user",
+    ]  # fmt: skip
+    assert longest[1]["content"] == [{"type": "text", "text": first.output_text}]
+    assert longest[4]["content"] == "more"
+
+
+async def test_an_item_of_a_kept_answer_can_be_referred_to(
+    stack: Stack, nodes: tuple[FakeNode, FakeNode]
+) -> None:
+    first = await stack.openai.responses.create(model=MODEL, input=ASK, store=True)
+    reference = {"type": "item_reference", "id": first.output[0].id}
+    items = [{"role": "user", "content": ASK}, reference, {"role": "user", "content": "more"}]
+    await stack.openai.responses.create(model=MODEL, input=items)  # type: ignore[arg-type]
+    asked = [json.loads(bytes(a.request)) for a in (*nodes[0].attempts, *nodes[1].attempts)]
+    (messages,) = [each["messages"] for each in asked if len(each["messages"]) == 3]
+    assert messages[1]["content"] == [{"type": "text", "text": first.output_text}]
+
+
+async def test_what_was_not_kept_is_refused_by_name(stack: Stack) -> None:
+    first = await stack.openai.responses.create(model=MODEL, input=ASK)
+    assert first.to_dict()["store"] is False
+    for more, param in [
+        ({"previous_response_id": first.id}, "previous_response_id"),
+        ({"previous_response_id": "resp_none"}, "previous_response_id"),
+        ({"previous_response_id": "elsewhere"}, "previous_response_id"),
+        ({"input": [{"type": "item_reference", "id": first.output[0].id}]}, "input[0]"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+    ]:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await stack.openai.responses.create(**({"model": MODEL, "input": ASK} | more))  # type: ignore[call-overload]
+        assert (refused.value.code, refused.value.param) == ("previous_response_not_found", param)
+    with pytest.raises(openai.NotFoundError):
+        await stack.openai.responses.retrieve(first.id)
+
+
+async def test_what_a_dead_node_said_is_not_made_up(
+    stack: Stack, nodes: tuple[FakeNode, FakeNode]
+) -> None:
+    nodes[0].will(Fault.CUT, 5)
+    events = [
+        e async for e in await stack.openai.responses.create(
+            model=MODEL, input=ASK, store=True, stream=True
+        )
+    ]  # fmt: skip
+    assert events[-1].type == "response.completed"
+    with pytest.raises(openai.BadRequestError) as refused:
+        await stack.openai.responses.create(
+            model=MODEL, input="more", previous_response_id=events[-1].response.id
+        )
+    assert refused.value.code == "previous_response_not_whole"

@@ -4,12 +4,15 @@ The bytes that go to nodes are the app's own where both speak OpenAI. The typed 
 what routing needs; what is out of range is refused here, with the parameter's name.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from trunkline.base.errors import RequestError
-from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings, openai_responses
+from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings
 from trunkline.schema.attempt import ClientFormat, Kind
 from trunkline.schema.grid import anthropic_openai, responses_openai, responses_openai_params
+from trunkline.schema.openai_responses import ResponsesRequest
 from trunkline.schema.openai_responses_answer import Echo
 
 _JSON_SPACE = b" \t\r\n"
@@ -76,10 +79,9 @@ def messages(raw: bytes) -> Asked:
     )
 
 
-def responses(raw: bytes, history: tuple[msgspec.Raw, ...] = ()) -> Asked:
+def responses(view: ResponsesRequest, history: Sequence[object] = ()) -> Asked:
     """``POST /v1/responses``. Raises :class:`RequestError`, also for what a chat request can not
     express. ``history``: the chat messages that ``previous_response_id`` stands for."""
-    view = openai_responses.parse(raw)
     request = responses_openai.to_openai(view, history)
     try:
         openai_chat.parse(request)
@@ -91,7 +93,7 @@ def responses(raw: bytes, history: tuple[msgspec.Raw, ...] = ()) -> Asked:
         model=view.model,
         stream=view.streams,
         choices=1,
-        client=raw,
+        client=view.raw,
         request=request,
         store=view.store,
         echo=responses_openai.echo(view),

@@ -17,6 +17,7 @@ from trunkline.gateway import asked, own_api
 from trunkline.gateway.asked import Asked
 from trunkline.gateway.charges import Charges
 from trunkline.gateway.config import GatewayConfig
+from trunkline.gateway.conversations import RESPONSES_PATH, Conversations
 from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.normal import size_class
@@ -99,6 +100,7 @@ class Gateway:
         )
         self._pumps: set[Pump] = set()
         self._stopping: asyncio.Task[None] | None = None
+        self._conversations = Conversations(store)
         self._router = Router(self._refuse)
         self._routes()
         KeysApi(self._keys, self._charges).add_routes(self._router)
@@ -139,7 +141,8 @@ class Gateway:
         add("POST", "/v1/chat/completions", self._chat)
         add("POST", "/v1/embeddings", self._embeddings)
         add("POST", MESSAGES_PATH, self._messages)
-        add("POST", "/v1/responses", self._responses)
+        add("POST", RESPONSES_PATH, self._responses)
+        self._conversations.add_routes(self._router)
         add("GET", "/v1/models", self._list_models)
         self._router.add_prefix("GET", "/v1/models/", self._one_model)
 
@@ -160,7 +163,7 @@ class Gateway:
         await self._answer(call, asked.messages(await self._body(call)))
 
     async def _responses(self, call: Call) -> None:
-        await self._answer(call, asked.responses(await self._body(call)))
+        await self._answer(call, await self._conversations.asked(await self._body(call)))
 
     async def _body(self, call: Call) -> bytes:
         """The request's body as it was sent: what is signed must be what the app can show.

@@ -127,13 +127,18 @@ class Reasoning(_Item, frozen=True, kw_only=True):
     encrypted_content: str | None = None
 
 
-Item = Message | FunctionCall | FunctionCallOutput | Reasoning
+class ItemReference(_Item, frozen=True, kw_only=True):
+    """An item of an earlier answer, by its id."""
+
+
+Item = Message | FunctionCall | FunctionCallOutput | Reasoning | ItemReference
 
 _ITEMS: dict[str, type[Item]] = {
     "message": Message,
     "function_call": FunctionCall,
     "function_call_output": FunctionCallOutput,
     "reasoning": Reasoning,
+    "item_reference": ItemReference,
 }
 
 
@@ -245,11 +250,16 @@ class ResponsesRequest(ResponsesParameters, frozen=True, kw_only=True):
         return self.stream is True
 
 
+class _Output(msgspec.Struct, frozen=True, kw_only=True):
+    output: tuple[msgspec.Raw, ...]
+
+
 class _Typed(msgspec.Struct, frozen=True, kw_only=True):
     type: str | None = None
 
 
 _DECODER = msgspec.json.Decoder(ResponsesParameters)
+_OUTPUT = msgspec.json.Decoder(_Output)
 _TYPED = msgspec.json.Decoder(_Typed)
 _WORD = msgspec.json.Decoder(Literal["none", "auto", "required"])
 FIELDS: frozenset[str] = frozenset(ResponsesParameters.__struct_fields__)
@@ -268,6 +278,13 @@ def parse(raw: bytes) -> ResponsesRequest:
         unknown=tuple(plain_name(name) for name in members if name not in FIELDS),
         **msgspec.structs.asdict(view),
     )
+
+
+def output_items(response: bytes) -> tuple[Item, ...]:
+    """The items of a response's output, as a caller would send them back. Raises
+    :class:`RequestError` for what is no response of ours."""
+    output = decode(response, _OUTPUT, unknown_code="unsupported_parameter").output
+    return tuple(_item(raw, f"output[{index}]") for index, raw in enumerate(output))
 
 
 def _items(given_input: str | tuple[msgspec.Raw, ...]) -> tuple[Item, ...]:
@@ -291,6 +308,8 @@ def _item(raw: msgspec.Raw, param: str) -> Item:
             _check_id(item.call_id, f"{param}.call_id")
         case FunctionCall():
             _check_id(item.call_id, f"{param}.call_id")
+        case ItemReference():
+            _check_id(item.id or "", f"{param}.id")
         case Reasoning():
             pass
     return item

@@ -7,9 +7,11 @@ elsewhere. It drops nothing but what can not change an answer (labels of earlier
 caches). ``docs/support-matrix.md`` lists every parameter. Items are in ``responses_openai_items``,
 the stream in ``responses_openai_stream``. Nothing in a natural language is added.
 
-It is stateless: ``previous_response_id`` is the gateway's to resolve, if it kept the answer.
+It is stateless: ``previous_response_id`` and item references are the gateway's to resolve, if it
+kept the answer.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -27,7 +29,14 @@ from trunkline.schema.grid.responses_openai_stream import (
 )
 from trunkline.schema.parsing import given, invalid, unsupported
 
-__all__ = ["StreamTranslator", "echo", "to_openai", "translate_answer", "translate_request"]
+__all__ = [
+    "StreamTranslator",
+    "echo",
+    "to_openai",
+    "translate_answer",
+    "translate_request",
+    "whole_of",
+]
 
 _LOGPROBS: Final = "message.output_text.logprobs"
 _INCLUDABLE: Final = frozenset(
@@ -68,15 +77,15 @@ def translate_request(raw: bytes) -> bytes:
     return to_openai(src.parse(raw))
 
 
-def to_openai(request: src.ResponsesRequest, history: tuple[msgspec.Raw, ...] = ()) -> bytes:
+def to_openai(request: src.ResponsesRequest, history: Sequence[object] = ()) -> bytes:
     """The same, for a request that is parsed already.
 
-    ``history``: chat messages that come before the input, if ``previous_response_id`` was
-    resolved; without any, the parameter is refused.
+    ``history``: chat messages, JSON values, that come before the input, if
+    ``previous_response_id`` was resolved; without any, the parameter is refused.
     """
     _refuse_inexpressible(request)
     if request.previous_response_id is not None and not history:
-        raise unsupported("previous_response_id", "send the earlier items in input")
+        raise unsupported("previous_response_id", "nothing is kept here: send the earlier items")
     messages: list[object] = []
     if request.instructions is not None:
         messages.append({"role": "system", "content": request.instructions})
@@ -230,6 +239,17 @@ def _told_tool(tool: src.FunctionTool) -> Json:
         told["description"] = tool.description
     told["parameters"] = tool.parameters if given(tool.parameters) else None
     return told
+
+
+def whole_of(chunks: Sequence[bytes], *, response_id: str, told: out.Echo) -> bytes:
+    """The response that a stream of these chunks ends with. Raises :class:`MalformedError`."""
+    translator = StreamTranslator(response_id=response_id, told=told)
+    for chunk in chunks:
+        translator.feed(chunk)
+    translator.finish()
+    if translator.final is None:
+        raise malformed("a stream has no end")
+    return out.encode_response(translator.final)
 
 
 def translate_answer(data: bytes, *, response_id: str, told: out.Echo) -> bytes:

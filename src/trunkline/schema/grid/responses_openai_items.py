@@ -45,6 +45,8 @@ def translate(items: Sequence[src.Item]) -> Iterator[Json]:
             yield from turn.message()
             turn = _Turn()
         match item:
+            case src.ItemReference():
+                raise unsupported(param, "the item is not kept here: send the item itself")
             case src.Reasoning():
                 turn.thoughts.append(_thoughts(item, param))
             case src.Message(role="assistant"):

@@ -51,11 +51,10 @@ class Numbered:
         self._next = 0
 
     def __call__(self, kind: str, **members: object) -> bytes:
-        number, self._next = self._next, self._next + 1
-        return out.event(kind, number, **members)
+        return out.event(kind, self.take(), **members)
 
     def take(self) -> int:
-        """A number for an event that is written elsewhere."""
+        """The next event's number."""
         number, self._next = self._next, self._next + 1
         return number
 
@@ -208,7 +207,7 @@ class StreamTranslator:
     """
 
     __slots__ = ("_created_s", "_finish", "_id", "_items", "_model", "_open", "_told", "_usage",
-                 "_write")  # fmt: skip
+                 "_write", "final")  # fmt: skip
 
     def __init__(self, *, response_id: str, told: out.Echo) -> None:
         self._id = response_id
@@ -222,6 +221,8 @@ class StreamTranslator:
         self._open: _Speech | _Call | None = None
         self._finish: str | None = None
         self._usage: openai_answer.Usage | None = None
+        self.final: out.Response | None = None
+        """The whole response, once ``finish`` was called."""
 
     def feed(self, data: bytes) -> bytes:
         """The events for one chunk."""
@@ -253,8 +254,8 @@ class StreamTranslator:
             "completed" if incomplete is None else "incomplete"
         )
         events = [*self._close(status)]
-        response = self._response(status, incomplete=incomplete)
-        events.append(self._write(f"response.{status}", response=response))
+        self.final = self._response(status, incomplete=incomplete)
+        events.append(self._write(f"response.{status}", response=self.final))
         return b"".join(events)
 
     def fail(self, described: errors.Described) -> bytes:
