@@ -16,6 +16,7 @@ from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.evidence import Prover
 from trunkline.gateway.front import Gateway
+from trunkline.gateway.health_file import FileMemory
 from trunkline.gateway.store import EvidenceStore, create_store
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.transport import Response
@@ -152,6 +153,7 @@ async def gateway_over(
         prover or used_log,
         HttpTransport(),
         policy=policy,
+        memory=FileMemory(data),
         clock=SystemClock(),
         randomness=SystemRandomness(),
         logger=get_logger("gateway"),

@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +17,8 @@ from trunkline.cli.exits import DONE, NO
 from trunkline.cli.folder import Folder, NetworkFile, RoleEntry, RunFile
 from trunkline.cli.terminal import console
 from trunkline.cli.verify import trust_of
-from trunkline.gateway.status import Status
+from trunkline.gateway.core.breaker import Fault, State
+from trunkline.gateway.status import ModelStatus, Status
 from trunkline.tlog.policy import Policy
 
 CHECKPOINT_BYTES_MAX = 1024 * 1024
@@ -157,10 +160,43 @@ def _show(status: NetworkStatus) -> None:
             f"answers since its start: {answers.succeeded} whole, of these {answers.survived} in "
             f"spite of a failed attempt; {answers.failed} failed, {answers.running} running"
         )
+        _show_unwell(out, status.gateway)
         out.print(f"receipts: {evidence.final} final, {evidence.provisional} provisional")
     out.print(_checkpoint_line(status.checkpoint))
     if status.supervisor is None:
         out.print("no `trunkline up` runs this network", style="yellow")
+
+
+_FAULTS: Final = {
+    Fault.ORDINARY: "failed",
+    Fault.REFUSED: "refused the connection",
+    Fault.MODEL: "its provider does not have the model",
+    Fault.AUTH: "its provider refuses the credentials",
+    Fault.OUTLIER: "does worse than others that serve the model",
+}
+
+
+def _show_unwell(out: Console, gateway: Status) -> None:
+    """One line for each node and model that does not get its full share of calls, and why."""
+    for node in gateway.nodes:
+        if not node.reachable:
+            out.print(Text(f"{node.node}: not reachable ({node.error or 'no answer'})", "yellow"))
+        for model in node.models:
+            line = _unwell(model)
+            if line:
+                out.print(Text(f"{node.node}, {model.name}: {line}", "yellow"))
+
+
+def _unwell(model: ModelStatus) -> str:
+    """What is the matter with a deployment; empty if nothing is."""
+    why = "" if model.fault is None else f": {_FAULTS[model.fault]} ({model.error})"
+    if model.breaker is State.OPEN:
+        return f"not asked for {model.resting_ms / 1000:.0f} s{why}"
+    if model.breaker is State.HALF_OPEN:
+        return f"one call will show whether it is well again{why}"
+    if model.share_percent < 100:
+        return f"came back, gets {model.share_percent} % of its share of calls for now"
+    return ""
 
 
 def _roles(roles: Sequence[RoleStatus]) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from trunkline.gateway import config
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.front import Gateway
+from trunkline.gateway.health_file import FileMemory
 from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.prover import LogProver
 from trunkline.gateway.store import EvidenceStore, create_store
@@ -33,6 +34,7 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
         prover,
         transport,
         policy=policy,
+        memory=FileMemory(resolve(config_path, settings.data)),
         key_store=None if settings.keys == "off" else KeyStore.open(data),
         clock=clock,
         randomness=SystemRandomness(),

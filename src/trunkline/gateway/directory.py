@@ -217,7 +217,9 @@ class Directory:
             return False
         if not node.reachable:
             self._logger.info("node.found", node=node.key.name, models=len(info.models))
-            self._health.heard_of(node.key.name)
+            # At the first look it is no news: it may be what an earlier process had known to fail.
+            if node.polled.is_set():
+                self._health.heard_of(node.key.name)
         node.info, node.reachable, node.error = info, True, ""
         for served in info.models:
             self._since_s.setdefault(served.name, self._clock.unix_ms() // 1000)

@@ -30,6 +30,7 @@ from trunkline.gateway.dispatcher import DirectDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
+from trunkline.gateway.health_file import Keeper, Memory
 from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.keys_api import KeysApi
@@ -65,6 +66,7 @@ class Gateway:
         transport: Transport,
         *,
         policy: str,
+        memory: Memory | None = None,
         key_store: KeyStore | None = None,
         clock: Clock,
         randomness: Randomness,
@@ -89,6 +91,8 @@ class Gateway:
         )
         self._keys = Keys(settings.keys, key_store, RoutingPolicy, clock=clock, logger=logger)
         self._charges = Charges(store, RoutingPolicy, clock=clock)
+        names = [node.key.name for node in self._directory.nodes]
+        self._keeper = Keeper(memory, self._health, names, logger=logger) if memory else None
         self._finalizer = Finalizer(store, prover, self._charges, clock=clock, logger=logger)
         self._shared = Shared(
             directory=self._directory,
@@ -115,6 +119,8 @@ class Gateway:
         """Begin to look at the nodes, and to finish what an earlier process left provisional."""
         await self._keys.start()
         await self._charges.start()
+        if self._keeper is not None:
+            await self._keeper.start()
         self._directory.start()
         await self._finalizer.start()
 
@@ -124,6 +130,8 @@ class Gateway:
             self._stopping.cancel()
         await self._directory.stop()
         await self._finalizer.stop()
+        if self._keeper is not None:
+            await self._keeper.stop()
         await self._transport.aclose()
         await self._store.close()
         await self._keys.stop()

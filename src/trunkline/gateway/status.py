@@ -2,7 +2,7 @@
 
 import msgspec
 
-from trunkline.gateway.core.breaker import State
+from trunkline.gateway.core.breaker import Fault, State
 from trunkline.gateway.directory import Directory, Node
 from trunkline.gateway.health import Health
 from trunkline.gateway.store import Counts
@@ -39,8 +39,21 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None
     numerics: str | None
     breaker: State
+    fault: Fault | None
+    """Why its breaker is not closed, or what failed last."""
+    error: str
+    """Stable code of that failure; empty: none since its last success."""
+    failures: int
+    """In a row."""
+    resting_ms: int
+    """Until it may be asked again; 0: now."""
+    share_percent: int
+    """Of the calls that it is fit for: below 100 for a while after it has come back."""
     running: int
     first_token_ms: int | None
+    """Running mean."""
+    gap_limit_ms: int | None
+    """Silence in its streams after which it is left, as learnt; None: as configured."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,14 +122,20 @@ def _node(node: Node, health: Health) -> NodeStatus:
 def _model(
     node: str, name: str, kind: Kind, weights: str | None, numerics: str | None, health: Health
 ) -> ModelStatus:
-    known = health.of(node, name)
-    first_s = known.first_token_s
+    known = health.of(node, name, exact=numerics is not None)
+    first_s, gap_s = known.first_token_s, known.limits.gap_s
     return ModelStatus(
         name=name,
         kind=kind,
         weights=weights,
         numerics=numerics,
         breaker=known.state,
+        fault=known.fault,
+        error=known.error,
+        failures=known.failures,
+        resting_ms=round(known.left_s * 1000),
+        share_percent=max(round(known.share * 100), 1),
         running=known.running,
         first_token_ms=None if first_s is None else round(first_s * 1000),
+        gap_limit_ms=None if gap_s is None else round(gap_s * 1000),
     )

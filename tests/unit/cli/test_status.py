@@ -1,0 +1,34 @@
+"""``trunkline status`` says of each deployment that is not used fully that it is not, and why."""
+
+import msgspec
+import pytest
+
+from trunkline.cli.status import _unwell
+from trunkline.gateway.core.breaker import Fault, State
+from trunkline.gateway.status import ModelStatus
+
+WELL = ModelStatus(
+    name="m", kind="chat", weights=None, numerics=None, breaker=State.CLOSED, fault=None,
+    error="", failures=0, resting_ms=0, share_percent=100, running=0, first_token_ms=None,
+    gap_limit_ms=None,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        (
+            {"breaker": State.OPEN, "resting_ms": 29_900, "fault": Fault.AUTH, "error": "e"},
+            "not asked for 30 s: its provider refuses the credentials (e)",
+        ),
+        (
+            {"breaker": State.HALF_OPEN, "fault": Fault.REFUSED, "error": "upstream_refused"},
+            "one call will show whether it is well again: refused the connection "
+            "(upstream_refused)",
+        ),
+        ({"share_percent": 40}, "came back, gets 40 % of its share of calls for now"),
+    ],
+)
+def test_what_is_the_matter(change: dict[str, object], said: str) -> None:
+    assert _unwell(msgspec.structs.replace(WELL, **change)) == said
