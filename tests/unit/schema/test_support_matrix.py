@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings
+from trunkline.schema import anthropic_messages, openai_chat, openai_embeddings, openai_responses
 
 MATRIX = Path(__file__).parents[3] / "docs" / "support-matrix.md"
 
@@ -23,6 +23,7 @@ def rows(section: str) -> list[tuple[str, str]]:
         ("/v1/chat/completions", openai_chat.FIELDS),
         ("/v1/embeddings", openai_embeddings.FIELDS),
         ("/v1/messages", anthropic_messages.FIELDS),
+        ("/v1/responses", openai_responses.FIELDS),
     ],
 )
 def test_each_field_has_one_row(section: str, fields: frozenset[str]) -> None:
