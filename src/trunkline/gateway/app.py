@@ -4,6 +4,8 @@ The only module of the room that touches the real clock, the real network and th
 layout. It refuses to start over a missing store: ``trunkline init`` creates one.
 """
 
+import asyncio
+import signal
 from pathlib import Path
 
 from trunkline.gateway import config
@@ -12,6 +14,7 @@ from trunkline.gateway.front import Gateway
 from trunkline.gateway.health_file import FileMemory
 from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.prover import LogProver
+from trunkline.gateway.routing import Routing
 from trunkline.gateway.store import EvidenceStore, create_store
 from trunkline.remote.http1 import HttpTransport
 from trunkline.runtime.clock import SystemClock, SystemRandomness
@@ -25,6 +28,10 @@ __all__ = ["Gateway", "build", "create_store", "run"]
 def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway:
     """Wire a gateway from its configuration. Raises :class:`ConfigError` naming what to mend."""
     clock, transport = SystemClock(), HttpTransport()
+    file = settings.routing_file
+    routing = Routing(
+        None if file is None else resolve(config_path, file), clock=clock, logger=logger
+    )
     policy = config.read_policy(resolve(config_path, settings.policy_file))
     prover = LogProver(transport, settings.log_url, policy, clock=clock)
     data = resolve(config_path, settings.data)
@@ -34,6 +41,7 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
         prover,
         transport,
         policy=policy,
+        routing=routing,
         memory=FileMemory(resolve(config_path, settings.data)),
         key_store=None if settings.keys == "off" else KeyStore.open(data),
         clock=clock,
@@ -43,13 +51,20 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
 
 
 def run(config_path: Path) -> None:
-    """Serve until SIGTERM or SIGINT. Raises :class:`ConfigError`."""
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the routing policy anew. Raises
+    :class:`ConfigError`."""
     settings = config.read(config_path)
     configure()
     logger = get_logger("gateway")
+    gateway = build(settings, config_path, logger)
+
+    def on_ready(_: str) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.reload)
+
     run_server(
-        build(settings, config_path, logger),
+        gateway,
         settings.listen,
         logger=logger,
+        on_ready=on_ready,
         shutdown_grace_s=settings.shutdown_grace_s,
     )

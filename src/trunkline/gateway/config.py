@@ -46,6 +46,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where that log is reached."""
     nodes: tuple[NodeConfig, ...]
     """Nodes to route to. Two or more operators, or losing one is losing the answer."""
+    routing_file: str | None = None
+    """What may serve which model, and at what price (``docs/operate/routing.md``). None: every
+    model is served by itself, on any node. Read again when it changes."""
     timeouts: Timeouts = Timeouts()
     """How long each stage of an answer may take."""
     attempts_max: int = 6
@@ -114,6 +117,10 @@ def render(config: GatewayConfig) -> str:
         "# Which log and which witnesses make an answer final (C2SP tlog-policy).",
         f"policy_file = {_text(config.policy_file)}",
         f"log_url = {_text(config.log_url)}",
+        "# What may serve which model, and at what price; read again when it changes.",
+        '# routing_file = "routing.toml"'
+        if config.routing_file is None
+        else f"routing_file = {_text(config.routing_file)}",
         "# Attempts in a row without a new token before an answer is given up.",
         f"attempts_max = {config.attempts_max}",
         "# Store requests and answers beside their evidence, on this disk.",

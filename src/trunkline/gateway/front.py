@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import Error, NoRouteError, OverloadedError, RequestError
+from trunkline.base.errors import Error, OverloadedError, RequestError
 from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
 from trunkline.base.ports import Clock, Randomness
 from trunkline.gateway import asked, own_api
@@ -20,21 +20,25 @@ from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.conversations import RESPONSES_PATH, Conversations
 from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
+from trunkline.gateway.core.candidates import candidates, likely
 from trunkline.gateway.core.normal import size_class
 from trunkline.gateway.core.policy import RoutingPolicy
-from trunkline.gateway.core.price import most_tokens
+from trunkline.gateway.core.price import Tokens, most_tokens
 from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.core.values import Values
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import DirectDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
+from trunkline.gateway.explain import Explainer
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
 from trunkline.gateway.health_file import Keeper, Memory
 from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.keys_api import KeysApi
+from trunkline.gateway.models import Models, wants_anthropic
 from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
+from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
@@ -42,15 +46,11 @@ from trunkline.receipts import request_digest
 from trunkline.remote.transport import Transport
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
 from trunkline.runtime.logger import CanonicalLine, Logger
-from trunkline.schema import errors, models
+from trunkline.schema import errors
 from trunkline.schema.attempt import ClientFormat
-from trunkline.schema.models import ModelEntry
 from trunkline.schema.openai_responses_answer import Echo
 
 NONCE_BYTES: Final = 32
-SETTLE_S: Final = 2.0
-"""How long a call for a model nobody has named yet waits for the first look at the nodes."""
-MODELS_LISTED_MAX: Final = 20
 CRASHED: Final = Failure(code="internal_error", message="a bug", status=500)
 MESSAGES_PATH: Final = "/v1/messages"
 
@@ -67,6 +67,7 @@ class Gateway:
         *,
         policy: str,
         memory: Memory | None = None,
+        routing: Routing | None = None,
         key_store: KeyStore | None = None,
         clock: Clock,
         randomness: Randomness,
@@ -78,6 +79,7 @@ class Gateway:
         self._clock = clock
         self._randomness = randomness
         self._logger = logger
+        self._routing = routing or Routing(None, clock=clock, logger=logger)
         self._counters = Counters()
         self._health = Health(clock)
         self._directory = Directory(
@@ -89,8 +91,8 @@ class Gateway:
             randomness=randomness,
             logger=logger,
         )
-        self._keys = Keys(settings.keys, key_store, RoutingPolicy, clock=clock, logger=logger)
-        self._charges = Charges(store, RoutingPolicy, clock=clock)
+        self._keys = Keys(settings.keys, key_store, self._policy, clock=clock, logger=logger)
+        self._charges = Charges(store, self._policy, clock=clock)
         names = [node.key.name for node in self._directory.nodes]
         self._keeper = Keeper(memory, self._health, names, logger=logger) if memory else None
         self._finalizer = Finalizer(store, prover, self._charges, clock=clock, logger=logger)
@@ -102,11 +104,14 @@ class Gateway:
             clock=clock,
             logger=logger,
         )
+        self._models = Models(self._directory, self._routing, self._keys)
         self._pumps: set[Pump] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._conversations = Conversations(store)
         self._router = Router(self._refuse)
         self._routes()
+        self._models.add_routes(self._router)
+        Explainer(self._directory, self._health, self._routing).add_routes(self._router)
         KeysApi(self._keys, self._charges).add_routes(self._router)
         own_api.add_routes(
             self._router,
@@ -117,6 +122,7 @@ class Gateway:
 
     async def startup(self) -> None:
         """Begin to look at the nodes, and to finish what an earlier process left provisional."""
+        self._routing.start()
         await self._keys.start()
         await self._charges.start()
         if self._keeper is not None:
@@ -124,10 +130,15 @@ class Gateway:
         self._directory.start()
         await self._finalizer.start()
 
+    def reload(self) -> None:
+        """Read the routing policy's file now."""
+        self._routing.reload()
+
     async def shutdown(self) -> None:
         """Close everything; what is provisional stays in the store."""
         if self._stopping is not None:
             self._stopping.cancel()
+        await self._routing.stop()
         await self._directory.stop()
         await self._finalizer.stop()
         if self._keeper is not None:
@@ -151,8 +162,6 @@ class Gateway:
         add("POST", MESSAGES_PATH, self._messages)
         add("POST", RESPONSES_PATH, self._responses)
         self._conversations.add_routes(self._router)
-        add("GET", "/v1/models", self._list_models)
-        self._router.add_prefix("GET", "/v1/models/", self._one_model)
 
     async def _interrupt_all(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
@@ -196,8 +205,9 @@ class Gateway:
         if self._counters.running >= settings.answers_running_max:
             raise OverloadedError("too many answers are in progress", retry_after_s=1.0)
         began_s = self._clock.monotonic_s()
-        await self._require_model(wanted)
-        plan = self._plan(wanted, wishes, began_s, tenant)
+        most = most_tokens(wanted.request, wanted.kind, wanted.choices)
+        plan = self._plan(wanted, wishes, began_s, tenant, most)
+        await self._models.require(plan.model, plan.kind, plan.candidates)
         answer = Answer(plan, self._new_attempt_id)
         line = self._logger.line(
             "answer.ended",
@@ -215,8 +225,8 @@ class Gateway:
             client_request=wanted.client if wishes.keep_bodies else None,
             line=line,
         )
-        most = most_tokens(wanted.request, wanted.kind, wanted.choices)
-        with self._charges.held(plan.answer, tenant, (wanted.model,), most):
+        names = tuple(dict.fromkeys(one.model for one in plan.candidates))
+        with self._charges.held(plan.answer, tenant, names, most):
             await self._carry(call, pump, answer, line, began_s)
 
     async def _carry(
@@ -262,9 +272,12 @@ class Gateway:
         else:
             counters.failed += 1
 
-    def _plan(self, wanted: Asked, wishes: Wishes, began_s: float, tenant: Tenant) -> Plan:
+    def _plan(
+        self, wanted: Asked, wishes: Wishes, began_s: float, tenant: Tenant, most: Tokens
+    ) -> Plan:
+        answer, policy = answer_id(self._randomness.token(ID_RANDOM_BYTES)), self._policy()
         return Plan(
-            answer=answer_id(self._randomness.token(ID_RANDOM_BYTES)),
+            answer=answer,
             kind=wanted.kind,
             model=wanted.model,
             stream=wanted.stream,
@@ -280,6 +293,7 @@ class Gateway:
             values=Values.of(wanted.request) if wanted.kind == "chat" else None,
             hold=wishes.hold,
             attempts_max=self._settings.attempts_max,
+            candidates=candidates(policy, wanted.model, answer=answer, tokens=likely(most)),
             tenant=tenant,
             priority=tenant.priority,
             size=size_class(len(wanted.request)),
@@ -300,60 +314,8 @@ class Gateway:
     def _new_attempt_id(self) -> str:
         return attempt_id(self._randomness.token(ID_RANDOM_BYTES))
 
-    # Models.
-
-    async def _require_model(self, wanted: Asked) -> None:
-        """Raise unless some node serves the model: 404, or 503 while a node was never heard of."""
-        if self._directory.deployments(wanted.model, wanted.kind):
-            return
-        await self._directory.settled(SETTLE_S)
-        if self._directory.deployments(wanted.model, wanted.kind):
-            return
-        names = [known.name for known in self._directory.models() if known.kind == wanted.kind]
-        listed = ", ".join(names[:MODELS_LISTED_MAX]) or "none"
-        if self._directory.unseen:
-            # Whether the model exists can not be known: say so, instead of denying it.
-            raise NoRouteError(
-                f"no reachable node serves this model, and {self._directory.unseen} could not be "
-                f"asked yet; served are: {listed}",
-                retry_after_s=1.0,
-            )
-        raise RequestError(
-            f"no node serves this model for this kind of call; served are: {listed}",
-            code="model_not_found",
-            param="model",
-            status=404,
-        )
-
-    def _entries(self, call: Call) -> list[ModelEntry]:
-        tenant = self._keys.authenticate(call)
-        return [
-            ModelEntry(
-                id=known.name,
-                created_s=known.since_s,
-                owned_by=known.owned_by,
-                context_tokens=known.context_tokens,
-            )
-            for known in self._directory.models()
-            if self._keys.allows(tenant, known.name)
-        ]
-
-    async def _list_models(self, call: Call) -> None:
-        await self._directory.settled(SETTLE_S)
-        shape = models.anthropic_list if _wants_anthropic(call) else models.openai_list
-        await call.reply(200, shape(self._entries(call)))
-
-    async def _one_model(self, call: Call) -> None:
-        await self._directory.settled(SETTLE_S)
-        name = call.path.removeprefix("/v1/models/")
-        shape = models.anthropic_model if _wants_anthropic(call) else models.openai_model
-        for entry in self._entries(call):
-            if entry.id == name:
-                await call.reply(200, shape(entry))
-                return
-        raise RequestError(
-            "no node serves this model", code="model_not_found", param="model", status=404
-        )
+    def _policy(self) -> RoutingPolicy:
+        return self._routing.current
 
     async def _refuse(self, call: Call, error: Error) -> None:
         """An error before the answer began, in the caller's format."""
@@ -367,4 +329,4 @@ class Gateway:
 
 
 def _wants_anthropic(call: Call) -> bool:
-    return call.path.startswith(MESSAGES_PATH) or call.header(models.ANTHROPIC_HEADER) is not None
+    return call.path.startswith(MESSAGES_PATH) or wants_anthropic(call)

@@ -280,7 +280,7 @@ class Pump:
             attempt=start.attempt,
             answer=plan.answer,
             created_s=plan.created_s,
-            model=plan.model,
+            model=start.deployment.model,
             client_format=plan.client_format,
             client_request_digest=plan.client_digest,
             caller_nonce=plan.caller_nonce,

@@ -49,7 +49,7 @@ def test_unhealthy_is_a_last_resort_and_not_left_out() -> None:
 
 
 def test_not_the_same_node_twice_unless_it_is_the_only_one() -> None:
-    need = Need(model="m", kind="chat", tried=("a", "a", "b"))
+    need = Need(model="m", kind="chat", tried=(("a", "m"), ("a", "m"), ("b", "m")))
     assert names(need, one("a"), one("b", load=5), one("c", load=9)) == ["c", "b", "a"]
     assert names(need, one("a")) == ["a"]
 
@@ -89,7 +89,7 @@ def test_a_higher_tier_is_asked_only_where_the_one_below_fails() -> None:
     assert names(FALLBACK, first, second) == ["n1", "n2"]
     down = one("n1", model="a", admission=Admission.NO)
     assert names(FALLBACK, down, second) == ["n2", "n1"]
-    after_failing = msgspec.structs.replace(FALLBACK, tried=("n1",))
+    after_failing = msgspec.structs.replace(FALLBACK, tried=(("n1", "a"),))
     assert names(after_failing, first, second) == ["n2", "n1"]
 
 
@@ -113,5 +113,22 @@ def test_a_candidate_keeps_to_its_nodes_and_operators() -> None:
 
 
 def test_text_that_was_shown_keeps_its_model() -> None:
-    shown = msgspec.structs.replace(FALLBACK, shown="b", tried=("n2",))
+    shown = msgspec.structs.replace(FALLBACK, shown="b", tried=(("n2", "b"),))
     assert names(shown, one("n1", model="a"), one("n2", model="b")) == ["n2"]
+
+
+def test_a_nodes_other_model_is_not_held_against_it() -> None:
+    both = one("n1", model="a"), one("n1", model="b")
+    found = order(msgspec.structs.replace(FALLBACK, tried=(("n1", "a"),)), both)
+    assert [deployment.model for deployment in found] == ["b", "a"]
+    found = order(msgspec.structs.replace(FALLBACK, unfit=frozenset({("n1", "a")})), both)
+    assert [deployment.model for deployment in found] == ["b"]
+    found = order(msgspec.structs.replace(FALLBACK, resting=frozenset({("n1", "a")})), both)
+    assert [deployment.model for deployment in found] == ["b", "a"]
+
+
+def test_a_model_that_refused_the_request_is_asked_nowhere_else() -> None:
+    refused = msgspec.structs.replace(FALLBACK, refused=frozenset({"a"}))
+    assert names(refused, one("n1", model="a"), one("n2", model="a"), one("n3", model="b")) == [
+        "n3"
+    ]

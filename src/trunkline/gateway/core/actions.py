@@ -8,7 +8,7 @@ import msgspec
 from trunkline.base.errors import Error, UpstreamError
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.core.normal import Timings
-from trunkline.gateway.core.route import Deployment, Need
+from trunkline.gateway.core.route import Candidate, Deployment, Need
 from trunkline.gateway.core.tenant import ANONYMOUS, INTERACTIVE, Tenant
 from trunkline.gateway.core.values import Values
 from trunkline.receipts import VerifiedReceipt
@@ -52,6 +52,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Text too is shown only when the answer is whole, unless it can be continued exactly."""
     attempts_max: int = 6
     """Attempts in a row without a new token. With back-off this is a few seconds of nodes down."""
+    candidates: tuple[Candidate, ...] = ()
+    """What may serve the model, by the routing policy. Empty: the model itself, anywhere."""
     tenant: Tenant = ANONYMOUS
     """Who asks."""
     priority: int = INTERACTIVE

@@ -79,6 +79,8 @@ class Answer:
         self._running: dict[int, Running] = {}
         self._first: Accepted | None = None
         """Who began the text that stands: it decides seed, weights and numerics."""
+        self._model: str | None = None
+        """The model that began it, as its node names it."""
         self._history = History()
         self.attempts = 0
         """Attempts begun."""
@@ -132,7 +134,7 @@ class Answer:
         if self.over or number != self._sought:
             return ()
         self._sought = None
-        delay_s = self._history.delay_s(deployment.node)
+        delay_s = self._history.delay_s(deployment.place)
         if now_s + delay_s >= self._plan.deadline_s:
             return self._nobody(now_s)
         return (self._begin_attempt(number, deployment, delay_s, now_s),)
@@ -302,7 +304,7 @@ class Answer:
     def _flowing(self, running: Running, now_s: float) -> None:
         """Something of the text arrived."""
         if running.phase is Phase.ACCEPTED and running.start.resume is None:
-            self._first = running.accepted
+            self._first, self._model = running.accepted, running.start.deployment.model
         running.enter(Phase.RELAYING, now_s)
 
     def _broken(self, running: Running, message: str, now_s: float) -> Actions:
@@ -331,7 +333,7 @@ class Answer:
             tokens=added if any(added) else (),
         )
         barren = self._transcript.token_count == running.tokens_before
-        self._history.add(past, failure, barren=barren)
+        self._history.add(past, start.deployment.model, failure, barren=barren)
         del self._running[start.number]
         return (Cancel(number=start.number), running.ended(failure))
 
@@ -344,19 +346,25 @@ class Answer:
         )
 
     def _attempt_failed(self, running: Running, failure: Failure, now_s: float) -> Actions:
-        node = running.start.deployment.node
+        deployment = running.start.deployment
         if failure.dishonest:
-            self._history.banned.add(node)
+            self._history.banned.add(deployment.node)
         ended = self._end_attempt(running, failure)
         if failure.suspect and not self.relayed:
             # Whoever broke the protocol may have sent wrong tokens too: nobody goes on from them.
             self._start_afresh()
         # A request that a node has already begun to answer can not be at fault itself.
         if not failure.retryable and self._transcript.token_count == 0 and not self.relayed:
-            return (*ended, *self._fail(failure))
+            self._history.refuse(deployment.model)
+            if not self._others():
+                return (*ended, *self._fail(self._history.refusal))
         if failure.unfit or not failure.retryable:
-            self._history.banned.add(node)
+            self._history.unfit.add(deployment.place)
         return (*ended, *self._next_attempt(now_s))
+
+    def _others(self) -> bool:
+        """Whether the routing policy names a model that has not refused the request yet."""
+        return any(one.model not in self._history.refused for one in self._plan.candidates)
 
     def _next_attempt(self, now_s: float) -> Actions:
         if now_s >= self._plan.deadline_s or self._history.spent(self._plan.attempts_max):
@@ -384,11 +392,15 @@ class Answer:
         return Need(
             model=self._plan.model,
             kind=self._plan.kind,
+            candidates=self._plan.candidates,
+            shown=self._model if self.relayed else None,
             exact=self.relayed,
             weights=None if first is None else first.weights,
             numerics=first.numerics if seeded and first is not None else None,
             tried=self._history.tried,
             banned=frozenset(self._history.banned),
+            unfit=frozenset(self._history.unfit),
+            refused=frozenset(self._history.refused),
             resting=self._history.resting(),
         )
 
@@ -402,6 +414,7 @@ class Answer:
             and first.numerics is not None
             and first.seed is not None
             and (deployment.numerics, deployment.weights) == (first.numerics, first.weights)
+            and deployment.model == self._model
         )
         require(goes_on or not self.relayed, "text that the app has is only ever continued")
         if not goes_on:

@@ -19,6 +19,7 @@ from trunkline.gateway.core.route import EVERYWHERE, Candidate, Reach
 
 TYPICAL: Final = Tokens(prompt=1_000, completion=500)
 """What a call is compared by where nothing is known of it."""
+BYTES_PER_TOKEN: Final = 4
 _ITSELF: Final = ModelPolicy()
 
 
@@ -39,6 +40,14 @@ def candidates(
         tier = found[-1].tier + 1 if found else 0
         found += _serving(call, name, everywhere, tier)
     return tuple(found)
+
+
+def likely(most: Tokens) -> Tokens:
+    """What a call may be expected to use, from the most that it can: for comparing prices only."""
+    return Tokens(
+        prompt=most.prompt // BYTES_PER_TOKEN,
+        completion=min(most.completion, TYPICAL.completion),
+    )
 
 
 def substitutes(policy: RoutingPolicy, model: str) -> tuple[str, ...]:

@@ -2,7 +2,10 @@
 
 from typing import Final
 
+import msgspec
+
 from trunkline.gateway.core.actions import Failure
+from trunkline.gateway.core.route import Place
 from trunkline.schema.attempt import PreviousAttempt
 
 BACKOFF_S: Final = 0.1
@@ -14,7 +17,7 @@ PREVIOUS_MAX: Final = 64
 class History:
     """Grows by one record with each attempt that ends without the answer."""
 
-    __slots__ = ("_barren", "_previous", "banned", "failures")
+    __slots__ = ("_barren", "_previous", "banned", "failures", "refused", "tried", "unfit")
 
     def __init__(self) -> None:
         self._previous: list[PreviousAttempt] = []
@@ -22,6 +25,12 @@ class History:
         """Why each one ended, in the order of ``previous``."""
         self.banned: set[str] = set()
         """Nodes that must not be asked again."""
+        self.tried: tuple[Place, ...] = ()
+        """Where they went, one entry per attempt."""
+        self.unfit: set[Place] = set()
+        """Deployments that can not honour the request."""
+        self.refused: set[str] = set()
+        """Models that the request is wrong for, wherever they run."""
         self._barren = 0
         """Attempts in a row without a new token."""
 
@@ -30,16 +39,22 @@ class History:
         """As the next attempt's node is told."""
         return tuple(self._previous)
 
-    @property
-    def tried(self) -> tuple[str, ...]:
-        """Nodes asked so far, one entry per attempt."""
-        return tuple(past.node for past in self._previous)
-
-    def add(self, past: PreviousAttempt, failure: Failure, *, barren: bool) -> None:
-        """An attempt is over. ``barren``: it added no token."""
+    def add(self, past: PreviousAttempt, model: str, failure: Failure, *, barren: bool) -> None:
+        """An attempt is over. ``model``: as its node names it; ``barren``: it added no token."""
+        self.tried = (*self.tried, (past.node, model))
         self._barren = self._barren + 1 if barren else 0
         self._previous.append(past)
         self.failures.append(failure)
+
+    def refuse(self, model: str) -> None:
+        """The last attempt's node says that the request is wrong for its model; another may do."""
+        self.refused.add(model)
+        self.failures[-1] = msgspec.structs.replace(self.failures[-1], unfit=True)
+
+    @property
+    def refusal(self) -> Failure:
+        """What the first model said that the request is wrong for."""
+        return next(failure for failure in self.failures if not failure.retryable)
 
     def disown_tokens(self) -> None:
         """Nothing of what they produced stands any more."""
@@ -52,17 +67,17 @@ class History:
         """Whether enough was tried. ``attempts_max``: attempts in a row without a new token."""
         return self._barren >= attempts_max or len(self._previous) >= PREVIOUS_MAX
 
-    def resting(self) -> frozenset[str]:
-        """Nodes that want to be left alone for longer than a back-off would take."""
-        last = {node: failure.retry_after_s or 0.0 for node, failure in self._pairs()}
-        return frozenset(node for node, wait_s in last.items() if wait_s > BACKOFF_S_MAX)
+    def resting(self) -> frozenset[Place]:
+        """Those that want to be left alone for longer than a back-off would take."""
+        last = {place: failure.retry_after_s or 0.0 for place, failure in self._pairs()}
+        return frozenset(place for place, wait_s in last.items() if wait_s > BACKOFF_S_MAX)
 
-    def delay_s(self, node: str) -> float:
-        """No wait for a node not tried yet; back-off, or its own word, for one that was."""
-        told = [failure.retry_after_s or 0.0 for name, failure in self._pairs() if name == node]
+    def delay_s(self, place: Place) -> float:
+        """No wait for one not tried yet; back-off, or its own word, for one that was."""
+        told = [failure.retry_after_s or 0.0 for name, failure in self._pairs() if name == place]
         if not told:
             return 0.0
         return max(min(BACKOFF_S * 2.0 ** (len(told) - 1), BACKOFF_S_MAX), told[-1])
 
-    def _pairs(self) -> list[tuple[str, Failure]]:
+    def _pairs(self) -> list[tuple[Place, Failure]]:
         return list(zip(self.tried, self.failures, strict=True))

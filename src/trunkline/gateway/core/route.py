@@ -20,6 +20,9 @@ LATENCY_S_DEFAULT: Final = 0.5
 """First-token latency assumed where none has been measured anywhere."""
 EWMA_WEIGHT: Final = 0.2
 
+Place = tuple[str, str]
+"""A deployment's name: the node's key name, and the model as that node names it."""
+
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """One routable (node, model), with what is known of it at the moment of choosing."""
@@ -46,6 +49,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """How long its stages may take, by what it normally does."""
     limits: Limits | None = None
     """Of the account behind it, as its operator states them."""
+
+    @property
+    def place(self) -> Place:
+        """What it is called in a :class:`Need`."""
+        return self.node, self.model
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,12 +121,16 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None = None
     numerics: str | None = None
     """Without ``exact``: preferred, since tokens already produced can then be kept."""
-    tried: tuple[str, ...] = ()
-    """Nodes of this answer's attempts so far, one entry per attempt."""
+    tried: tuple[Place, ...] = ()
+    """Where this answer's attempts so far went, one entry per attempt."""
     banned: frozenset[str] = frozenset()
     """Nodes that must not be asked again for this answer."""
-    resting: frozenset[str] = frozenset()
-    """Nodes that asked this answer to stay away for long: even an unhealthy one comes before."""
+    unfit: frozenset[Place] = frozenset()
+    """Deployments that can not honour the request."""
+    refused: frozenset[str] = frozenset()
+    """Models that the request is wrong for, wherever they run."""
+    resting: frozenset[Place] = frozenset()
+    """Those that asked this answer to stay away for long: even an unhealthy one comes before."""
 
 
 def models(need: Need) -> frozenset[str]:
@@ -129,6 +141,8 @@ def models(need: Need) -> frozenset[str]:
 def candidate(deployment: Deployment, need: Need) -> Candidate | None:
     """As what the deployment may take the attempt; None: not at all."""
     if deployment.kind != need.kind or deployment.node in need.banned:
+        return None
+    if deployment.place in need.unfit or deployment.model in need.refused:
         return None
     if need.shown is not None and deployment.model != need.shown:
         return None
@@ -181,9 +195,9 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
         if deployment.admission is Admission.NO or not deployment.ready:
             unfit = 2
         return (
-            deployment.node in need.resting,
+            deployment.place in need.resting,
             unfit,
-            need.tried.count(deployment.node),
+            need.tried.count(deployment.place),
             as_candidate.tier,
             as_candidate.turn,
             not (probe and sound),
