@@ -17,6 +17,7 @@ COLUMNS = "96"
 COMMANDS = (
     (), ("up",), ("init",), ("chat",), ("verify",), ("status",),
     ("receipts",), ("receipts", "ls"), ("receipts", "show"), ("receipts", "export"),
+    ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"),
     ("gateway",), ("node",), ("witness",),
 )  # fmt: skip

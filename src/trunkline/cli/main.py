@@ -33,8 +33,10 @@ app = typer.Typer(
 )
 receipts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
 drill = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
+keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
 log = typer.Typer(invoke_without_command=True, rich_markup_mode=None, context_settings=SETTINGS)
 app.add_typer(receipts, name="receipts", help="List, show and export receipts.")
+app.add_typer(keys, name="keys", help="Make, list, revoke and rotate apps' virtual keys.")
 app.add_typer(drill, name="drill", help="Break something on purpose, and see what the app sees.")
 app.add_typer(log, name="log")
 
@@ -70,6 +72,18 @@ ConfigOption = Annotated[
     ),
 ]
 AnswerId = Annotated[str, typer.Argument(metavar="ID", help="The answer's id, ans_….")]
+KeyName = Annotated[
+    str, typer.Argument(metavar="NAME", help="The key's name, as in [keys.NAME] of routing.toml.")
+]
+GatewayConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The gateway's configuration. Default: the one in the data folder.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[
     int, typer.Option(metavar="SECONDS", min=0, max=60, help="Wait so long for it to be final.")
 ]
@@ -280,6 +294,67 @@ def receipts_export(
     raise typer.Exit(implementation.export(_folder(data), answer, to=to, wait_s=wait))
 
 
+@keys.command(
+    "create",
+    epilog="\b\nExamples:\n  trunkline keys create my-app\n"
+    "  trunkline keys create nightly --days 90 > nightly.key\n",
+)
+def keys_create(
+    name: KeyName,
+    data: Data = None,
+    config: GatewayConfigOption = None,
+    days: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=36500, help="Expire after so many days."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a key. Its secret is printed once, alone on standard output, and never kept.
+
+    What it may use and spend is written in routing.toml, under [keys.NAME].
+    """
+    from trunkline.cli import keys as implementation
+
+    path = _config("gateway", config, data)
+    raise typer.Exit(implementation.create(path, name, days=days, as_program=json))
+
+
+@keys.command("ls")
+def keys_ls(data: Data = None, config: GatewayConfigOption = None, json: Json = False) -> None:
+    """List keys: validity, and what those in force have spent, hold and have left, in dollars."""
+    from trunkline.cli import keys as implementation
+
+    raise typer.Exit(implementation.ls(_config("gateway", config, data), as_program=json))
+
+
+@keys.command("revoke")
+def keys_revoke(name: KeyName, data: Data = None, config: GatewayConfigOption = None) -> None:
+    """End a key for good. A running gateway refuses it within a second."""
+    from trunkline.cli import keys as implementation
+
+    raise typer.Exit(implementation.revoke(_config("gateway", config, data), name))
+
+
+@keys.command("rotate", epilog="\b\nExamples:\n  trunkline keys rotate my-app --overlap 86400\n")
+def keys_rotate(
+    name: KeyName,
+    data: Data = None,
+    config: GatewayConfigOption = None,
+    overlap: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS", min=0, max=31_536_000, help="The old secret goes on for so long."
+        ),
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Give a key a new secret. Its tenant, its limits and what it has spent stay."""
+    from trunkline.cli import keys as implementation
+
+    path = _config("gateway", config, data)
+    raise typer.Exit(implementation.rotate(path, name, overlap_s=overlap, as_program=json))
+
+
 @drill.command("kill-node", epilog="\b\nExamples:\n  trunkline drill kill-node --seed 7\n")
 def drill_kill_node(
     data: Data = None,
@@ -343,14 +418,19 @@ def witness(config: ConfigOption = None, data: Data = None) -> None:
 def _role(role: str, config: Path | None, data: Path | None) -> None:
     from trunkline.cli.role import run
 
-    if config is None:
-        folder = _folder(data)
-        found = [entry for entry in folder.network().roles if entry.role == role]
-        if len(found) != 1:
-            names = ", ".join(str(folder.config(entry)) for entry in found)
-            raise ConfigError(f"{role}: name one with --config: {names or 'none is listed'}")
-        config = folder.config(found[0])
-    run(role, config)
+    run(role, _config(role, config, data))
+
+
+def _config(role: str, config: Path | None, data: Path | None) -> Path:
+    """The role's configuration file: the one named, or the only one in the data folder."""
+    if config is not None:
+        return config
+    folder = _folder(data)
+    found = [entry for entry in folder.network().roles if entry.role == role]
+    if len(found) != 1:
+        names = ", ".join(str(folder.config(entry)) for entry in found)
+        raise ConfigError(f"{role}: name one with --config: {names or 'none is listed'}")
+    return folder.config(found[0])
 
 
 def _folder(data: Path | None) -> "Folder":
