@@ -173,6 +173,7 @@ class Directory:
             kind=served.kind,
             weights=served.weights,
             numerics=served.numerics,
+            prefix=served.prefix,
             ready=info.ready and node.reachable,
             load=load,
             first_token_s=health.first_token_s,

@@ -21,6 +21,7 @@ from trunkline.node.core.plan import (
     check_supported,
     plan_chat,
 )
+from trunkline.node.core.prefix import cannot_continue
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.core.template import ChatTemplate, Segment
 from trunkline.node.ports import Engine, ModelInfo, Token
@@ -112,6 +113,8 @@ class EmbeddedChat:
             raise UpstreamError(
                 "the model is still being loaded", code="engine_starting", retry_after_s=1.0
             )
+        if attempt.prefix is not None:
+            raise cannot_continue("this model is continued by its tokens")
         request = openai_chat.parse(bytes(attempt.request))
         check_supported(request)
         messages = prompt_messages(request)

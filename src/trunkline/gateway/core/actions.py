@@ -17,6 +17,7 @@ from trunkline.schema.attempt import (
     ClientFormat,
     Kind,
     Mode,
+    Prefix,
     PreviousAttempt,
     SignedReceipt,
 )
@@ -59,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = INTERACTIVE
     tokens: int = 0
     """Estimate of what it may cost: its prompt and what it may generate; 0: not estimated."""
+    prompt_tokens: int = 0
+    """Of ``tokens``: the prompt's."""
     size: int = 0
     """Class of the request's size: what reads it takes longer where it is larger."""
 
@@ -78,6 +81,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The node said something untrue: it is not asked again for this answer."""
     suspect: bool = False
     """What the attempt sent before may be wrong as well."""
+    damaging: bool = False
+    """The text that the attempt sent before is wrong."""
     faultless: bool = False
     """Says nothing against the deployment: the caller's request, or a queue that is full."""
     produced: Produced | None = None
@@ -125,6 +130,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     seed: str | None
     numerics: str | None
     resume: tuple[tuple[int, ...], ...] | None
+    prefix: Prefix | None
+    """The text to go on after, where tokens can not be given."""
     first_event: int
     """Id that the attempt's first unnamed event must have: the one after the last token given."""
 

@@ -43,9 +43,11 @@ from trunkline.gateway.core.ending import final_failure
 from trunkline.gateway.core.history import History
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.running import Phase, Running
+from trunkline.gateway.core.seam import SeamError
 from trunkline.gateway.core.transcript import Reception, Tokens, Transcript
 from trunkline.gateway.core.values import InvalidAnswerError
-from trunkline.schema.attempt import Accepted, PreviousAttempt, SignedReceipt
+from trunkline.receipts import prefix_digest
+from trunkline.schema.attempt import Accepted, Prefix, PreviousAttempt, SignedReceipt
 from trunkline.schema.errors import Produced
 
 MODEL_CHARS_MAX: Final = 256
@@ -82,6 +84,8 @@ class Answer:
         self._model: str | None = None
         """The model that began it, as its node names it."""
         self._history = History()
+        self._spoiled = False
+        """What the app was shown may be wrong: nobody goes on after it."""
         self.attempts = 0
         """Attempts begun."""
         self.state = State.RUNNING
@@ -159,10 +163,15 @@ class Answer:
             return self._broken(running, f"the node broke the attempt protocol: {problem}", now_s)
         running.accepted = accepted
         running.reception = Reception(
-            self._plan, self._transcript, start.attempt, exact=accepted.numerics is not None
+            self._plan,
+            self._transcript,
+            start.attempt,
+            exact=accepted.numerics is not None and start.prefix is None,
+            prefix=start.prefix,
         )
-        # Only what the app has seen needs to be confirmed.
-        running.confirmed = not (self._plan.stream and self._transcript.relayed)
+        # Only what the app has seen needs to be confirmed, and text that is given needs not be.
+        shown = self._plan.stream and self._transcript.relayed
+        running.confirmed = not shown or start.prefix is not None
         running.enter(Phase.ACCEPTED, now_s)
         return ()
 
@@ -181,9 +190,17 @@ class Answer:
         return ()
 
     def on_chunk(
-        self, number: int, event: int, tokens: Tokens, data: bytes | None, now_s: float
+        self,
+        number: int,
+        event: int,
+        tokens: Tokens,
+        data: bytes | None,
+        now_s: float,
+        *,
+        used: tuple[int, int] | None = None,
     ) -> Actions:
-        """An unnamed event: ``event`` is its id, ``tokens`` pairs of choice and token id."""
+        """An unnamed event: ``event`` is its id, ``tokens`` pairs of choice and token id, ``used``
+        the tokens of prompt and answer so far."""
         running = self._current(number)
         if running is None:
             return ()
@@ -193,11 +210,14 @@ class Answer:
         if not running.confirmed:
             return self._broken(running, "the node went on without saying from where", now_s)
         try:
-            relayed = reception.take(event, tokens, data)
+            relayed = reception.take(event, tokens, data, used)
+        except SeamError as error:
+            failure = Failure(code=error.error_code, message=error.message)
+            return self._attempt_failed(running, failure, now_s)
         except MalformedError as error:
             return self._broken(running, error.message, now_s)
         # A role chunk comes before the prompt is read: it is no sign that tokens flow.
-        said = tokens or relayed or (reception.withholding and reception.speaking)
+        said = tokens or relayed or (reception.holding and reception.speaking)
         if said or not self._plan.stream or running.phase is Phase.RELAYING:
             self._flowing(running, now_s)
         return tuple(Relay(data=part) for part in relayed)
@@ -303,7 +323,8 @@ class Answer:
 
     def _flowing(self, running: Running, now_s: float) -> None:
         """Something of the text arrived."""
-        if running.phase is Phase.ACCEPTED and running.start.resume is None:
+        start = running.start
+        if running.phase is Phase.ACCEPTED and start.resume is None and start.prefix is None:
             self._first, self._model = running.accepted, running.start.deployment.model
         running.enter(Phase.RELAYING, now_s)
 
@@ -331,8 +352,9 @@ class Answer:
             node=start.deployment.node,
             error=failure.code,
             tokens=added if any(added) else (),
+            characters=running.shown,
         )
-        barren = self._transcript.token_count == running.tokens_before
+        barren = self._transcript.token_count == running.tokens_before and not running.shown
         self._history.add(past, start.deployment.model, failure, barren=barren)
         del self._running[start.number]
         return (Cancel(number=start.number), running.ended(failure))
@@ -349,6 +371,8 @@ class Answer:
         deployment = running.start.deployment
         if failure.dishonest:
             self._history.banned.add(deployment.node)
+        if running.shown and (failure.damaging or (failure.suspect and not failure.faultless)):
+            self._spoiled = True
         ended = self._end_attempt(running, failure)
         if failure.suspect and not self.relayed:
             # Whoever broke the protocol may have sent wrong tokens too: nobody goes on from them.
@@ -395,6 +419,7 @@ class Answer:
             candidates=self._plan.candidates,
             shown=self._model if self.relayed else None,
             exact=self.relayed,
+            prefix=self._prefix() is not None,
             weights=None if first is None else first.weights,
             numerics=first.numerics if seeded and first is not None else None,
             tried=self._history.tried,
@@ -416,18 +441,21 @@ class Answer:
             and (deployment.numerics, deployment.weights) == (first.numerics, first.weights)
             and deployment.model == self._model
         )
-        require(goes_on or not self.relayed, "text that the app has is only ever continued")
-        if not goes_on:
+        prefix = None if goes_on else self._prefix()
+        continued = goes_on or prefix is not None
+        require(continued or not self.relayed, "text that the app has is only ever continued")
+        if not continued:
             self._start_afresh()
         start = Start(
             number=number,
             attempt=self._new_attempt_id(),
             deployment=deployment,
             delay_s=delay_s,
-            previous=self._history.previous,
+            previous=self._history.told(text=prefix is not None),
             seed=first.seed if goes_on and first is not None else None,
             numerics=first.numerics if goes_on and first is not None else None,
             resume=self._transcript.snapshot() if goes_on else None,
+            prefix=prefix,
             first_event=self._transcript.resumes_at,
         )
         self._running[number] = Running(
@@ -435,6 +463,12 @@ class Answer:
         )
         self.attempts += 1
         return start
+
+    def _prefix(self) -> Prefix | None:
+        """The text to go on after; None where nothing was shown, or nobody can go on after it."""
+        if not self.relayed or self._spoiled or not self._plan.stream:
+            return None
+        return self._transcript.prefix()
 
     def _start_afresh(self) -> None:
         """Nothing of what earlier attempts produced stands."""
@@ -460,6 +494,11 @@ def _accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) 
         return "another operator's name"
     if not 0 < len(accepted.model) <= MODEL_CHARS_MAX:
         return "a model's name of absurd length"
+    text = None if start.prefix is None else prefix_digest(start.prefix.text)
+    if accepted.prefix != text:
+        return "another text to go on after"
+    if text is not None and first is not None and accepted.weights != first.weights:
+        return "other weights than the answer's"
     if start.resume is None:
         return None
     if first is None or accepted.seed != start.seed:

@@ -13,6 +13,7 @@ from trunkline.receipts import (
     Receipt,
     ReceiptAttempt,
     VerifiedReceipt,
+    prefix_digest,
     tokens_digest,
     verify_signed,
 )
@@ -71,7 +72,13 @@ def _check_request(receipt: Receipt, seen: Seen) -> None:
     _agree(receipt.sampling.caller_nonce, seen.plan.caller_nonce, "caller nonce")
     _agree(receipt.sampling.seed, seen.accepted.seed or "", "seed")
     route = tuple(
-        ReceiptAttempt(attempt=p.attempt, error=p.error, node=p.node, tokens=p.tokens)
+        ReceiptAttempt(
+            attempt=p.attempt,
+            characters=p.characters,
+            error=p.error,
+            node=p.node,
+            tokens=p.tokens,
+        )
         for p in seen.start.previous
     )
     _agree(receipt.route, route, "route")
@@ -86,6 +93,9 @@ def _check_response(receipt: Receipt, seen: Seen) -> None:
     given = seen.start.resume
     _agree(response.resumed, () if given is None else tuple(map(len, given)), "resumed tokens")
     _agree(response.resumed_digest, "" if given is None else tokens_digest(given), "resumed digest")
+    text = None if seen.start.prefix is None else seen.start.prefix.text
+    _agree(response.prefix, "" if text is None else prefix_digest(text), "prefix")
+    _agree(response.prefix_characters, len(text or ""), "prefix's characters")
     if response.tokens:
         _agree(response.tokens, tokens_digest(seen.tokens), "tokens digest")
     if seen.finish:

@@ -6,6 +6,8 @@ from typing import Final
 from trunkline.gateway.core.actions import Failure
 
 BUSY_CODES: Final = frozenset({"overloaded", "upstream_rate_limited", "rate_limited", "queue_full"})
+DAMAGING_CODES: Final = frozenset({"upstream_repeated_chunk"})
+"""By these a node says that the text it sent before is wrong."""
 
 
 def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
@@ -21,7 +23,7 @@ def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
     if relayed:
         return Failure(
             code="answer_interrupted",
-            message=f"the answer was interrupted and no node could continue it exactly{tried}",
+            message=f"the answer was interrupted and no node could go on with it{tried}",
             status=502,
         )
     if not failures:

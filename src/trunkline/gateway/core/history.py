@@ -34,10 +34,12 @@ class History:
         self._barren = 0
         """Attempts in a row without a new token."""
 
-    @property
-    def previous(self) -> tuple[PreviousAttempt, ...]:
-        """As the next attempt's node is told."""
-        return tuple(self._previous)
+    def told(self, *, text: bool) -> tuple[PreviousAttempt, ...]:
+        """As the next attempt's node is told. ``text``: it goes on after the text that they left
+        behind, so that counts."""
+        if text:
+            return tuple(self._previous)
+        return tuple(msgspec.structs.replace(past, characters=0) for past in self._previous)
 
     def add(self, past: PreviousAttempt, model: str, failure: Failure, *, barren: bool) -> None:
         """An attempt is over. ``model``: as its node names it; ``barren``: it added no token."""
@@ -73,11 +75,10 @@ class History:
         return frozenset(place for place, wait_s in last.items() if wait_s > BACKOFF_S_MAX)
 
     def delay_s(self, place: Place) -> float:
-        """No wait for one not tried yet; back-off, or its own word, for one that was."""
-        told = [failure.retry_after_s or 0.0 for name, failure in self._pairs() if name == place]
-        if not told:
-            return 0.0
-        return max(min(BACKOFF_S * 2.0 ** (len(told) - 1), BACKOFF_S_MAX), told[-1])
+        """No wait for one not tried yet; back-off for one that was. Its own word was kept to
+        before it was given as a place."""
+        times = self.tried.count(place)
+        return min(BACKOFF_S * 2.0 ** (times - 1), BACKOFF_S_MAX) if times else 0.0
 
     def _pairs(self) -> list[tuple[Place, Failure]]:
         return list(zip(self.tried, self.failures, strict=True))

@@ -3,7 +3,7 @@
 A model is asked for by name, and served by another only where the routing policy names it as a
 candidate. Once text of an answer has reached the app, its model stays. Where it can be continued
 exactly, that takes the same weights and the same ``numerics`` too: they alone produce the very
-tokens that the first would have produced (design §6).
+tokens that the first would have produced (design §6). Else whoever goes on after a given text may.
 """
 
 from collections.abc import Iterable
@@ -37,6 +37,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     weights: str | None = None
     numerics: str | None = None
+    prefix: bool = False
+    """It goes on after a given text."""
     ready: bool = True
     load: int = 0
     """Attempts running and queued there, by the node's word or our own count if higher."""
@@ -121,6 +123,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None = None
     numerics: str | None = None
     """Without ``exact``: preferred, since tokens already produced can then be kept."""
+    prefix: bool = False
+    """With ``exact``: the text that has reached the app may also be gone on with as text."""
     tried: tuple[Place, ...] = ()
     """Where this answer's attempts so far went, one entry per attempt."""
     banned: frozenset[str] = frozenset()
@@ -146,7 +150,7 @@ def candidate(deployment: Deployment, need: Need) -> Candidate | None:
         return None
     if need.shown is not None and deployment.model != need.shown:
         return None
-    if need.exact and not continues(deployment, need):
+    if need.exact and not (continues(deployment, need) or goes_on(deployment, need)):
         return None
     for one in need.candidates or (Candidate(model=need.model),):
         if one.model == deployment.model and one.reach.covers(deployment.node, deployment.operator):
@@ -161,6 +165,12 @@ def continues(deployment: Deployment, need: Need) -> bool:
         and deployment.numerics == need.numerics
         and deployment.weights == need.weights
     )
+
+
+def goes_on(deployment: Deployment, need: Need) -> bool:
+    """Whether the deployment would go on after the text shown, as the same model: with weights that
+    are known on neither side or the same on both."""
+    return need.prefix and deployment.prefix and deployment.weights == need.weights
 
 
 def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ...]:

@@ -75,6 +75,11 @@ class Running:
         limit_s = stage_limit_s(self.stage, plan.timeouts, expected, plan.size)
         return self.watch.waiting_since_s + limit_s
 
+    @property
+    def shown(self) -> int:
+        """Characters of text that the app was shown of it."""
+        return 0 if self.reception is None else self.reception.shown
+
     def seen(self, reception: Reception, accepted: Accepted) -> Seen:
         """What its receipt must agree with."""
         return Seen(

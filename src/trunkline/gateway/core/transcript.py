@@ -194,7 +194,7 @@ class Reception:
 
     __slots__ = (
         "_exact", "_expected", "_gathered", "_goes_on", "_head", "_held", "_held_bytes", "_plan",
-        "_seam", "_transcript", "_values", "digest", "finished", "withholding",
+        "_seam", "_transcript", "_values", "digest", "finished", "shown", "withholding",
     )  # fmt: skip
 
     def __init__(
@@ -223,6 +223,8 @@ class Reception:
         self.withholding = document or (plan.hold and not exact)
         """Nothing more is shown before the end."""
         self.digest = StreamDigest(parse_digest(plan.request_digest), attempt)
+        self.shown = 0
+        """Characters of text that the app was shown of this attempt."""
         self.finished = False
         """Every choice has its finish reason: only what follows the text may still come."""
 
@@ -270,12 +272,12 @@ class Reception:
         if self._head and not self._head_complete():
             return []
         self._head = False
-        return [] if self.withholding or self._unsure else self.release()
+        return [] if self.holding else self.release()
 
     @property
-    def _unsure(self) -> bool:
-        """What came may still be the text so far over again."""
-        return self._seam is not None and not self._seam.passed
+    def holding(self) -> bool:
+        """What comes is held back: until the end, or until it is sure to go on after the text."""
+        return self.withholding or (self._seam is not None and not self._seam.passed)
 
     @property
     def speaking(self) -> bool:
@@ -287,6 +289,7 @@ class Reception:
         held, self._held, self._held_bytes = self._held, [], 0
         for event in held:
             self._transcript.settle(event, exact=self._exact)
+            self.shown += len(event.text)
         return [event.data for event in held if event.data is not None]
 
     def complete(self) -> None:
@@ -391,8 +394,7 @@ class Reception:
                 raise MalformedError("a token of a choice that nobody asked for")
         self._held.append(event)
         self._held_bytes += len(event.data or b"")
-        withheld = self.withholding or self._unsure
-        most = WITHHELD_EVENTS_MAX if withheld else HELD_EVENTS_MAX
+        most = WITHHELD_EVENTS_MAX if self.holding else HELD_EVENTS_MAX
         if len(self._held) > most or self._held_bytes > HELD_BYTES_MAX:
             raise MalformedError("more is held back than an answer's ends can be")
 
