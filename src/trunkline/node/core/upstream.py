@@ -96,8 +96,11 @@ class StreamCheck:
         if self._done:
             raise BadResponseError("data after the end of the stream", code=BAD_CHUNK)
         try:
+            if not data.isascii():
+                # In members that nobody reads here, too: an app's parser may stumble over them.
+                data.decode()
             chunk = parse_chunk(data)
-        except MalformedError:
+        except (MalformedError, UnicodeDecodeError):
             raise BadResponseError("a chunk does not parse", code=BAD_CHUNK) from None
         self._note(chunk)
         line = one_line(data)
