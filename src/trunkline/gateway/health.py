@@ -161,11 +161,15 @@ class Health:
             limits=self._limits(known, model, exact=exact),
         )
 
-    def normal_s(self, deployment: Deployment, share: float = 0.95, size: int = 0) -> float | None:
+    def normal_s(
+        self, deployment: Deployment, share: float = 0.95, size: int = 0, *, whole: bool = False
+    ) -> float | None:
         """The time to the first token that ``share`` of its answers to requests of this class of
-        sizes do not exceed, seconds; None while too little is known."""
+        sizes do not exceed, seconds; None while too little is known. ``whole``: the same of answers
+        that nothing is heard of until they are there."""
         known = self._known.get((deployment.node, deployment.model))
-        return None if known is None else known.normal.quantile(Measure.FIRST_TOKEN, share, size)
+        measure = Measure.WHOLE if whole else Measure.FIRST_TOKEN
+        return None if known is None else known.normal.quantile(measure, share, size)
 
     def started(self, deployment: Deployment) -> None:
         """An attempt begins."""
@@ -202,7 +206,7 @@ class Health:
         """A node that could not be reached answers again: let probes through at once."""
         for (name, _), known in self._known.items():
             if name == node:
-                known.breaker.cooled()
+                known.breaker.heard_of()
 
     def snapshot(self) -> Snapshot:
         """What is to outlive the process."""

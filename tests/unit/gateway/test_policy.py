@@ -62,6 +62,8 @@ def test_every_section_is_read() -> None:
     assert policy.hedging == Hedging(share=0.05, after="p90")
     assert policy.hedging is not None
     assert policy.hedging.quantile == 0.9
+    assert policy.hedging.after_s is None
+    assert Hedging(after="1.5s").after_s == 1.5
     assert policy.timeouts.margin == 3.0
     assert policy.keys["phone"].budget_usd == MicroUsd(10_000_000)
     assert policy.keys["phone"].rank == BATCH
@@ -109,6 +111,7 @@ def test_a_key_may_ask_for_what_it_is_given_and_others_for_anything() -> None:
         ("[limits.n]\nconcurrency = 0", "line 2: limits.n.concurrency"),
         ("[hedging]\nshare = 2.0", "line 2: hedging.share"),
         ('[hedging]\nafter = "p5"', "line 2: hedging.after"),
+        ('[hedging]\nafter = "1.5"', "line 2: hedging.after"),
         ("[timeouts]\nmargin = 0.5", "line 2: timeouts.margin"),
         ("[timeouts]\nfloor_s = nan", "line 2: timeouts.floor_s"),
         ('[keys.k]\npriority = "high"', "line 2: keys.k.priority: one of these is expected"),

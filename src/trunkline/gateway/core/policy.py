@@ -125,18 +125,24 @@ class Hedging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     share: float = 0.02
     """Of the answers, at most this share is hedged."""
     after: str = "p95"
-    """Once the first token is later than this quantile of what the deployment normally takes."""
+    """Once the first token is later than this quantile of what the deployment normally takes, or
+    than so many seconds, as in ``"1.5s"``."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 0.5:
             raise ValueError("share must be above 0 and at most 0.5")
-        if re.fullmatch(r"p[1-9][0-9]", self.after) is None:
-            raise ValueError('after must be a quantile from "p10" to "p99"')
+        if re.fullmatch(r"p[1-9][0-9]|[0-9]{1,4}(\.[0-9]{1,3})?s", self.after) is None:
+            raise ValueError('after must be a quantile ("p10" to "p99") or seconds ("1.5s")')
 
     @property
     def quantile(self) -> float:
-        """``after`` as a share, 0.1 to 0.99."""
+        """``after`` as a share, 0.1 to 0.99; only where ``after_s`` is None."""
         return int(self.after[1:]) / 100
+
+    @property
+    def after_s(self) -> float | None:
+        """``after`` in seconds, if that is how it is given."""
+        return float(self.after[:-1]) if self.after.endswith("s") else None
 
 
 class TimeoutPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
