@@ -81,13 +81,13 @@ def test_an_abandoned_probe_makes_room_for_another(breaker: Breaker) -> None:
 
 def test_news_of_the_node_lets_a_probe_through_early(breaker: Breaker) -> None:
     breaker.failed(0.0, Fault.REFUSED)
-    breaker.cooled()
+    breaker.heard_of()
     assert breaker.admission(0.1) is Admission.PROBE
 
 
 def test_bad_credentials_bench_it_for_long_and_a_poll_changes_nothing(breaker: Breaker) -> None:
     breaker.failed(0.0, Fault.AUTH)
-    breaker.cooled()
+    breaker.heard_of()
     assert breaker.admission(29.9) is Admission.NO
     assert breaker.admission(30.0) is Admission.PROBE
     breaker.started(30.0)
@@ -108,7 +108,7 @@ def test_what_comes_back_gets_its_share_over_a_window(breaker: Breaker) -> None:
 def test_an_outlier_stays_away_for_its_time(breaker: Breaker) -> None:
     breaker.eject(0.0, 60.0)
     breaker.succeeded(1.0)
-    breaker.cooled()
+    breaker.heard_of()
     assert breaker.admission(59.9) is Admission.NO
     assert breaker.admission(60.0) is Admission.PROBE
     breaker.started(60.0)

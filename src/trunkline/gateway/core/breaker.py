@@ -127,7 +127,7 @@ class Breaker:
     def admission(self, now_s: float) -> Admission:
         """Whether a call may go here now."""
         if self.state is State.OPEN and self.left_s(now_s) <= 0:
-            self._move(Signal.COOLED)
+            self.cooled()
         if self.state is State.CLOSED:
             return Admission.FREE
         if self.state is State.HALF_OPEN and not self._probing(now_s):
@@ -196,10 +196,14 @@ class Breaker:
         self._probe_s = None
 
     def cooled(self) -> None:
-        """The node answers a poll again after it could not be reached: a probe may go. That says
-        nothing of a fault behind the node."""
+        """It has rested: a probe may go."""
+        self._move(Signal.COOLED)
+
+    def heard_of(self) -> None:
+        """The node answers a poll again after it could not be reached. That says nothing of a
+        fault behind it."""
         if self.fault in (Fault.ORDINARY, Fault.REFUSED):
-            self._move(Signal.COOLED)
+            self.cooled()
 
     def dump(self, now_s: float) -> BreakerState:
         """For :meth:`of`."""
