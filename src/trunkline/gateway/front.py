@@ -81,7 +81,7 @@ class Gateway:
         self._logger = logger
         self._routing = routing or Routing(None, clock=clock, logger=logger)
         self._counters = Counters()
-        self._health = Health(clock)
+        self._health = Health(clock, timeouts=lambda: self._policy().timeouts)
         self._directory = Directory(
             settings.nodes,
             transport,

@@ -32,6 +32,7 @@ def names(need: Need, *deployments: Deployment) -> list[str]:
 
 
 ANY = Need(model="m", kind="chat")
+PROBE = Admission.PROBE
 
 
 def test_another_model_is_never_chosen() -> None:
@@ -115,6 +116,32 @@ def test_a_candidate_keeps_to_its_nodes_and_operators() -> None:
 def test_text_that_was_shown_keeps_its_model() -> None:
     shown = msgspec.structs.replace(FALLBACK, shown="b", tried=(("n2", "b"),))
     assert names(shown, one("n1", model="a"), one("n2", model="b")) == ["n2"]
+
+
+def test_a_probe_is_a_fresh_call_with_somebody_sound_to_turn_to() -> None:
+    sound, back = one("a", first_token_s=0.1), one("b", first_token_s=9.0, admission=PROBE)
+    third = one("c", admission=Admission.NO)
+    assert names(ANY, sound, back, third) == ["b", "a", "c"]
+    again = Need(model="m", kind="chat", tried=(("z", "m"),))
+    assert names(again, sound, back, third) == ["a", "b", "c"], "never somebody's second chance"
+    shown = Need(model="m", kind="chat", shown="m")
+    assert names(shown, sound, back, third) == ["a", "b", "c"]
+    assert names(again, back, third) == ["b", "c"], "before what is known to fail"
+
+
+def test_a_probe_waits_for_its_tier() -> None:
+    need = Need(
+        model="m",
+        kind="chat",
+        candidates=(Candidate(model="m"), Candidate(model="m2", tier=1)),
+    )
+    assert names(need, one("a"), one("b", model="m2", admission=PROBE)) == ["a", "b"]
+
+
+def test_what_comes_back_gets_calls_by_its_share() -> None:
+    back = one("back", first_token_s=0.1, share=0.1)
+    assert names(ANY, back, one("other", first_token_s=0.1)) == ["other", "back"]
+    assert names(ANY, back, one("other", first_token_s=0.1, load=15)) == ["back", "other"]
 
 
 def test_a_nodes_other_model_is_not_held_against_it() -> None:
