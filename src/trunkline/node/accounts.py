@@ -6,12 +6,18 @@ from pathlib import Path
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.base.ports import Clock
 from trunkline.node import provider_kinds
-from trunkline.node.config_providers import KeySource, OpenAIEngine, ProviderEngine
+from trunkline.node.config_providers import (
+    AzureEngine,
+    KeySource,
+    OpenAIEngine,
+    ProviderEngine,
+)
 from trunkline.node.core.prefix import Prefixes
 from trunkline.node.core.statement import Identity
 from trunkline.node.keys import KeyedCaller
 from trunkline.node.provider import Provider, ProviderModels
 from trunkline.node.translated import Caller
+from trunkline.remote.sigv4 import BAD_CREDENTIALS
 from trunkline.remote.transport import Transport
 from trunkline.runtime.config import read_secret, resolve
 
@@ -28,14 +34,19 @@ def provider(
         try:
             made.append((key, provider_kinds.caller(settings, transport, secret, clock)))
         except MalformedError as error:
-            raise ConfigError(f"key engine.base_url: {error.message}") from None
+            where = "the API key" if error.error_code == BAD_CREDENTIALS else "key engine.base_url"
+            raise ConfigError(f"{where}: {error.message}") from None
     keyed = KeyedCaller(made, clock) if len(made) > 1 else None
     return Provider(
         made[0][1] if keyed is None else keyed,
-        settings.base_url,
+        settings.url,
         ProviderModels(
             chat=settings.models,
-            embeddings=settings.embedding_models if isinstance(settings, OpenAIEngine) else (),
+            embeddings=(
+                settings.embedding_models
+                if isinstance(settings, OpenAIEngine | AzureEngine)
+                else ()
+            ),
             upstream_names=settings.upstream_names,
             served_names=settings.served_names,
             prefixes=Prefixes(default=settings.prefix, models=settings.prefix_models),

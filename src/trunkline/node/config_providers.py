@@ -7,7 +7,7 @@ variables, never values.
 import json
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from trunkline.schema.grid.openai_anthropic import MAX_TOKENS_DEFAULT
 
 CONCURRENCY_MAX: Final = 10_000
 KEYS_MAX: Final = 64
+_REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -71,6 +72,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none", "trailing")
     """Ways of going on after a given text that this kind of account may have."""
 
+    base_url: str
     api_key_file: str | None = None
     """File with the API key, mode 600."""
     api_key_env: str | None = None
@@ -110,6 +112,11 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"prefix must be one of {', '.join(self.PREFIXES)} here")
         if not 1 <= self.concurrency <= CONCURRENCY_MAX:
             raise ValueError(f"concurrency must be between 1 and {CONCURRENCY_MAX}")
+
+    @property
+    def url(self) -> str:
+        """Where the account is."""
+        return self.base_url
 
     @property
     def keys(self) -> tuple[KeySource, ...]:
@@ -156,7 +163,52 @@ class GeminiEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="ge
     """With its version part."""
 
 
-ProviderEngine = OpenAIEngine | AnthropicEngine | GeminiEngine
+class AzureEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="azure"):
+    """An Azure OpenAI resource."""
+
+    TITLE: ClassVar[str] = "An Azure OpenAI resource."
+
+    base_url: str
+    """Its endpoint, ``https://name.openai.azure.com``."""
+    api_version: str | None = None
+    """Of the API with deployments in its paths (``2024-10-21``). Absent: the v1 API."""
+    embedding_models: tuple[str, ...] = ()
+    """Embedding models to serve."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.models is None:
+            raise ValueError("models must name the deployments: Azure does not list them")
+
+
+class BedrockEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="bedrock"):
+    """An AWS Bedrock account in one region (Converse API)."""
+
+    TITLE: ClassVar[str] = "An AWS Bedrock account in one region (Converse API)."
+
+    region: str
+    """``us-east-1``."""
+    base_url: str = ""
+    """The runtime's endpoint. Absent: the region's."""
+    auth: Literal["api_key", "signature"] = "api_key"
+    """``api_key``: the key is a Bedrock API key. ``signature``: it is an AWS access key, written
+    ``ACCESS_KEY_ID:SECRET_ACCESS_KEY`` with ``:SESSION_TOKEN`` if temporary, and signs requests."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if _REGION.fullmatch(self.region) is None:
+            raise ValueError("region must be an AWS region, like us-east-1")
+        if self.models is None:
+            raise ValueError("models must name the models: this endpoint does not list them")
+        if not self.keys:
+            raise ValueError("give api_key_file, api_key_env or api_keys: Bedrock wants a key")
+
+    @property
+    def url(self) -> str:
+        return self.base_url or f"https://bedrock-runtime.{self.region}.amazonaws.com"
+
+
+ProviderEngine = OpenAIEngine | AnthropicEngine | GeminiEngine | AzureEngine | BedrockEngine
 
 _TABLES: Final = (
     "timeouts", "limits", "upstream_names", "served_names", "prefix_models", "api_keys",
@@ -166,6 +218,8 @@ _COMMENTS: Final = {
     "base_url": "Where it is.",
     "api_key_file": "The API key: a file with mode 600, or the name of an environment variable.",
     "api_key_env": "The API key: a file with mode 600, or the name of an environment variable.",
+    "api_version": "Of the API with deployments in its paths. Without: the v1 API.",
+    "auth": "Whether the key is a Bedrock API key, or an AWS access key that signs requests.",
     "models": "Chat models to serve. Without: all that the account has.",
     "embedding_models": "Embedding models to serve.",
     "prefix": "How its models are asked to go on after a given text.",
@@ -186,7 +240,7 @@ def render(engine: ProviderEngine) -> list[str]:
     lines = [f"# {engine.TITLE}", "[engine]", f"kind = {_text(str(kind))}"]
     for name in engine.__struct_fields__:
         value = getattr(engine, name)
-        if name not in _TABLES and value is not None:
+        if name not in _TABLES and value not in (None, ""):
             lines += [*_comment(name), f"{name} = {_value(value)}"]
     lines.append("")
     for name in ("timeouts", "limits"):

@@ -3,16 +3,22 @@
 from trunkline.base.ports import Clock
 from trunkline.node.config_providers import (
     AnthropicEngine,
+    AzureEngine,
+    BedrockEngine,
     GeminiEngine,
     OpenAIEngine,
     ProviderEngine,
 )
 from trunkline.node.provider_anthropic import AnthropicChat
+from trunkline.node.provider_bedrock import BedrockChat
 from trunkline.node.provider_gemini import GeminiChat
 from trunkline.node.translated import Caller
 from trunkline.remote.anthropic import AnthropicCaller
+from trunkline.remote.azure import AzureCaller
+from trunkline.remote.bedrock import BedrockCaller
 from trunkline.remote.gemini import GeminiCaller
 from trunkline.remote.provider import ProviderCaller
+from trunkline.remote.sigv4 import Credentials
 from trunkline.remote.transport import Transport
 
 
@@ -35,3 +41,23 @@ def caller(
                 transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
             )
             return GeminiChat(gemini, clock=clock)
+        case AzureEngine():
+            return AzureCaller(
+                transport,
+                settings.base_url,
+                api_key,
+                clock=clock,
+                api_version=settings.api_version,
+                timeouts=settings.timeouts,
+            )
+        case BedrockEngine():
+            key = api_key or ""
+            bedrock = BedrockCaller(
+                transport,
+                settings.url,
+                Credentials.parse(key) if settings.auth == "signature" else key,
+                region=settings.region,
+                clock=clock,
+                timeouts=settings.timeouts,
+            )
+            return BedrockChat(bedrock, clock=clock)

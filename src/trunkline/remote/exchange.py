@@ -24,6 +24,7 @@ from trunkline.remote.status import (
 )
 from trunkline.remote.transport import Method, Response, Transport
 
+SSE_TYPE: Final = "text/event-stream"
 WRONG_TYPE: Final = "upstream_wrong_content_type"
 
 Headers = Sequence[tuple[str, str]]
@@ -49,12 +50,14 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: ProviderTimeouts
     windows: Windows = {}
     """Lengths of its limits' windows, where it documents and does not send them."""
+    stream_type: str = SSE_TYPE
+    """Content type of its streams."""
 
     async def post(
         self, url: str, body: bytes, *, stream: bool, headers: Headers = ()
     ) -> ProviderAnswer:
         """POST a JSON body. Raises UpstreamErrors: the transport's, and the status table's."""
-        kind = "text/event-stream" if stream else "application/json"
+        kind = self.stream_type if stream else "application/json"
         named = (("content-type", "application/json"), ("accept", kind), *headers)
         return await self._call("POST", url, named, body, stream=stream)
 
@@ -79,7 +82,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
         )
         now_s = self.clock.unix_ms() / 1000
         try:
-            await check_head(response, now_s, stream=stream, windows=self.windows)
+            expected = self.stream_type if stream else None
+            await check_head(response, now_s, stream_type=expected, windows=self.windows)
         except BaseException:
             await response.aclose()
             raise
@@ -88,9 +92,12 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check_head(
-    response: Response, now_unix_s: float, *, stream: bool, windows: Windows
+    response: Response, now_unix_s: float, *, stream_type: str | None, windows: Windows
 ) -> None:
-    """Raise the failure that a response's status and type stand for; nothing if it may be read."""
+    """Raise the failure that a response's status and type stand for; nothing if it may be read.
+
+    ``stream_type``: the content type of the stream that was asked for; None for a whole answer.
+    """
     if response.status != 200:
         raise failure(
             response.status,
@@ -101,12 +108,12 @@ async def check_head(
             windows=windows,
         )
     kind = (response.header("content-type") or "").partition(";")[0].strip().lower()
-    if stream and kind != "text/event-stream":
+    if stream_type is not None and kind != stream_type:
         # Some send the error of a streamed request as plain JSON, with a 200.
         error = error_object(await response.read(ERROR_BODY_BYTES_MAX))
         if error is not None:
             raise failure_in_answer(error)
         raise BadResponseError("a stream was asked for", code=WRONG_TYPE)
-    if not stream and kind in ("text/event-stream", "text/html"):
+    if stream_type is None and kind in (SSE_TYPE, "text/html"):
         code = NOT_JSON if kind == "text/html" else WRONG_TYPE
         raise BadResponseError("a JSON object was asked for", code=code)

@@ -175,6 +175,9 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
             spent = {_lower(error.code), _lower(error.type)} & _QUOTA_CODES
             code = QUOTA_EXHAUSTED if spent else RATE_LIMITED
             return LimitedError(message, code=code, retry_after_s=wait_s)
+        case 424:
+            # AWS: the model failed, whatever the request was.
+            return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
         case _ if 400 <= status < 500:
             param = error.param if error.param and _PARAM.fullmatch(error.param) else None
             return RejectedError(message, upstream_code=error.label, param=param)
