@@ -134,7 +134,9 @@ def _wanted() -> list[Cell]:
     return [
         cell
         for cell in fault_matrix.cells()
-        if not cell.fault.severed and "model" not in cell.fault.name and cell.way != "held"
+        if not cell.fault.severed
+        and "model" not in cell.fault.name
+        and cell.way not in ("held", "alone")
     ]
 
 
@@ -159,7 +161,7 @@ async def matrix(folder: Path | None, scratch: Path) -> int:
             "no-tls": urls[0].replace("http:", "https:"),
         }
         deployments = Deployments(
-            {MODEL: urls, **{model: [url, urls[1]] for model, url in dead.items()}}
+            {MODEL: urls, **{model: [url, urls[1]] for model, url in dead.items()}}, cooldown=False
         )
         found = await stack.enter_async_context(systems(folder, scratch, deployments))
         told: dict[str, dict[Cell, str]] = {}

@@ -29,7 +29,6 @@ from network import TRUNKLINE, free_port_base
 READY_S_MAX = 120.0
 SILENCE_S = 2.0
 """Every system here is told to put up with so much silence, wherever it can be told."""
-RETRIES = 3
 SECRET = "sk-bench"  # noqa: S105 - opens nothing but a peer on loopback
 
 
@@ -38,6 +37,9 @@ class Deployments:
     """By model, the base URLs of its deployments, in the order in which they should be asked."""
 
     urls: Mapping[str, Sequence[str]]
+    cooldown: bool = True
+    """Whether a deployment that failed may be left alone for a while. Off where each answer is to
+    be a case of its own."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,12 @@ def _litellm_config(deployments: Deployments, *, continues: bool) -> str:
         if groups[1:]:
             fallbacks.append({model: groups[1:]})
     router = {
-        "num_retries": RETRIES,
+        # The next deployment is better than the same one again: retries come with back-off.
+        "num_retries": 0,
         "timeout": SILENCE_S,
         "stream_timeout": SILENCE_S,
         "fallbacks": fallbacks,
-        "disable_cooldowns": True,
+        "disable_cooldowns": not deployments.cooldown,
     }
     if continues:
         router["enable_mid_stream_fallback_continuation"] = True
@@ -138,7 +141,7 @@ def _litellm_config(deployments: Deployments, *, continues: bool) -> str:
 
 @asynccontextmanager
 async def litellm(folder: Path, scratch: Path, deployments: Deployments) -> AsyncIterator[System]:
-    """The LiteLLM proxy of a virtual environment: retries, fallbacks, mid-stream continuation."""
+    """The LiteLLM proxy of a virtual environment: fallbacks, mid-stream continuation."""
     version = litellm_version(folder)
     scratch.mkdir()
     config, log, port = scratch / "litellm.yaml", scratch / "log", free_port()
@@ -152,7 +155,7 @@ async def litellm(folder: Path, scratch: Path, deployments: Deployments) -> Asyn
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": SECRET}
     async with process(command, log, cwd=scratch, env=env) as child:
         await listening(port, child, log)
-        note = "fallbacks, retries" + (", mid-stream continuation on" if continues else "")
+        note = "fallbacks" + (", mid-stream continuation on" if continues else "")
         yield System(f"LiteLLM {version}", f"http://127.0.0.1:{port}/v1", note=note)
 
 
@@ -166,7 +169,6 @@ def _portkey_headers(urls: Sequence[str]) -> dict[str, str]:
             "custom_host": url,
             "api_key": "x",
             "request_timeout": int(SILENCE_S * 1000),
-            "retry": {"attempts": RETRIES},
         }
         for url in urls
     ]
@@ -187,9 +189,7 @@ async def portkey(folder: Path, scratch: Path, deployments: Deployments) -> Asyn
     async with process(command, log, cwd=scratch) as child:
         await listening(port, child, log)
         headers = {model: _portkey_headers(urls) for model, urls in deployments.urls.items()}
-        yield System(
-            f"Portkey {version}", f"http://127.0.0.1:{port}/v1", headers, "fallback, retries"
-        )
+        yield System(f"Portkey {version}", f"http://127.0.0.1:{port}/v1", headers, "fallback")
 
 
 # Trunkline.

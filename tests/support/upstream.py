@@ -7,13 +7,13 @@ needs not know whom the gateway asks first. Nothing here uses the product's own 
 
 import asyncio
 import json
-import os.path
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
 Phase = Literal["before", "during", "after"]
@@ -24,7 +24,15 @@ WORDS = ("Rivers ", "carry ", "the ", "quiet ", "snow ", "of ", "March ", "to th
 ARGUMENTS = ('{"ci', 'ty": ', '"Oslo', '", "d', 'ays"', ": 3,", ' "unit": "C', '"}')
 DOCUMENT = ('{"na', 'me": ', '"Ada"', ', "bo', 'rn"', ": 18", '15, "field": "mathem', 'atics"}')
 PARTS: dict[Content, tuple[str, ...]] = {"text": WORDS, "tool": ARGUMENTS, "json": DOCUMENT}
-USAGE = {"prompt_tokens": 11, "completion_tokens": len(WORDS), "total_tokens": 11 + len(WORDS)}
+PROMPT_TOKENS = 11
+
+
+def _usage(prompt: int, completion: int) -> dict[str, int]:
+    total = prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+
+
+USAGE = _usage(PROMPT_TOKENS, len(WORDS))
 TOOL = "forecast"
 SHOWN_AFTER = 3
 """Content frames sent before a fault of phase ``after``."""
@@ -69,6 +77,26 @@ class Answer:
     parts: Sequence[str]
     finish: str | None
     usage: dict[str, int] | None = field(default_factory=lambda: dict(USAGE))
+    running: bool = False
+    """Each frame says the usage so far."""
+
+    def go_on(self, given: str) -> None:
+        """Say only what follows a text, whose tokens are the prompt's then. What is left of a part
+        goes with the next one, as a word's space does."""
+        left: list[str] = []
+        rest, taken = "", 0
+        for part in self.parts:
+            new = part[max(len(given) - taken, 0) :]
+            taken += len(part)
+            if new == part:
+                left.append(rest + part)
+                rest = ""
+            else:
+                rest = new
+        known = len(self.parts) - len(left)
+        self.parts = [*left, rest] if rest else left
+        if self.usage is not None:
+            self.usage = _usage(PROMPT_TOKENS + known, len(left))
 
     def whole(self) -> bytes:
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self.parts)}
@@ -89,10 +117,10 @@ class Answer:
 
     def frames(self, *, later_model: str | None = None, from_part: int = 0) -> list[bytes]:
         """The stream's frames, ``[DONE]`` last. ``later_model`` is named from a part on."""
-        found = [self._frame({"role": "assistant", "content": ""}, self.model)]
+        found = [self._frame({"role": "assistant", "content": ""}, self.model, said=0)]
         for number, part in enumerate(self.parts):
             name = later_model if later_model and number >= from_part else self.model
-            found.append(self._frame(self._delta(number, part), name))
+            found.append(self._frame(self._delta(number, part), name, said=number + 1))
         last = later_model or self.model
         found.append(self._frame({}, last, finish=self.finish))
         if self.usage is not None:
@@ -108,10 +136,15 @@ class Answer:
             call["function"]["name"] = TOOL
         return {"tool_calls": [call]}
 
-    def _frame(self, delta: dict[str, Any], model: str, finish: str | None = None) -> bytes:
-        return self._data(
-            {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}, model
-        )
+    def _frame(
+        self, delta: dict[str, Any], model: str, finish: str | None = None, said: int | None = None
+    ) -> bytes:
+        chunk: dict[str, Any] = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        if self.running and self.usage is not None:
+            whole = self.usage["completion_tokens"]
+            counted = whole if said is None else min(said, whole)
+            chunk["usage"] = _usage(self.usage["prompt_tokens"], counted)
+        return self._data(chunk, model)
 
     @staticmethod
     def _data(more: dict[str, Any], model: str) -> bytes:
@@ -150,8 +183,12 @@ class Exchange:
             parts=PARTS[content],
             finish="tool_calls" if content == "tool" else "stop",
         )
-        if self.stream and not (asked.get("stream_options") or {}).get("include_usage"):
+        options = asked.get("stream_options") or {}
+        self.answer.running = bool(options.get("continuous_usage_stats"))
+        if self.stream and not options.get("include_usage"):
             self.answer.usage = None
+        if asked.get("continue_final_message"):
+            self.answer.go_on(str(asked["messages"][-1]["content"]))
 
     # What is said.
 
@@ -241,7 +278,8 @@ class Exchange:
             return
         before, _ = self.split
         await self.head(200, "text/event-stream", None)
-        shared = len(os.path.commonprefix([before, data]))
+        same = (a == b for a, b in zip(before, data, strict=False))
+        shared = sum(takewhile(bool, same))
         await self.piece(data[:shared])
         await asyncio.sleep(self.settle_s)
         await self.piece(data[shared:])
@@ -324,13 +362,19 @@ class Upstream:
             return True
         asked = json.loads(body)
 
-        script = str(asked["messages"][-1]["content"])
+        script = _script(asked)
         count = self._calls[script] = self._calls.get(script, 0) + 1
         act, phase = self._acts.get(script, (self.otherwise, "before"))
         if count > 1 and script in self._acts:
             act = Exchange.healthy
         await act(Exchange(asked, phase, writer, gone))
         return not writer.is_closing()
+
+
+def _script(asked: dict[str, Any]) -> str:
+    """What the user said last."""
+    said = [message["content"] for message in asked["messages"] if message["role"] == "user"]
+    return str(said[-1])
 
 
 class Severed:
