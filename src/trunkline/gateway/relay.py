@@ -36,7 +36,7 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
-from trunkline.gateway.core.ending import BUSY_CODES
+from trunkline.gateway.core.ending import BUSY_CODES, DAMAGING_CODES
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import Dispatcher, Lease
@@ -94,12 +94,14 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
 class _Lane:
     """One attempt's way, from the search for a place to its end."""
 
-    __slots__ = ("kept", "kept_bytes", "lease", "limit", "start")
+    __slots__ = ("first_token_s", "kept", "kept_bytes", "lease", "limit", "start")
 
     def __init__(self, *, keeping: bool) -> None:
         self.limit: asyncio.Timeout | None = None
         self.lease: Lease | None = None
         self.start: Start | None = None
+        self.first_token_s: float | None = None
+        """What its first token took, once it has ended well."""
         self.kept: list[bytes] | None = [] if keeping else None
         """The answer's bodies as the node sent them, if they are to be kept."""
         self.kept_bytes = 0
@@ -219,6 +221,8 @@ class Pump:
             priority=plan.priority,
             deadline_s=plan.deadline_s,
             tokens=plan.tokens,
+            prompt_tokens=plan.prompt_tokens,
+            body_bytes=len(self._request_bytes),
         )
         try:
             lane.lease = await self._shared.dispatcher.place(seek.need, ticket)
@@ -290,6 +294,7 @@ class Pump:
             numerics=start.numerics,
             previous=start.previous,
             resume=None if start.resume is None else Resume(tokens=start.resume),
+            prefix=start.prefix,
             request=self._request,
         )
 
@@ -324,7 +329,9 @@ class Pump:
             case ChunkEvent():
                 if lane.kept is not None and event.data is not None:
                     lane.keep(event.data)
-                return answer.on_chunk(number, event.id, event.tokens, event.data, now_s)
+                return answer.on_chunk(
+                    number, event.id, event.tokens, event.data, now_s, used=event.used
+                )
             case ProgressEvent():
                 return answer.on_progress(number, event.tokens, now_s)
             case ReplayedEvent():
@@ -420,8 +427,13 @@ class Pump:
             actions = self._answer.on_not_stored(error)
         else:
             usage = part.verified.receipt.usage
-            outcome = Outcome(tokens=usage.prompt + usage.completion)
-            self._lanes[part.number].release(outcome)
+            lane = self._lanes[part.number]
+            outcome = Outcome(
+                tokens=usage.prompt + usage.completion,
+                prompt_tokens=usage.prompt,
+                first_token_s=lane.first_token_s,
+            )
+            lane.release(outcome)
             actions = self._answer.on_stored()
         await self._do(actions)
 
@@ -439,6 +451,7 @@ class Pump:
         failure = ended.failure
         self._shared.health.ended(ended.deployment, failure, ended.timings)
         if failure is None:
+            self._lanes[ended.number].first_token_s = ended.timings.first_token_s
             return
         self._lanes[ended.number].release(Outcome(failure=failure))
         if failure.refused or not failure.faultless:
@@ -502,6 +515,7 @@ def node_failure(error: NodeError) -> Failure:
         status=error.status if 400 <= error.status <= 599 else 502,
         param=error.param,
         retry_after_s=None if wait_ms is None else max(wait_ms, 0) / 1000,
+        damaging=error.code in DAMAGING_CODES,
         faultless=busy or unfit or not error.retryable,
         unfit=unfit,
     )
