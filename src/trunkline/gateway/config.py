@@ -61,6 +61,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Largest request body."""
     answers_running_max: int = 1024
     """Answers in progress; further calls are told to come back."""
+    queue_max: int = 4096
+    """Calls that may wait for a node; beyond, whoever fills the queue is told to come back."""
+    queue_bytes_max: int = 256 * 1024 * 1024
+    """What the bodies of waiting calls may take in memory."""
     shutdown_grace_s: float = 10.0
     """What running answers get to finish in when the gateway stops."""
 
@@ -77,7 +81,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             )
         if not 0.05 <= self.poll_s <= 3600:
             raise ValueError("poll_s must be between 0.05 and 3600")
-        if min(self.attempts_max, self.body_bytes_max, self.answers_running_max) < 1:
+        bounds = (self.attempts_max, self.body_bytes_max, self.answers_running_max)
+        if min(*bounds, self.queue_max, self.queue_bytes_max) < 1:
             raise ValueError("a bound must be above 0")
         if self.shutdown_grace_s < 0:
             raise ValueError("shutdown_grace_s can not be negative")
@@ -130,6 +135,9 @@ def render(config: GatewayConfig) -> str:
         f"body_bytes_max = {config.body_bytes_max}",
         "# Answers in progress; further calls are told to come back.",
         f"answers_running_max = {config.answers_running_max}",
+        "# Calls that may wait for a node, and what their bodies may take in memory.",
+        f"queue_max = {config.queue_max}",
+        f"queue_bytes_max = {config.queue_bytes_max}",
         "# Seconds that running answers get to finish in when the gateway stops.",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "",

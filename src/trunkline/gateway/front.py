@@ -27,7 +27,7 @@ from trunkline.gateway.core.price import Tokens, most_tokens
 from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.core.values import Values
 from trunkline.gateway.directory import Directory
-from trunkline.gateway.dispatcher import DirectDispatcher
+from trunkline.gateway.dispatcher import QueueDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.explain import Explainer
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
@@ -96,9 +96,17 @@ class Gateway:
         names = [node.key.name for node in self._directory.nodes]
         self._keeper = Keeper(memory, self._health, names, logger=logger) if memory else None
         self._finalizer = Finalizer(store, prover, self._charges, clock=clock, logger=logger)
+        self._dispatcher = QueueDispatcher(
+            self._directory.offers,
+            names,
+            self._policy,
+            clock=clock,
+            waiting_max=settings.queue_max,
+            waiting_bytes_max=settings.queue_bytes_max,
+        )
         self._shared = Shared(
             directory=self._directory,
-            dispatcher=DirectDispatcher(self._directory),
+            dispatcher=self._dispatcher,
             health=self._health,
             vault=self._finalizer,
             clock=clock,
@@ -138,6 +146,7 @@ class Gateway:
         """Close everything; what is provisional stays in the store."""
         if self._stopping is not None:
             self._stopping.cancel()
+        self._dispatcher.stop()
         await self._routing.stop()
         await self._directory.stop()
         await self._finalizer.stop()
@@ -276,6 +285,7 @@ class Gateway:
         self, wanted: Asked, wishes: Wishes, began_s: float, tenant: Tenant, most: Tokens
     ) -> Plan:
         answer, policy = answer_id(self._randomness.token(ID_RANDOM_BYTES)), self._policy()
+        cost = self._dispatcher.estimate(wanted.model, wanted.request, wanted.kind, wanted.choices)
         return Plan(
             answer=answer,
             kind=wanted.kind,
@@ -296,6 +306,8 @@ class Gateway:
             candidates=candidates(policy, wanted.model, answer=answer, tokens=likely(most)),
             tenant=tenant,
             priority=tenant.priority,
+            tokens=cost.tokens,
+            prompt_tokens=cost.input_tokens,
             size=size_class(len(wanted.request)),
         )
 

@@ -199,7 +199,7 @@ class Scheduler:
         options = self._options(request.need, self.slots.running())
         if not options:
             return None
-        fit = [d for d in options if _fit(d, request.need)] or options
+        fit = [d for d in options if _fit(d)] or options
         slots = [self._slot(d, now_s) for d in fit]
         opens_s = min(slot.opens_s(request.cost, now_s) for slot in slots)
         rate_s = sum(slot.rate_s(request.cost, now_s) for slot in slots)
@@ -222,8 +222,9 @@ class Scheduler:
         shares = self._shares.get((need.model, need.kind))
         if shares is None:
             return 0.0
-        own = shares.waiting.get(request.tenant, 0)
-        return sum(min(count, own + 1) for count in shares.waiting.values())
+        itself = request.number in self._waiting
+        own = shares.waiting.get(request.tenant, 0) - itself
+        return sum(min(count, own + 1) for count in shares.waiting.values()) - itself
 
     def _line(self, need: Need) -> Line:
         line = self._lines.get(need)
@@ -263,7 +264,7 @@ class Scheduler:
     ) -> Deployment | None:
         """Where it can start now, by the rules above. Else what it waits for is held for it."""
         need, cost = head.request.need, head.request.cost
-        fit = [d for d in options if _fit(d, need)] or list(options)
+        fit = [d for d in options if _fit(d)] or list(options)
         patient_s = head.arrived_s + PATIENCE_S
         first = _level(fit[0], need)
         above_opens = False
@@ -371,10 +372,9 @@ def _next(lines: Iterable[Line], now_s: float) -> tuple[Line, Waiting] | None:
     return line, turn.head
 
 
-def _fit(deployment: Deployment, need: Need) -> bool:
-    """Healthy, and not told this answer to stay away."""
-    healthy = deployment.ready and deployment.admission is not Admission.NO
-    return healthy and deployment.place not in need.resting
+def _fit(deployment: Deployment) -> bool:
+    """Healthy. One that asked to be left alone for a while is closed for that while, no more."""
+    return deployment.ready and deployment.admission is not Admission.NO
 
 
 def _probing(deployment: Deployment, slot: Slot) -> bool:

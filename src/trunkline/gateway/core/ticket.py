@@ -16,6 +16,10 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """Monotonic time after which no place is of any use."""
     tokens: int
     """Estimate of what it may cost: its prompt and what it may generate; 0: not estimated."""
+    prompt_tokens: int = 0
+    """Of ``tokens``: the prompt's."""
+    body_bytes: int = 0
+    """What it keeps in memory while it waits."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,3 +28,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     tokens: int | None = None
     """What it did cost, by its receipt; None: not known."""
+    prompt_tokens: int | None = None
+    """Of ``tokens``: the prompt's."""
+    first_token_s: float | None = None
+    """From its start to the first token."""

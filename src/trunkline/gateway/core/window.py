@@ -41,7 +41,7 @@ class Window:
     """What may be spent, and what was."""
 
     __slots__ = (
-        "_assumed", "_foreign", "_log", "_said_at_s", "_said_until_s", "_skew_s",
+        "_assumed", "_foreign", "_log", "_longest_s", "_said_at_s", "_said_until_s", "_skew_s",
         "limit", "used", "window_s",
     )  # fmt: skip
 
@@ -56,6 +56,8 @@ class Window:
         """In the log."""
         self._foreign = 0
         """What others spent, by the provider's last word."""
+        self._longest_s = 0.0
+        """Until all was there again, at most, as the provider said."""
         self._said_at_s = 0.0
         self._said_until_s = float("inf")
         """When all is there again, by that word; infinite: it is past, or nothing was said."""
@@ -63,7 +65,8 @@ class Window:
     @property
     def rate_s(self) -> float:
         """What a second brings, in the long run."""
-        return self.limit / self.window_s
+        told = self._assumed and self._longest_s > 0
+        return self.limit / (min(self._longest_s, self.window_s) if told else self.window_s)
 
     def room(self, now_s: float) -> int:
         """What may be spent now."""
@@ -114,6 +117,7 @@ class Window:
         self._forget(now_s)
         if limit is not None and limit >= 1:
             self.limit = limit
+        self._longest_s = max(self._longest_s, reset_s or 0.0)
         if self._assumed and reset_s is not None and reset_s > self.window_s * SLACK:
             fitting = (s for s in _LENGTHS_S if reset_s <= s * SLACK)
             self.window_s = next(fitting, _LENGTHS_S[-1])
