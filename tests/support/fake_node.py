@@ -621,7 +621,7 @@ class Answering:
             model=ReceiptModel(
                 numerics=accepted.numerics or "",
                 provider="embedded",
-                requested=attempt.model,
+                requested=self.body["model"],
                 served=attempt.model,
                 weights=accepted.weights or "",
             ),

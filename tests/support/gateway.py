@@ -17,6 +17,7 @@ from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.evidence import Prover
 from trunkline.gateway.front import Gateway
 from trunkline.gateway.health_file import FileMemory
+from trunkline.gateway.routing import Routing
 from trunkline.gateway.store import EvidenceStore, create_store
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.transport import Response
@@ -140,8 +141,10 @@ async def gateway_over(
     config: GatewayConfig | None = None,
     prover: Prover | None = None,
     policy: str = "",
+    routing: Path | None = None,
 ) -> AsyncIterator[Stack]:
-    """Serve a gateway with its store in ``data``, and close it properly."""
+    """Serve a gateway with its store in ``data``, and close it properly. ``routing``: the file of
+    its routing policy."""
     if store is None:
         if not (data / "evidence.db").exists():
             create_store(data)
@@ -153,6 +156,7 @@ async def gateway_over(
         prover or used_log,
         HttpTransport(),
         policy=policy,
+        routing=Routing(routing, clock=SystemClock(), logger=get_logger("gateway")),
         memory=FileMemory(data),
         clock=SystemClock(),
         randomness=SystemRandomness(),

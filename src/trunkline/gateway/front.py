@@ -124,7 +124,13 @@ class Gateway:
         own_api.add_routes(
             self._router,
             own_api.OwnApi(
-                store, self._finalizer, self._directory, self._health, self._counters, policy
+                store,
+                self._finalizer,
+                self._directory,
+                self._health,
+                self._counters,
+                policy,
+                self._routing,
             ),
         )
 

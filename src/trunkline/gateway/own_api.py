@@ -14,6 +14,7 @@ from trunkline.gateway.directory import Directory
 from trunkline.gateway.evidence import WAIT_S_MAX, Finalizer
 from trunkline.gateway.evidence_file import evidence_file
 from trunkline.gateway.health import Health
+from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
 from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore
 from trunkline.runtime.http import Call, Handler, Router
@@ -40,6 +41,7 @@ class OwnApi:
         health: Health,
         counters: Counters,
         policy: str,
+        routing: Routing,
     ) -> None:
         self._store = store
         self._finalizer = finalizer
@@ -47,6 +49,7 @@ class OwnApi:
         self._health = health
         self._counters = counters
         self._policy = policy
+        self._routing = routing
 
     async def evidence(self, call: Call) -> None:
         """One answer's evidence file; ``?wait_s=N`` waits until it is final."""
@@ -80,6 +83,7 @@ class OwnApi:
                 self._directory,
                 self._health,
                 log_reachable=self._finalizer.log_reachable,
+                routing=self._routing.status(),
             ),
         )
 

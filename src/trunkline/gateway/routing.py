@@ -29,8 +29,8 @@ class RoutingStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     file: str
     """Empty: the gateway has none, and its defaults are in force."""
-    since_s: int
-    """Unix seconds when the policy in force was read."""
+    since_ms: int
+    """Unix milliseconds when the policy in force was read."""
     problem: str
     """Why the file as it is now is not in force; empty if it is."""
 
@@ -47,7 +47,7 @@ class Routing:
         self._problem = ""
         self._task: asyncio.Task[None] | None = None
         self.current = RoutingPolicy() if path is None else read(path)
-        self._since_s = clock.unix_ms() // 1000
+        self._since_ms = clock.unix_ms()
 
     def start(self) -> None:
         """Watch the file from now on."""
@@ -65,7 +65,7 @@ class Routing:
         """What is in force, and what is not."""
         return RoutingStatus(
             file="" if self._path is None else str(self._path),
-            since_s=self._since_s,
+            since_ms=self._since_ms,
             problem=self._problem,
         )
 
@@ -82,7 +82,7 @@ class Routing:
             return
         self._problem = ""
         self.current = policy
-        self._since_s = self._clock.unix_ms() // 1000
+        self._since_ms = self._clock.unix_ms()
         self._logger.info("routing.loaded", models=len(policy.models), keys=len(policy.keys))
 
     async def _watch(self, path: Path) -> None:

@@ -5,6 +5,7 @@ import msgspec
 from trunkline.gateway.core.breaker import Fault, State
 from trunkline.gateway.directory import Directory, Node
 from trunkline.gateway.health import Health
+from trunkline.gateway.routing import RoutingStatus
 from trunkline.gateway.store import Counts
 from trunkline.schema.attempt import Kind
 
@@ -74,6 +75,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     answers: AnswerCounts
     evidence: Counts
     log_reachable: bool
+    routing: RoutingStatus
     nodes: tuple[NodeStatus, ...]
 
 
@@ -84,6 +86,7 @@ def snapshot(
     health: Health,
     *,
     log_reachable: bool,
+    routing: RoutingStatus,
 ) -> Status:
     """The status now."""
     return Status(
@@ -97,6 +100,7 @@ def snapshot(
         ),
         evidence=evidence,
         log_reachable=log_reachable,
+        routing=routing,
         nodes=tuple(_node(node, health) for node in directory.nodes),
     )
 

@@ -17,6 +17,7 @@ CONFIG = GatewayConfig(
     nodes=(NodeConfig(url="http://a", vkey="a+b+c"), NodeConfig(url="http://b", vkey="d")),
     timeouts=Timeouts(idle_s=3.5),
     keep_bodies=True,
+    routing_file="routing.toml",
 )
 
 
@@ -24,6 +25,9 @@ def test_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text(render(CONFIG))
     assert read(path) == CONFIG
+    without = msgspec.structs.replace(CONFIG, routing_file=None)
+    path.write_text(render(without))
+    assert read(path) == without
 
 
 @pytest.mark.parametrize(
