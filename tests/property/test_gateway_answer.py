@@ -110,13 +110,19 @@ class World:
     shown: list[bytes] = field(default_factory=list)
     stored: list[Store] = field(default_factory=list)
     told: list[Action] = field(default_factory=list)
-    running: Start | None = None
+    live: dict[int, Start] = field(default_factory=dict)
+    ends: list[Action] = field(default_factory=list)
+    """Every Cancel and Ended, in order."""
     starts: list[Start] = field(default_factory=list)
     disk_fails: bool = False
     nodes: list[FakeNode] = field(default_factory=lambda: NODES)
 
     def __post_init__(self) -> None:
         self.answer = Answer(self.plan, self._attempt_id)
+
+    @property
+    def running(self) -> Start | None:
+        return next(iter(self.live.values()), None)
 
     def _attempt_id(self) -> str:
         return f"att_{len(self.starts)}"
@@ -127,19 +133,23 @@ class World:
             match action:
                 case Relay(data=data):
                     assert self.plan.stream or self.stored
+                    assert len(self.live) == (not self.stored), "one attempt's text only"
                     self.shown.append(data)
                 case Seek():
                     self._place(action)
                 case Start():
-                    assert self.running is None
-                    self.running = action
+                    others = [start.deployment.node for start in self.live.values()]
+                    assert len(others) < 2
+                    assert action.deployment.node not in others
+                    self.live[action.number] = action
                     self.starts.append(action)
                     self.now_s += action.delay_s
                 case Cancel(number=number):
-                    assert self.running is not None
-                    assert self.running.number == number
-                case Ended():
-                    self.running = None
+                    assert number in self.live
+                    self.ends.append(action)
+                case Ended(number=number):
+                    del self.live[number]
+                    self.ends.append(action)
                 case Store():
                     self._store(action)
                 case Finish() | Fail():

@@ -8,6 +8,7 @@ import msgspec
 from trunkline.base.errors import Error, UpstreamError
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.core.normal import Timings
+from trunkline.gateway.core.policy import Hedging
 from trunkline.gateway.core.route import Candidate, Deployment, Need
 from trunkline.gateway.core.tenant import ANONYMOUS, INTERACTIVE, Tenant
 from trunkline.gateway.core.values import Values
@@ -55,6 +56,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts in a row without a new token. With back-off this is a few seconds of nodes down."""
     candidates: tuple[Candidate, ...] = ()
     """What may serve the model, by the routing policy. Empty: the model itself, anywhere."""
+    hedging: Hedging | None = None
+    """When a second attempt may run beside a slow one; None: never."""
     tenant: Tenant = ANONYMOUS
     """Who asks."""
     priority: int = INTERACTIVE

@@ -14,6 +14,9 @@ is explicit and says how much had been shown. A tool call or JSON document that 
 more failed attempt (``values.py``). Whole (not streamed) answers keep their tokens too, so that a
 takeover goes on.
 
+While nothing of an answer has arrived, a second attempt may run beside one that is slow (a hedge).
+The first whose text arrives goes on alone; the other is closed at once, and nothing of it was kept.
+
 Callers pass monotonic seconds and do what the returned actions say, in order. Events of attempts
 that are over are ignored. Specified in ``docs/spec/attempt-protocol.md`` and ADR 0008.
 """
@@ -39,7 +42,7 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.check import check_receipt
 from trunkline.gateway.core.deadline import Stage
-from trunkline.gateway.core.ending import final_failure
+from trunkline.gateway.core.ending import HEDGE_LOST, final_failure
 from trunkline.gateway.core.history import History
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.running import Phase, Running
@@ -52,6 +55,8 @@ from trunkline.schema.errors import Produced
 
 MODEL_CHARS_MAX: Final = 256
 """Longest name that a node may give the model it serves: it becomes a header."""
+HEDGED: Final = "hedged"
+"""In a hedge's receipt, of the attempt beside which it began: that one still ran, silently."""
 
 Actions = tuple[Action, ...]
 
@@ -78,6 +83,8 @@ class Answer:
         self._sought: int | None = None
         """Number of the attempt that has no place yet."""
         self._numbers = 0
+        self._hedged = False
+        """A second attempt was asked for beside a slow one: at most once."""
         self._running: dict[int, Running] = {}
         self._first: Accepted | None = None
         """Who began the text that stands: it decides seed, weights and numerics."""
@@ -138,6 +145,8 @@ class Answer:
         if self.over or number != self._sought:
             return ()
         self._sought = None
+        if self._running:
+            return (self._begin_beside(number, deployment, now_s),)
         delay_s = self._history.delay_s(deployment.place)
         if now_s + delay_s >= self._plan.deadline_s:
             return self._nobody(now_s)
@@ -148,7 +157,21 @@ class Answer:
         if self.over or number != self._sought:
             return ()
         self._sought = None
-        return self._nobody(now_s, failure)
+        return () if self._running else self._nobody(now_s, failure)
+
+    def on_slow(self, number: int, now_s: float) -> Actions:
+        """This attempt has shown nothing for longer than it should: ask for one beside it."""
+        running = self._current(number)
+        if running is None or self._hedged or running.phase is Phase.RELAYING:
+            return ()
+        if self.relayed or self._transcript.token_count or now_s >= self._plan.deadline_s:
+            return ()
+        self._hedged = True
+        need, slow = self._need(), running.start.deployment
+        need = msgspec.structs.replace(
+            need, tried=(*need.tried, slow.place), banned=need.banned | {slow.node}
+        )
+        return (self._seek(need),)
 
     def on_accepted(self, number: int, accepted: Accepted, now_s: float) -> Actions:
         """The node took the attempt on."""
@@ -218,9 +241,10 @@ class Answer:
             return self._broken(running, error.message, now_s)
         # A role chunk comes before the prompt is read: it is no sign that tokens flow.
         said = tokens or relayed or (reception.holding and reception.speaking)
+        lost: Actions = ()
         if said or not self._plan.stream or running.phase is Phase.RELAYING:
-            self._flowing(running, now_s)
-        return tuple(Relay(data=part) for part in relayed)
+            lost = self._flowing(running, now_s)
+        return (*lost, *(Relay(data=part) for part in relayed))
 
     def on_progress(self, number: int, tokens: Tokens, now_s: float) -> Actions:
         """Tokens of an answer that is sent whole."""
@@ -233,8 +257,7 @@ class Answer:
             self._transcript.add_tokens(tokens)
         except MalformedError as error:
             return self._broken(running, error.message, now_s)
-        self._flowing(running, now_s)
-        return ()
+        return self._flowing(running, now_s)
 
     def on_receipt(self, number: int, signed: SignedReceipt, now_s: float) -> Actions:
         """The node's last word: verified here; the answer finishes once it is durable."""
@@ -259,6 +282,7 @@ class Answer:
             return self._attempt_failed(running, failure, now_s)
         except MalformedError as error:
             return self._broken(running, error.message, now_s)
+        lost = self._outrun(running, now_s)
         running.enter(Phase.STORING, now_s)
         self.state = State.STORING
         stored = Store(
@@ -269,7 +293,7 @@ class Answer:
             signed=signed,
             verified=verified,
         )
-        return (running.ended(None), stored)
+        return (*lost, running.ended(None), stored)
 
     def on_stored(self) -> Actions:
         """The part is durable: show the end."""
@@ -321,12 +345,24 @@ class Answer:
     def _current(self, number: int) -> Running | None:
         return self._running.get(number) if self.state is State.RUNNING else None
 
-    def _flowing(self, running: Running, now_s: float) -> None:
-        """Something of the text arrived."""
+    def _flowing(self, running: Running, now_s: float) -> Actions:
+        """Something of the text arrived: from now on this attempt is the only one."""
         start = running.start
         if running.phase is Phase.ACCEPTED and start.resume is None and start.prefix is None:
             self._first, self._model = running.accepted, running.start.deployment.model
         running.enter(Phase.RELAYING, now_s)
+        return self._outrun(running, now_s)
+
+    def _outrun(self, winner: Running, now_s: float) -> Actions:
+        """Close the attempt that runs beside the winner, if there is one."""
+        lost: list[Action] = []
+        for running in [other for other in self._running.values() if other is not winner]:
+            if running.start.number < winner.start.number:
+                # It would have taken at least so long. Were that not counted, what is normal would
+                # soon know nothing of the slow ones.
+                running.enter(Phase.RELAYING, now_s)
+            lost += self._close(running, _past(running.start, HEDGE_LOST.code), HEDGE_LOST)
+        return tuple(lost)
 
     def _broken(self, running: Running, message: str, now_s: float) -> Actions:
         failure = Failure(code="upstream_bad_response", message=message, suspect=True)
@@ -345,16 +381,19 @@ class Answer:
 
     def _end_attempt(self, running: Running, failure: Failure) -> Actions:
         """Close an attempt, and put it on the record."""
-        start = running.start
-        added = self._taken_over(start)
-        past = PreviousAttempt(
-            attempt=start.attempt,
-            node=start.deployment.node,
-            error=failure.code,
+        added = self._taken_over(running.start)
+        past = msgspec.structs.replace(
+            _past(running.start, failure.code),
             tokens=added if any(added) else (),
             characters=running.shown,
         )
         barren = self._transcript.token_count == running.tokens_before and not running.shown
+        return self._close(running, past, failure, barren=barren)
+
+    def _close(
+        self, running: Running, past: PreviousAttempt, failure: Failure, *, barren: bool = False
+    ) -> Actions:
+        start = running.start
         self._history.add(past, start.deployment.model, failure, barren=barren)
         del self._running[start.number]
         return (Cancel(number=start.number), running.ended(failure))
@@ -374,6 +413,11 @@ class Answer:
         if running.shown and (failure.damaging or (failure.suspect and not failure.faultless)):
             self._spoiled = True
         ended = self._end_attempt(running, failure)
+        if failure.unfit or not failure.retryable:
+            self._history.unfit.add(deployment.place)
+        if self._running:
+            # The one beside it goes on, and says by itself what it makes of the request.
+            return ended
         if failure.suspect and not self.relayed:
             # Whoever broke the protocol may have sent wrong tokens too: nobody goes on from them.
             self._start_afresh()
@@ -382,8 +426,6 @@ class Answer:
             self._history.refuse(deployment.model)
             if not self._others():
                 return (*ended, *self._fail(self._history.refusal))
-        if failure.unfit or not failure.retryable:
-            self._history.unfit.add(deployment.place)
         return (*ended, *self._next_attempt(now_s))
 
     def _others(self) -> bool:
@@ -393,9 +435,12 @@ class Answer:
     def _next_attempt(self, now_s: float) -> Actions:
         if now_s >= self._plan.deadline_s or self._history.spent(self._plan.attempts_max):
             return self._nobody(now_s)
+        return (self._seek(self._need()),)
+
+    def _seek(self, need: Need) -> Seek:
         self._sought = self._numbers
         self._numbers += 1
-        return (Seek(number=self._sought, need=self._need()),)
+        return Seek(number=self._sought, need=need)
 
     def _nobody(self, now_s: float, failure: Failure | None = None) -> Actions:
         """Nobody can go on. ``failure``: what is in the way of one more attempt."""
@@ -458,8 +503,29 @@ class Answer:
             prefix=prefix,
             first_event=self._transcript.resumes_at,
         )
-        self._running[number] = Running(
-            self._plan, start, now_s + delay_s, self._transcript.token_count
+        return self._run(start, now_s)
+
+    def _begin_beside(self, number: int, deployment: Deployment, now_s: float) -> Start:
+        """A second attempt, from the beginning as the first one."""
+        (slow,) = self._running.values()
+        require(deployment.node != slow.start.deployment.node, "a hedge is at another node")
+        start = Start(
+            number=number,
+            attempt=self._new_attempt_id(),
+            deployment=deployment,
+            delay_s=0.0,
+            previous=(*self._history.told(text=False), _past(slow.start, HEDGED)),
+            seed=None,
+            numerics=None,
+            resume=None,
+            prefix=None,
+            first_event=self._transcript.resumes_at,
+        )
+        return self._run(start, now_s)
+
+    def _run(self, start: Start, now_s: float) -> Start:
+        self._running[start.number] = Running(
+            self._plan, start, now_s + start.delay_s, self._transcript.token_count
         )
         self.attempts += 1
         return start
@@ -482,6 +548,10 @@ class Answer:
             shown = Produced(chunks=self._transcript.chunks, characters=self._transcript.characters)
             failure = msgspec.structs.replace(failure, produced=shown)
         return (Fail(failure=failure),)
+
+
+def _past(start: Start, error: str) -> PreviousAttempt:
+    return PreviousAttempt(attempt=start.attempt, node=start.deployment.node, error=error)
 
 
 def _accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) -> str | None:

@@ -9,6 +9,11 @@ BUSY_CODES: Final = frozenset({"overloaded", "upstream_rate_limited", "rate_limi
 DAMAGING_CODES: Final = frozenset({"upstream_repeated_chunk"})
 """By these a node says that the text it sent before is wrong."""
 
+HEDGE_LOST: Final = Failure(
+    code="hedge_lost", message="an attempt beside it was faster", faultless=True
+)
+"""How an attempt ends when another one's text came first."""
+
 
 def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
     """The answer's failure, given its attempts' failures in order.
@@ -18,6 +23,7 @@ def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
     that it is busy, with the shortest time any of them named; 504 where all took too long; 503
     otherwise.
     """
+    failures = [failure for failure in failures if failure is not HEDGE_LOST]
     said = ", ".join(dict.fromkeys(failure.code for failure in failures))
     tried = f"; attempts failed with: {said}" if said else ""
     if relayed:

@@ -120,14 +120,14 @@ class Transcript:
         """Data of the events since the last token: a node that takes over may repeat them."""
 
     def add_tokens(self, tokens: Tokens) -> None:
-        """Settle tokens. Raises :class:`MalformedError` beyond the bounds."""
+        """Settle tokens: all, or none. Raises :class:`MalformedError` beyond the bounds."""
+        if any(not 0 <= choice < len(self.tokens) for choice, _ in tokens):
+            raise MalformedError("a token of a choice that nobody asked for")
+        if self.token_count + len(tokens) > RESUME_TOKENS_MAX:
+            raise MalformedError("the answer has too many tokens")
         for choice, token in tokens:
-            if not 0 <= choice < len(self.tokens):
-                raise MalformedError("a token of a choice that nobody asked for")
             self.tokens[choice].append(token)
         self.token_count += len(tokens)
-        if self.token_count > RESUME_TOKENS_MAX:
-            raise MalformedError("the answer has too many tokens")
 
     def settle(self, event: Event, *, exact: bool = True) -> None:
         """Take an event that is about to be relayed. ``exact``: its tokens can be continued."""
