@@ -16,6 +16,14 @@ from trunkline.sim.roles import GATEWAY, SimGateway, StoredPart, stored
 BODY_BYTES_MAX: Final = 1 << 20
 PATIENCE_S: Final = 300.0
 """An app gives up after this; by then a deadline was missed long ago."""
+RESPONSES_EVERY: Final = 4
+"""Of so many calls in the OpenAI formats one is a Responses call."""
+
+_PATHS: Final[dict[ClientFormat, str]] = {
+    "anthropic.messages": "/v1/messages",
+    "openai.chat": "/v1/chat/completions",
+    "openai.responses": "/v1/responses",
+}
 _WORDS: Final = ("why", "is", "the", "sea", "blue", "é", "🌊", "seven", "light", "salt")
 
 
@@ -71,10 +79,13 @@ def draw(number: int, random: Random, at_s: float, models: tuple[str, ...]) -> A
         body["max_tokens"] = random.choice((5, 20, 400))
     else:
         body |= _openai_wishes(random, stream=stream)
+    responses = not anthropic and number % RESPONSES_EVERY == 0
+    if responses:
+        body = _as_responses(body, text)
     return Ask(
         number=number,
         at_s=at_s,
-        format="anthropic.messages" if anthropic else "openai.chat",
+        format=_format(anthropic=anthropic, responses=responses),
         body=json.dumps(body).encode(),
         stream=stream,
         deadline_s=random.choice((1.5, 3.0, 10.0, 30.0, 30.0)),
@@ -97,6 +108,19 @@ def _openai_wishes(random: Random, *, stream: bool) -> dict[str, object]:
     if stream and random.random() < 0.3:
         wishes["stream_options"] = {"include_usage": True}
     return wishes
+
+
+def _format(*, anthropic: bool, responses: bool) -> ClientFormat:
+    if anthropic:
+        return "anthropic.messages"
+    return "openai.responses" if responses else "openai.chat"
+
+
+def _as_responses(body: dict[str, object], text: str) -> dict[str, object]:
+    """The same in the Responses format, as far as it has words for it."""
+    renamed = {"max_tokens": "max_output_tokens"}
+    kept = ("model", "stream", "temperature", "top_logprobs", "max_tokens")
+    return {"input": text} | {renamed.get(name, name): body[name] for name in kept if name in body}
 
 
 async def ask(wanted: Ask, network: Network, gateway: SimGateway) -> Seen:
@@ -130,10 +154,9 @@ async def ask(wanted: Ask, network: Network, gateway: SimGateway) -> Seen:
 
 
 async def _open(wanted: Ask, network: Network) -> SimResponse:
-    path = "/v1/messages" if wanted.format == "anthropic.messages" else "/v1/chat/completions"
     return await SimTransport(network).request(
         "POST",
-        f"http://{GATEWAY}{path}",
+        f"http://{GATEWAY}{_PATHS[wanted.format]}",
         headers=(
             ("content-type", "application/json"),
             ("trunkline-deadline-ms", str(int(wanted.deadline_s * 1000))),

@@ -25,13 +25,14 @@ import msgspec
 
 from trunkline.base.errors import Error
 from trunkline.crypto.keys import VerifierKey
-from trunkline.gateway.writer import message_id
+from trunkline.gateway.writer import stream_translator, whole_answer
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity
 from trunkline.receipts import Receipt, open_batch, verify_signed
+from trunkline.schema import openai_responses
 from trunkline.schema.attempt import Accepted, Attempt, ClientFormat, Limits, SignedReceipt
-from trunkline.schema.grid import anthropic_openai, openai_openai
+from trunkline.schema.grid import responses_openai
 from trunkline.schema.sse import SseParser
 from trunkline.sim.app import Ending, Seen
 from trunkline.sim.disk import Disk
@@ -102,8 +103,9 @@ class Undisturbed:
         self._engines = engines
         self._identity = identity
 
-    async def answer(self, tapped: Tapped) -> tuple[bytes, ...]:
-        """The app's bytes, one piece per message, for the seed and weights that were accepted."""
+    async def answer(self, tapped: Tapped, body: bytes) -> tuple[bytes, ...]:
+        """The app's bytes, one piece per message, for the seed and weights that were accepted.
+        ``body``: the app's request."""
         accepted, attempt = tapped.accepted, tapped.attempt
         if accepted is None or accepted.weights is None:
             raise AssertionError("only an accepted attempt has an undisturbed answer")
@@ -121,32 +123,40 @@ class Undisturbed:
         )
         output = _Collect()
         await work.run(output)
-        return _told(attempt, output.messages)
+        return _told(attempt, body, output.messages)
 
 
-def _told(attempt: Attempt, messages: list[bytes]) -> tuple[bytes, ...]:
-    """Messages as the client's format has them."""
-    anthropic = attempt.client_format == "anthropic.messages"
-    name = message_id(attempt.answer)
+def _told(attempt: Attempt, body: bytes, messages: list[bytes]) -> tuple[bytes, ...]:
+    """Messages as the client's format has them. ``body``: the app's own request."""
+    format_, answer = attempt.client_format, attempt.answer
+    echo = None
+    if format_ == "openai.responses":
+        echo = responses_openai.echo(openai_responses.parse(body))
     if not json.loads(bytes(attempt.request)).get("stream"):
-        (body,) = messages
-        return (anthropic_openai.translate_answer(body, message_id=name) if anthropic else body,)
-    translator = (
-        anthropic_openai.StreamTranslator(message_id=name)
-        if anthropic
-        else openai_openai.StreamTranslator()
-    )
+        (message,) = messages
+        return (whole_answer(message, format_, answer, echo),)
+    translator = stream_translator(format_, answer, echo)
     return (*(translator.feed(message) for message in messages), translator.finish())
 
 
+_MARKS: Final[Mapping[ClientFormat, bytes]] = {
+    "anthropic.messages": b"event: error\n",
+    "openai.chat": b'data: {"error"',
+    "openai.responses": b"event: response.failed\n",
+}
+"""How the end of a failed stream begins."""
+
+
 def split_error(format_: ClientFormat, body: bytes) -> tuple[bytes, bool]:
-    """A stream's text and whether an error event ends it."""
-    start = body.rfind(b"\n\n", 0, -2) + 2 if b"\n\n" in body[:-2] else 0
-    mark = b"event: error\n" if format_ == "anthropic.messages" else b'data: {"error"'
-    last = body[start:]
-    # An app that leaves may have half of the event.
-    failed = last.startswith(mark) or (bool(last) and mark.startswith(last))
-    return (body[:start], True) if failed else (body, False)
+    """A stream's text and whether it ends in a failure, by one event or several."""
+    mark = _MARKS[format_]
+    start = 0 if body.startswith(mark) else body.rfind(b"\n\n" + mark) + 2
+    if start == 1:
+        # An app that leaves may have half of the event.
+        start = body.rfind(b"\n\n") + 2 if b"\n\n" in body else 0
+        if start == len(body) or not mark.startswith(body[start:]):
+            return body, False
+    return body[:start], True
 
 
 def succeeded(seen: Seen) -> bool:
@@ -182,7 +192,7 @@ class Judge:
         for attempt in tapped:
             if attempt.accepted is None:
                 continue
-            pieces = await self._undisturbed.answer(attempt)
+            pieces = await self._undisturbed.answer(attempt, seen.ask.body)
             whole = b"".join(pieces)
             if seen.ending is Ending.COMPLETE and not failed:
                 if seen.body == whole:
@@ -280,6 +290,8 @@ def _finished(seen: Seen, text: bytes) -> bool:
     """Whether the text says of all its choices that they are finished."""
     if seen.ask.format == "anthropic.messages":
         return b'"stop_reason":"' in text
+    if seen.ask.format == "openai.responses":
+        return b"event: response.completed" in text or b"event: response.incomplete" in text
     choices: int = json.loads(seen.ask.body).get("n", 1)
     return text.count(b'"finish_reason":"') >= choices
 
