@@ -170,6 +170,7 @@ def _show(status: NetworkStatus) -> None:
 _FAULTS: Final = {
     Fault.ORDINARY: "failed",
     Fault.REFUSED: "refused the connection",
+    Fault.SILENT: "was silent for too long",
     Fault.MODEL: "its provider does not have the model",
     Fault.AUTH: "its provider refuses the credentials",
     Fault.OUTLIER: "does worse than others that serve the model",

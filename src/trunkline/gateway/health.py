@@ -70,7 +70,10 @@ class DeploymentHealth(msgspec.Struct, frozen=True, kw_only=True):
     """While no more runs there than usual."""
 
     def expected(self, load: int) -> StageLimits:
-        """The limits while ``load`` attempts run there."""
+        """The limits while ``load`` attempts run there. Whoever is asked as the last resort is
+        waited for as long as is configured: there is nobody better to turn to."""
+        if self.admission is Admission.NO:
+            return UNKNOWN
         crowd = (load + 1) / (self.usual_load + 1)
         if self.limits is UNKNOWN or crowd <= 1:
             return self.limits
@@ -275,7 +278,7 @@ class Health:
             known.limits.clear()
 
     def _failed(self, deployment: Deployment, failure: Failure, now_s: float) -> None:
-        fault = Fault.REFUSED if failure.refused else _FAULTS.get(failure.code, Fault.ORDINARY)
+        fault = _fault(failure)
         for (node, model), known in self._known.items():
             same = model == deployment.model
             # A refused connection is the whole node's, not one model's.
@@ -338,6 +341,14 @@ class Health:
             made = _Known(Breaker(self._policy), self._outlier.half_life_s)
             found = self._known[node, model] = made
         return found
+
+
+def _fault(failure: Failure) -> Fault:
+    if failure.refused:
+        return Fault.REFUSED
+    if waited_for(failure.code) is not None:
+        return Fault.SILENT
+    return _FAULTS.get(failure.code, Fault.ORDINARY)
 
 
 def _peer(node: str, known: _Known, now_s: float) -> Peer:

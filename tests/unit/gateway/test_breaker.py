@@ -124,3 +124,16 @@ def test_it_outlives_its_process(breaker: Breaker) -> None:
     late = Breaker.of(POLICY, kept, now_s=0.0, age_s=500.0, rest_s=2.0)
     assert late.admission(1.9) is Admission.NO, "the first call of a new process is no probe"
     assert late.admission(2.0) is Admission.PROBE
+
+
+def test_a_silence_opens_it_at_once_until_a_poll_could_tell(breaker: Breaker) -> None:
+    breaker.failed(0.0, Fault.SILENT)
+    assert breaker.admission(3.9) is Admission.NO
+    breaker.heard_of()
+    assert breaker.admission(3.9) is Admission.PROBE
+
+
+def test_a_success_beside_the_failure_is_no_return(breaker: Breaker) -> None:
+    breaker.failed(0.0, Fault.SILENT)
+    breaker.succeeded(0.1)
+    assert (breaker.state, breaker.share(0.1)) == (State.CLOSED, 1.0)

@@ -88,6 +88,7 @@ def test_who_was_given_up_on_is_waited_for_longer_until_that_is_not_needed(healt
     before_s = health.of("a", "m").limits.gap_s
     assert before_s is not None
     attempt(health, where, STALLED)
+    assert health.of("a", "m").expected(0) == UNKNOWN, "the last resort gets all the time there is"
     assert health.of("a", "m").limits.gap_s == 2 * before_s
     attempt(health, where)
     assert health.of("a", "m").limits.gap_s == before_s

@@ -54,6 +54,8 @@ class Fault(Enum):
     ORDINARY = "failed"
     REFUSED = "refused"
     """No connection could be made at all."""
+    SILENT = "silent"
+    """It was waited for in vain: each further wait would cost another caller as much."""
     MODEL = "model_missing"
     """The provider does not have this model: asking again soon is of no use."""
     AUTH = "auth"
@@ -70,6 +72,9 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     cooldown_s: float = 1.0
     cooldown_s_max: float = 30.0
     """Each opening without a success between doubles the cool-down up to this."""
+    silent_s: float = 5.0
+    """First cool-down after a silence, and the least one: by then a poll has shown whether it is
+    the whole node that hangs."""
     lasting_s: float = 30.0
     """First cool-down after a fault that does not pass by itself, and the least one."""
     lasting_s_max: float = 600.0
@@ -89,6 +94,8 @@ class Admission(Enum):
 
 
 _LASTING: Final = frozenset({Fault.MODEL, Fault.AUTH})
+_PASSING: Final = frozenset({Fault.ORDINARY, Fault.REFUSED, Fault.SILENT})
+"""Faults that may be over when the node answers again."""
 
 
 class BreakerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +166,7 @@ class Breaker:
         that one answer came is no news of it."""
         if self.state is State.OPEN and self.fault is Fault.OUTLIER:
             return
-        if self.state is not State.CLOSED:
+        if self.state is State.HALF_OPEN:
             self._returned_s = now_s
         self.failures = 0
         self.fault = None
@@ -181,6 +188,8 @@ class Breaker:
         if before is State.HALF_OPEN:
             self._cooldown_s *= 2
         least_s, most_s = policy.cooldown_s, policy.cooldown_s_max
+        if fault is Fault.SILENT:
+            least_s = policy.silent_s
         if fault in _LASTING:
             least_s, most_s = policy.lasting_s, policy.lasting_s_max
         self._cooldown_s = min(max(self._cooldown_s, least_s), most_s)
@@ -202,7 +211,7 @@ class Breaker:
     def heard_of(self) -> None:
         """The node answers a poll again after it could not be reached. That says nothing of a
         fault behind it."""
-        if self.fault in (Fault.ORDINARY, Fault.REFUSED):
+        if self.fault in _PASSING:
             self.cooled()
 
     def dump(self, now_s: float) -> BreakerState:
