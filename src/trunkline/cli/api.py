@@ -6,11 +6,13 @@ says how to start it.
 
 import asyncio
 from typing import Final
+from urllib.parse import urlencode
 
 import msgspec
 
 from trunkline.base.errors import BadResponseError, ConnectError, Error
 from trunkline.evidence import EVIDENCE_BYTES_MAX
+from trunkline.gateway.explain import ROUTE_PATH, Explanation
 from trunkline.gateway.own_api import RECEIPTS_PATH, AnswerList
 from trunkline.gateway.status import Status
 from trunkline.gateway.store import AnswerRow
@@ -58,6 +60,18 @@ async def status(base_url: str) -> Status:
         return msgspec.json.decode(body, type=Status)
     except msgspec.MsgspecError:
         raise BadResponseError("the gateway's status was not understood") from None
+
+
+async def route(base_url: str, model: str, *, key: str = "", kind: str = "") -> Explanation:
+    """What would happen to a call for ``model`` now. ``key``: by the holder of this virtual key;
+    ``kind``: ``chat`` or ``embeddings``; empty: by anybody, of either kind."""
+    query = {"model": model, "key": key, "kind": kind}
+    asked = urlencode({name: value for name, value in query.items() if value})
+    body = await _get(base_url, f"{ROUTE_PATH}?{asked}", STATUS_BYTES_MAX, SLACK_S)
+    try:
+        return msgspec.json.decode(body, type=Explanation)
+    except msgspec.MsgspecError:
+        raise BadResponseError("the gateway's explanation was not understood") from None
 
 
 async def get(url: str, *, bytes_max: int = STATUS_BYTES_MAX, timeout_s: float = 5.0) -> bytes:

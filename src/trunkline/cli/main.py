@@ -34,9 +34,11 @@ app = typer.Typer(
 receipts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
 drill = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
 keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
+route = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
 log = typer.Typer(invoke_without_command=True, rich_markup_mode=None, context_settings=SETTINGS)
 app.add_typer(receipts, name="receipts", help="List, show and export receipts.")
 app.add_typer(keys, name="keys", help="Make, list, revoke and rotate apps' virtual keys.")
+app.add_typer(route, name="route", help="Where calls go, by the routing policy.")
 app.add_typer(drill, name="drill", help="Break something on purpose, and see what the app sees.")
 app.add_typer(log, name="log")
 
@@ -353,6 +355,34 @@ def keys_rotate(
 
     path = _config("gateway", config, data)
     raise typer.Exit(implementation.rotate(path, name, overlap_s=overlap, as_program=json))
+
+
+@route.command(
+    "explain",
+    epilog="\b\nExamples:\n  trunkline route explain --model fast\n"
+    "  trunkline route explain --model fast --key my-app --json | jq .outcome\n",
+)
+def route_explain(
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model, as an app asks for it.")],
+    key: Annotated[
+        str, typer.Option(metavar="NAME", help="As the holder of this virtual key.")
+    ] = "",
+    kind: Annotated[
+        str,
+        typer.Option(metavar="KIND", help="chat or embeddings. Default: what it is served for."),
+    ] = "",
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Say what would happen to a call for a model now, and why. Sends no call.
+
+    Which models may serve it, which deployments would be asked in which order, and what keeps the
+    others out. Exit 1 if the call would be refused.
+    """
+    from trunkline.cli import route as implementation
+
+    code = implementation.command(_folder(data), model=model, key=key, kind=kind, as_program=json)
+    raise typer.Exit(code)
 
 
 @drill.command("kill-node", epilog="\b\nExamples:\n  trunkline drill kill-node --seed 7\n")

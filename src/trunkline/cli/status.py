@@ -162,6 +162,8 @@ def _show(status: NetworkStatus) -> None:
         )
         _show_unwell(out, status.gateway)
         out.print(f"receipts: {evidence.final} final, {evidence.provisional} provisional")
+        if status.gateway.routing.problem:
+            out.print(f"routing policy not in force: {status.gateway.routing.problem}", style="red")
     out.print(_checkpoint_line(status.checkpoint))
     if status.supervisor is None:
         out.print("no `trunkline up` runs this network", style="yellow")

@@ -22,7 +22,7 @@ from trunkline.gateway.core.quota import Cost
 from trunkline.gateway.core.route import Deployment, Need, Place, order
 from trunkline.gateway.core.scheduler import Decisions, Refused, Scheduler, Started
 from trunkline.gateway.core.slots import End
-from trunkline.gateway.core.tenant import Tenant
+from trunkline.gateway.core.tenant import ANONYMOUS, Tenant
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.schema.attempt import Kind, Limits
 
@@ -169,6 +169,14 @@ class QueueDispatcher:
         self._scheduler.slots.of(deployment).meter.stated(limits, now_s)
         if self._scheduler.waiting:
             self._apply(self._scheduler.tick(now_s))
+
+    def wait_s(self, deployment: Deployment, cost: Cost) -> float | None:
+        """Seconds until one more request may start there, by limits; None: all places are taken,
+        and that depends on those that hold them. Starts nothing."""
+        self._configure(ANONYMOUS)
+        now_s, slot = self._now_s(), self._scheduler.slots.of(deployment)
+        slot.seen(deployment.limits, now_s)
+        return max(slot.opens_s(cost, now_s) - now_s, 0.0) if slot.concurrency.free else None
 
     def released(self, request: Request, outcome: Outcome) -> None:
         """A lease came back."""

@@ -4,14 +4,16 @@ Asks the same functions that route calls, so that it can not say anything else t
 starts nothing, and shows no key, prompt or answer.
 """
 
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Final, Literal, get_args
 
 import msgspec
 
 from trunkline.base.errors import RequestError
-from trunkline.gateway.core.breaker import Admission
-from trunkline.gateway.core.candidates import candidates
+from trunkline.gateway.core.breaker import Admission, Fault
+from trunkline.gateway.core.candidates import TYPICAL, candidates
 from trunkline.gateway.core.policy import ModelPolicy, RoutingPolicy
+from trunkline.gateway.core.quota import Cost
 from trunkline.gateway.core.route import Candidate, Deployment, Need, candidate, order
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.health import DeploymentHealth, Health
@@ -20,8 +22,11 @@ from trunkline.gateway.routing import Routing, RoutingStatus
 from trunkline.runtime.http import Call, Router
 from trunkline.schema.attempt import Kind
 
-ROUTE_PATH = "/trunkline/v1/route"
-NAME_CHARS_MAX = 256
+ROUTE_PATH: Final = "/trunkline/v1/route"
+NAME_CHARS_MAX: Final = 256
+WAIT_S_MAX: Final = 24 * 3600.0
+"""No longer wait is told."""
+ORDINARY: Final = Cost(input_tokens=TYPICAL.prompt, output_tokens=TYPICAL.completion)
 
 State = Literal[
     "healthy", "returning", "probing", "resting", "not_ready", "unreachable", "excluded"
@@ -59,6 +64,8 @@ class Considered(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is in this state, for a person; empty where there is nothing to say."""
     available_in_ms: int
     """Until it may be asked again in the ordinary way; 0: now."""
+    wait_ms: int | None
+    """Until limits let one more call of ordinary size start; 0: now; None: as many run as may."""
     running: int
     """Attempts running and queued there."""
     first_token_ms: int | None
@@ -87,7 +94,15 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 class Explainer:
     """Explains routes."""
 
-    def __init__(self, directory: Directory, health: Health, routing: Routing) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        health: Health,
+        routing: Routing,
+        wait_s: Callable[[Deployment, Cost], float | None],
+    ) -> None:
+        """``wait_s``: how long limits make a call wait there; None: all places are taken."""
+        self._wait_s = wait_s
         self._directory = directory
         self._health = health
         self._routing = routing
@@ -144,6 +159,10 @@ class Explainer:
             *(self._never(excluded[each], need) for each in never),
         )
 
+    def _wait_ms(self, one: Deployment) -> int | None:
+        wait_s = self._wait_s(one, ORDINARY)
+        return None if wait_s is None else round(min(wait_s, WAIT_S_MAX) * 1000)
+
     def _asked(self, place: int, one: Deployment, need: Need) -> Considered:
         known = self._health.of(one.node, one.model)
         reachable = any(
@@ -160,6 +179,7 @@ class Explainer:
             state=state,
             reason=reason,
             available_in_ms=round(known.left_s * 1000) if state == "resting" else 0,
+            wait_ms=self._wait_ms(one),
             running=one.load,
             first_token_ms=_ms(one.first_token_s),
         )
@@ -175,6 +195,7 @@ class Explainer:
             state="excluded",
             reason=barred[0].bars(one.node, one.operator) if barred else "",
             available_in_ms=0,
+            wait_ms=self._wait_ms(one),
             running=one.load,
             first_token_ms=_ms(one.first_token_s),
         )
@@ -183,7 +204,7 @@ class Explainer:
 def _state(one: Deployment, known: DeploymentHealth, *, reachable: bool) -> tuple[State, str]:
     last = f"; last failure: {known.error}" if known.error else ""
     if one.admission is Admission.NO:
-        return "resting", f"{known.failures} failures in a row{last}"
+        return "resting", _why_resting(known) + last
     if not reachable:
         return "unreachable", "it does not answer; a last resort"
     if not one.ready:
@@ -193,6 +214,20 @@ def _state(one: Deployment, known: DeploymentHealth, *, reachable: bool) -> tupl
     if known.share < 1:
         return "returning", f"gets {known.share:.0%} of its calls until it has shown itself{last}"
     return "healthy", last.removeprefix("; ")
+
+
+def _why_resting(known: DeploymentHealth) -> str:
+    match known.fault:
+        case Fault.REFUSED:
+            return "it could not be reached"
+        case Fault.MODEL:
+            return "its provider does not have this model"
+        case Fault.AUTH:
+            return "its provider refuses the credentials"
+        case Fault.OUTLIER:
+            return "it does worse than others that serve the same model"
+        case _:
+            return f"failures in a row: {known.failures}"
 
 
 def _outcome(considered: tuple[Considered, ...], *, allowed: bool) -> str:

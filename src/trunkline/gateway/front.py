@@ -119,7 +119,8 @@ class Gateway:
         self._router = Router(self._refuse)
         self._routes()
         self._models.add_routes(self._router)
-        Explainer(self._directory, self._health, self._routing).add_routes(self._router)
+        explainer = Explainer(self._directory, self._health, self._routing, self._dispatcher.wait_s)
+        explainer.add_routes(self._router)
         KeysApi(self._keys, self._charges).add_routes(self._router)
         own_api.add_routes(
             self._router,
