@@ -12,6 +12,7 @@ from trunkline.node.config_providers import (
     OpenAIEngine,
     ProviderEngine,
 )
+from trunkline.node.core import presets
 from trunkline.node.core.prefix import Prefixes
 from trunkline.node.core.statement import Identity
 from trunkline.node.keys import KeyedCaller
@@ -36,6 +37,7 @@ def provider(
         except MalformedError as error:
             where = "the API key" if error.error_code == BAD_CREDENTIALS else "key engine.base_url"
             raise ConfigError(f"{where}: {error.message}") from None
+    preset = presets.of(settings.preset if isinstance(settings, OpenAIEngine) else None)
     keyed = KeyedCaller(made, clock) if len(made) > 1 else None
     return Provider(
         made[0][1] if keyed is None else keyed,
@@ -49,8 +51,11 @@ def provider(
             ),
             upstream_names=settings.upstream_names,
             served_names=settings.served_names,
-            prefixes=Prefixes(default=settings.prefix, models=settings.prefix_models),
-            ask_usage=settings.ask_usage,
+            preset=preset,
+            prefixes=Prefixes(
+                default=settings.prefix or preset.prefix, models=settings.prefix_models
+            ),
+            ask_usage=settings.ask_usage and not preset.usage_unasked,
             limits=settings.limits.stated(),
         ),
         identity,

@@ -11,7 +11,9 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
+from trunkline.node.core import presets
 from trunkline.node.core.prefix import DIALECTS, PrefixName
+from trunkline.node.core.presets import PresetName
 from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.remote.limits import MINUTE_MS
 from trunkline.schema.attempt import Limits, Quota
@@ -86,9 +88,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     served_names: Mapping[str, str] = {}
     """What its answers call a model, where that is yet another name; ``*``: anything. An answer by
     another model is no answer; versions and dates after a name are known."""
-    prefix: PrefixName = "none"
+    prefix: PrefixName | None = None
     """How its models are asked to go on after a given text (``core/prefix.py``): with it, this node
-    takes over answers that broke off elsewhere. ``none``: they can not be asked."""
+    takes over answers that broke off elsewhere. ``none``: they can not be asked.
+    Absent: as the preset says, or ``none``."""
     prefix_models: Mapping[str, PrefixName] = {}
     """The same for single models."""
     concurrency: int = 64
@@ -108,7 +111,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"at most {KEYS_MAX} api_keys")
         if len({key.label for key in self.api_keys}) < len(self.api_keys):
             raise ValueError("each of api_keys needs a label of its own")
-        if not {self.prefix, *self.prefix_models.values()} <= set(self.PREFIXES):
+        if not {self.prefix or "none", *self.prefix_models.values()} <= set(self.PREFIXES):
             raise ValueError(f"prefix must be one of {', '.join(self.PREFIXES)} here")
         if not 1 <= self.concurrency <= CONCURRENCY_MAX:
             raise ValueError(f"concurrency must be between 1 and {CONCURRENCY_MAX}")
@@ -132,10 +135,21 @@ class OpenAIEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="op
     TITLE: ClassVar[str] = "An upstream that speaks the OpenAI format."
     PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none", *DIALECTS)
 
-    base_url: str
-    """With its version part: ``https://api.example.com/v1``."""
+    base_url: str = ""
+    """With its version part: ``https://api.example.com/v1``. Absent: the preset's."""
+    preset: PresetName | None = None
+    """Whose it is, with what is known of that one's differences (docs/operate/providers.md)."""
     embedding_models: tuple[str, ...] = ()
     """Embedding models to serve."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.url:
+            raise ValueError("base_url is missing: give it, or a preset")
+
+    @property
+    def url(self) -> str:
+        return self.base_url or presets.of(self.preset).base_url
 
 
 class AnthropicEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="anthropic"):
@@ -167,6 +181,7 @@ class AzureEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="azu
     """An Azure OpenAI resource."""
 
     TITLE: ClassVar[str] = "An Azure OpenAI resource."
+    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none",)
 
     base_url: str
     """Its endpoint, ``https://name.openai.azure.com``."""
@@ -185,6 +200,7 @@ class BedrockEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="b
     """An AWS Bedrock account in one region (Converse API)."""
 
     TITLE: ClassVar[str] = "An AWS Bedrock account in one region (Converse API)."
+    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none",)
 
     region: str
     """``us-east-1``."""
@@ -218,6 +234,7 @@ _COMMENTS: Final = {
     "base_url": "Where it is.",
     "api_key_file": "The API key: a file with mode 600, or the name of an environment variable.",
     "api_key_env": "The API key: a file with mode 600, or the name of an environment variable.",
+    "preset": "Whose it is, with what is known of that one's differences.",
     "api_version": "Of the API with deployments in its paths. Without: the v1 API.",
     "auth": "Whether the key is a Bedrock API key, or an AWS access key that signs requests.",
     "models": "Chat models to serve. Without: all that the account has.",

@@ -19,6 +19,7 @@ from trunkline.node.core.answer import Event
 from trunkline.node.core.joint import Joint
 from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.prefix import Prefixes, cannot_continue, going_on
+from trunkline.node.core.presets import NOTHING_KNOWN, Preset
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.core.upstream import Said, StreamCheck
 from trunkline.node.core.usage import Told, UsageAsked, UsageFilter
@@ -61,6 +62,8 @@ class ProviderModels(msgspec.Struct, frozen=True, kw_only=True):
     upstream_names: Mapping[str, str] = {}
     served_names: Mapping[str, str] = {}
     """What its answers call a model, where that is yet another name; ``*``: anything."""
+    preset: Preset = NOTHING_KNOWN
+    """What is known of the upstream's differences."""
     prefixes: Prefixes = Prefixes()
     """How its models go on after a given text."""
     ask_usage: bool = True
@@ -148,7 +151,8 @@ class Provider:
                 f"n: must be between 1 and {upstream.CHOICES_MAX}", code="invalid_value", param="n"
             )
         wanted = self._models.upstream_names.get(attempt.model, attempt.model)
-        body = raw if wanted == asked.model else upstream.with_model(raw, wanted)
+        body = self._models.preset.request(raw) if attempt.kind == "chat" else raw
+        body = body if wanted == asked.model else upstream.with_model(body, wanted)
         names = self._models.right(attempt.model)
         dialect = self._models.prefixes.of(attempt.model)
         usage = UsageAsked()

@@ -9,6 +9,7 @@ from trunkline.node.config_providers import (
     OpenAIEngine,
     ProviderEngine,
 )
+from trunkline.node.core import presets
 from trunkline.node.provider_anthropic import AnthropicChat
 from trunkline.node.provider_bedrock import BedrockChat
 from trunkline.node.provider_gemini import GeminiChat
@@ -29,7 +30,12 @@ def caller(
     match settings:
         case OpenAIEngine():
             return ProviderCaller(
-                transport, settings.base_url, api_key, clock=clock, timeouts=settings.timeouts
+                transport,
+                settings.url,
+                api_key,
+                clock=clock,
+                timeouts=settings.timeouts,
+                windows=presets.of(settings.preset).windows,
             )
         case AnthropicEngine():
             anthropic = AnthropicCaller(

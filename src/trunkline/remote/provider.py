@@ -3,6 +3,7 @@
 from trunkline.base.ports import Clock
 from trunkline.remote.answer import ProviderAnswer
 from trunkline.remote.exchange import Exchange, ProviderTimeouts
+from trunkline.remote.limits import Windows
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Transport
 
@@ -20,8 +21,10 @@ class ProviderCaller:
         *,
         clock: Clock,
         timeouts: ProviderTimeouts | None = None,
+        windows: Windows | None = None,
     ) -> None:
-        """Raises :class:`MalformedError` for a base URL that is none."""
+        """``windows``: lengths of its limits' windows, where it does not send them. Raises
+        :class:`MalformedError` for a base URL that is none."""
         self._base = base_url.rstrip("/")
         parse_url(self._base)
         self._exchange = Exchange(
@@ -29,6 +32,7 @@ class ProviderCaller:
             headers=() if api_key is None else (("authorization", f"Bearer {api_key}"),),
             clock=clock,
             timeouts=timeouts or ProviderTimeouts(),
+            windows=windows or {},
         )
 
     async def chat(

@@ -135,6 +135,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCallDelta, ...] | None = None
     function_call: FunctionDelta | None = None
     reasoning_content: str | None = None
+    reasoning: msgspec.Raw = ABSENT
+    """Thoughts, as OpenRouter, Groq, Ollama and newer vLLM name them."""
 
 
 class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +169,7 @@ class ReadMessage(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[AnswerToolCall, ...] | None = None
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
+    reasoning: msgspec.Raw = ABSENT
 
 
 class ReadChoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,8 @@ from trunkline.node.config import (
 from trunkline.node.config_providers import (
     AccountLimits,
     AnthropicEngine,
+    AzureEngine,
+    BedrockEngine,
     KeySource,
     OpenAIEngine,
 )
@@ -57,7 +59,11 @@ SEVERAL_KEYS = AnthropicEngine(
     "config",
     [EMBEDDED, OPENAI, NodeConfig(name=NAME, operator="a"),
      msgspec.structs.replace(OPENAI, engine=OpenAIEngine(base_url="http://u", api_key_env="K")),
-     msgspec.structs.replace(OPENAI, engine=SEVERAL_KEYS)],
+     msgspec.structs.replace(OPENAI, engine=SEVERAL_KEYS),
+     msgspec.structs.replace(OPENAI, engine=OpenAIEngine(preset="groq", api_key_env="K")),
+     msgspec.structs.replace(OPENAI, engine=BedrockEngine(
+         region="us-east-1", auth="signature", models=("m",), api_key_env="K")),
+     msgspec.structs.replace(OPENAI, engine=AzureEngine(base_url="https://n", models=("m",)))],
 )  # fmt: skip
 def test_what_is_written_reads_back(tmp_path: Path, config: NodeConfig) -> None:
     path = tmp_path / "node.toml"

@@ -23,7 +23,7 @@ from trunkline.schema.openai_answer import (
     parse_chunk,
     parse_completion,
 )
-from trunkline.schema.parsing import top_level
+from trunkline.schema.parsing import given, top_level
 
 EMPTY: Final = "upstream_empty"
 BAD_CHUNK: Final = "upstream_bad_chunk"
@@ -170,7 +170,12 @@ def _speaks(choice: ChunkChoice) -> bool:
     delta = choice.delta
     said = delta.content or delta.refusal or delta.tool_calls or delta.function_call
     # A finish for another reason than "stop" explains an empty answer (a filter, a length).
-    return bool(said or delta.reasoning_content or choice.finish_reason not in (None, "", "stop"))
+    thought = delta.reasoning_content or _some(delta.reasoning)
+    return bool(said or thought or choice.finish_reason not in (None, "", "stop"))
+
+
+def _some(thought: msgspec.Raw) -> bool:
+    return given(thought) and bytes(thought) != b'""'
 
 
 def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Said:
@@ -201,7 +206,8 @@ def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Sa
 def _answers(choice: ReadChoice) -> bool:
     message = choice.message
     said = message.content or message.refusal or message.tool_calls or message.function_call
-    return bool(said or message.reasoning_content or choice.finish_reason != "stop")
+    thought = message.reasoning_content or _some(message.reasoning)
+    return bool(said or thought or choice.finish_reason != "stop")
 
 
 class _Vector(msgspec.Struct, frozen=True, kw_only=True):
