@@ -53,7 +53,8 @@ class FileMemory:
             return b""
 
     def write(self, data: bytes) -> None:
-        with self._new.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(os.open(self._new, flags, 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -67,11 +67,14 @@ async def test_a_huge_file_is_not_read_whole(tmp_path: Path, health: Health) -> 
     await kept.stop()
 
 
-async def test_a_crash_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_crash_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> None:
     FileMemory(tmp_path).write(b"old")
-    (tmp_path / f"{FILE}.new").write_bytes(b"half")
+    leftover = tmp_path / f"{FILE}.new"
+    leftover.write_bytes(b"half")
+    leftover.chmod(0o600)
     assert FileMemory(tmp_path).read() == b"old"
     FileMemory(tmp_path).write(b"new")
+    assert (tmp_path / FILE).stat().st_mode & 0o077 == 0, "whom it asks is nobody else's business"
     assert FileMemory(tmp_path).read() == b"new"
 
 
