@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anthropic
 import openai
 import pytest
 from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, text_of
@@ -200,3 +201,24 @@ async def test_what_a_dead_node_said_is_not_made_up(
             model=MODEL, input="more", previous_response_id=events[-1].response.id
         )
     assert refused.value.code == "previous_response_not_whole"
+
+
+async def test_the_header_has_the_last_word_on_what_is_kept(stack: Stack) -> None:
+    """And the answer says what is so."""
+    for store, header, kept in [(True, "none", False), (False, "bodies", True)]:
+        answer = await stack.openai.responses.create(
+            model=MODEL, input=ASK, store=store, extra_headers={"trunkline-keep": header}
+        )
+        assert answer.to_dict()["store"] is kept
+        evidence = await stack.http.get(
+            f"/trunkline/v1/receipts/ans_{answer.id.removeprefix('resp_')}"
+        )
+        assert bool(evidence.json()["parts"][0].get("bodies")) is kept
+
+
+async def test_counting_tokens_is_refused_in_the_callers_format(stack: Stack) -> None:
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        await stack.anthropic.messages.count_tokens(
+            model=MODEL, messages=[{"role": "user", "content": ASK}]
+        )
+    assert refused.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
