@@ -11,15 +11,25 @@ from typing import Any, get_args
 import anthropic
 import pytest
 from tests.support.fault_matrix import MODEL, PAGE, Cell, Fault, Way, network, render, run, verdict
-from tests.support.upstream import PARTS, TOOL, TOOLS, Answer, Break, Content, broken_at, cut
+from tests.support.upstream import (
+    PARTS,
+    TOOL,
+    TOOLS,
+    USAGE,
+    Answer,
+    Break,
+    Content,
+    broken_at,
+    cut,
+)
 
 pytestmark = pytest.mark.timeout(240)
 
 
 def _may_end_in_error(cell: Cell) -> bool:
-    """Only where text is on the app's screen and the provider can not go on from there."""
+    """Only where text is on the app's screen and nobody can be asked to go on after it."""
     shown = cell.phase != "before" or cell.fault.name == "no finish_reason"
-    return cell.way == "stream" and cell.content == "text" and shown and not cell.fault.harmless
+    return cell.way == "alone" and shown and not cell.fault.harmless
 
 
 async def test_every_fault_is_survived_or_said(tmp_path: Path) -> None:
@@ -51,11 +61,14 @@ STRIDE = 53
 def _sweep() -> list[Cell]:
     """Answers broken at places all over their bodies."""
     found = []
-    ways: tuple[Way, ...] = ("stream", "whole")
     contents: tuple[Content, ...] = get_args(Content)
-    for way, content, how in product(ways, contents, get_args(Break)):
+    columns: list[tuple[Way, Content]] = [("alone", "text")]
+    columns += [("stream", content) for content in contents]
+    columns += [("whole", content) for content in contents]
+    for (way, content), how in product(columns, get_args(Break)):
         answer = Answer(content=content, model=MODEL, parts=PARTS[content], finish="stop")
-        body = b"".join(answer.frames()) if way == "stream" else answer.whole()
+        answer.running = way == "stream"
+        body = answer.whole() if way == "whole" else b"".join(answer.frames())
         # To the end of the last event that matters: what follows it can not hurt an answer.
         for at in range(0, len(body) - len(b"data: [DONE]\n\n"), STRIDE):
             fault = Fault(f"{how} at {at}", broken_at(at, how), uncounted=how == "end")
@@ -66,7 +79,7 @@ def _sweep() -> list[Cell]:
 async def test_broken_at_any_byte(tmp_path: Path) -> None:
     views, _ = await run(tmp_path, _sweep())
     told = {cell: verdict(cell, view) for cell, view in views.items()}
-    shown = {cell for cell in told if (cell.way, cell.content) == ("stream", "text")}
+    shown = {cell for cell in told if cell.way == "alone"}
     assert [c.script for c in told if c not in shown and told[c] != "whole"] == []
     assert [c.script for c in shown if told[c] not in ("whole", "error")] == []
     assert {told[cell] for cell in shown} == {"whole", "error"}
@@ -75,15 +88,16 @@ async def test_broken_at_any_byte(tmp_path: Path) -> None:
 async def test_the_anthropic_client_sees_the_same(tmp_path: Path) -> None:
     fault = Fault("cut", cut, ("after",))
     text, call = (Cell(fault, "after", "stream", content) for content in ("text", "tool"))
+    alone = Cell(fault, "after", "alone", "text")
     schema = TOOLS[0]["function"]
     tools = [{"name": TOOL, "input_schema": schema["parameters"]}]
-    async with network(tmp_path, [text, call], {}) as stack:
+    async with network(tmp_path, [text, call, alone], {}) as stack:
 
         async def ask(cell: Cell, **more: Any) -> tuple[str, anthropic.types.Message]:
             seen = ""
             question = {"role": "user", "content": cell.script}
             async with stack.anthropic.messages.stream(
-                model=MODEL, max_tokens=64, messages=[question], **more
+                model=cell.model, max_tokens=64, messages=[question], **more
             ) as stream:
                 try:
                     async for part in stream.text_stream:
@@ -101,5 +115,10 @@ async def test_the_anthropic_client_sees_the_same(tmp_path: Path) -> None:
         assert block.type == "tool_use"
         assert block.input == json.loads("".join(PARTS["tool"]))
         assert message.stop_reason == "tool_use"
+        seen, message = await ask(text)
+        assert seen == "".join(PARTS["text"])
+        assert message.stop_reason == "end_turn"
+        assert message.usage.input_tokens == USAGE["prompt_tokens"]
+        assert message.usage.output_tokens == USAGE["completion_tokens"]
         with pytest.raises(anthropic.APIStatusError):
-            await ask(text)
+            await ask(alone)

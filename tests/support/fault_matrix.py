@@ -36,20 +36,24 @@ from trunkline.runtime.server import serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
 MODEL = "scripted-model"
+ALONE = "scripted-model-alone"
+"""The same, but nobody can go on after a text of it."""
 SILENCE_S = 1.5
 """Longest silence that the gateway and the nodes put up with here."""
 HANG_S = 20.0
 AT_ONCE = 12
 
-Way = Literal["stream", "held", "whole"]
-"""``held``: a stream whose text is held back too, by ``trunkline-hold: answer``."""
-WAYS: tuple[Way, ...] = ("stream", "held", "whole")
+Way = Literal["stream", "alone", "held", "whole"]
+"""``alone``: a stream of text that no deployment can go on with. ``held``: a stream whose text is
+held back too, by ``trunkline-hold: answer``."""
+WAYS: tuple[Way, ...] = ("stream", "alone", "held", "whole")
 CONTENTS: tuple[Content, ...] = ("text", "tool", "json")
 PHASES: tuple[Phase, ...] = ("before", "during", "after")
 ONCE: tuple[Phase, ...] = ("before",)
-STREAM: tuple[Way, ...] = ("stream", "held")
+STREAM: tuple[Way, ...] = ("stream", "alone", "held")
 COLUMNS: tuple[tuple[Way, Content], ...] = (
     *(("stream", content) for content in CONTENTS),
+    ("alone", "text"),
     ("held", "text"),
     *(("whole", content) for content in CONTENTS),
 )  # fmt: skip
@@ -83,6 +87,8 @@ class Fault:
     """The answer is whole as it came: no second attempt is needed."""
     uncounted: bool = False
     """Usage may be missing from a whole answer: the upstream never said it."""
+    limits: bool = False
+    """The gateway believes it: neither deployment is asked again before the time that was named."""
     severed: bool = False
     """The node dies, not the upstream."""
     repeats: bool = False
@@ -95,6 +101,14 @@ class Cell:
     phase: Phase
     way: Way
     content: Content
+
+    @property
+    def model(self) -> str:
+        if self.fault.limits:
+            # A model of its own, so that the limit that it meets is no other answer's.
+            return f"limited-{sha256(self.script.encode()).hexdigest()[:12]}x"
+        own = self.way == "alone" and self.fault.model == MODEL
+        return ALONE if own else self.fault.model
 
     @property
     def script(self) -> str:
@@ -120,11 +134,14 @@ class View:
 def _rate_limits() -> list[Fault]:
     retry = "429, retry-after"
     return [
-        Fault("429", upstream.limited()),
-        Fault(f"{retry} in seconds", upstream.limited(("retry-after", "17"))),
-        Fault(f"{retry} in milliseconds", upstream.limited(("retry-after-ms", "17000"))),
-        Fault(f"{retry} as a date", upstream.limited(("retry-after", upstream.DATE))),
-        Fault(f"{retry} in the body", upstream.status(429, body=upstream.RETRY_DELAY)),
+        Fault(name, act, limits=True)
+        for name, act in (
+            ("429", upstream.limited()),
+            (f"{retry} in seconds", upstream.limited(("retry-after", "17"))),
+            (f"{retry} in milliseconds", upstream.limited(("retry-after-ms", "17000"))),
+            (f"{retry} as a date", upstream.limited(("retry-after", upstream.DATE))),
+            (f"{retry} in the body", upstream.status(429, body=upstream.RETRY_DELAY)),
+        )
     ]
 
 
@@ -189,7 +206,13 @@ def _node(name: str, folder: Path, base_url: str, models: Sequence[str]) -> tupl
         operator=f"{name}.localhost",
         embeddings=False,
         shutdown_grace_s=0.2,
-        engine=OpenAIEngine(base_url=base_url, models=tuple(models), timeouts=PROVIDER_TIMEOUTS),
+        engine=OpenAIEngine(
+            base_url=base_url,
+            models=tuple(models),
+            timeouts=PROVIDER_TIMEOUTS,
+            prefix="vllm",
+            prefix_models={ALONE: "none"},
+        ),
     )
     return NodeApp(config, base=folder / "node.toml"), str(signer.vkey)
 
@@ -221,14 +244,15 @@ async def network(
         urls = [
             await stack.enter_async_context(Upstream(acts, calls).listening()) for _ in range(2)
         ]
-        served = (MODEL, "refused", "unresolved", "no-tls")
+        limited = tuple({cell.model for cell in wanted if cell.fault.limits})
+        served = (MODEL, ALONE, *limited, "refused", "unresolved", "no-tls")
         # Named so that they come first where nothing else tells nodes apart.
         providers = [
             ("a-refused", f"http://127.0.0.1:{_closed_port()}/v1", ("refused",)),
             ("a-unresolved", "http://nowhere.invalid/v1", ("unresolved",)),
             ("a-tls", urls[0].replace("http:", "https:"), ("no-tls",)),
             ("beta", urls[0], served),
-            ("gamma", urls[1], (MODEL,)),
+            ("gamma", urls[1], (MODEL, ALONE, *limited)),
         ]
         nodes = []
         for name, url, models in providers:
@@ -249,7 +273,7 @@ async def network(
 
 def _request(cell: Cell) -> dict[str, Any]:
     asked: dict[str, Any] = {
-        "model": cell.fault.model,
+        "model": cell.model,
         "messages": [{"role": "user", "content": cell.script}],
     }
     if cell.content == "tool":
@@ -315,14 +339,15 @@ def verdict(cell: Cell, view: View) -> str:
     truth = "".join(upstream.PARTS[cell.content])
     if view.error is not None:
         # What came before an explicit error must be the truth as far as it goes, and no finish.
-        shown = _repeated(cell) if cell.fault.repeats else truth
+        repeated = cell.fault.repeats and cell.way == "alone"
+        shown = _repeated(cell) if repeated else truth
         honest = shown.startswith(view.text) and view.finish is None
         return "error" if honest and view.error != "None" else "damage"
     tool = cell.content == "tool"
     expected = (truth, upstream.TOOL if tool else "", "tool_calls" if tool else "stop")
     counted = view.usage == upstream.USAGE or (cell.fault.uncounted and view.usage is None)
     good = (view.text, view.tool, view.finish) == expected and counted
-    return "whole" if good and view.models == {cell.fault.model} else "damage"
+    return "whole" if good and view.models == {cell.model} else "damage"
 
 
 def _repeated(cell: Cell) -> str:
@@ -365,19 +390,22 @@ a second one, anywhere, would be answered well.
   twice. The app can not tell that anything happened.
 - error: one explicit error with a stable code, in the client's own format, after nothing but true
   text, without a finish. It says how much had been sent. Only where text has reached the app and
-  no node can continue it exactly: a provider's model can not be asked for the same tokens again.
+  no deployment of the same model can be asked to go on after it.
 - Anything else (damage, a hang) fails the tests.
 
 *Before*, *during* and *after* say where the fault is: before the first token was sent, in the
 middle of it, after the third. An answer that is not streamed is cut in its body likewise.
 
-Chunks of this format carry no numbers, so a text's frame that comes twice is found by the token
-count at the end: the error then follows text with the repeat in it. Where the app did not ask for
-usage there is no count, and a copy can not be told from a model that repeats itself.
+Text streams as it comes. When it breaks off, another deployment of the same model is given it as
+the beginning of the model's own turn (`prefix = "vllm"`) and goes on; the app's stream is one, with
+the usage of both parts. *Alone* is the same where no deployment of the model can be asked so
+(`prefix = "none"`): there the end is explicit. *Held* is text held back until it is whole, which
+the app asks for (`trunkline-hold: answer`). Tool calls and documents under a JSON schema always
+are; a broken one is asked for again elsewhere.
 
-Tool calls and documents under a JSON schema reach the app only when they are complete and valid;
-a broken one is asked for again elsewhere. Text streams as it comes, unless the app asks for it to
-be held back as well (*held*, `trunkline-hold: answer`).
+Chunks of this format carry no numbers. A text's frame that comes twice is found at once where each
+chunk has the usage so far; else (*alone*) by the token count at the end, which is always asked for,
+and the error follows text with the repeat in it.
 
 """
 
