@@ -400,13 +400,21 @@ const isReceipt = shape({
     chunks: isCount,
     digest: isDigest,
     finish: listOf(isText),
+    prefix: [isOptionalDigest],
+    prefix_characters: [isCount],
     resumed: [listOf(isCount)],
     resumed_digest: [isOptionalDigest],
     status: isCount,
     tokens: [isOptionalDigest],
   }),
   route: listOf(
-    shape({ attempt: isText, error: isText, node: isText, tokens: listOf(isCount) }),
+    shape({
+      attempt: isText,
+      characters: [isCount],
+      error: isText,
+      node: isText,
+      tokens: listOf(isCount),
+    }),
   ),
   salt: isHex32,
   sampling: shape({
@@ -746,7 +754,8 @@ async function checkResponse(receipts, response) {
   }
   const signed = receipts.reduce((sum, receipt) => sum + receipt.response.chunks, 0);
   const before = chunks.length - signed;
-  if (before < 0 || (before > 0 && !resumed(receipts[0]).length)) {
+  const prefix = receipts[0].response.prefix ?? "";
+  if (before < 0 || (before > 0 && !resumed(receipts[0]).length && !prefix)) {
     return failed("the response given here has another number of events than was signed");
   }
   let start = before;
@@ -757,6 +766,15 @@ async function checkResponse(receipts, response) {
     start = end;
   }
   const result = combine(findings);
+  if (prefix && (await prefixOf(chunks.slice(0, before))) !== prefix) {
+    return failed(`the first ${before} events do not say the text that was taken over`);
+  }
+  if (before > 0 && result.result === "pass" && prefix) {
+    return inconclusive(
+      `the last ${signed} events are as signed; the first ${before} say the text that was taken ` +
+        "over, from an attempt that left no receipt",
+    );
+  }
   if (before > 0 && result.result === "pass") {
     return inconclusive(
       `the last ${signed} events are as signed; the first ${before} came from an attempt that ` +
@@ -764,6 +782,18 @@ async function checkResponse(receipts, response) {
     );
   }
   return result;
+}
+
+/** Digest of the text that the chunks say; empty where they are none. */
+async function prefixOf(chunks) {
+  try {
+    const read = chunks.map((chunk) => JSON.parse(fromUtf8(chunk, "a chunk is not UTF-8")));
+    const said = read.flatMap(({ choices = [] }) => choices.map((one) => one.delta?.content ?? ""));
+    const data = utf8(`trunkline.prefix/v1\n${said.join("")}`);
+    return `sha256:${hex(await sha256(data))}`;
+  } catch {
+    return "";
+  }
 }
 
 async function checkAnswer(parts, receipts, response) {
@@ -894,6 +924,21 @@ async function contradictsItself(receipt) {
   if (given.some((count, choice) => count !== taken[choice])) {
     return "a receipt took over other tokens than its route accounts for";
   }
+  return textProblem(receipt);
+}
+
+/** What a receipt says of text that it went on after must agree with itself. */
+function textProblem({ response, route }) {
+  const size = response.prefix_characters ?? 0;
+  if (Boolean(response.prefix) !== size > 0) {
+    return "a receipt counts text that it took over and does not bind it, or the reverse";
+  }
+  if (response.prefix && (response.resumed?.length || response.finish.length !== 1)) {
+    return "a receipt took over text of more than one choice, or tokens besides";
+  }
+  if (sum(route.map((one) => one.characters ?? 0)) !== size) {
+    return "a receipt took over other text than its route accounts for";
+  }
   return undefined;
 }
 
@@ -906,9 +951,18 @@ async function seedOf({ sampling, request }) {
 
 function doesNotFollow(earlier, later) {
   const counts = resumed(later);
-  if (counts.length === 0) return "a later part took nothing over: it is not the same answer";
+  const text = (receipt) => receipt.response.prefix_characters ?? 0;
+  if (counts.length === 0 && !later.response.prefix) {
+    return "a later part took nothing over: it is not the same answer";
+  }
   if (later.request.digest !== earlier.request.digest) {
     return "a part went on with another request than the one before it";
+  }
+  if (later.response.prefix) {
+    if ((later.model.weights ?? "") !== (earlier.model.weights ?? "")) {
+      return "a part went on with another model than the one before it";
+    }
+    return text(later) < text(earlier) ? "a part took over less text than the one before it" : undefined;
   }
   if ((later.sampling.seed ?? "") !== (earlier.sampling.seed ?? "")) {
     return "a part went on with another seed than the one before it";
@@ -950,6 +1004,10 @@ function story(receipts) {
   }
   const taken = resumed(last);
   if (taken.length > 0) said.push(`${sum(taken)} tokens were taken over, bound by digest`);
+  if (last.response.prefix) {
+    const size = last.response.prefix_characters;
+    said.push(`${size} characters of text were taken over, bound by digest`);
+  }
   if (receipts[0].sampling.source === "inherited") {
     said.push("where the seed came from is not shown: that attempt left no receipt");
   }

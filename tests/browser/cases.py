@@ -188,6 +188,20 @@ def _answers() -> Iterator[Case]:
     for number, response in enumerate(saved):
         yield case(f"response {number}", whole, response=response)
     yield case("response of a takeover", made.evidence(tail), response=saved[0])
+    after = made.evidence(made.part(made.continued(), made.BETA))
+    rest = stream[stream.index(made.CHUNKS[4]) - len(b"data: ") :]
+    for shown in (made.SHOWN, made.SHOWN[:1], (b"{}", b'{"choices":7}'), (b"\xff", b"{}"), ()):
+        before = b"".join(b"data: %s\n\n" % chunk for chunk in shown)
+        yield case("response gone on with", after, response=before + rest)
+    for response in (
+        {"prefix": ""},
+        {"prefix_characters": 0},
+        {"prefix_characters": 11},
+        {"finish": ("stop", "stop")},
+        {"resumed": (3,), "resumed_digest": "sha256:" + "ab" * 32},
+    ):
+        wrong = made.part(made.continued(**response), made.BETA)  # type: ignore[arg-type]
+        yield case("a part gone on with", made.evidence(wrong))
     one = made.evidence(made.part(made.receipt(chunks=[b'{"choices":[]}'])))
     yield case("a whole object", one, response=b'{"choices":[]}\r\n')
     kept = made.evidence(made.part(made.receipt(), kept=made.bodies(made.CHUNKS[:2])))

@@ -73,6 +73,18 @@ def _alone(receipt: Receipt) -> str | None:
         return "a receipt's route counts tokens of choices that the answer does not have"
     if response.resumed and _given(receipt) != response.resumed:
         return "a receipt took over other tokens than its route accounts for"
+    return _text(receipt)
+
+
+def _text(receipt: Receipt) -> str | None:
+    """What a receipt says of text that it went on after must agree with itself."""
+    response = receipt.response
+    if bool(response.prefix) != bool(response.prefix_characters):
+        return "a receipt counts text that it took over and does not bind it, or the reverse"
+    if response.prefix and (response.resumed or len(response.finish) != 1):
+        return "a receipt took over text of more than one choice, or tokens besides"
+    if sum(attempt.characters for attempt in receipt.route) != response.prefix_characters:
+        return "a receipt took over other text than its route accounts for"
     return None
 
 
@@ -93,10 +105,16 @@ def _given(receipt: Receipt) -> tuple[int, ...]:
 
 def _after(earlier: Receipt, later: Receipt) -> str | None:
     """What a later part must have from the part before it."""
-    if not later.response.resumed:
+    if not (later.response.resumed or later.response.prefix):
         return "a later part took nothing over: it is not the same answer"
     if later.request.digest != earlier.request.digest:
         return "a part went on with another request than the one before it"
+    if later.response.prefix:
+        if later.model.weights != earlier.model.weights:
+            return "a part went on with another model than the one before it"
+        if later.response.prefix_characters < earlier.response.prefix_characters:
+            return "a part took over less text than the one before it"
+        return None
     if later.sampling.seed != earlier.sampling.seed:
         return "a part went on with another seed than the one before it"
     model, before = later.model, earlier.model
@@ -132,6 +150,9 @@ def _story(receipts: Sequence[Receipt]) -> str:
         parts.append(f"earlier attempts that left no receipt, as told by the gateway: {ends}")
     if last.response.resumed:
         parts.append(f"{sum(last.response.resumed)} tokens were taken over, bound by digest")
+    if last.response.prefix:
+        size = last.response.prefix_characters
+        parts.append(f"{size} characters of text were taken over, bound by digest")
     if receipts[0].sampling.source == "inherited":
         parts.append("where the seed came from is not shown: that attempt left no receipt")
     return "; ".join(parts)

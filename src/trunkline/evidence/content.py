@@ -18,8 +18,9 @@ from trunkline.evidence.report import (
     not_applicable,
     passed,
 )
-from trunkline.receipts import Receipt, request_digest, stream_digest
+from trunkline.receipts import Receipt, prefix_digest, request_digest, stream_digest
 from trunkline.schema import sse
+from trunkline.schema.openai_answer import parse_chunk
 
 RESPONSE_BYTES_MAX = 64 * 1024 * 1024
 VERBATIM = frozenset({"openai.chat", "openai.embeddings"})
@@ -70,7 +71,8 @@ def check_response(receipts: Sequence[Receipt], response: bytes) -> Finding:
     except Error as error:
         return failed(f"the response given here: {error.message}")
     before = len(chunks) - sum(receipt.response.chunks for receipt in receipts)
-    if before < 0 or (before > 0 and not receipts[0].response.resumed):
+    first = receipts[0].response
+    if before < 0 or (before > 0 and not (first.resumed or first.prefix)):
         return failed("the response given here has another number of events than was signed")
     start, findings = before, []
     for receipt in receipts:
@@ -78,12 +80,29 @@ def check_response(receipts: Sequence[Receipt], response: bytes) -> Finding:
         findings.append(_compare(receipt, chunks[start:end], "the response given here"))
         start = end
     found = combine(findings)
+    if first.prefix and _prefix(chunks[:before]) != first.prefix:
+        return failed(f"the first {before} events do not say the text that was taken over")
+    if before and found.result == "pass" and first.prefix:
+        return inconclusive(
+            f"the last {len(chunks) - before} events are as signed; the first {before} say the "
+            "text that was taken over, from an attempt that left no receipt"
+        )
     if before and found.result == "pass":
         return inconclusive(
             f"the last {len(chunks) - before} events are as signed; the first {before} came from "
             "an attempt that left no receipt, and are bound by their token ids only"
         )
     return found
+
+
+def _prefix(chunks: Sequence[bytes]) -> str:
+    """Digest of the text that the chunks say; empty where they are none."""
+    try:
+        read = [parse_chunk(chunk) for chunk in chunks]
+        said = (choice.delta.content or "" for chunk in read for choice in chunk.choices)
+        return prefix_digest("".join(said))
+    except (MalformedError, ValueError):
+        return ""
 
 
 def response_chunks(response: bytes) -> list[bytes]:

@@ -28,6 +28,7 @@ from trunkline.receipts import (
     ReceiptSampling,
     ReceiptTimes,
     ReceiptUsage,
+    prefix_digest,
     request_digest,
     stream_digest,
     tokens_digest,
@@ -129,6 +130,35 @@ def resumed(after: Sequence[ReceiptAttempt] | None = None) -> Receipt:
     )
 
 
+TEXT = "Rivers carry"
+"""What the part before :func:`continued` left behind, by :data:`SHOWN`."""
+SHOWN = tuple(
+    b'{"choices":[{"index":0,"delta":{"content":"%s"}}]}' % part for part in (b"Rivers ", b"carry")
+)
+
+
+def continued(*, attempt: str = "att_2", text: str = TEXT, **changes: object) -> Receipt:
+    """Beta's receipt for going on after text of alpha's, both with providers."""
+    base = receipt(BETA, attempt, CHUNKS[4:])
+    before = ReceiptAttempt(
+        attempt="att_1",
+        characters=len(text),
+        error="upstream_truncated",
+        node=ALPHA.name,
+        tokens=(),
+    )
+    response = msgspec.structs.replace(
+        base.response, prefix=prefix_digest(text), prefix_characters=len(text), tokens=""
+    )
+    return msgspec.structs.replace(
+        base,
+        model=msgspec.structs.replace(base.model, provider="api.example", numerics="", weights=""),
+        response=msgspec.structs.replace(response, **changes),
+        route=(before,),
+        sampling=ReceiptSampling(caller_nonce="ca" * 32, source="none"),
+    )
+
+
 def sign(item: Receipt, by: Signer = ALPHA, others: int = 2) -> SignedReceipt:
     """The receipt in a batch with ``others``."""
     builder = BatchBuilder(by.name)
@@ -201,6 +231,8 @@ def vectors() -> list[dict[str, object]]:
         "final_with_bodies": (evidence(part(whole, kept=bodies())), "pass"),
         "provisional": (evidence(part(whole, final=False)), "inconclusive"),
         "resumed": (evidence(part(tail, BETA)), "pass"),
+        "continued": (evidence(part(continued(), BETA)), "pass"),
+        "continued_unbound": (evidence(part(continued(prefix=""), BETA)), "fail"),
         "wrong_bodies": (evidence(part(whole, kept=bodies(CHUNKS[:5]))), "fail"),
         "wrong_signer": (evidence(part(whole, BETA)), "fail"),
     }
