@@ -18,6 +18,7 @@ COMMANDS = (
     (), ("up",), ("init",), ("chat",), ("verify",), ("status",),
     ("receipts",), ("receipts", "ls"), ("receipts", "show"), ("receipts", "export"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
+    ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"),
     ("gateway",), ("node",), ("witness",),
 )  # fmt: skip

@@ -238,9 +238,15 @@ def _outcome(considered: tuple[Considered, ...], *, allowed: bool) -> str:
     first = considered[0]
     if first.place is None:
         return "refused: every deployment is excluded by the routing policy"
-    asked = f"{first.model} at {first.node}"
-    usable = first.state in ("healthy", "returning", "probing")
-    return f"asks {asked}" if usable else f"asks {asked} as a last resort: nothing healthy is left"
+    usable = [row for row in considered if row.state in ("healthy", "returning", "probing")]
+    if not usable:
+        return f"asks {first.model} at {first.node} as a last resort: nothing healthy is left"
+    # Whoever can start now goes first; a higher tier is turned to only after a while.
+    level = [row for row in usable if row.tier == usable[0].tier]
+    best = next((row for row in level if row.wait_ms == 0), None)
+    if best is None:
+        return f"waits for {level[0].model} at {level[0].node}, or whatever may start first"
+    return f"asks {best.model} at {best.node}"
 
 
 def _stand_in(
