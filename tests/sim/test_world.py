@@ -13,6 +13,7 @@ from trunkline.crypto.signer import Signer
 from trunkline.gateway import headers
 from trunkline.gateway.core import attempt as core_attempt
 from trunkline.gateway.core.breaker import Breaker
+from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.core.check import Seen
 from trunkline.gateway.core.transcript import Reception, Tokens
 from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
@@ -88,15 +89,27 @@ def _noticed(variant: Variant, check: str, *, seeds: int = 16) -> None:
 class ForgetfulStore(EvidenceStore):
     """Says that it stored, and did not."""
 
-    async def add(self, row: AnswerRow, signed: SignedReceipt, bodies: Bodies | None) -> None:
+    async def add(
+        self,
+        row: AnswerRow,
+        signed: SignedReceipt,
+        bodies: Bodies | None,
+        charge: Charge | None = None,
+    ) -> None:
         return None
 
 
 class HastyStore(EvidenceStore):
     """Says that it stored before it has."""
 
-    async def add(self, row: AnswerRow, signed: SignedReceipt, bodies: Bodies | None) -> None:
-        task = asyncio.create_task(super().add(row, signed, bodies))
+    async def add(
+        self,
+        row: AnswerRow,
+        signed: SignedReceipt,
+        bodies: Bodies | None,
+        charge: Charge | None = None,
+    ) -> None:
+        task = asyncio.create_task(super().add(row, signed, bodies, charge))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
@@ -142,8 +155,14 @@ def test_another_model_under_the_first_ones_name_is_noticed() -> None:
 def test_a_finish_shown_before_the_receipt_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     honest_take = Reception.take
 
-    def take(self: Reception, number: int, tokens: Tokens, data: bytes | None) -> list[bytes]:
-        relayed = honest_take(self, number, tokens, data)
+    def take(
+        self: Reception,
+        number: int,
+        tokens: Tokens,
+        data: bytes | None,
+        used: tuple[int, int] | None = None,
+    ) -> list[bytes]:
+        relayed = honest_take(self, number, tokens, data, used)
         return self.release() if self.finished and not relayed else relayed
 
     monkeypatch.setattr(Reception, "take", take)
