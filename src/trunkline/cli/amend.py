@@ -23,7 +23,7 @@ from trunkline.cli.folder import Folder, NetworkFile, render_network
 from trunkline.cli.providers import Provider, provider_role
 from trunkline.gateway import config as gateway_config
 from trunkline.node import config as node_config
-from trunkline.node.config_providers import OpenAIEngine
+from trunkline.node.config_providers import ProviderEngine
 
 
 def move_ports(folder: Folder, port_base: int) -> None:
@@ -53,7 +53,8 @@ def _add(folder: Folder, provider: Provider) -> bool:
     if provider.role_name in known:
         settings = node_config.read(folder.config(known[provider.role_name]))
         engine = settings.engine
-        if not isinstance(engine, OpenAIEngine) or engine.base_url != provider.base_url:
+        wanted = provider.engine()
+        if type(engine) is not type(wanted) or _url(engine) != wanted.url:
             raise ConfigError(
                 f"--provider {provider.name}: that name stands for another provider here; choose "
                 f"another, or edit {folder.config(known[provider.role_name])}"
@@ -95,3 +96,7 @@ def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def _url(engine: node_config.EmbeddedEngine | ProviderEngine) -> str:
+    return "" if isinstance(engine, node_config.EmbeddedEngine) else engine.url

@@ -27,7 +27,6 @@ from trunkline.gateway.store import create_store as create_gateway_store
 from trunkline.log import config as log_config
 from trunkline.log.store import create_log
 from trunkline.node import config as node_config
-from trunkline.node.config_providers import OpenAIEngine
 from trunkline.node.store import create_store as create_node_store
 from trunkline.witness import config as witness_config
 from trunkline.witness.store import create_store as create_witness_store
@@ -247,11 +246,7 @@ def write_provider_node(
         operator=entry.operator,
         listen=entry.listen,
         log=log,
-        engine=OpenAIEngine(
-            base_url=provider.base_url,
-            api_key_env=provider.key_env,
-            api_key_file=provider.key_file,
-        ),
+        engine=provider.engine(),
         embeddings=False,
     )
     write_role(folder, entry, node_config.render(settings), key)

@@ -60,8 +60,11 @@ ProviderOption = Annotated[
     list[str] | None,
     typer.Option(
         "--provider",
-        metavar="NAME=BASE_URL[,key-env=VAR|,key-file=PATH]",
-        help="Add a node in front of an OpenAI-compatible provider. May be repeated; remembered.",
+        metavar="NAME=BASE_URL|KEY_VARIABLE[,OPTION=VALUE…]",
+        help="Add a node in front of a provider. NAME, or the option kind, may be one that is "
+        "known: openai, anthropic, gemini, azure, bedrock, groq, mistral, ollama and others. "
+        "Options: kind, key-env, key-file, models (a+b), region, auth, api-version. May be "
+        "repeated; remembered.",
         show_default=False,
     ),
 ]

@@ -8,6 +8,14 @@ from hypothesis import strategies as st
 
 from trunkline.base.errors import ConfigError
 from trunkline.cli.providers import Provider, parse
+from trunkline.node.config_providers import (
+    AnthropicEngine,
+    AzureEngine,
+    BedrockEngine,
+    GeminiEngine,
+    OpenAIEngine,
+    ProviderEngine,
+)
 
 
 def test_an_address_alone() -> None:
@@ -29,6 +37,75 @@ def test_an_api_key_from_a_file_by_its_whole_path(
     monkeypatch.chdir(tmp_path)
 
     assert parse("acme=https://a.example/v1,key-file=key").key_file == str(tmp_path / "key")
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("SOME_KEY", "x")
+    return "SOME_KEY"
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"),
+    [
+        ("groq=SOME_KEY", OpenAIEngine(preset="groq", api_key_env="SOME_KEY")),
+        (
+            "fast=SOME_KEY,kind=mistral,models=a+b",
+            OpenAIEngine(preset="mistral", api_key_env="SOME_KEY", models=("a", "b")),
+        ),
+        (
+            "ollama=http://10.0.0.5:11434/v1",
+            OpenAIEngine(preset="ollama", base_url="http://10.0.0.5:11434/v1"),
+        ),
+        ("openai=SOME_KEY", OpenAIEngine(preset="openai", api_key_env="SOME_KEY")),
+        ("openai=http://own.example/v1", OpenAIEngine(base_url="http://own.example/v1")),
+        ("anthropic=SOME_KEY", AnthropicEngine(api_key_env="SOME_KEY")),
+        (
+            "proxy=http://p.example/v1,kind=gemini",
+            GeminiEngine(base_url="http://p.example/v1"),
+        ),
+        (
+            "azure=https://n.openai.azure.com,key-env=SOME_KEY,models=m,api-version=2024-10-21",
+            AzureEngine(
+                base_url="https://n.openai.azure.com", api_key_env="SOME_KEY", models=("m",),
+                api_version="2024-10-21",
+            ),
+        ),
+        (
+            "bedrock=SOME_KEY,region=us-east-1,auth=signature,models=us.maker.model-v1:0",
+            BedrockEngine(
+                region="us-east-1", auth="signature", api_key_env="SOME_KEY",
+                models=("us.maker.model-v1:0",),
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_providers_that_are_known_by_name(key: str, text: str, engine: ProviderEngine) -> None:
+    assert parse(text).engine() == engine
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("acme=SOME_KEY", "http"),
+        ("acme=https://a.example,kind=magic", "kind is one of"),
+        ("azure=SOME_KEY,models=m", "endpoint"),
+        ("azure=https://n.openai.azure.com", "deployments"),
+        ("bedrock=SOME_KEY,models=m", "region"),
+        ("bedrock=SOME_KEY,models=m,region=us-east-1,auth=magic", "not understood"),
+        ("groq=SOME_KEY,key-env=SOME_KEY", "one api_key"),
+    ],
+)
+def test_what_a_known_provider_wants_is_said(key: str, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["groq=gsk_verysecret", "x=https://a,key-env=gsk_verysecret"])
+def test_an_api_key_that_looks_like_a_variable_is_not_repeated(text: str) -> None:
+    with pytest.raises(ConfigError, match="not set") as caught:
+        parse(text)
+    assert "verysecret" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -65,4 +142,4 @@ def test_any_text_gives_a_provider_or_a_config_error(text: str) -> None:
         provider = parse(text)
     except ConfigError:
         return
-    assert provider.base_url.startswith("http")
+    assert provider.engine().url.startswith("http")
