@@ -23,6 +23,7 @@ AGED_EVERY: Final = 8
 REQUEST_TOKENS: Final = 256
 """What a request weighs besides its tokens: it takes a place and a call of a limit too."""
 TENANTS_KEPT: Final = 4096
+RUN_WEIGHT: Final = 0.1
 QUEUE_SLACK: Final = 64
 
 
@@ -71,9 +72,11 @@ class Turn(NamedTuple):
 class Shares:
     """One domain's virtual times."""
 
-    __slots__ = ("_now", "_spent", "waiting")
+    __slots__ = ("_now", "_spent", "run_s", "waiting")
 
     def __init__(self) -> None:
+        self.run_s = 0.0
+        """EWMA of how long its requests take once they have a place, seconds."""
         self._now = 0.0
         """Virtual time: where the tenant served last began."""
         self._spent: dict[str, float] = {}
@@ -108,6 +111,10 @@ class Shares:
         if len(self.waiting) > 1:
             weighed = (request.cost.tokens + REQUEST_TOKENS) / max(request.weight, 1)
             self._spent[request.tenant] = began + weighed
+
+    def took(self, seconds: float) -> None:
+        """A request went well in so long."""
+        self.run_s += RUN_WEIGHT * (seconds - self.run_s) if self.run_s else seconds
 
     def _prune(self) -> None:
         """Forget who has no claim and no debt."""

@@ -36,8 +36,10 @@ LOOK_S: Final = 0.25
 """While somebody waits, the world (nodes, breakers) is looked at so often, news or not."""
 GRACE_S_MAX: Final = 0.5
 GRACE_SHARE: Final = 0.05
-"""A request is refused this long before its deadline, so that it can still be told when to come
-back."""
+RUN_FACTOR: Final = 1.5
+RUN_SHARE_MAX: Final = 0.5
+"""A request is refused so long before its deadline that it can still be told when to come back; and
+``RUN_FACTOR`` times what its like usually take, because a later start would be for nothing."""
 RETRY_AFTER_S_MIN: Final = 0.05
 RETRY_AFTER_S_DEFAULT: Final = 1.0
 """Where nothing is known of when a place comes free."""
@@ -87,7 +89,7 @@ class Scheduler:
         self._waiting: dict[int, Waiting] = {}
         self._charged: dict[int, Spent] = {}
         """What waiting requests spent of their tenants' own limits."""
-        self._running: dict[int, Run] = {}
+        self._running: dict[int, tuple[Run, Shares]] = {}
         self._ends: list[tuple[float, int]] = []
         """Heap of when each waiting request is given up."""
         self.waiting_bytes = 0
@@ -126,7 +128,7 @@ class Scheduler:
         line.add(waiting)
         self._waiting[request.number] = waiting
         self.waiting_bytes += request.body_bytes
-        give_up_s = _give_up_s(request, now_s)
+        give_up_s = _give_up_s(request, line.shares.run_s, now_s)
         heapq.heappush(self._ends, (give_up_s, request.number))
         if behind:
             # Who was first could not start, so nobody behind can.
@@ -167,10 +169,12 @@ class Scheduler:
 
     def finished(self, number: int, end: End, now_s: float) -> Decisions:
         """A running request left its place."""
-        run = self._running.pop(number, None)
-        if run is None:
+        run, shares = self._running.pop(number, (None, None))
+        if run is None or shares is None:
             return []
         self.slots.finish(run, end, now_s)
+        if end.how == "ok":
+            shares.took(now_s - run.started_s)
         return self.tick(now_s)
 
     def tick(self, now_s: float) -> Decisions:
@@ -229,9 +233,11 @@ class Scheduler:
     def _line(self, need: Need) -> Line:
         line = self._lines.get(need)
         if line is None:
-            shares = self._shares.setdefault((need.model, need.kind), Shares())
-            line = self._lines[need] = Line(need, shares)
+            line = self._lines[need] = Line(need, self._domain(need))
         return line
+
+    def _domain(self, need: Need) -> Shares:
+        return self._shares.setdefault((need.model, need.kind), Shares())
 
     def _slot(self, deployment: Deployment, now_s: float) -> Slot:
         slot = self.slots.of(deployment)
@@ -290,7 +296,7 @@ class Scheduler:
     def _run(self, request: Request, deployment: Deployment, charged: Spent, now_s: float) -> None:
         key = deployment.place
         run = self.slots.start(key, request.cost, charged, request.tenant, now_s)
-        self._running[request.number] = run
+        self._running[request.number] = run, self._domain(request.need)
 
     def _forget(self, waiting: Waiting, *, refund: bool) -> None:
         """It waits no more."""
@@ -387,6 +393,7 @@ def _level(deployment: Deployment, need: Need) -> tuple[int, int]:
     return need.tried.count(deployment.place), 0 if found is None else found.tier
 
 
-def _give_up_s(request: Request, now_s: float) -> float:
+def _give_up_s(request: Request, run_s: float, now_s: float) -> float:
     left_s = max(request.deadline_s - now_s, 0.0)
-    return request.deadline_s - min(GRACE_S_MAX, left_s * GRACE_SHARE)
+    grace_s = min(GRACE_S_MAX, left_s * GRACE_SHARE)
+    return request.deadline_s - max(grace_s, min(run_s * RUN_FACTOR, left_s * RUN_SHARE_MAX))

@@ -14,6 +14,7 @@ from typing import Final
 SKEW_SHARE: Final = 0.02
 """Of a window: how much later than it was sent a request may be counted by its provider."""
 SKEW_S_MAX: Final = 0.5
+SKEW_S_MIN: Final = 0.05
 SKEW_SHARE_MAX: Final = 0.1
 """What :meth:`Window.widen` may make of it."""
 WINDOW_S_DEFAULT: Final = 60.0
@@ -117,7 +118,10 @@ class Window:
         self._forget(now_s)
         if limit is not None and limit >= 1:
             self.limit = limit
-        self._longest_s = max(self._longest_s, reset_s or 0.0)
+        if reset_s is not None and reset_s > self._longest_s:
+            self._longest_s = reset_s
+            if self._assumed:
+                self._skew_s = min(self._skew_s, max(reset_s * SKEW_SHARE, SKEW_S_MIN))
         if self._assumed and reset_s is not None and reset_s > self.window_s * SLACK:
             fitting = (s for s in _LENGTHS_S if reset_s <= s * SLACK)
             self.window_s = next(fitting, _LENGTHS_S[-1])
@@ -150,12 +154,14 @@ class Window:
     def _forget(self, now_s: float) -> None:
         log = self._log
         if now_s >= self._said_until_s:
-            self._said_until_s = float("inf")
             self._foreign = 0
-            # All was to be there again: what was spent before that word weighs no more. A stated
-            # window is believed before a stated reset, which some providers mean otherwise.
-            while self._assumed and log and log[0].at_s <= self._said_at_s - self._skew_s:
+            # All was to be there again: what was spent before that word, and arrived before that
+            # time, weighs no more. A stated window is believed before a stated reset, which some
+            # providers mean otherwise.
+            before_s = min(self._said_at_s, self._said_until_s - self._skew_s)
+            while self._assumed and log and log[0].at_s <= before_s:
                 self._drop()
+            self._said_until_s = float("inf")
         while log and log[0].at_s + self.window_s + self._skew_s <= now_s:
             self._drop()
 
