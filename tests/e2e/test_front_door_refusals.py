@@ -130,7 +130,7 @@ def test_embeddings_name_the_parameter_at_fault(
     [
         ("GET", CHAT, 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
-        ("POST", "/v1/responses", 404, "not_found"),
+        ("POST", "/v1/completions", 404, "not_found"),
         ("GET", "/v1/models/nobody", 404, "model_not_found"),
         ("GET", "/", 404, "not_found"),
         ("GET", "/v1/messages", 405, "method_not_allowed"),
