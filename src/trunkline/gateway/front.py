@@ -33,6 +33,7 @@ from trunkline.gateway.explain import Explainer
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
 from trunkline.gateway.health_file import Keeper, Memory
+from trunkline.gateway.hedger import Hedger
 from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.keys_api import KeysApi
@@ -108,6 +109,7 @@ class Gateway:
             directory=self._directory,
             dispatcher=self._dispatcher,
             health=self._health,
+            hedger=Hedger(self._dispatcher, self._health),
             vault=self._finalizer,
             clock=clock,
             logger=logger,
@@ -310,6 +312,7 @@ class Gateway:
             values=Values.of(wanted.request) if wanted.kind == "chat" else None,
             hold=wishes.hold,
             attempts_max=self._settings.attempts_max,
+            hedging=policy.hedging,
             candidates=candidates(policy, wanted.model, answer=answer, tokens=likely(most)),
             tenant=tenant,
             priority=tenant.priority,

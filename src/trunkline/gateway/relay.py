@@ -36,11 +36,12 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
-from trunkline.gateway.core.ending import BUSY_CODES, DAMAGING_CODES
+from trunkline.gateway.core.ending import BUSY_CODES, DAMAGING_CODES, HEDGE_LOST
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import Dispatcher, Lease
 from trunkline.gateway.health import Health
+from trunkline.gateway.hedger import Hedger
 from trunkline.gateway.store import Bodies
 from trunkline.gateway.writer import Writer
 from trunkline.remote.node import (
@@ -86,6 +87,7 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     directory: Directory
     dispatcher: Dispatcher
     health: Health
+    hedger: Hedger
     vault: Vault
     clock: Clock
     logger: Logger
@@ -147,12 +149,14 @@ class Pump:
         self._lanes: dict[int, _Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """Of the lanes that are not done."""
+        self._hedge_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self.outcome: Failure | None = None
         """Why there is no answer; None after success."""
 
     async def run(self) -> None:
         """Carry the answer to its end. Every connection is closed when this returns."""
+        self._shared.hedger.began(self._plan)
         try:
             await self._do(self._answer.begin(self._now_s()))
             while self._tasks:
@@ -162,6 +166,8 @@ class Pump:
                     if not task.cancelled():
                         task.result()
         finally:
+            if self._hedge_timer is not None:
+                self._hedge_timer.cancel()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -188,18 +194,50 @@ class Pump:
     def _now_s(self) -> float:
         return self._shared.clock.monotonic_s()
 
-    def _launch(self, seek: Seek) -> None:
+    def _launch(self, seek: Seek, lease: Lease | None = None) -> None:
+        """Begin a lane; with ``lease`` it has its place already."""
         lane = _Lane(keeping=self._client_request is not None)
+        lane.lease = lease
         self._lanes[seek.number] = lane
         self._tasks[seek.number] = asyncio.create_task(self._lane(seek, lane))
+
+    def _begin(self, start: Start) -> None:
+        """An attempt begins in its lane. It is looked at again when it ought to have shown
+        something."""
+        self._lanes[start.number].start = start
+        self._shared.health.started(start.deployment)
+        after_s = self._shared.hedger.after_s(self._plan, start.deployment)
+        if self._hedge_timer is not None:
+            self._hedge_timer.cancel()
+        if after_s is not None:
+            self._hedge_timer = asyncio.get_running_loop().call_later(
+                start.delay_s + after_s, self._hedge, start.number
+            )
+
+    def _hedge(self, number: int) -> None:
+        """The attempt is slow: a second one beside it, if that can begin this instant."""
+        answer, now_s = self._answer, self._now_s()
+        for seek in answer.on_slow(number, now_s):
+            if not isinstance(seek, Seek):
+                continue
+            lease = self._shared.hedger.place(seek.need, self._ticket())
+            if lease is None:
+                answer.on_unplaced(seek.number, None, now_s)
+                continue
+            self._line.count("hedges")
+            self._launch(seek, lease)
+            for action in answer.on_placed(seek.number, lease.deployment, now_s):
+                if isinstance(action, Start):
+                    self._begin(action)
 
     async def _lane(self, seek: Seek, lane: _Lane) -> None:
         """One attempt: find it a place, carry it to its end, give the place back."""
         number = seek.number
         try:
-            async with asyncio.timeout(None) as lane.limit:
-                self._arm(number, lane)
-                await self._place(seek, lane)
+            if lane.lease is None:
+                async with asyncio.timeout(None) as lane.limit:
+                    self._arm(number, lane)
+                    await self._place(seek, lane, lane.limit)
             if lane.start is not None:
                 await self._attempt(lane.start, lane)
         except TimeoutError:
@@ -212,10 +250,9 @@ class Pump:
             lane.limit = None
             lane.release(Outcome())
 
-    async def _place(self, seek: Seek, lane: _Lane) -> None:
-        number, answer = seek.number, self._answer
+    def _ticket(self) -> Ticket:
         plan = self._plan
-        ticket = Ticket(
+        return Ticket(
             answer=plan.answer,
             tenant=plan.tenant,
             priority=plan.priority,
@@ -224,8 +261,11 @@ class Pump:
             prompt_tokens=plan.prompt_tokens,
             body_bytes=len(self._request_bytes),
         )
+
+    async def _place(self, seek: Seek, lane: _Lane, limit: asyncio.Timeout) -> None:
+        number, answer = seek.number, self._answer
         try:
-            lane.lease = await self._shared.dispatcher.place(seek.need, ticket)
+            lane.lease = await self._shared.dispatcher.place(seek.need, self._ticket())
         except NoRouteError:
             actions = answer.on_unplaced(number, None, self._now_s())
         except (OverloadedError, RateLimitedError) as error:
@@ -235,11 +275,12 @@ class Pump:
             actions = answer.on_unplaced(number, failure, self._now_s())
         else:
             actions = answer.on_placed(number, lane.lease.deployment, self._now_s())
+        # What is said now is no wait for a place any more.
+        limit.reschedule(None)
         await self._do(actions)
 
     async def _attempt(self, start: Start, lane: _Lane) -> None:
         """One attempt, from its delay to its end. The connection is closed when this returns."""
-        self._shared.health.started(start.deployment)
         stream: AttemptStream | None = None
         try:
             async with asyncio.timeout(None) as limit:
@@ -372,7 +413,7 @@ class Pump:
             case Seek():
                 self._launch(action)
             case Start():
-                self._lanes[action.number].start = action
+                self._begin(action)
             case Ended():
                 self._ended(action)
             case Store():
@@ -454,16 +495,19 @@ class Pump:
             self._lanes[ended.number].first_token_s = ended.timings.first_token_s
             return
         self._lanes[ended.number].release(Outcome(failure=failure))
+        about = {"answer": self._plan.answer, "attempt": ended.attempt}
+        if failure is HEDGE_LOST:
+            self._shared.logger.info("attempt.outrun", node=ended.deployment.node, **about)
+            return
         if failure.refused or not failure.faultless:
             self._shared.directory.look_again(ended.deployment.node)
         self._line.count("attempts_failed")
         self._shared.logger.warning(
             "attempt.failed",
-            answer=self._plan.answer,
-            attempt=ended.attempt,
             node=ended.deployment.node,
             error=failure.code,
             relayed=self._answer.relayed,
+            **about,
         )
 
     def _late(self, number: int) -> tuple[Action, ...]:
