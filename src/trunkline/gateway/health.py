@@ -38,6 +38,8 @@ DEPLOYMENTS_MAX: Final = 1024
 """Kept; beyond it the one unused for longest is forgotten."""
 LEARN_EVERY: Final = 8
 """Attempts between two computations of a deployment's limits."""
+POOL_EVERY: Final = 32
+"""Attempts between two looks at what is normal for a model."""
 HALF_LIFE_S: Final = 6 * 3600.0
 """What a deployment normally does counts half as much when it is so old."""
 REST_S: Final = 5.0
@@ -141,6 +143,8 @@ class Health:
         self._outlier = outlier or OutlierPolicy()
         self._timeouts = timeouts
         self._known: dict[tuple[str, str], _Known] = {}
+        self._pools: dict[str, tuple[int, Normal]] = {}
+        """By model: when it was put together, in attempts learnt from, and what it is."""
         self._swept_s = clock.monotonic_s()
         self.learnt = 0
         """Attempts learnt from in this process: it changes when there is something to keep."""
@@ -303,11 +307,14 @@ class Health:
         return found
 
     def _pool(self, model: str) -> Normal:
-        """What all deployments of a model normally do."""
-        pool = Normal()
-        for (_, name), known in self._known.items():
-            if name == model:
-                pool.merge(known.normal)
+        """What all deployments of a model normally do, as of a few attempts ago."""
+        built, pool = self._pools.get(model, (-POOL_EVERY, None))
+        if pool is None or self.learnt - built >= POOL_EVERY:
+            pool = Normal()
+            for (_, name), known in self._known.items():
+                if name == model:
+                    pool.merge(known.normal)
+            self._pools[model] = self.learnt, pool
         return pool
 
     def _sweep(self, now_s: float) -> None:
@@ -316,6 +323,7 @@ class Health:
         if past_s < self._outlier.sweep_s:
             return
         self._swept_s = now_s
+        self._pools.clear()
         for model in {name for _, name in self._known}:
             self._sweep_model(model, now_s)
         for known in self._known.values():

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.health import (
     AUTH,
@@ -132,6 +132,29 @@ def test_a_sound_deployment_always_gets_its_full_share_back(
         if health.of("a", "m").admission is not Admission.NO:
             attempt(health, deployment())
         clock.now_s += 1.0
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.booleans(), st.floats(0, 5)),
+        min_size=100,
+        max_size=300,
+    )
+)
+def test_ejections_leave_half_of_a_models_deployments(
+    past: list[tuple[str, bool, float]],
+) -> None:
+    clock = ManualClock()
+    health = Health(clock)
+    for node, failed, passed_s in past:
+        clock.now_s += passed_s
+        # Half of what goes to a and b fails, in no order.
+        attempt(health, deployment(node), CUT if failed and node in "ab" else None)
+        found = [health.of(each, "m") for each in "abcd"]
+        ejected = [each for each in found if each.fault is Fault.OUTLIER]
+        assert len(ejected) <= 2
+        assert [found[2].admission, found[3].admission] == [Admission.FREE, Admission.FREE]
 
 
 def restarted(health: Health, down_s: float) -> Health:
