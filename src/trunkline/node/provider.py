@@ -175,6 +175,7 @@ class Provider:
             body=body,
             names=names,
             teller=teller,
+            preset=self._models.preset,
         )
 
 
@@ -200,9 +201,11 @@ class ProviderWork:
         body: bytes,
         names: tuple[str, ...],
         teller: Teller,
+        preset: Preset,
     ) -> None:
         self._caller = caller
         self._teller = teller
+        self._preset = preset
         self._names = names
         self._host = host
         self._attempt = attempt
@@ -254,7 +257,7 @@ class ProviderWork:
         check = StreamCheck(self._asked.n or 1, self._names, goes_on=prefix is not None)
         number = 0 if prefix is None else prefix.events
         async for event in answer.events():
-            for line in check.feed(event.data or b""):
+            for line in check.feed(self._preset.answer(event.data or b"")):
                 told = self._teller.tell(line)
                 if told is not None:
                     await output.event(Event(id=number, data=told.data, used=told.used))
@@ -269,6 +272,7 @@ class ProviderWork:
         if self._attempt.kind == "embeddings":
             said = upstream.check_embeddings(body)
         else:
+            body = self._preset.answer(body)
             said = upstream.check_completion(body, self._asked.n or 1, self._names)
         await output.event(Event(id=0, data=upstream.one_line(body)))
         return said

@@ -190,14 +190,16 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
 
 
 def error_object(body: bytes) -> ErrorObject | None:
-    """The error object of a JSON body: ``{"error": {…}}``, ``{"error": "…"}``, or either in a
-    list of one. None if there is none."""
+    """The error object of a JSON body: ``{"error": {…}}``, ``{"error": "…"}``, either in a list of
+    one, or ``{"object": "error", …}`` (Mistral, older vLLM). None if there is none."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if isinstance(found, list) and found:
         found = found[0]
+    if isinstance(found, dict) and found.get("object") == "error":
+        return _read_error(found)
     if not isinstance(found, dict) or found.get("error") in (None, False):
         return None
     inner = found["error"]

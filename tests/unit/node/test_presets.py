@@ -162,3 +162,41 @@ async def test_a_whole_answer_of_thoughts_is_an_answer(tmp_path: Path) -> None:
     upstream = Upstream(body=msgspec.json.encode(whole))
     heard = await hear(tmp_path, upstream, "openrouter", stream=False)
     assert heard.signed is not None
+
+
+def finished(reason: str) -> bytes:
+    return chunk(None, reason, odd=1.50)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "word"), [("together", "eos", "stop"), ("mistral", "model_length", "length")]
+)
+def test_finishes_are_the_formats_words(name: PresetName, own: str, word: str) -> None:
+    assert PRESETS[name].answer(finished(own)) == finished(word)
+    said = chunk(f'they say "{own}"')
+    assert msgspec.json.decode(PRESETS[name].answer(said)) == msgspec.json.decode(said)
+
+
+@given(st.sampled_from(sorted(PRESETS)), st.binary(max_size=40), st.booleans())
+def test_any_answer_is_rewritten_or_left(name: PresetName, data: bytes, marked: bool) -> None:
+    data += b'"eos""model_length"' if marked else b""
+    assert isinstance(PRESETS[name].answer(data), bytes)
+
+
+async def test_a_finish_of_another_word_is_signed_for_as_ours(tmp_path: Path) -> None:
+    heard = await hear(tmp_path, Upstream([GOOD[1], finished("eos")]), "together")
+    assert msgspec.json.decode(heard.data[-1])["choices"][0]["finish_reason"] == "stop"
+    assert heard.signed is not None
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_finish_that_means_failure_is_no_answer(
+    tmp_path: Path, reason: str, stream: bool
+) -> None:
+    choice = WHOLE["choices"][0] | {"finish_reason": reason}  # type: ignore[index, operator]
+    body = None if stream else msgspec.json.encode(WHOLE | {"choices": [choice]})
+    upstream = Upstream([GOOD[1], finished(reason)], body=body)
+    heard = await hear(tmp_path, upstream, "deepseek", stream=stream)
+    assert heard.signed is None
+    assert (heard.error.code, heard.error.retryable) == ("upstream_truncated", True)

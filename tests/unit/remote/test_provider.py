@@ -294,3 +294,12 @@ async def test_key_that_can_not_be_a_header_is_not_quoted(transport):
     with pytest.raises(MalformedError) as caught:
         await provider.models()
     assert "cret" not in caught.value.message
+
+
+async def test_an_error_that_is_the_whole_object(transport, server):
+    body = msgspec.json.encode(
+        {"object": "error", "message": PROMPT, "type": "invalid_request", "param": "seed"}
+    )
+    error = await failure(transport, server, answers(422, body))
+    assert isinstance(error, RejectedError)
+    assert (error.upstream_code, error.param) == ("invalid_request", "seed")

@@ -39,6 +39,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """It counts tokens in every stream, and does not take ``stream_options``."""
     windows: Windows = {}
     """Lengths of its limits' windows, milliseconds, where its headers do not say them."""
+    finishes: Mapping[str, str] = {}
+    """Its own words for finish reasons of the format."""
     prefix: PrefixName = "none"
     """How it goes on after a given text."""
 
@@ -56,6 +58,27 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         if changed == members:
             return raw
         return msgspec.json.encode(changed)
+
+    def answer(self, data: bytes) -> bytes:
+        """A chunk or completion with finish reasons as the format has them; all else is kept."""
+        if not any(b'"%b"' % word.encode() in data for word in self.finishes):
+            return data
+        try:
+            members = _MEMBERS.decode(data)
+            choices = _CHOICES.decode(members.get("choices", msgspec.Raw(b"[]")))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Whoever reads it next will say what is wrong with it.
+            return data
+        for choice in choices:
+            word = self._words().get(bytes(choice.get("finish_reason", msgspec.Raw())))
+            if word is not None:
+                choice["finish_reason"] = word
+        members["choices"] = msgspec.Raw(msgspec.json.encode(choices))
+        return msgspec.json.encode(members)
+
+    def _words(self) -> dict[bytes, msgspec.Raw]:
+        encode = msgspec.json.encode
+        return {encode(own): msgspec.Raw(encode(word)) for own, word in self.finishes.items()}
 
     def _check(self, request: ChatRequest) -> None:
         asked = openai_chat.parameters_set(request)
@@ -79,6 +102,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING_KNOWN: Final = Preset()
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_CHOICES: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 def _twice(name: str) -> RequestError:
@@ -113,6 +138,7 @@ PRESETS: Final[Mapping[PresetName, Preset]] = {
         # Its logprobs is a number.
         refused=_OPENAI_ONLY | {"logprobs", "parallel_tool_calls", "top_logprobs"},
         renamed=_OLD_BOUND,
+        finishes={"eos": "stop"},
     ),
     "groq": Preset(
         base_url="https://api.groq.com/openai/v1",
@@ -127,6 +153,7 @@ PRESETS: Final[Mapping[PresetName, Preset]] = {
         | {"logit_bias", "logprobs", "messages.name", "top_logprobs"},
         renamed=_OLD_BOUND | {"seed": "random_seed"},
         usage_unasked=True,
+        finishes={"model_length": "length"},
         windows={"requests": MINUTE_MS, "tokens": MINUTE_MS},
         prefix="mistral",
     ),

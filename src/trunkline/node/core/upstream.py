@@ -33,6 +33,9 @@ HELD_EVENTS_MAX: Final = 64
 HELD_BYTES_MAX: Final = 1024 * 1024
 NAME_CHARS_MAX: Final = 256
 CHOICES_MAX: Final = 128
+FAILED_FINISHES: Final = frozenset({"error", "abort", "insufficient_system_resource"})
+"""Finish reasons that mean that none was reached: of OpenRouter, Mistral and Together; of vLLM and
+SGLang; of DeepSeek."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -162,6 +165,8 @@ class StreamCheck:
         for choice in chunk.choices:
             if not 0 <= choice.index < CHOICES_MAX:
                 raise BadResponseError("a chunk of a choice out of range", code=BAD_CHUNK)
+            if choice.finish_reason in FAILED_FINISHES:
+                raise TruncatedError("the provider broke the answer off")
             if choice.finish_reason:
                 self._finish[choice.index] = choice.finish_reason[:NAME_CHARS_MAX]
 
@@ -188,6 +193,8 @@ def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Sa
     ServedName(names).note(completion.model)
     if len(completion.choices) < max(choices, 1):
         raise BadResponseError("the answer lacks choices", code=EMPTY)
+    if any(choice.finish_reason in FAILED_FINISHES for choice in completion.choices):
+        raise TruncatedError("the provider broke the answer off")
     if any(not choice.finish_reason for choice in completion.choices):
         raise TruncatedError("the answer has no finish reason")
     if not any(_answers(choice) for choice in completion.choices):
