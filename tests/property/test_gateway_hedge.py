@@ -3,6 +3,7 @@
 The machine is driven as in ``test_gateway_answer``, with real receipts of scripted nodes and lies.
 """
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.property.test_gateway_answer import (
@@ -16,10 +17,11 @@ from tests.property.test_gateway_answer import (
     scripts,
     shown_text,
 )
-from tests.support.fake_node import Script, text_of
+from tests.support.fake_node import MODEL, Script, text_of
 
-from trunkline.gateway.core.actions import Cancel, Ended, Fail, Failure, Finish
+from trunkline.gateway.core.actions import Cancel, Ended, Fail, Failure, Finish, Seek
 from trunkline.gateway.core.attempt import State
+from trunkline.gateway.core.route import Candidate
 
 HONEST = Script()
 
@@ -167,6 +169,22 @@ def test_where_one_fails_the_other_goes_on_alone() -> None:
         world.do(actions)
     assert isinstance(world.told[0], Finish)
     assert world.stored[0].verified.receipt.route == ()
+
+
+def test_a_hedge_keeps_to_the_model_and_leaves_the_node() -> None:
+    tiers = (Candidate(model=MODEL), Candidate(model="stand-in", tier=1))
+    world = World(msgspec.structs.replace(plan_of(stream=True), candidates=tiers))
+    world.do(world.answer.begin(0.0))
+    start = world.running
+    assert start is not None
+    (seek,) = world.answer.on_slow(start.number, 1.0)
+    assert isinstance(seek, Seek)
+    assert [one.model for one in seek.need.candidates] == [MODEL]
+    assert start.deployment.node in seek.need.banned
+    assert world.answer.on_unplaced(seek.number, None, 1.0) == (), "the slow one goes on"
+    for actions in events(world, start, HONEST):
+        world.do(actions)
+    assert isinstance(world.told[0], Finish)
 
 
 def test_nothing_is_hedged_once_text_has_come() -> None:

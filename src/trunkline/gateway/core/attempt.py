@@ -40,7 +40,7 @@ from trunkline.gateway.core.actions import (
     Start,
     Store,
 )
-from trunkline.gateway.core.check import check_receipt
+from trunkline.gateway.core.check import accepted_problem, check_receipt
 from trunkline.gateway.core.deadline import Stage
 from trunkline.gateway.core.ending import HEDGE_LOST, final_failure
 from trunkline.gateway.core.history import History
@@ -49,12 +49,9 @@ from trunkline.gateway.core.running import Phase, Running
 from trunkline.gateway.core.seam import SeamError
 from trunkline.gateway.core.transcript import Reception, Tokens, Transcript
 from trunkline.gateway.core.values import InvalidAnswerError
-from trunkline.receipts import prefix_digest
 from trunkline.schema.attempt import Accepted, Prefix, PreviousAttempt, SignedReceipt
 from trunkline.schema.errors import Produced
 
-MODEL_CHARS_MAX: Final = 256
-"""Longest name that a node may give the model it serves: it becomes a header."""
 HEDGED: Final = "hedged"
 """In a hedge's receipt, of the attempt beside which it began: that one still ran, silently."""
 
@@ -168,10 +165,14 @@ class Answer:
             return ()
         self._hedged = True
         need, slow = self._need(), running.start.deployment
-        need = msgspec.structs.replace(
-            need, tried=(*need.tried, slow.place), banned=need.banned | {slow.node}
+        beside = msgspec.structs.replace(
+            need,
+            # What stands in for this model is for its failure, not for its slowness.
+            candidates=tuple(one for one in need.candidates if one.model == slow.model),
+            tried=(*need.tried, slow.place),
+            banned=need.banned | {slow.node},
         )
-        return (self._seek(need),)
+        return (self._seek(beside),)
 
     def on_accepted(self, number: int, accepted: Accepted, now_s: float) -> Actions:
         """The node took the attempt on."""
@@ -179,7 +180,7 @@ class Answer:
         if running is None:
             return ()
         start = running.start
-        problem = _accepted_problem(accepted, start, self._first)
+        problem = accepted_problem(accepted, start, self._first)
         if running.phase is not Phase.ATTEMPTING:
             problem = "it accepted twice"
         if problem is not None:
@@ -552,30 +553,6 @@ class Answer:
 
 def _past(start: Start, error: str) -> PreviousAttempt:
     return PreviousAttempt(attempt=start.attempt, node=start.deployment.node, error=error)
-
-
-def _accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) -> str | None:
-    """What is wrong with an ``accepted``, if anything."""
-    if accepted.attempt != start.attempt:
-        return "another attempt's id"
-    if accepted.node != start.deployment.node:
-        return "another node's name"
-    if accepted.operator != start.deployment.operator:
-        return "another operator's name"
-    if not 0 < len(accepted.model) <= MODEL_CHARS_MAX:
-        return "a model's name of absurd length"
-    text = None if start.prefix is None else prefix_digest(start.prefix.text)
-    if accepted.prefix != text:
-        return "another text to go on after"
-    if text is not None and first is not None and accepted.weights != first.weights:
-        return "other weights than the answer's"
-    if start.resume is None:
-        return None
-    if first is None or accepted.seed != start.seed:
-        return "another seed than the answer's"
-    if (accepted.numerics, accepted.weights) != (first.numerics, first.weights):
-        return "other weights or numerics than the answer's"
-    return None
 
 
 _ALTERED: Final = Failure(

@@ -5,6 +5,8 @@ receipt binds is specified in ``docs/spec/receipt.md``; what it says of the mode
 verifier, later.
 """
 
+from typing import Final
+
 import msgspec
 
 from trunkline.base.errors import DigestError, VerificationError
@@ -18,6 +20,9 @@ from trunkline.receipts import (
     verify_signed,
 )
 from trunkline.schema.attempt import Accepted, SignedReceipt
+
+MODEL_CHARS_MAX: Final = 256
+"""Longest name that a node may give the model it serves: it becomes a header."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +38,30 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Every token of the answer, per choice."""
     finish: dict[int, str]
     """Finish reasons by choice; empty where not read."""
+
+
+def accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) -> str | None:
+    """What is wrong with an ``accepted``, if anything. ``first``: of whose text stands."""
+    if accepted.attempt != start.attempt:
+        return "another attempt's id"
+    if accepted.node != start.deployment.node:
+        return "another node's name"
+    if accepted.operator != start.deployment.operator:
+        return "another operator's name"
+    if not 0 < len(accepted.model) <= MODEL_CHARS_MAX:
+        return "a model's name of absurd length"
+    text = None if start.prefix is None else prefix_digest(start.prefix.text)
+    if accepted.prefix != text:
+        return "another text to go on after"
+    if text is not None and first is not None and accepted.weights != first.weights:
+        return "other weights than the answer's"
+    if start.resume is None:
+        return None
+    if first is None or accepted.seed != start.seed:
+        return "another seed than the answer's"
+    if (accepted.numerics, accepted.weights) != (first.numerics, first.weights):
+        return "other weights or numerics than the answer's"
+    return None
 
 
 def check_receipt(signed: SignedReceipt, seen: Seen) -> VerifiedReceipt:
