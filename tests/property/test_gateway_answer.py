@@ -40,7 +40,7 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.attempt import Answer, State
 from trunkline.gateway.core.deadline import Timeouts
-from trunkline.gateway.core.route import Deployment, choose
+from trunkline.gateway.core.route import Deployment, order
 from trunkline.gateway.core.values import Values
 from trunkline.receipts import request_digest
 from trunkline.schema import sse
@@ -156,7 +156,7 @@ class World:
                     self.told.append(action)
 
     def _place(self, seek: Seek) -> None:
-        found = choose(seek.need, [deployment(node) for node in self.nodes])
+        found = next(iter(order(seek.need, map(deployment, self.nodes))), None)
         if found is None:
             self.do(self.answer.on_unplaced(seek.number, None, self.now_s))
         else:

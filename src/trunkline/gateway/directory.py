@@ -124,21 +124,15 @@ class Directory:
         """The caller of a node that a deployment named."""
         return next(node.caller for node in self.nodes if node.key.name == name)
 
-    def deployments(self, model: str, kind: Kind) -> list[Deployment]:
-        """Every deployment of the model, with its health now."""
-        return self._deployments(frozenset({model}), kind)
-
     def offers(self, need: Need) -> list[Deployment]:
         """Every deployment of a model that may serve the need, with its health now."""
-        return self._deployments(models(need), need.kind)
-
-    def _deployments(self, names: frozenset[str], kind: Kind) -> list[Deployment]:
+        names = models(need)
         return [
             self._deployment(node, node.info, served)
             for node in self.nodes
             if node.info is not None
             for served in node.info.models
-            if served.name in names and served.kind == kind
+            if served.name in names and served.kind == need.kind
         ]
 
     def models(self) -> list[KnownModel]:

@@ -11,7 +11,7 @@ from tests.support.fake_node import FakeNode
 
 from trunkline.gateway.core.actions import Action, Fail, Failure, Plan, Relay, Seek, Start
 from trunkline.gateway.core.attempt import Answer
-from trunkline.gateway.core.route import Deployment, Need, choose
+from trunkline.gateway.core.route import Deployment, Need, order
 from trunkline.receipts import prefix_digest
 from trunkline.schema.attempt import Accepted, Used
 
@@ -51,7 +51,7 @@ class Machine:
             match action:
                 case Seek():
                     self.needs.append(action.need)
-                    found = choose(action.need, self.nodes)
+                    found = next(iter(order(action.need, self.nodes)), None)
                     if found is None:
                         self.do(self.answer.on_unplaced(action.number, None, 0.0))
                     else:

@@ -6,6 +6,7 @@ exactly, that takes the same weights and the same ``numerics`` too: they alone p
 tokens that the first would have produced (design §6). Else whoever goes on after a given text may.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -189,14 +190,14 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
         if (found := candidate(deployment, need)) is not None
     ]
     measured = [d.first_token_s for d, _ in fitting if d.first_token_s is not None]
-    typical_s = sum(measured) / len(measured) if measured else LATENCY_S_DEFAULT
+    typical_s = math.fsum(measured) / len(measured) if measured else LATENCY_S_DEFAULT
 
     sound = any(d.admission is Admission.FREE and d.ready for d, _ in fitting)
     fresh = not need.tried and not need.exact and need.shown is None
 
     def rank(
         fit: tuple[Deployment, Candidate],
-    ) -> tuple[bool, int, int, int, int, bool, bool, float, str]:
+    ) -> tuple[bool, int, int, int, int, bool, bool, float, Place]:
         deployment, as_candidate = fit
         latency_s = deployment.first_token_s
         wait_s = (deployment.load + 1) * (typical_s if latency_s is None else latency_s)
@@ -213,16 +214,10 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
             not (probe and sound),
             not continues(deployment, need),
             wait_s / deployment.share,
-            deployment.node,
+            deployment.place,
         )
 
     return tuple(deployment for deployment, _ in sorted(fitting, key=rank))
-
-
-def choose(need: Need, deployments: Iterable[Deployment]) -> Deployment | None:
-    """The best deployment for the attempt; None if there is none."""
-    ordered = order(need, deployments)
-    return ordered[0] if ordered else None
 
 
 def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
