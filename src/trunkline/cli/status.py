@@ -19,6 +19,7 @@ from trunkline.cli.terminal import console
 from trunkline.cli.verify import trust_of
 from trunkline.gateway.core.breaker import Fault, State
 from trunkline.gateway.status import ModelStatus, Status
+from trunkline.node.core.keyring import KeyState
 from trunkline.tlog.policy import Policy
 
 CHECKPOINT_BYTES_MAX = 1024 * 1024
@@ -38,6 +39,14 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Its supervisor's word, or ``unsupervised``."""
     healthy: bool
     restarts: int
+    api_keys: tuple[KeyState, ...] = ()
+    """Of a provider's node with several: each by its label."""
+
+
+class _Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a node's health that is shown besides that it answers."""
+
+    api_keys: tuple[KeyState, ...] = ()
 
 
 class CheckpointStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,9 +110,12 @@ async def gather(folder: Folder) -> NetworkStatus:
 async def _role(entry: RoleEntry, running: RunFile | None) -> RoleStatus:
     known = {role.name: role for role in running.roles} if running is not None else {}
     process = known.get(entry.name)
+    keys: tuple[KeyState, ...] = ()
     try:
-        await api.get(f"{entry.url}/healthz")
+        body = await api.get(f"{entry.url}/healthz")
         healthy = True
+        if entry.role == "node":
+            keys = _keys(body)
     except Error:
         healthy = False
     return RoleStatus(
@@ -116,7 +128,15 @@ async def _role(entry: RoleEntry, running: RunFile | None) -> RoleStatus:
         state="unsupervised" if process is None else process.state,
         healthy=healthy,
         restarts=0 if process is None else process.restarts,
+        api_keys=keys,
     )
+
+
+def _keys(health: bytes) -> tuple[KeyState, ...]:
+    try:
+        return msgspec.json.decode(health, type=_Health).api_keys
+    except msgspec.MsgspecError:
+        return ()
 
 
 async def _gateway(url: str) -> Status | None:
@@ -154,6 +174,9 @@ def _show(status: NetworkStatus) -> None:
     out.print(Text.assemble(("data folder  ", "dim"), status.data))
     out.print(Text.assemble(("base URL     ", "dim"), status.base_url))
     out.print(_roles(status.roles))
+    for role in status.roles:
+        if role.api_keys:
+            out.print(f"keys of {role.name}: {', '.join(map(_key, role.api_keys))}")
     if status.gateway is not None:
         answers, evidence = status.gateway.answers, status.gateway.evidence
         out.print(
@@ -213,6 +236,12 @@ def _roles(roles: Sequence[RoleStatus]) -> Table:
             str(role.restarts), role.url, role.operator or "you",
         )  # fmt: skip
     return table
+
+
+def _key(key: KeyState) -> str:
+    """One key of a provider's account, as far as it is anybody's business."""
+    wait = f" for {key.wait_ms / 1000:.0f} s" if key.wait_ms else ""
+    return f"{key.label} {key.state}{wait}"
 
 
 def _checkpoint_line(checkpoint: CheckpointStatus | None) -> Text:

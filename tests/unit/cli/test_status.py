@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from trunkline.cli.status import _unwell
+from trunkline.cli.status import _key, _unwell
 from trunkline.gateway.core.breaker import Fault, State
 from trunkline.gateway.status import ModelStatus
+from trunkline.node.core.keyring import KeyState
 
 WELL = ModelStatus(
     name="m", kind="chat", weights=None, numerics=None, breaker=State.CLOSED, fault=None,
@@ -32,3 +33,10 @@ WELL = ModelStatus(
 )
 def test_what_is_the_matter(change: dict[str, object], said: str) -> None:
     assert _unwell(msgspec.structs.replace(WELL, **change)) == said
+
+
+def test_a_key_is_shown_by_its_label() -> None:
+    ready = KeyState(label="team-a", state="ready", wait_ms=0, running=2)
+    assert _key(ready) == "team-a ready"
+    resting = KeyState(label="team-b", state="resting", wait_ms=12_400, running=0)
+    assert _key(resting) == "team-b resting for 12 s"
