@@ -105,7 +105,7 @@ class Charges:
         charge = None
         if price is not None:
             usage = part.verified.receipt.usage
-            tokens = Tokens(prompt=usage.prompt, completion=usage.completion)
+            tokens = Tokens(prompt=usage.prompt, completion=usage.completion, cached=usage.cached)
             silent = not usage.counted and not tokens.prompt and not tokens.completion
             charge = Charge(
                 answer=answer,

@@ -118,9 +118,11 @@ class ReceiptTimes(msgspec.Struct, frozen=True, kw_only=True):
     first_token_ms: Count
 
 
-class ReceiptUsage(msgspec.Struct, frozen=True, kw_only=True):
+class ReceiptUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counted by the node where the engine is ours, else as the upstream reported."""
 
+    cached: Count = 0
+    """Of the prompt: read from the upstream's cache, where it said so."""
     completion: Count
     counted: bool
     """True: counted by this node from token ids. False: the upstream's word."""

@@ -1,7 +1,7 @@
 """What a receipt says was used: counted by this node, or the upstream's word, never a mixture."""
 
 from trunkline.receipts import ReceiptUsage
-from trunkline.schema.openai_answer import Usage
+from trunkline.schema.openai_answer import PromptTokensDetails, Usage
 
 COUNT_MAX = 2**53 - 1
 
@@ -21,7 +21,10 @@ def reported(usage: Usage | None) -> ReceiptUsage:
     """What the upstream said; zeros where it said nothing, or nothing a receipt can hold."""
     if usage is None:
         return ReceiptUsage(completion=0, counted=False, prompt=0)
+    details = usage.prompt_tokens_details
+    cached = details.cached_tokens if isinstance(details, PromptTokensDetails) else None
     return ReceiptUsage(
+        cached=_count(cached or 0),
         completion=_count(usage.completion_tokens),
         counted=False,
         prompt=_count(usage.prompt_tokens),
