@@ -71,7 +71,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What every provider account has."""
 
     TITLE: ClassVar[str] = ""
-    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none", "trailing")
+    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none", "prefill")
     """Ways of going on after a given text that this kind of account may have."""
 
     base_url: str
@@ -133,7 +133,10 @@ class OpenAIEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="op
     """An upstream that speaks the OpenAI format."""
 
     TITLE: ClassVar[str] = "An upstream that speaks the OpenAI format."
-    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none", *DIALECTS)
+    PREFIXES: ClassVar[tuple[PrefixName, ...]] = (
+        "none",
+        *(name for name in DIALECTS if name != "prefill"),
+    )
 
     base_url: str = ""
     """With its version part: ``https://api.example.com/v1``. Absent: the preset's."""
@@ -200,7 +203,6 @@ class BedrockEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="b
     """An AWS Bedrock account in one region (Converse API)."""
 
     TITLE: ClassVar[str] = "An AWS Bedrock account in one region (Converse API)."
-    PREFIXES: ClassVar[tuple[PrefixName, ...]] = ("none",)
 
     region: str
     """``us-east-1``."""

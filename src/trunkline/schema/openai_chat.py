@@ -215,8 +215,9 @@ def parameters_set(request: ChatRequest) -> frozenset[str]:
     support is a finer matter than the field, a dotted name stands beside the field's own or in its
     place: ``response_format.json_object``, ``response_format.json_schema``,
     ``stream_options.include_usage``, ``stream_options.include_obfuscation``, ``tools.custom``,
-    ``tools.strict``, ``tool_choice.allowed_tools``, and ``messages.<part type>`` for each kind of
-    content other than text. A node subtracts what it honours; anything left it must refuse.
+    ``tools.strict``, ``tool_choice.allowed_tools``, ``messages.prefix``, and
+    ``messages.<part type>`` for each kind of content other than text. A node subtracts what it
+    honours; anything left it must refuse.
     """
     names = {name for name in FIELDS - _ALWAYS if _is_set(request, name)}
     names.update(request.unknown)
@@ -253,3 +254,5 @@ def _finer(request: ChatRequest) -> Iterable[str]:
         yield f"tool_choice.{choice.type}"
     for kind in content_kinds(request.messages):
         yield f"messages.{kind}"
+    if any(message.prefix for message in request.messages):
+        yield "messages.prefix"

@@ -100,6 +100,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Extension: what the model thought before it answered, where a provider takes it back."""
     is_error: bool | None = None
     """Extension: this tool message reports a failure (the Anthropic format's own flag)."""
+    prefix: bool | None = None
+    """Extension: this last message begins the answer, which goes on after it (so called by Mistral
+    and DeepSeek)."""
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -50,7 +50,7 @@ OPENAI = NodeConfig(
 SEVERAL_KEYS = AnthropicEngine(
     api_keys=(KeySource(label="main", file="key-1"), KeySource(label="spare", env="SPARE")),
     max_tokens=100,
-    prefix_models={"m 1": "trailing"},
+    prefix_models={"m 1": "prefill"},
     limits=AccountLimits(requests_per_minute=50, concurrency=4),
 )
 

@@ -1,5 +1,6 @@
 """A provider that goes on after a given text: how it is asked, and what the app is told."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ from tests.unit.node.harness import KEY, Heard, attempt, chat, node
 from tests.unit.node.test_provider import Upstream, chunk, config, through
 
 from trunkline.base.errors import BadResponseError, RequestError
+from trunkline.node.config_providers import AnthropicEngine
 from trunkline.node.core.joint import BAD_SEAM, Joint
 from trunkline.node.core.prefix import DIALECTS, Dialect, Prefixes, going_on
 from trunkline.node.core.served import WRONG_MODEL, same_model
@@ -15,7 +17,9 @@ from trunkline.node.core.usage import UsageAsked, UsageFilter
 from trunkline.receipts import prefix_digest, verify_signed
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.server import serving
+from trunkline.schema import openai_chat
 from trunkline.schema.attempt import Attempt, Prefix, PreviousAttempt, Used
+from trunkline.schema.grid import openai_anthropic, openai_bedrock, openai_gemini
 
 PLAIN = Dialect()
 
@@ -334,3 +338,37 @@ async def test_a_copy_is_found_at_the_end_though_the_app_asked_for_no_usage(
     assert len(heard.chunks) == 3
     assert heard.error is not None
     assert heard.error.code == "upstream_repeated_chunk"
+
+
+# Behind a translation.
+
+
+def test_translated_a_last_turn_of_the_models_own_is_gone_on_with() -> None:
+    body = openai_chat.parse(going_on(request(max_tokens=9), prefix(), DIALECTS["prefill"]))
+    said = "Once upon"
+    anthropic = msgspec.json.decode(openai_anthropic.from_openai(body))
+    last = {"role": "assistant", "content": [{"type": "text", "text": said}]}
+    assert anthropic["messages"][-1] == last
+    gemini = msgspec.json.decode(openai_gemini.from_openai(body).body)
+    assert gemini["contents"][-1] == {"role": "model", "parts": [{"text": said}]}
+    bedrock = msgspec.json.decode(openai_bedrock.from_openai(body).body)
+    assert bedrock["messages"][-1] == {"role": "assistant", "content": [{"text": said}]}
+
+
+@pytest.mark.parametrize(
+    "translate",
+    [openai_anthropic.from_openai, openai_gemini.from_openai, openai_bedrock.from_openai],
+)
+def test_translated_without_the_mark_it_is_refused(
+    translate: Callable[[openai_chat.ChatRequest], object],
+) -> None:
+    unmarked = msgspec.json.decode(going_on(request(max_tokens=9), prefix(), DIALECTS["trailing"]))
+    with pytest.raises(RequestError):
+        translate(openai_chat.parse(msgspec.json.encode(unmarked)))
+
+
+def test_only_dialects_of_the_kind_can_be_configured() -> None:
+    assert AnthropicEngine(prefix="prefill").prefix == "prefill"
+    for wrong in ({"prefix": "vllm"}, {"prefix_models": {"m": "trailing"}}):
+        with pytest.raises(ValueError, match="prefix must be one of"):
+            AnthropicEngine(**wrong)  # type: ignore[arg-type]

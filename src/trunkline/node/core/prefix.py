@@ -17,7 +17,9 @@ from trunkline.node.core.upstream import with_members
 from trunkline.schema.attempt import Prefix, Used
 from trunkline.schema.parsing import given, top_level
 
-PrefixName = Literal["none", "trailing", "vllm", "sglang", "llama-server", "deepseek", "mistral"]
+PrefixName = Literal[
+    "none", "prefill", "trailing", "vllm", "sglang", "llama-server", "deepseek", "mistral"
+]
 """Names of the dialects, as configured. ``none``: the provider can not go on after a text."""
 
 
@@ -38,8 +40,11 @@ _OPEN_ENDED: Final = {"continue_final_message": True, "add_generation_prompt": F
 _MARKED: Final = {"prefix": True}
 
 DIALECTS: Final[Mapping[PrefixName, Dialect]] = {
-    # A last message of the assistant's is gone on with as it is: Anthropic's older models, Gemini,
-    # OpenRouter and Together for models that can.
+    # For other formats than OpenAI's: the mark is for the translator (``schema/grid``), which else
+    # refuses a last message of the assistant's.
+    "prefill": Dialect(message=_MARKED),
+    # A last message of the assistant's is gone on with as it is: OpenRouter and Together, for
+    # models that can.
     "trailing": Dialect(),
     "vllm": Dialect(members=_OPEN_ENDED, running_usage=True),
     "sglang": Dialect(members={"continue_final_message": True}, running_usage=True),

@@ -32,6 +32,7 @@ HONOURED: Final = frozenset(
         "max_tokens",
         "messages.file",
         "messages.image_url",
+        "messages.prefix",
         "messages.refusal",
         "parallel_tool_calls",
         "reasoning_effort",

@@ -61,7 +61,7 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
             turns.append({"role": "user", "content": _said(_blocks(message.parts, param), param)})
     if not turns:
         raise unsupported("messages", "a conversation of system messages alone is not supported")
-    if turns[-1]["role"] == "assistant":
+    if turns[-1]["role"] == "assistant" and not request.messages[-1].prefix:
         # Anthropic would continue a last assistant turn; the caller asks for an answer to it.
         raise unsupported("messages", "a last message of role assistant is not supported")
     return system, turns

@@ -30,6 +30,7 @@ HONOURED: Final = frozenset(
         "max_tokens",
         "messages.file",
         "messages.image_url",
+        "messages.prefix",
         "messages.refusal",
         "reasoning_effort",
         "response_format",

@@ -65,7 +65,7 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
             turns.append((role, blocks))
     if not turns or turns[0][0] != "user":
         raise unsupported("messages", "a conversation that no user begins is not supported")
-    if turns[-1][0] == "assistant":
+    if turns[-1][0] == "assistant" and not request.messages[-1].prefix:
         # A model may continue a last turn of its own; the caller asks for an answer to it.
         raise unsupported("messages", "a last message of role assistant is not supported")
     return system, [{"role": role, "content": blocks} for role, blocks in turns]

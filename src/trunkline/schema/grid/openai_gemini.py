@@ -34,6 +34,7 @@ HONOURED: Final = frozenset(
         "messages.file",
         "messages.image_url",
         "messages.input_audio",
+        "messages.prefix",
         "messages.refusal",
         "n",
         "presence_penalty",

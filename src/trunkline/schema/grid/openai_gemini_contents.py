@@ -65,7 +65,7 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
             turns.append({"role": "user", "parts": _said(_parts(message.parts, param), param)})
     if not turns:
         raise unsupported("messages", "a conversation of system messages alone is not supported")
-    if turns[-1]["role"] == "model":
+    if turns[-1]["role"] == "model" and not request.messages[-1].prefix:
         # Gemini may continue a last turn of its own; the caller asks for an answer to it.
         raise unsupported("messages", "a last message of role assistant is not supported")
     return system, turns
