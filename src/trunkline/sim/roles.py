@@ -19,7 +19,9 @@ from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.core.policy import Hedging, RoutingPolicy
 from trunkline.gateway.front import Gateway
+from trunkline.gateway.routing import Routing
 from trunkline.gateway.store import MIGRATIONS as GATEWAY_MIGRATIONS
 from trunkline.gateway.store import EvidenceStore
 from trunkline.node.attempts import Attempts, Served, reply_error
@@ -47,6 +49,8 @@ STOPPING_S: Final = 1.0
 TIMEOUTS: Final = Timeouts(
     connect_s=1.0, head_s=2.0, first_event_s=4.0, first_token_s=3.0, idle_s=2.0, total_s=60.0
 )
+
+POLICY: Final = RoutingPolicy(hedging=Hedging(share=0.1, after="0.05s"))
 
 MakeEngine = Callable[[Pace], KeyedEngine]
 
@@ -237,6 +241,9 @@ class SimGateway:
             await process.kill()
 
     async def _open(self, randomness: SimRandomness) -> Gateway:
+        logger = self._network.trace.logger(GATEWAY)
+        routing = Routing(None, clock=self.clock, logger=logger)
+        routing.current = POLICY
         app = self._app = Gateway(
             self._settings,
             self._open_store(self.disk),
@@ -245,7 +252,8 @@ class SimGateway:
             policy="",
             clock=self.clock,
             randomness=randomness,
-            logger=self._network.trace.logger(GATEWAY),
+            logger=logger,
+            routing=routing,
         )
         await app.startup()
         return app
