@@ -330,6 +330,23 @@ async def test_a_model_without_a_price_under_a_budget(tmp_path: Path) -> None:
         assert books(tmp_path)[0] == []
 
 
+async def test_a_kept_response_is_its_own_tenants(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as node, desk([node], tmp_path) as door:
+        mine, other = await door.make("app"), await door.make("other")
+        async with door.openai(mine) as client:
+            kept = await client.responses.create(model=MODEL, input="hi", store=True)
+            assert (await client.responses.retrieve(kept.id)).id == kept.id
+        async with door.openai(other) as client:
+            with pytest.raises(openai.NotFoundError):
+                await client.responses.retrieve(kept.id)
+            with pytest.raises(openai.BadRequestError):
+                await client.responses.create(
+                    model=MODEL, input="and?", previous_response_id=kept.id
+                )
+        reply = await door.http.get(f"/v1/responses/{kept.id}")
+        assert reply.status == 401
+
+
 class SlowStore(EvidenceStore):
     """A disk that takes its time for answers."""
 

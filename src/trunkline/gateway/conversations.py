@@ -3,7 +3,7 @@
 The gateway keeps nothing unless it is asked to (``store: true``, or bodies kept by header or by
 configuration). What was kept is in the evidence store, as the chat request that nodes were asked
 and the events that one of them sent; the response is made of them anew, as it was the first time.
-As with evidence, whoever knows an answer's id may refer to it.
+What was asked with a virtual key is known to that key's holder alone.
 
 It refuses, by the parameter's name, what was not kept, and an answer that took more than one
 attempt: of the first, what the app was shown is not on record.
@@ -17,6 +17,8 @@ import msgspec
 from trunkline.base.errors import Error, RequestError
 from trunkline.gateway import asked
 from trunkline.gateway.asked import Asked
+from trunkline.gateway.core.tenant import Tenant
+from trunkline.gateway.keys import Keys
 from trunkline.gateway.store import Bodies, EvidenceStore
 from trunkline.gateway.writer import response_id, whole_answer
 from trunkline.receipts import decode
@@ -56,19 +58,21 @@ _CHAT: Final = msgspec.json.Decoder(_Chat)
 class Conversations:
     """Resolves references, and shows what was kept."""
 
-    def __init__(self, store: EvidenceStore) -> None:
+    def __init__(self, store: EvidenceStore, keys: Keys) -> None:
         self._store = store
+        self._keys = keys
 
     def add_routes(self, router: Router) -> None:
         """``GET /v1/responses/<id>``."""
         router.add_prefix("GET", f"{RESPONSES_PATH}/", self.show)
 
-    async def asked(self, raw: bytes) -> Asked:
+    async def asked(self, call: Call, raw: bytes) -> Asked:
         """What a Responses request asks for, its references resolved. Raises RequestError."""
+        tenant = self._keys.authenticate(call)
         view = src.parse(raw)
         items = tuple(
             [
-                await self._item(item, f"input[{index}]")
+                await self._item(item, f"input[{index}]", tenant)
                 if isinstance(item, src.ItemReference)
                 else item
                 for index, item in enumerate(view.items)
@@ -77,7 +81,7 @@ class Conversations:
         view = msgspec.structs.replace(view, items=items)
         if view.previous_response_id is None:
             return asked.responses(view)
-        kept = await self._kept(view.previous_response_id, "previous_response_id")
+        kept = await self._kept(view.previous_response_id, "previous_response_id", tenant)
         # Instructions hold for one answer: the format has new ones take their place.
         told = kept.messages[kept.request.instructions is not None :]
         said = responses_openai_items.translate(kept.output)
@@ -85,28 +89,31 @@ class Conversations:
 
     async def show(self, call: Call) -> None:
         """The response that was kept, whole."""
+        tenant = self._keys.authenticate(call)
         for name in ("stream", "starting_after", "include_obfuscation"):
             if call.query.get(name, "false") != "false":
                 raise RequestError(
                     f"{name}: is not supported", code="unsupported_parameter", param=name
                 )
         name = call.path.removeprefix(f"{RESPONSES_PATH}/")
-        kept = await self._kept(name, "response_id", status=404)
+        kept = await self._kept(name, "response_id", tenant, status=404)
         await call.reply(200, kept.response)
 
-    async def _item(self, item: src.ItemReference, param: str) -> src.Item:
+    async def _item(self, item: src.ItemReference, param: str, tenant: Tenant) -> src.Item:
         met = _ITEM.fullmatch(item.id or "")
         if met is None:
             raise _unknown(param, 400)
-        output = (await self._kept(f"resp_{met[1]}", param)).output
+        output = (await self._kept(f"resp_{met[1]}", param, tenant)).output
         if int(met[2]) >= len(output):
             raise _unknown(param, 400)
         return output[int(met[2])]
 
-    async def _kept(self, name: str, param: str, status: int = 400) -> _Kept:
+    async def _kept(self, name: str, param: str, tenant: Tenant, status: int = 400) -> _Kept:
         answer = "ans_" + name.removeprefix("resp_")
         found = await self._store.get(answer) if name.startswith("resp_") else None
         if found is None or found[0].format != "openai.responses":
+            raise _unknown(param, status)
+        if found[0].tenant not in ("", tenant.id):
             raise _unknown(param, status)
         parts = found[1]
         bodies = parts[0].bodies

@@ -82,6 +82,7 @@ class Finalizer:
             operator=part.deployment.operator,
             attempts=attempts,
             state="provisional",
+            tenant=plan.tenant.id,
         )
         charge = self._charges.seal(plan.answer, part, row.ended_ms)
         # A caller that leaves stops waiting for the disk, not the disk: whether the charge counts

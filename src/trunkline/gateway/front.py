@@ -117,7 +117,7 @@ class Gateway:
         self._models = Models(self._directory, self._routing, self._keys)
         self._pumps: set[Pump] = set()
         self._stopping: asyncio.Task[None] | None = None
-        self._conversations = Conversations(store)
+        self._conversations = Conversations(store, self._keys)
         self._router = Router(self._refuse)
         self._routes()
         self._models.add_routes(self._router)
@@ -198,7 +198,7 @@ class Gateway:
         await self._answer(call, asked.messages(await self._body(call)))
 
     async def _responses(self, call: Call) -> None:
-        await self._answer(call, await self._conversations.asked(await self._body(call)))
+        await self._answer(call, await self._conversations.asked(call, await self._body(call)))
 
     async def _body(self, call: Call) -> bytes:
         """The request's body as it was sent: what is signed must be what the app can show.

@@ -68,6 +68,7 @@ MIGRATIONS: Final = (
         PRIMARY KEY (tenant, day)
     ) STRICT;
     """,
+    "ALTER TABLE answers ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",
 )
 
 
@@ -83,6 +84,8 @@ class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
     operator: str
     attempts: int
     state: AnswerState
+    tenant: str = ""
+    """Whose key asked for it; empty: nobody's."""
 
 
 class Bodies(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +157,7 @@ class EvidenceStore:
         part = (row.answer, msgspec.json.encode(signed), signed.batch.encode(), kept, row.ended_ms)
 
         def work(connection: Connection) -> None:
-            connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             connection.execute(
                 "INSERT INTO parts (answer, number, signed, entry, bodies, next_ms)"
                 " VALUES (?, 0, ?, ?, ?, ?)",
