@@ -9,16 +9,16 @@
 Promises, each held by a property test: what was relayed is never relayed again; nothing finishes
 without a verified receipt that is durable; every answer ends, in DONE or FAILED, and is told so
 once. Before anything reached the app a failed attempt starts anew anywhere. After, only a node that
-continues exactly may take over, with the seed and all tokens so far; where there is none, the end
-is explicit and says how much had been shown. A tool call or JSON document that is broken is one
-more failed attempt (``values.py``). Whole (not streamed) answers keep their tokens too, so that a
-takeover goes on.
+continues exactly may take over, with the seed and all tokens so far, or one that goes on after the
+text with the same model; where there is none, the end is explicit and says how much had been shown.
+A tool call or JSON document that is broken is one more failed attempt (``values.py``). Whole (not
+streamed) answers keep their tokens too, so that a takeover goes on.
 
 While nothing of an answer has arrived, a second attempt may run beside one that is slow (a hedge).
 The first whose text arrives goes on alone; the other is closed at once, and nothing of it was kept.
 
 Callers pass monotonic seconds and do what the returned actions say, in order. Events of attempts
-that are over are ignored. Specified in ``docs/spec/attempt-protocol.md`` and ADR 0008.
+that are over are ignored. Specified in ``docs/spec/attempt-protocol.md``, ADR 0008 and 0013.
 """
 
 from collections.abc import Callable
