@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import msgspec
-
-from trunkline.crypto.digest import sha256
+from trunkline.schema.grid import openai_turns
 from trunkline.schema.openai_chat import ChatRequest
 from trunkline.schema.openai_parts import (
     FilePart,
@@ -26,9 +24,7 @@ from trunkline.schema.openai_parts import (
 from trunkline.schema.parsing import unsupported
 
 IMAGE_TYPES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-_DATA_URL: Final = re.compile(r"data:([a-zA-Z0-9.+/-]{1,128});base64,")
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Json = dict[str, object]
 
@@ -41,7 +37,7 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
     names: dict[str, str] = {}
     for index, message in enumerate(request.messages):
         param = f"messages[{index}]"
-        _refuse_inexpressible(message, param, names)
+        openai_turns.refuse_inexpressible(message, param, names)
         if message.role == "tool":
             if not results:
                 turns.append({"role": "user", "content": results})
@@ -56,37 +52,17 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
                 system.extend(blocks)
         elif message.role == "assistant":
             turns.append({"role": "assistant", "content": _assistant(message, param)})
-            names.update((call.id, _called(call)) for call in message.tool_calls or ())
+            names.update(openai_turns.names_called(message))
         else:
-            turns.append({"role": "user", "content": _said(_blocks(message.parts, param), param)})
+            turns.append(
+                {"role": "user", "content": openai_turns.said(_blocks(message.parts, param), param)}
+            )
     if not turns:
         raise unsupported("messages", "a conversation of system messages alone is not supported")
     if turns[-1]["role"] == "assistant" and not request.messages[-1].prefix:
         # Anthropic would continue a last assistant turn; the caller asks for an answer to it.
         raise unsupported("messages", "a last message of role assistant is not supported")
     return system, turns
-
-
-def _refuse_inexpressible(message: Message, param: str, names: dict[str, str]) -> None:
-    if message.role == "function":
-        raise unsupported(f"{param}.role", "function is not supported")
-    if message.function_call is not None:
-        raise unsupported(f"{param}.function_call")
-    if message.reasoning_content:
-        # A thinking block needs its maker's signature, which this format does not carry.
-        raise unsupported(f"{param}.reasoning_content")
-    if message.name is not None:
-        # Beside a tool's result it repeats what the call's id says already.
-        called = names.get(message.tool_call_id or "") if message.role == "tool" else None
-        if called is None or called != message.name:
-            raise unsupported(f"{param}.name")
-
-
-def _said(blocks: Iterator[Json], param: str) -> list[Json]:
-    said = list(blocks)
-    if not said:
-        raise unsupported(f"{param}.content", "a message that says nothing is not supported")
-    return said
 
 
 def _blocks(parts: Sequence[Part], param: str) -> Iterator[Json]:
@@ -119,7 +95,7 @@ def _image(part: ImagePart, param: str) -> Json:
     url = part.image_url.url
     if url.startswith("https://"):
         return {"type": "image", "source": {"type": "url", "url": url}}
-    kind, data = data_url(url, f"{param}.image_url.url")
+    kind, data = openai_turns.data_url(url, f"{param}.image_url.url")
     if kind not in IMAGE_TYPES:
         raise unsupported(f"{param}.image_url.url", "this type of image is not supported")
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
@@ -128,7 +104,7 @@ def _image(part: ImagePart, param: str) -> Json:
 def _document(part: FilePart, param: str) -> Json:
     if part.file.file_id is not None or part.file.file_data is None:
         raise unsupported(f"{param}.file.file_id", "only file_data is supported")
-    kind, data = data_url(part.file.file_data, f"{param}.file.file_data")
+    kind, data = openai_turns.data_url(part.file.file_data, f"{param}.file.file_data")
     if kind != "application/pdf":
         raise unsupported(f"{param}.file.file_data", "only application/pdf is supported")
     source = {"type": "base64", "media_type": kind, "data": data}
@@ -138,18 +114,10 @@ def _document(part: FilePart, param: str) -> Json:
     return document
 
 
-def data_url(url: str, param: str) -> tuple[str, str]:
-    """Media type and base64 text of a ``data:`` URL. Raises :class:`RequestError` for another."""
-    head = _DATA_URL.match(url)
-    if head is None:
-        raise unsupported(param, "only https URLs of images and base64 data URLs are supported")
-    return head[1].lower(), url[head.end() :]
-
-
 def _result(message: Message, param: str) -> Json:
     result: Json = {
         "type": "tool_result",
-        "tool_use_id": _id(message.tool_call_id or ""),
+        "tool_use_id": openai_turns.call_id(message.tool_call_id or "", _ID),
         "content": list(_blocks(message.parts, param)),
     }
     if message.is_error is not None:
@@ -163,40 +131,14 @@ def _assistant(message: Message, param: str) -> list[Json]:
         blocks.append(_text(message.refusal))
     for index, call in enumerate(message.tool_calls or ()):
         blocks.append(_tool_use(call, f"{param}.tool_calls[{index}]"))
-    return _said(iter(blocks), param)
-
-
-def _called(call: ToolCall) -> str:
-    return "" if call.function is None else call.function.name
+    return openai_turns.said(blocks, param)
 
 
 def _tool_use(call: ToolCall, param: str) -> Json:
-    if call.function is None:
-        raise unsupported(f"{param}.type", "only functions are supported")
+    function = openai_turns.function_called(call, param)
     return {
         "type": "tool_use",
-        "id": _id(call.id),
-        "name": call.function.name,
-        "input": arguments_object(call.function.arguments, f"{param}.function.arguments"),
+        "id": openai_turns.call_id(call.id, _ID),
+        "name": function.name,
+        "input": openai_turns.arguments_object(function.arguments, f"{param}.function.arguments"),
     }
-
-
-def arguments_object(arguments: str, param: str) -> msgspec.Raw:
-    """A call's arguments as they came, known to be a JSON object; none are an empty one. Raises
-    :class:`RequestError` for other text, which a model may have written and OpenAI takes back."""
-    if not arguments.strip():
-        return msgspec.Raw(b"{}")
-    try:
-        data = arguments.encode("utf-8")
-        _OBJECT.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise unsupported(param, "arguments that are no JSON object are not supported") from None
-    return msgspec.Raw(data)
-
-
-def _id(given_id: str) -> str:
-    """The id, or one made of it where it has characters that Anthropic's do not. It only ties a
-    result to its call, so the same answer to the same question is all that it needs to be."""
-    if _ID.fullmatch(given_id) is not None:
-        return given_id
-    return "call_" + sha256(given_id.encode("utf-8", "surrogatepass")).hex()[:32]

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from trunkline.crypto.digest import sha256
-from trunkline.schema.grid.openai_anthropic_messages import arguments_object, data_url
+from trunkline.schema.grid import openai_turns
 from trunkline.schema.openai_chat import ChatRequest
 from trunkline.schema.openai_parts import (
     FilePart,
@@ -51,14 +50,14 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
     names: dict[str, str] = {}
     for index, message in enumerate(request.messages):
         param = f"messages[{index}]"
-        _refuse_inexpressible(message, param, names)
+        openai_turns.refuse_inexpressible(message, param, names)
         if message.role in ("system", "developer"):
             if turns:
                 raise unsupported(f"{param}.role", "is supported before all other messages only")
             system.extend(_blocks(message.parts, param))
             continue
         role, blocks = _turn(message, param)
-        names.update((call.id, _called(call)) for call in message.tool_calls or ())
+        names.update(openai_turns.names_called(message))
         if turns and turns[-1][0] == role:
             turns[-1][1].extend(blocks)
         else:
@@ -80,24 +79,7 @@ def _turn(message: Message, param: str) -> tuple[str, list[Json]]:
             blocks.append({"text": message.refusal})
         for index, call in enumerate(message.tool_calls or ()):
             blocks.append({"toolUse": _tool_use(call, f"{param}.tool_calls[{index}]")})
-    if not blocks:
-        raise unsupported(f"{param}.content", "a message that says nothing is not supported")
-    return "assistant" if message.role == "assistant" else "user", blocks
-
-
-def _refuse_inexpressible(message: Message, param: str, names: dict[str, str]) -> None:
-    if message.role == "function":
-        raise unsupported(f"{param}.role", "function is not supported")
-    if message.function_call is not None:
-        raise unsupported(f"{param}.function_call")
-    if message.reasoning_content:
-        # A thought needs its maker's signature, which this format does not carry.
-        raise unsupported(f"{param}.reasoning_content")
-    if message.name is not None:
-        # Beside a tool's result it repeats what the call's id says already.
-        called = names.get(message.tool_call_id or "") if message.role == "tool" else None
-        if called is None or called != message.name:
-            raise unsupported(f"{param}.name")
+    return "assistant" if message.role == "assistant" else "user", openai_turns.said(blocks, param)
 
 
 def _blocks(parts: Sequence[Part], param: str) -> Iterator[Json]:
@@ -122,7 +104,7 @@ def _blocks(parts: Sequence[Part], param: str) -> Iterator[Json]:
 def _image(part: ImagePart, param: str) -> Json:
     if part.image_url.detail not in (None, "auto"):
         raise unsupported(f"{param}.image_url.detail", "only auto is supported")
-    kind, data = data_url(part.image_url.url, f"{param}.image_url.url")
+    kind, data = openai_turns.data_url(part.image_url.url, f"{param}.image_url.url")
     if kind not in IMAGE_FORMATS:
         raise unsupported(f"{param}.image_url.url", "this type of image is not supported")
     return {"format": IMAGE_FORMATS[kind], "source": {"bytes": data}}
@@ -131,7 +113,7 @@ def _image(part: ImagePart, param: str) -> Json:
 def _document(part: FilePart, param: str, index: int) -> Json:
     if part.file.file_id is not None or part.file.file_data is None:
         raise unsupported(f"{param}.file.file_id", "only file_data is supported")
-    kind, data = data_url(part.file.file_data, f"{param}.file.file_data")
+    kind, data = openai_turns.data_url(part.file.file_data, f"{param}.file.file_data")
     if kind not in DOCUMENT_FORMATS:
         raise unsupported(f"{param}.file.file_data", "this type of file is not supported")
     # A name is demanded, of few characters, and no two the same in a message.
@@ -147,7 +129,7 @@ def _document(part: FilePart, param: str, index: int) -> Json:
 
 def _result(message: Message, param: str) -> Json:
     result: Json = {
-        "toolUseId": _id(message.tool_call_id or ""),
+        "toolUseId": openai_turns.call_id(message.tool_call_id or "", _ID),
         "content": list(_blocks(message.parts, param)),
     }
     if message.is_error is not None:
@@ -155,23 +137,10 @@ def _result(message: Message, param: str) -> Json:
     return {"toolResult": result}
 
 
-def _called(call: ToolCall) -> str:
-    return "" if call.function is None else call.function.name
-
-
 def _tool_use(call: ToolCall, param: str) -> Json:
-    if call.function is None:
-        raise unsupported(f"{param}.type", "only functions are supported")
+    function = openai_turns.function_called(call, param)
     return {
-        "toolUseId": _id(call.id),
-        "name": call.function.name,
-        "input": arguments_object(call.function.arguments, f"{param}.function.arguments"),
+        "toolUseId": openai_turns.call_id(call.id, _ID),
+        "name": function.name,
+        "input": openai_turns.arguments_object(function.arguments, f"{param}.function.arguments"),
     }
-
-
-def _id(given_id: str) -> str:
-    """The id, or one made of it where it has characters that Bedrock's do not. It only ties a
-    result to its call, so the same answer to the same question is all that it needs to be."""
-    if _ID.fullmatch(given_id) is not None:
-        return given_id
-    return "call_" + sha256(given_id.encode("utf-8", "surrogatepass")).hex()[:32]

@@ -6,12 +6,10 @@ empty text part, which the API does not take, is left out where something else i
 place is refused by name.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import msgspec
-
+from trunkline.schema.grid import openai_turns
 from trunkline.schema.openai_chat import ChatRequest
 from trunkline.schema.openai_parts import (
     AudioPart,
@@ -33,8 +31,6 @@ FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
 """Gemini 3 wants the first call of each of its turns to carry the thought's signature. This format
 has no place for one, so they carry the value that Google documents for calls made elsewhere."""
 
-_DATA_URL: Final = re.compile(r"data:([a-zA-Z0-9.+/-]{1,128});base64,")
-_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Json = dict[str, object]
 
@@ -47,7 +43,7 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
     names: dict[str, str] = {}
     for index, message in enumerate(request.messages):
         param = f"messages[{index}]"
-        _refuse_inexpressible(message, param, names)
+        openai_turns.refuse_inexpressible(message, param, names)
         if message.role == "tool":
             if not results:
                 turns.append({"role": "user", "parts": results})
@@ -60,37 +56,17 @@ def translate(request: ChatRequest) -> tuple[list[Json], list[Json]]:
             system.extend(_parts(message.parts, param))
         elif message.role == "assistant":
             turns.append({"role": "model", "parts": _assistant(message, param)})
-            names.update((call.id, _called(call)) for call in message.tool_calls or ())
+            names.update(openai_turns.names_called(message))
         else:
-            turns.append({"role": "user", "parts": _said(_parts(message.parts, param), param)})
+            turns.append(
+                {"role": "user", "parts": openai_turns.said(_parts(message.parts, param), param)}
+            )
     if not turns:
         raise unsupported("messages", "a conversation of system messages alone is not supported")
     if turns[-1]["role"] == "model" and not request.messages[-1].prefix:
         # Gemini may continue a last turn of its own; the caller asks for an answer to it.
         raise unsupported("messages", "a last message of role assistant is not supported")
     return system, turns
-
-
-def _refuse_inexpressible(message: Message, param: str, names: dict[str, str]) -> None:
-    if message.role == "function":
-        raise unsupported(f"{param}.role", "function is not supported")
-    if message.function_call is not None:
-        raise unsupported(f"{param}.function_call")
-    if message.reasoning_content:
-        # A thought needs its maker's signature, which this format does not carry.
-        raise unsupported(f"{param}.reasoning_content")
-    if message.name is not None:
-        # Beside a tool's result it repeats what the call's id says already.
-        called = names.get(message.tool_call_id or "") if message.role == "tool" else None
-        if called is None or called != message.name:
-            raise unsupported(f"{param}.name")
-
-
-def _said(parts: Iterator[Json], param: str) -> list[Json]:
-    said = list(parts)
-    if not said:
-        raise unsupported(f"{param}.content", "a message that says nothing is not supported")
-    return said
 
 
 def _parts(parts: Sequence[Part], param: str) -> Iterator[Json]:
@@ -124,13 +100,10 @@ def _file(part: FilePart, param: str) -> Json:
 
 
 def _inline(url: str, kind: str, param: str) -> Json:
-    head = _DATA_URL.match(url)
-    if head is None:
-        raise unsupported(param, "only base64 data URLs are supported")
-    media = head[1].lower()
+    media, data = openai_turns.data_url(url, param)
     if media not in MEDIA_TYPES[kind]:
         raise unsupported(param, f"this type of {kind} is not supported")
-    return _blob(media, url[head.end() :])
+    return _blob(media, data)
 
 
 def _blob(media_type: str, data: str) -> Json:
@@ -154,27 +127,10 @@ def _assistant(message: Message, param: str) -> list[Json]:
     for index, call in enumerate(message.tool_calls or ()):
         made = _call(call, f"{param}.tool_calls[{index}]")
         parts.append(made | {"thoughtSignature": FOREIGN_SIGNATURE} if index == 0 else made)
-    return _said(iter(parts), param)
-
-
-def _called(call: ToolCall) -> str:
-    return "" if call.function is None else call.function.name
+    return openai_turns.said(parts, param)
 
 
 def _call(call: ToolCall, param: str) -> Json:
-    if call.function is None:
-        raise unsupported(f"{param}.type", "only functions are supported")
-    args = _arguments(call.function.arguments, f"{param}.function.arguments")
-    return {"functionCall": {"id": call.id, "name": call.function.name, "args": args}}
-
-
-def _arguments(arguments: str, param: str) -> msgspec.Raw:
-    """The arguments as they came, known to be a JSON object; none are an empty one."""
-    if not arguments.strip():
-        return msgspec.Raw(b"{}")
-    try:
-        data = arguments.encode("utf-8")
-        _OBJECT.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise unsupported(param, "arguments that are no JSON object are not supported") from None
-    return msgspec.Raw(data)
+    function = openai_turns.function_called(call, param)
+    args = openai_turns.arguments_object(function.arguments, f"{param}.function.arguments")
+    return {"functionCall": {"id": call.id, "name": function.name, "args": args}}
