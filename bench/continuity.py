@@ -46,6 +46,10 @@ ENGINE: dict[str, object] = {}
 FIRST_S, NEXT_S = 0.2, 0.02
 
 
+async def settle() -> None:
+    await asyncio.sleep(SETTLE_S)
+
+
 async def paced(exchange: Exchange) -> None:
     """A healthy answer, its first token after 200 ms, the others 20 ms apart."""
     await asyncio.sleep(FIRST_S)
@@ -146,7 +150,7 @@ def _for(system: System, cell: Cell) -> Cell:
 
 
 async def matrix(folder: Path | None, scratch: Path) -> int:
-    Exchange.settle_s = SETTLE_S
+    Exchange.settle = staticmethod(settle)
     wanted = _wanted()
     calls: dict[str, int] = {}
     acts: dict[str, tuple[Act, Phase]] = {}

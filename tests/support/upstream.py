@@ -163,8 +163,8 @@ Gone = Callable[[], Awaitable[None]]
 class Exchange:
     """One call as the script sees it: what was asked, and the socket's writing side."""
 
-    settle_s: ClassVar[float] = 0.0
-    """Between what is well and the fault after it: so much time has the first to reach the app."""
+    settle: ClassVar[Gone | None] = None
+    """Awaited between what is well and the fault after it, so that the first can reach the app."""
 
     def __init__(
         self, asked: dict[str, Any], phase: Phase, writer: asyncio.StreamWriter, gone: Gone
@@ -267,12 +267,13 @@ class Exchange:
         length = None if self.stream else len(before) + len(rest)
         await self.head(200, "text/event-stream" if self.stream else "application/json", length)
         await (self.piece(before) if self.stream else self.send(before))
-        await asyncio.sleep(self.settle_s)
+        if self.settle is not None:
+            await self.settle()
         return rest
 
     async def body(self, data: bytes) -> None:
         """Send a whole, wrong body, properly framed."""
-        if not self.stream or not self.settle_s:
+        if not self.stream or self.settle is None:
             kind = "text/event-stream" if self.stream else "application/json"
             await self.reply(200, data, kind=kind)
             return
@@ -281,7 +282,7 @@ class Exchange:
         same = (a == b for a, b in zip(before, data, strict=False))
         shared = sum(takewhile(bool, same))
         await self.piece(data[:shared])
-        await asyncio.sleep(self.settle_s)
+        await self.settle()
         await self.piece(data[shared:])
         await self.end()
 
