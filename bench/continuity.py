@@ -150,7 +150,7 @@ def _for(system: System, cell: Cell) -> Cell:
 
 
 async def matrix(folder: Path | None, scratch: Path) -> int:
-    Exchange.settle = staticmethod(settle)
+    Exchange.settled = (settle,)
     wanted = _wanted()
     calls: dict[str, int] = {}
     acts: dict[str, tuple[Act, Phase]] = {}

@@ -163,7 +163,7 @@ Gone = Callable[[], Awaitable[None]]
 class Exchange:
     """One call as the script sees it: what was asked, and the socket's writing side."""
 
-    settle: ClassVar[Gone | None] = None
+    settled: ClassVar[Sequence[Gone]] = ()
     """Awaited between what is well and the fault after it, so that the first can reach the app."""
 
     def __init__(
@@ -267,13 +267,16 @@ class Exchange:
         length = None if self.stream else len(before) + len(rest)
         await self.head(200, "text/event-stream" if self.stream else "application/json", length)
         await (self.piece(before) if self.stream else self.send(before))
-        if self.settle is not None:
-            await self.settle()
+        await self._settle()
         return rest
+
+    async def _settle(self) -> None:
+        for wait in self.settled:
+            await wait()
 
     async def body(self, data: bytes) -> None:
         """Send a whole, wrong body, properly framed."""
-        if not self.stream or self.settle is None:
+        if not self.stream or not self.settled:
             kind = "text/event-stream" if self.stream else "application/json"
             await self.reply(200, data, kind=kind)
             return
@@ -282,7 +285,7 @@ class Exchange:
         same = (a == b for a, b in zip(before, data, strict=False))
         shared = sum(takewhile(bool, same))
         await self.piece(data[:shared])
-        await self.settle()
+        await self._settle()
         await self.piece(data[shared:])
         await self.end()
 
