@@ -55,6 +55,18 @@ def test_a_refused_key_is_benched_longer_each_time() -> None:
     assert [state.state for state in ring.states(1000.0)] == ["refused", "ready"]
 
 
+def test_where_all_keys_are_refused_one_is_tried_all_the_same() -> None:
+    ring = KeyRing(["a", "b"])
+    ring.refused(0, 0.0)
+    ring.refused(0, 0.0)
+    ring.refused(1, 0.0)
+    assert ring.pick(1.0) == 1
+    assert ring.pick(1.0, {1}) is None
+    ring.ended(1)
+    ring.limited(1, 30.0, None, 1.0)
+    assert ring.pick(2.0) is None
+
+
 def test_a_limited_key_rests_until_its_reset() -> None:
     ring = KeyRing(["a", "b"])
     ring.limited(0, 30.0, None, 0.0)

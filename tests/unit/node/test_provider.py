@@ -8,12 +8,12 @@ import pytest
 from tests.unit.node.harness import KEY, NAME, Heard, attempt, chat, node
 
 from trunkline.node.config import NodeConfig
-from trunkline.node.config_providers import OpenAIEngine
+from trunkline.node.config_providers import AccountLimits, OpenAIEngine
 from trunkline.receipts import request_digest, verify_signed
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
-from trunkline.schema.attempt import Limits, Quota
+from trunkline.schema.attempt import Limits, NodeInfo, Quota
 
 
 def chunk(text: str | None = None, finish: str | None = None, **more: object) -> bytes:
@@ -318,3 +318,19 @@ async def test_a_refusal_carries_the_limits_it_states(tmp_path: Path) -> None:
         await through(tmp_path, Upstream(body=body, status=429, headers=STATED), chat())
     refusal = caught.value.node_error
     assert (refusal.limits, refusal.retry_after_ms) == (LIMITS, 1500)
+
+
+async def test_limits_that_the_operator_states_are_said_of_each_model(tmp_path: Path) -> None:
+    limits = AccountLimits(requests_per_minute=500, concurrency=8)
+    async with (
+        serving(Upstream()) as base_url,
+        node(tmp_path, config=config(base_url, models=("real-1",), limits=limits)) as running,
+    ):
+        _, body, _ = await running.get("/v1/info")
+    (model,) = msgspec.json.decode(body, type=NodeInfo).models
+    assert model.limits == Limits(
+        quotas=(
+            Quota(unit="requests", limit=500, window_ms=60_000),
+            Quota(unit="concurrency", limit=8),
+        )
+    )

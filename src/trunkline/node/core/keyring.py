@@ -59,13 +59,17 @@ class KeyRing:
         self._calls = 0
 
     def pick(self, now_s: float, tried: Collection[int] = ()) -> int | None:
-        """The key for the next call, none of ``tried``. None: no other can be used now. Follow it
-        by :meth:`ended`."""
+        """The key for the next call, none of ``tried``. None: no other can be used now. Where all
+        keys are refused, the first try gets the one benched for the least time. Follow it by
+        :meth:`ended`."""
         usable = [
             index
             for index, key in enumerate(self._keys)
             if index not in tried and now_s >= key.until_s
         ]
+        if not usable and not tried and all(key.state == "refused" for key in self._keys):
+            # Whoever asks has a breaker of its own: its probe shall find out, and soon.
+            usable = [min(range(len(self._keys)), key=lambda index: self._keys[index].until_s)]
         if not usable:
             return None
         best = min(usable, key=lambda index: self._rank(self._keys[index], now_s))
