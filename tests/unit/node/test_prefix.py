@@ -1,10 +1,13 @@
 """A provider that goes on after a given text: how it is asked, and what the app is told."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.node.harness import KEY, Heard, attempt, chat, node
 from tests.unit.node.test_provider import Upstream, chunk, config, through
 
@@ -155,6 +158,14 @@ def test_an_echo_is_dropped_exactly() -> None:
     # None this time; what looked like its beginning belongs to the answer.
     assert told(joint("Once", echoes=True), "On", "ly") == "Only"
     assert told(joint(echoes=True), " a time") == "a time"
+
+
+@given(st.booleans(), st.lists(st.integers(0, 30), max_size=6))
+def test_what_is_told_does_not_depend_on_where_chunks_end(echoes: bool, cuts: list[int]) -> None:
+    said = "Once upon a time, a time" if echoes else " a time, a time"
+    places = [0, *sorted(min(cut, len(said)) for cut in cuts), len(said)]
+    parts = [said[a:b] for a, b in pairwise(places)]
+    assert told(joint(echoes=echoes), *parts) == "a time, a time"
 
 
 def test_an_echo_that_breaks_off_can_not_be_told() -> None:
