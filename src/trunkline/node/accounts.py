@@ -21,6 +21,7 @@ from trunkline.node.translated import Caller
 from trunkline.remote.sigv4 import BAD_CREDENTIALS
 from trunkline.remote.transport import Transport
 from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.keyring import read_keyring
 
 
 def provider(
@@ -72,6 +73,8 @@ def _secrets(settings: ProviderEngine, base: Path) -> list[tuple[str, str | None
 def _secret(source: KeySource, base: Path) -> str:
     if source.file is not None:
         return read_secret(resolve(base, source.file))
+    if source.keyring is not None:
+        return read_keyring(source.keyring)
     found = os.environ.get(source.env or "")
     if not found:
         raise ConfigError(f"key engine: the environment variable {source.env} is not set")

@@ -34,12 +34,14 @@ class KeySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """File with the key, mode 600."""
     env: str | None = None
     """Or the environment variable that holds it."""
+    keyring: str | None = None
+    """Or its entry in the system's keyring, ``service/name``."""
 
     def __post_init__(self) -> None:
         if _LABEL.fullmatch(self.label) is None:
             raise ValueError("label must be letters, digits, dots, dashes and underscores")
-        if (self.file is None) == (self.env is None):
-            raise ValueError("give file or env, one of them")
+        if sum(way is not None for way in (self.file, self.env, self.keyring)) != 1:
+            raise ValueError("give file, env or keyring, one of them")
 
 
 class AccountLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +81,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """File with the API key, mode 600."""
     api_key_env: str | None = None
     """Or the environment variable that holds it."""
+    api_key_keyring: str | None = None
+    """Or its entry in the system's keyring, ``service/name``."""
     api_keys: tuple[KeySource, ...] = ()
     """Or several: a call that one of them is refused goes to another at once."""
     models: tuple[str, ...] | None = None
@@ -104,9 +108,11 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the account allows. Absent: what the provider says with its answers."""
 
     def __post_init__(self) -> None:
-        ways = (self.api_key_file, self.api_key_env, self.api_keys or None)
-        if sum(way is not None for way in ways) > 1:
-            raise ValueError("give api_key_file, api_key_env or api_keys, one of them")
+        single = (self.api_key_file, self.api_key_env, self.api_key_keyring)
+        if sum(way is not None for way in (*single, self.api_keys or None)) > 1:
+            raise ValueError(
+                "give api_key_file, api_key_env, api_key_keyring or api_keys, one of them"
+            )
         if len(self.api_keys) > KEYS_MAX:
             raise ValueError(f"at most {KEYS_MAX} api_keys")
         if len({key.label for key in self.api_keys}) < len(self.api_keys):
@@ -124,9 +130,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def keys(self) -> tuple[KeySource, ...]:
         """Where the keys are; none: the provider wants none."""
-        if self.api_key_file is None and self.api_key_env is None:
+        file, env, keyring = self.api_key_file, self.api_key_env, self.api_key_keyring
+        if file is None and env is None and keyring is None:
             return self.api_keys
-        return (KeySource(label="api_key", file=self.api_key_file, env=self.api_key_env),)
+        return (KeySource(label="api_key", file=file, env=env, keyring=keyring),)
 
 
 class OpenAIEngine(Account, frozen=True, kw_only=True, tag_field="kind", tag="openai"):
