@@ -22,12 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
+
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 from network import TRUNKLINE, free_port_base
@@ -355,10 +357,11 @@ def report(load: float, calls: Sequence[Call], capacity_s: float, seconds: float
     done = [c for c in calls if c.status == 200 and WINDOW_S < c.ended_s <= seconds]
     late = [c for c in calls if c.at_s > WINDOW_S]
     limited = sum(c.status == 429 for c in calls)
-    other = sum(c.status not in (200, 429) for c in calls)
+    failed = Counter(c.status for c in calls if c.status not in (200, 429))
+    other = failed.total()
     unsaid = sum(c.status == 429 and not c.retry_after for c in calls)
     possible = min(capacity_s * counted_s, len(late))
-    if load < 1:
+    if load <= 1:
         # All of them, whenever they ended: who waited over the end was served as well.
         done = [c for c in late if c.status == 200]
     goodput = len(done) / possible
@@ -371,7 +374,8 @@ def report(load: float, calls: Sequence[Call], capacity_s: float, seconds: float
     p99 = waits[int(len(waits) * 0.99)] if waits else 0.0
     print(
         f"{load:4.1f}  {len(calls):5d}  {limited / len(calls):7.2%}  {goodput:7.3f}  {index:8.3f}  "
-        f"{median:6.2f} s  {p99:6.2f} s  {other:5d}  {unsaid:7d}",
+        f"{median:6.2f} s  {p99:6.2f} s  {other:5d}  {unsaid:7d}"
+        + "".join(f"  {count} x {status}" for status, count in failed.items()),
         flush=True,
     )
     good = goodput >= TARGET and index >= TARGET and not other and not unsaid
@@ -442,7 +446,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        return 0 if asyncio.run(run(options, Path(scratch))) else 1
+        return 0 if uvloop.run(run(options, Path(scratch))) else 1
 
 
 if __name__ == "__main__":

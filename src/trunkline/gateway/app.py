@@ -15,6 +15,7 @@ from trunkline.gateway.health_file import FileMemory
 from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.prover import LogProver
 from trunkline.gateway.routing import Routing
+from trunkline.gateway.shared_limits import SharedFile
 from trunkline.gateway.store import EvidenceStore, create_store
 from trunkline.remote.http1 import HttpTransport
 from trunkline.runtime.clock import SystemClock, SystemRandomness
@@ -35,6 +36,8 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
     policy = config.read_policy(resolve(config_path, settings.policy_file))
     prover = LogProver(transport, settings.log_url, policy, clock=clock)
     data = resolve(config_path, settings.data)
+    randomness = SystemRandomness()
+    shared = settings.limits_file
     return Gateway(
         settings,
         EvidenceStore.open(data),
@@ -44,8 +47,13 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
         memory=FileMemory(data),
         routing=routing,
         key_store=None if settings.keys == "off" else KeyStore.open(data),
+        shared_limits=None
+        if shared is None
+        else SharedFile(
+            resolve(config_path, shared), clock=clock, randomness=randomness, logger=logger
+        ),
         clock=clock,
-        randomness=SystemRandomness(),
+        randomness=randomness,
         logger=logger,
     )
 

@@ -65,6 +65,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Calls that may wait for a node; beyond, whoever fills the queue is told to come back."""
     queue_bytes_max: int = 256 * 1024 * 1024
     """What the bodies of waiting calls may take in memory."""
+    limits_file: str | None = None
+    """Where the gateways of one machine that use the same nodes keep limits together
+    (``docs/operate/limits.md``): the same file for all. It may be lost. None: this one is alone."""
     shutdown_grace_s: float = 10.0
     """What running answers get to finish in when the gateway stops."""
 
@@ -138,6 +141,10 @@ def render(config: GatewayConfig) -> str:
         "# Calls that may wait for a node, and what their bodies may take in memory.",
         f"queue_max = {config.queue_max}",
         f"queue_bytes_max = {config.queue_bytes_max}",
+        "# One file for all gateways of this machine that use the same nodes.",
+        '# limits_file = "../limits.db"'
+        if config.limits_file is None
+        else f"limits_file = {_text(config.limits_file)}",
         "# Seconds that running answers get to finish in when the gateway stops.",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "",

@@ -20,12 +20,15 @@ from trunkline.gateway.core.fair import Request
 from trunkline.gateway.core.policy import KeyPolicy, RoutingPolicy
 from trunkline.gateway.core.quota import Cost
 from trunkline.gateway.core.route import Deployment, Need, Place, order
-from trunkline.gateway.core.scheduler import Decisions, Refused, Scheduler, Started
+from trunkline.gateway.core.scheduler import LOOK_S, Decisions, Refused, Scheduler, Started
 from trunkline.gateway.core.slots import End
 from trunkline.gateway.core.tenant import ANONYMOUS, Tenant
 from trunkline.gateway.core.ticket import Outcome, Ticket
+from trunkline.gateway.shared_limits import BEAT_S, SharedLimits
 from trunkline.schema.attempt import Kind, Limits
 
+SHARED_LOOK_S: Final = 0.05
+"""With other gateways about, nobody says when a place of theirs comes free."""
 STOPPED_CODES: Final = frozenset({"client_gone", "shutting_down", "internal_error"})
 _NO_KEY: Final = KeyPolicy()
 
@@ -101,15 +104,22 @@ class QueueDispatcher:
         clock: Clock,
         waiting_max: int,
         waiting_bytes_max: int,
+        shared: SharedLimits | None = None,
     ) -> None:
         """``offers``: what may serve a need now, in any order. ``nodes``: the key names of all
-        nodes. ``policy``: the routing policy of the moment."""
+        nodes. ``policy``: the routing policy of the moment. ``shared``: what other gateways of
+        this machine share limits by; None: there are none."""
         self._offers = offers
         self._nodes = nodes
         self._policy = policy
         self._clock = clock
+        self._shared = shared
         self._scheduler = Scheduler(
-            self._options, waiting_max=waiting_max, waiting_bytes_max=waiting_bytes_max
+            self._options,
+            waiting_max=waiting_max,
+            waiting_bytes_max=waiting_bytes_max,
+            look_s=LOOK_S if shared is None else SHARED_LOOK_S,
+            telling=shared is not None,
         )
         self._estimates = Estimates()
         self._waiters: dict[int, asyncio.Future[Started | Refused]] = {}
@@ -135,6 +145,8 @@ class QueueDispatcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._shared is not None:
+            self._shared.close()
 
     def estimate(self, model: str, request: bytes, kind: Kind, choices: int) -> Cost:
         """See :meth:`Dispatcher.estimate`."""
@@ -146,7 +158,7 @@ class QueueDispatcher:
         waiter: asyncio.Future[Started | Refused] = asyncio.get_running_loop().create_future()
         self._waiters[request.number] = waiter
         try:
-            self._apply(self._scheduler.arrive(request, self._now_s()))
+            self._turn(lambda now_s: self._scheduler.arrive(request, now_s))
             decision = waiter.result() if waiter.done() else await waiter
         except BaseException:
             self._abandon(request)
@@ -160,15 +172,18 @@ class QueueDispatcher:
     def place_now(self, need: Need, ticket: Ticket) -> Lease | None:
         """See :meth:`Dispatcher.place_now`."""
         request = self._request(need, ticket)
-        deployment = self._scheduler.start_now(request, self._now_s())
-        return None if deployment is None else _Lease(self, request, deployment)
+        found: list[Deployment | None] = []
+
+        def start(now_s: float) -> Decisions:
+            found.append(self._scheduler.start_now(request, now_s))
+            return []
+
+        self._turn(start)
+        return None if found[0] is None else _Lease(self, request, found[0])
 
     def learned(self, deployment: Deployment, limits: Limits) -> None:
         """See :meth:`Dispatcher.learned`."""
-        now_s = self._now_s()
-        self._scheduler.slots.of(deployment).meter.stated(limits, now_s)
-        if self._scheduler.waiting:
-            self._apply(self._scheduler.tick(now_s))
+        self._turn(lambda now_s: self._scheduler.stated(deployment.place, limits, now_s))
 
     def wait_s(self, deployment: Deployment, cost: Cost) -> float | None:
         """Seconds until one more request may start there, by limits; None: all places are taken,
@@ -187,7 +202,7 @@ class QueueDispatcher:
             )
             self._estimates.learned(request.need.model, request.cost, used)
         end = _end(outcome)
-        self._apply(self._scheduler.finished(request.number, end, self._now_s()))
+        self._turn(lambda now_s: self._scheduler.finished(request.number, end, now_s))
 
     def _now_s(self) -> float:
         return self._clock.monotonic_s()
@@ -227,9 +242,28 @@ class QueueDispatcher:
 
     def _abandon(self, request: Request) -> None:
         """Whoever waited is gone: out of the queue, or of the place it was given just now."""
-        now_s = self._now_s()
-        decisions = self._scheduler.cancel(request.number, now_s)
-        decisions += self._scheduler.finished(request.number, End(how="stopped"), now_s)
+        number, scheduler = request.number, self._scheduler
+        self._turn(
+            lambda now_s: [
+                *scheduler.cancel(number, now_s),
+                *scheduler.finished(number, End(how="stopped"), now_s),
+            ]
+        )
+
+    def _turn(self, event: Callable[[float], Decisions]) -> None:
+        """Hand an event in and do what follows. With other gateways, in turn."""
+        shared, now_s = self._shared, self._now_s()
+        if shared is None:
+            self._apply(event(now_s))
+            return
+        news = shared.begin()
+        try:
+            self._scheduler.heard(news.heard, now_s)
+            if news.alive is not None:
+                self._scheduler.gone(news.alive, now_s)
+            decisions = event(now_s)
+        finally:
+            shared.end(self._scheduler.told())
         self._apply(decisions)
 
     def _apply(self, decisions: Decisions) -> None:
@@ -242,6 +276,9 @@ class QueueDispatcher:
     def _arm(self) -> None:
         """Look again when time alone may change something."""
         wake_s = self._scheduler.wake_s()
+        if self._shared is not None and self._scheduler.running:
+            beat_s = self._now_s() + BEAT_S
+            wake_s = beat_s if wake_s is None else min(wake_s, beat_s)
         if self._timer is not None:
             if wake_s is not None and self._timer_s <= wake_s:
                 # It comes too early at worst, and is set anew then.
@@ -255,7 +292,7 @@ class QueueDispatcher:
 
     def _tick(self) -> None:
         self._timer = None
-        self._apply(self._scheduler.tick(self._now_s()))
+        self._turn(self._scheduler.tick)
 
 
 def _loaded(deployment: Deployment, running: int) -> Deployment:

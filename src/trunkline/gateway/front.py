@@ -40,6 +40,7 @@ from trunkline.gateway.keys_api import KeysApi
 from trunkline.gateway.models import Models, wants_anthropic
 from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
 from trunkline.gateway.routing import Routing
+from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.status import Counters
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
@@ -70,6 +71,7 @@ class Gateway:
         memory: Memory | None = None,
         routing: Routing | None = None,
         key_store: KeyStore | None = None,
+        shared_limits: SharedLimits | None = None,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
@@ -104,6 +106,7 @@ class Gateway:
             clock=clock,
             waiting_max=settings.queue_max,
             waiting_bytes_max=settings.queue_bytes_max,
+            shared=shared_limits,
         )
         self._shared = Shared(
             directory=self._directory,

@@ -24,6 +24,7 @@ REQUEST_TOKENS: Final = 256
 """What a request weighs besides its tokens: it takes a place and a call of a limit too."""
 TENANTS_KEPT: Final = 4096
 RUN_WEIGHT: Final = 0.1
+RUN_SPREADS: Final = 4.0
 QUEUE_SLACK: Final = 64
 
 
@@ -72,11 +73,13 @@ class Turn(NamedTuple):
 class Shares:
     """One domain's virtual times."""
 
-    __slots__ = ("_now", "_spent", "run_s", "waiting")
+    __slots__ = ("_now", "_run_s", "_run_spread_s", "_spent", "waiting")
 
     def __init__(self) -> None:
-        self.run_s = 0.0
-        """EWMA of how long its requests take once they have a place, seconds."""
+        self._run_s = 0.0
+        self._run_spread_s = 0.0
+        """Moving averages of how long requests take once they have a place, and of how far from
+        that they are."""
         self._now = 0.0
         """Virtual time: where the tenant served last began."""
         self._spent: dict[str, float] = {}
@@ -114,7 +117,14 @@ class Shares:
 
     def took(self, seconds: float) -> None:
         """A request went well in so long."""
-        self.run_s += RUN_WEIGHT * (seconds - self.run_s) if self.run_s else seconds
+        off_s = seconds - self._run_s if self._run_s else 0.0
+        self._run_s = self._run_s + RUN_WEIGHT * off_s if self._run_s else seconds
+        self._run_spread_s += RUN_WEIGHT * (abs(off_s) - self._run_spread_s)
+
+    @property
+    def run_s(self) -> float:
+        """In how long nearly every request is over once it has a place; 0: not known."""
+        return self._run_s + RUN_SPREADS * self._run_spread_s
 
     def _prune(self) -> None:
         """Forget who has no claim and no debt."""

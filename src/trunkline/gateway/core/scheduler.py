@@ -18,16 +18,18 @@ Rules:
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Final, Literal, assert_never
 
 import msgspec
 
 from trunkline.gateway.core.breaker import Admission
+from trunkline.gateway.core.facts import Began, Fact, Heard, Left, Stated
 from trunkline.gateway.core.fair import Line, Request, Shares, Turn, Waiting
 from trunkline.gateway.core.quota import Spent
 from trunkline.gateway.core.route import Deployment, Need, Place, candidate
 from trunkline.gateway.core.slots import End, Run, Slot, Slots
+from trunkline.schema.attempt import Limits
 
 WAITING_MAX: Final = 4096
 WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -36,10 +38,9 @@ LOOK_S: Final = 0.25
 """While somebody waits, the world (nodes, breakers) is looked at so often, news or not."""
 GRACE_S_MAX: Final = 0.5
 GRACE_SHARE: Final = 0.05
-RUN_FACTOR: Final = 1.5
 RUN_SHARE_MAX: Final = 0.5
-"""A request is refused so long before its deadline that it can still be told when to come back; and
-``RUN_FACTOR`` times what its like usually take, because a later start would be for nothing."""
+"""A request is refused so long before its deadline that it can still be told when to come back, and
+as long as its like take, because a later start would be for nothing."""
 RETRY_AFTER_S_MIN: Final = 0.05
 RETRY_AFTER_S_DEFAULT: Final = 1.0
 """Where nothing is known of when a place comes free."""
@@ -79,7 +80,10 @@ class Scheduler:
         *,
         waiting_max: int = WAITING_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
+        look_s: float = LOOK_S,
+        telling: bool = False,
     ) -> None:
+        """``telling``: keep what happens for :meth:`told`."""
         self._options = options
         self._waiting_max = waiting_max
         self._bytes_max = waiting_bytes_max
@@ -93,6 +97,11 @@ class Scheduler:
         self._ends: list[tuple[float, int]] = []
         """Heap of when each waiting request is given up."""
         self.waiting_bytes = 0
+        self._look_s = look_s
+        self._told: list[Fact] = []
+        self._telling = telling
+        self._elsewhere: dict[tuple[int, int], Run] = {}
+        """What other processes run, by teller and its number."""
         self._wake_s: float | None = None
 
     @property
@@ -173,9 +182,42 @@ class Scheduler:
         if run is None or shares is None:
             return []
         self.slots.finish(run, end, now_s)
+        self._tell(Left(number=number, end=end))
         if end.how == "ok":
             shares.took(now_s - run.started_s)
         return self.tick(now_s)
+
+    def stated(self, place: Place, limits: Limits, now_s: float) -> Decisions:
+        """A provider said something of its limits."""
+        self.slots.at(place).meter.stated(limits, now_s)
+        self._tell(Stated(place=place, limits=limits))
+        return self.tick(now_s) if self._waiting else []
+
+    def heard(self, facts: Iterable[Heard], now_s: float) -> None:
+        """What other processes did since. Look with :meth:`tick` or any event what follows."""
+        for heard in facts:
+            match heard.fact:
+                case Began(number=number, place=place, tenant=tenant, cost=cost):
+                    run = self.slots.start_elsewhere(place, cost, tenant, heard.at_s)
+                    self._elsewhere[heard.teller, number] = run
+                case Left(number=number, end=end):
+                    left = self._elsewhere.pop((heard.teller, number), None)
+                    if left is not None:
+                        self.slots.finish_elsewhere(left, end, now_s)
+                case Stated(place=place, limits=limits):
+                    self.slots.at(place).meter.stated(limits, heard.at_s)
+                case _:
+                    assert_never(heard.fact)
+
+    def gone(self, alive: Container[int], now_s: float) -> None:
+        """Only these other processes live: what the rest of them ran has ended somehow."""
+        for key in [key for key in self._elsewhere if key[0] not in alive]:
+            self.slots.finish_elsewhere(self._elsewhere.pop(key), End(how="stopped"), now_s)
+
+    def told(self) -> list[Fact]:
+        """What happened here since the last call, for the other processes."""
+        told, self._told = self._told, []
+        return told
 
     def tick(self, now_s: float) -> Decisions:
         """Start whatever can start now."""
@@ -191,7 +233,7 @@ class Scheduler:
         self._lines = {need: line for need, line in self._lines.items() if line.count}
         self._tidy()
         if self._waiting:
-            self._wake(now_s + LOOK_S)
+            self._wake(now_s + self._look_s)
             self._wake(self._ends[0][0])
         return decisions
 
@@ -297,6 +339,8 @@ class Scheduler:
         key = deployment.place
         run = self.slots.start(key, request.cost, charged, request.tenant, now_s)
         self._running[request.number] = run, self._domain(request.need)
+        tenant = request.tenant if charged else None
+        self._tell(Began(number=request.number, place=run.place, tenant=tenant, cost=request.cost))
 
     def _forget(self, waiting: Waiting, *, refund: bool) -> None:
         """It waits no more."""
@@ -350,6 +394,10 @@ class Scheduler:
         lower = last.request.priority > request.priority
         return last if more or (tenant == request.tenant and lower) else None
 
+    def _tell(self, fact: Fact) -> None:
+        if self._telling:
+            self._told.append(fact)
+
     def _wake(self, at_s: float) -> None:
         self._wake_s = at_s if self._wake_s is None else min(self._wake_s, at_s)
 
@@ -396,4 +444,4 @@ def _level(deployment: Deployment, need: Need) -> tuple[int, int]:
 def _give_up_s(request: Request, run_s: float, now_s: float) -> float:
     left_s = max(request.deadline_s - now_s, 0.0)
     grace_s = min(GRACE_S_MAX, left_s * GRACE_SHARE)
-    return request.deadline_s - max(grace_s, min(run_s * RUN_FACTOR, left_s * RUN_SHARE_MAX))
+    return request.deadline_s - max(grace_s, min(run_s, left_s * RUN_SHARE_MAX))

@@ -1,5 +1,6 @@
 """Places to run at: a slot for each deployment, a meter for each account and tenant."""
 
+from collections import deque
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from trunkline.gateway.core.quota import Cost, Meter, Spent
 from trunkline.gateway.core.route import Deployment, Place
 from trunkline.schema.attempt import Limits
 
-SLOTS_MAX: Final = 4096
+UNMET_MAX: Final = 4096
 BUSY_PAUSE_S_MAX: Final = 1.0
 """A full queue at a node empties again soon, whatever it says."""
 
@@ -77,6 +78,8 @@ class Slots:
         self._slots: dict[Place, Slot] = {}
         self._accounts: dict[str, Meter] = {}
         self._tenants: dict[str, Meter] = {}
+        self._unmet: deque[tuple[str, Cost, float]] = deque(maxlen=UNMET_MAX)
+        """What tenants spent elsewhere that this process has not met yet."""
 
     def of(self, deployment: Deployment) -> Slot:
         """A deployment's slot."""
@@ -115,8 +118,12 @@ class Slots:
         if requests_per_minute is None and tokens_per_minute is None:
             self._tenants.pop(tenant, None)
             return
+        met = tenant in self._tenants
         meter = self._tenants.setdefault(tenant, Meter())
         meter.configure(requests_per_minute, tokens_per_minute, None)
+        for name, cost, at_s in () if met else self._unmet:
+            if name == tenant:
+                meter.spend(cost, at_s)
 
     def start(self, place: Place, cost: Cost, tenant: Spent, tenant_id: str, now_s: float) -> Run:
         """An attempt takes a place."""
@@ -132,8 +139,35 @@ class Slots:
             tenant_id=tenant_id,
         )
 
+    def start_elsewhere(self, place: Place, cost: Cost, tenant_id: str | None, at_s: float) -> Run:
+        """Another process's attempt took a place, at ``at_s``."""
+        slot = self.at(place)
+        slot.concurrency.elsewhere += 1
+        own = None if tenant_id is None else self.tenant(tenant_id)
+        if tenant_id is not None and own is None:
+            self._unmet.append((tenant_id, cost, at_s))
+        return Run(
+            place=place,
+            cost=cost,
+            started_s=at_s,
+            spent=slot.meter.spend(cost, at_s),
+            account=slot.account.spend(cost, at_s),
+            tenant=() if own is None else own.spend(cost, at_s),
+            tenant_id=tenant_id or "",
+        )
+
     def finish(self, run: Run, end: End, now_s: float) -> None:
         """It leaves: what it cost, and what that says of the place."""
+        self._judge(run, end, now_s)
+        self.at(run.place).concurrency.ended()
+
+    def finish_elsewhere(self, run: Run, end: End, now_s: float) -> None:
+        """Another process's attempt leaves."""
+        self._judge(run, end, now_s)
+        places = self.at(run.place).concurrency
+        places.elsewhere = max(places.elsewhere - 1, 0)
+
+    def _judge(self, run: Run, end: End, now_s: float) -> None:
         slot = self.at(run.place)
         self._settle(slot, run, end)
         places = slot.concurrency
@@ -151,7 +185,6 @@ class Slots:
                 slot.meter.close(now_s + min(pause_s, BUSY_PAUSE_S_MAX))
             case "unreached" | "failed" | "stopped":
                 pass
-        places.ended()
 
     def _settle(self, slot: Slot, run: Run, end: End) -> None:
         meters = [(slot.meter, run.spent), (slot.account, run.account)]

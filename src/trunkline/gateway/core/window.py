@@ -14,7 +14,7 @@ from typing import Final
 SKEW_SHARE: Final = 0.02
 """Of a window: how much later than it was sent a request may be counted by its provider."""
 SKEW_S_MAX: Final = 0.5
-SKEW_S_MIN: Final = 0.05
+SKEW_S_MIN: Final = 0.1
 SKEW_SHARE_MAX: Final = 0.1
 """What :meth:`Window.widen` may make of it."""
 WINDOW_S_DEFAULT: Final = 60.0
@@ -51,7 +51,7 @@ class Window:
         self.limit = max(limit, 1)
         self._assumed = window_s is None
         self.window_s = WINDOW_S_DEFAULT if window_s is None else window_s
-        self._skew_s = min(self.window_s * SKEW_SHARE, SKEW_S_MAX)
+        self._skew_s = _skew_s(self.window_s)
         self._log: deque[Entry] = deque()
         self.used = 0
         """In the log."""
@@ -121,7 +121,7 @@ class Window:
         if reset_s is not None and reset_s > self._longest_s:
             self._longest_s = reset_s
             if self._assumed:
-                self._skew_s = min(self._skew_s, max(reset_s * SKEW_SHARE, SKEW_S_MIN))
+                self._skew_s = min(self._skew_s, _skew_s(reset_s))
         if self._assumed and reset_s is not None and reset_s > self.window_s * SLACK:
             fitting = (s for s in _LENGTHS_S if reset_s <= s * SLACK)
             self.window_s = next(fitting, _LENGTHS_S[-1])
@@ -192,3 +192,8 @@ class Window:
             if freed >= excess:
                 return entry.at_s + self.window_s + self._skew_s
         return float("inf") if excess > 0 else 0.0
+
+
+def _skew_s(window_s: float) -> float:
+    share_s = min(max(window_s * SKEW_SHARE, SKEW_S_MIN), SKEW_S_MAX)
+    return min(share_s, window_s * SKEW_SHARE_MAX)
