@@ -8,10 +8,18 @@ from typing import Final
 from trunkline.base.ports import Clock
 from trunkline.remote.answer import ProviderAnswer
 from trunkline.remote.exchange import Exchange, ProviderTimeouts
+from trunkline.remote.limits import MINUTE_MS, Windows
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Transport
 
 VERSION: Final = "2023-06-01"
+WINDOWS: Final[Windows] = {
+    "requests": MINUTE_MS,
+    "tokens": MINUTE_MS,
+    "input_tokens": MINUTE_MS,
+    "output_tokens": MINUTE_MS,
+}
+"""Its limits are of a minute, which its headers do not say."""
 MODELS_MAX: Final = 1000
 """Largest page that the API gives."""
 
@@ -39,6 +47,7 @@ class AnthropicCaller:
             headers=(*key, ("anthropic-version", VERSION)),
             clock=clock,
             timeouts=timeouts or ProviderTimeouts(),
+            windows=WINDOWS,
         )
 
     async def messages(self, body: bytes, *, stream: bool) -> ProviderAnswer:

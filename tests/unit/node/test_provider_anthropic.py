@@ -14,6 +14,7 @@ from trunkline.receipts import verify_signed
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
+from trunkline.schema.attempt import Quota
 
 MESSAGE = {
     "id": "msg_1",
@@ -35,6 +36,10 @@ EVENTS: list[dict[str, Any]] = [
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
     {"type": "message_stop"},
 ]
+STATED = (
+    ("anthropic-ratelimit-input-tokens-limit", "30000"),
+    ("anthropic-ratelimit-input-tokens-remaining", "29000"),
+)
 
 
 class Account:
@@ -64,9 +69,9 @@ class Account:
         assert call.path == "/v1/messages"
         self.asked.append(json.loads(await call.body(1 << 20)))
         if self.events is None:
-            await call.reply_json(self.status, self.body)
+            await call.reply_json(self.status, self.body, STATED)
             return
-        await call.start(self.status, (("content-type", "text/event-stream"),))
+        await call.start(self.status, (("content-type", "text/event-stream"), *STATED))
         for event in self.events:
             data = json.dumps(event).encode()
             await call.send(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), data))
@@ -104,6 +109,10 @@ async def test_a_stream_is_translated_and_signed_for(tmp_path: Path) -> None:
         }
     ]
     assert set(account.headers) == {("sk-secret", "2023-06-01")}
+    (told,) = heard.limits
+    assert told.quotas == (
+        Quota(unit="input_tokens", limit=30_000, remaining=29_000, window_ms=60_000),
+    )
     chunks = [json.loads(data) for data in heard.data]
     assert [c["choices"][0]["delta"].get("content") for c in chunks[:-1]] == ["", "Hel", "lo", None]
     assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
