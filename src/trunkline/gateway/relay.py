@@ -217,6 +217,8 @@ class Pump:
     def _hedge(self, number: int) -> None:
         """The attempt is slow: a second one beside it, if that can begin this instant."""
         answer, now_s = self._answer, self._now_s()
+        if self._stopping:
+            return
         for seek in answer.on_slow(number, now_s):
             if not isinstance(seek, Seek):
                 continue
