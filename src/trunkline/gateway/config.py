@@ -59,8 +59,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Between two looks at a node's state."""
     body_bytes_max: int = 24 * 1024 * 1024
     """Largest request body."""
+    bodies_bytes_max: int = 512 * 1024 * 1024
+    """What the bodies of all calls in progress may take in memory; further ones are shed unread."""
     answers_running_max: int = 1024
-    """Answers in progress; further calls are told to come back."""
+    """Answers in progress at nodes; further calls are told to come back."""
     queue_max: int = 4096
     """Calls that may wait for a node; beyond, whoever fills the queue is told to come back."""
     queue_bytes_max: int = 256 * 1024 * 1024
@@ -87,6 +89,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         bounds = (self.attempts_max, self.body_bytes_max, self.answers_running_max)
         if min(*bounds, self.queue_max, self.queue_bytes_max) < 1:
             raise ValueError("a bound must be above 0")
+        if self.bodies_bytes_max < self.body_bytes_max:
+            raise ValueError("bodies_bytes_max can not be less than body_bytes_max")
         if self.shutdown_grace_s < 0:
             raise ValueError("shutdown_grace_s can not be negative")
 
@@ -136,6 +140,8 @@ def render(config: GatewayConfig) -> str:
         "# Seconds between two looks at a node's state.",
         f"poll_s = {config.poll_s}",
         f"body_bytes_max = {config.body_bytes_max}",
+        "# What the bodies of all calls in progress may take in memory.",
+        f"bodies_bytes_max = {config.bodies_bytes_max}",
         "# Answers in progress; further calls are told to come back.",
         f"answers_running_max = {config.answers_running_max}",
         "# Calls that may wait for a node, and what their bodies may take in memory.",

@@ -41,6 +41,7 @@ from trunkline.gateway.models import Models, wants_anthropic
 from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.shared_limits import SharedLimits
+from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.status import Counters
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
@@ -119,6 +120,7 @@ class Gateway:
         )
         self._models = Models(self._directory, self._routing, self._keys)
         self._pumps: set[Pump] = set()
+        self._bodies = Bodies(settings.bodies_bytes_max, settings.body_bytes_max)
         self._stopping: asyncio.Task[None] | None = None
         self._conversations = Conversations(store, self._keys)
         self._router = Router(self._refuse)
@@ -174,7 +176,10 @@ class Gateway:
         call = Call(scope, receive, send)
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._interrupt_all(call.stopping))
-        await self._router.dispatch(call)
+        try:
+            await self._router.dispatch(call)
+        finally:
+            self._bodies.release(call)
 
     def _routes(self) -> None:
         add = self._router.add
@@ -214,7 +219,7 @@ class Gateway:
                 param="content-encoding",
                 status=415,
             )
-        return await call.body(self._settings.body_bytes_max)
+        return await self._bodies.read(call)
 
     async def _answer(self, call: Call, wanted: Asked) -> None:
         """Route, relay, and sum up one answer."""
@@ -223,7 +228,8 @@ class Gateway:
         wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies)
         tenant = self._keys.authenticate(call)
         self._keys.authorize(tenant, wanted.model)
-        if self._counters.running >= settings.answers_running_max:
+        # Who waits is bounded by the queue, which knows whose turn it is to be refused.
+        if self._counters.running - self._dispatcher.waiting >= settings.answers_running_max:
             raise OverloadedError("too many answers are in progress", retry_after_s=1.0)
         began_s = self._clock.monotonic_s()
         most = most_tokens(wanted.request, wanted.kind, wanted.choices)
