@@ -502,7 +502,7 @@ class Answer:
             numerics=first.numerics if goes_on and first is not None else None,
             resume=self._transcript.snapshot() if goes_on else None,
             prefix=prefix,
-            first_event=self._transcript.resumes_at,
+            first_event=self._transcript.resumes_at if prefix is None else prefix.events,
         )
         return self._run(start, now_s)
 

@@ -212,7 +212,7 @@ class Reception:
         self._plan = plan
         self._transcript = transcript
         self._exact = exact
-        self._expected: int | None = None
+        self._expected = None if prefix is None else prefix.events
         self._held: list[Event] = []
         self._held_bytes = 0
         self._head = not transcript.relayed
