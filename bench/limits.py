@@ -272,7 +272,8 @@ class Clients:
         self._url = url + "/v1/chat/completions"
         self._keys = keys
         self._rng = rng
-        self._transport = HttpTransport()
+        # Each call is a client of its own: none waits for another's connection.
+        self._transport = HttpTransport(max_connections_per_origin=4096)
         message = {"role": "user", "content": PROMPT}
         asked = {"model": MODEL, "messages": [message], "max_tokens": MAX_TOKENS}
         self._body = json.dumps(asked).encode()
