@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from tests.unit.evidence import make_vectors as made
 
+from trunkline.crypto.signer import MlDsaCosigner
 from trunkline.evidence import EvidenceKey, verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,7 +74,29 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 def work() -> dict[str, Any]:
     """What ``run.mjs`` is given."""
     receipts = json.loads((SPEC / "receipt-vectors.json").read_text())
-    return {"cases": all_cases(), "policies": POLICIES, "receipts": receipts}
+    return {
+        "cases": all_cases(),
+        "policies": POLICIES,
+        "receipts": receipts,
+        "ml_dsa": list(ml_dsa()),
+    }
+
+
+def ml_dsa() -> Iterator[Case]:
+    """Evidence cosigned with Ed25519 and with ML-DSA-44, under policies that need one or both.
+
+    The one kind of which the module knows less than Python.
+    """
+    strong = MlDsaCosigner("pq.example/witness", b"\x31" * 32)
+    signed = made.sign(made.receipt())
+    proof = made.prove(signed.batch, witnesses=(made.WITNESSES[0], strong))
+    part = made.EvidencePart(signed=signed, proof=proof)
+    for rule in ("any", "all"):
+        policy = (
+            f"log {made.LOG.vkey}\nwitness one {made.WITNESSES[0].cosigner_vkey}\n"
+            f"witness pq {strong.cosigner_vkey}\ngroup two {rule} one pq\nquorum two\n"
+        )
+        yield case(f"ml-dsa-44, {rule}", made.evidence(part), policy=policy)
 
 
 def case(

@@ -86,5 +86,7 @@ if (globalThis.process?.argv?.[1]?.endsWith("run.mjs")) {
   const work = JSON.parse(input);
   const results = await run(work);
   results.without = await withoutEd25519(work.cases[0]);
+  results.ml_dsa = [];
+  for (const item of work.ml_dsa) results.ml_dsa.push(await verifyCase(item));
   process.stdout.write(JSON.stringify(results));
 }

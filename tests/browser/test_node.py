@@ -98,3 +98,12 @@ def test_without_ed25519_nothing_is_shown_and_nothing_is_wrong(results):
     assert unclear == {"signatures", "batch paths", "log", "witnesses", "inclusion"}
     assert (report["outcome"], report["state"]) == ("inconclusive", "provisional")
     assert "can not verify Ed25519" in report["steps"][3]["detail"]
+
+
+def test_an_ml_dsa_cosignature_is_said_to_be_unchecked_and_does_not_count(work, results):
+    one, both = results["ml_dsa"]
+    assert (one["outcome"], both["outcome"]) == ("pass", "inconclusive")
+    witnesses = both["steps"][10]
+    assert (witnesses["title"], witnesses["result"]) == ("witnesses", "inconclusive")
+    assert witnesses["detail"].endswith("browsers can not verify ML-DSA-44: pq")
+    assert [cases.expected(item)["outcome"] for item in work["ml_dsa"]] == ["pass", "pass"]

@@ -1,8 +1,9 @@
 """Verifier keys: C2SP signed-note vkeys, and what each kind of key verifies.
 
-Two algorithms: 0x01, plain Ed25519 over the note's text; 0x04, timestamped Ed25519 cosignatures of
-checkpoints (C2SP tlog-cosignature). Ed25519 is libsodium's, which refuses small-order keys and
-non-canonical values, so one signature means the same to every part of Trunkline.
+Three algorithms: 0x01, plain Ed25519 over the note's text; 0x04 and 0x06, timestamped cosignatures
+of checkpoints (C2SP tlog-cosignature) with Ed25519 and with ML-DSA-44. Ed25519 is libsodium's,
+which refuses small-order keys and non-canonical values, so one signature means the same to every
+part of Trunkline.
 """
 
 from dataclasses import dataclass
@@ -13,17 +14,23 @@ from nacl.exceptions import CryptoError
 from nacl.signing import VerifyKey
 
 from trunkline.base.errors import MalformedError, SignatureError
+from trunkline.crypto import cosigned, ml_dsa
 from trunkline.crypto.digest import sha256
-from trunkline.crypto.encoding import UINT63_MAX, decode_base64, encode_base64
+from trunkline.crypto.encoding import decode_base64, encode_base64
 
 ED25519 = 0x01
 COSIGNATURE_ED25519 = 0x04
+COSIGNATURE_ML_DSA_44 = 0x06
+
+COSIGNING = (COSIGNATURE_ED25519, COSIGNATURE_ML_DSA_44)
+"""What a witness cosigns with."""
+CHECKPOINT_SIGNING = (ED25519, COSIGNATURE_ML_DSA_44)
+"""What a log signs its checkpoints with."""
 
 NAME_BYTES_MAX = 255
-VKEY_BYTES_MAX = 512
-_PUBLIC_BYTES = 32
+VKEY_CHARS_MAX = 2048
+_PUBLIC_BYTES = {ED25519: 32, COSIGNATURE_ED25519: 32, COSIGNATURE_ML_DSA_44: ml_dsa.PUBLIC_BYTES}
 _SIGNATURE_BYTES = 64
-_TIMESTAMP_BYTES = 8
 _KEY_ID = regex(r"[0-9a-f]{8}")
 
 
@@ -44,19 +51,10 @@ def key_id(name: str, algorithm: int, public: bytes) -> int:
     return int.from_bytes(hashed[:4], "big")
 
 
-def cosigned_message(text: bytes, timestamp_s: int) -> bytes:
-    """What a cosignature/v1 signs: two header lines, then the checkpoint's whole note text."""
-    return b"cosignature/v1\ntime %d\n" % timestamp_s + text
-
-
-def cosignature_timestamp(signature: bytes) -> int:
-    """The Unix seconds inside a cosignature (not yet verified); MalformedError for a bad shape."""
-    if len(signature) != _TIMESTAMP_BYTES + _SIGNATURE_BYTES:
-        raise MalformedError("a cosignature is 72 bytes")
-    timestamp_s = int.from_bytes(signature[:_TIMESTAMP_BYTES], "big")
-    if timestamp_s > UINT63_MAX:
-        raise MalformedError("cosignature timestamp too large")
-    return timestamp_s
+def cosignature_timestamp(key: "VerifierKey", signature: bytes) -> int:
+    """The Unix seconds inside a cosignature by ``key`` (not yet verified); MalformedError."""
+    is_ml_dsa = key.algorithm == COSIGNATURE_ML_DSA_44
+    return cosigned.timestamp(signature, ml_dsa.SIGNATURE_BYTES if is_ml_dsa else _SIGNATURE_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +66,18 @@ class VerifierKey:
     """32 bits. With the name, it says which key a signature line claims to be by."""
     algorithm: int
     public: bytes
-    """32 bytes."""
+    """32 bytes; 1312 of an ML-DSA-44 key."""
 
     @classmethod
     def create(cls, *, name: str, algorithm: int, public: bytes) -> Self:
         """Build a key and compute its id. MalformedError for a bad name, algorithm or length."""
         if not is_key_name(name):
             raise MalformedError("not a key name")
-        if algorithm not in (ED25519, COSIGNATURE_ED25519):
+        public_bytes = _PUBLIC_BYTES.get(algorithm)
+        if public_bytes is None:
             raise MalformedError(f"unknown signature algorithm 0x{algorithm:02x}")
-        if len(public) != _PUBLIC_BYTES:
-            raise MalformedError("an Ed25519 public key is 32 bytes")
+        if len(public) != public_bytes:
+            raise MalformedError(f"a public key of type 0x{algorithm:02x} is {public_bytes} bytes")
         return cls(
             name=name, key_id=key_id(name, algorithm, public), algorithm=algorithm, public=public
         )
@@ -86,7 +85,7 @@ class VerifierKey:
     @classmethod
     def parse(cls, vkey: str) -> Self:
         """Read ``<name>+<hex id>+<base64(algorithm || public)>``; MalformedError."""
-        if len(vkey) > VKEY_BYTES_MAX:
+        if len(vkey) > VKEY_CHARS_MAX:
             raise MalformedError("vkey too long")
         # Names hold no plus, but base64 does: the first two plus signs are the separators.
         parts = vkey.split("+", 2)
@@ -109,15 +108,29 @@ class VerifierKey:
 
         For a cosignature key, ``signature`` starts with its timestamp, which is verified with it.
         """
-        if self.algorithm == COSIGNATURE_ED25519:
-            try:
-                message = cosigned_message(message, cosignature_timestamp(signature))
-            except MalformedError as error:
-                raise SignatureError(f"{self.name}: {error.message}") from error
-            signature = signature[_TIMESTAMP_BYTES:]
+        if self.algorithm == ED25519:
+            valid = self._is_ed25519(message, signature)
+        else:
+            valid = self._is_cosignature(message, signature)
+        if not valid:
+            raise SignatureError(f"{self.name}: the signature does not verify")
+
+    def _is_cosignature(self, text: bytes, stamped: bytes) -> bool:
+        try:
+            timestamp_s = cosignature_timestamp(self, stamped)
+            signature = stamped[cosigned.TIMESTAMP_BYTES :]
+            if self.algorithm == COSIGNATURE_ED25519:
+                return self._is_ed25519(cosigned.ed25519_message(text, timestamp_s), signature)
+            message = cosigned.ml_dsa_44_message(self.name, text, timestamp_s)
+        except MalformedError as error:
+            raise SignatureError(f"{self.name}: {error.message}") from error
+        return ml_dsa.is_valid(self.public, message, signature)
+
+    def _is_ed25519(self, message: bytes, signature: bytes) -> bool:
         if len(signature) != _SIGNATURE_BYTES:
             raise SignatureError(f"{self.name}: an Ed25519 signature is 64 bytes")
         try:
             VerifyKey(self.public).verify(message, signature)
-        except CryptoError as error:
-            raise SignatureError(f"{self.name}: the signature does not verify") from error
+        except CryptoError:
+            return False
+        return True

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
-from trunkline.crypto.keys import COSIGNATURE_ED25519, ED25519, VerifierKey
+from trunkline.crypto.keys import COSIGNING, ED25519, VerifierKey
 from trunkline.runtime.config import load
 
 WITNESSES_MAX = 32
@@ -19,7 +19,7 @@ class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     url: str
     """Its submission prefix, ``http://host:port``."""
     vkey: str
-    """Its cosigning key (C2SP vkey of type 0x04)."""
+    """Its cosigning key (C2SP vkey of type 0x04 or 0x06)."""
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,9 +83,7 @@ def read(path: Path) -> LogConfig:
 
 def witness_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
     """The witnesses' keys, in order. Raises :class:`ConfigError`."""
-    keys = tuple(
-        _key(witness.vkey, COSIGNATURE_ED25519, "witnesses.vkey") for witness in config.witnesses
-    )
+    keys = tuple(_key(witness.vkey, COSIGNING, "witnesses.vkey") for witness in config.witnesses)
     if len({key.public for key in keys}) != len(keys) or len({key.name for key in keys}) != len(
         keys
     ):
@@ -95,16 +93,17 @@ def witness_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
 
 def submitter_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
     """The submitters' keys. Raises :class:`ConfigError`."""
-    return tuple(_key(vkey, ED25519, "submitters") for vkey in config.submitters)
+    return tuple(_key(vkey, (ED25519,), "submitters") for vkey in config.submitters)
 
 
-def _key(vkey: str, algorithm: int, field: str) -> VerifierKey:
+def _key(vkey: str, algorithms: tuple[int, ...], field: str) -> VerifierKey:
     try:
         key = VerifierKey.parse(vkey)
     except MalformedError as error:
         raise ConfigError(f"key {field}: {error.message}") from None
-    if key.algorithm != algorithm:
-        raise ConfigError(f"key {field}: {key.name} is not a key of type 0x{algorithm:02x}")
+    if key.algorithm not in algorithms:
+        names = " or ".join(f"0x{one:02x}" for one in algorithms)
+        raise ConfigError(f"key {field}: {key.name} is not a key of type {names}")
     return key
 
 

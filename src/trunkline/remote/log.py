@@ -20,7 +20,7 @@ from trunkline.remote.plain import PlainCaller
 from trunkline.remote.status import NOT_FOUND
 from trunkline.remote.transport import Transport
 from trunkline.tlog import proof as tlog_proof
-from trunkline.tlog.checkpoint import CHECKPOINT_BYTES_MAX, Checkpoint
+from trunkline.tlog.checkpoint import CHECKPOINT_NOTE_BYTES_MAX, Checkpoint
 from trunkline.tlog.policy import Policy
 from trunkline.tlog.proof import Proof
 from trunkline.tlog.tile import BUNDLE_BYTES_MAX, TILE_BYTES_MAX, TILE_WIDTH, Tile
@@ -55,7 +55,7 @@ class LogCaller:
 
     async def checkpoint(self) -> bytes:
         """The latest checkpoint's signed note. Not verified."""
-        return await self._plain.call("GET", CHECKPOINT_PATH, CHECKPOINT_BYTES_MAX)
+        return await self._plain.call("GET", CHECKPOINT_PATH, CHECKPOINT_NOTE_BYTES_MAX)
 
     async def tile(self, path: str) -> bytes:
         """A tile or an entry bundle, by its path below the prefix. Not verified.

@@ -13,7 +13,7 @@ from typing import Self
 from trunkline.base.errors import MalformedError, QuorumError, SignatureError
 from trunkline.crypto import note
 from trunkline.crypto.encoding import decode_decimal
-from trunkline.crypto.keys import COSIGNATURE_ED25519, ED25519, VerifierKey
+from trunkline.crypto.keys import CHECKPOINT_SIGNING, COSIGNING, VerifierKey
 from trunkline.tlog import cosignature
 from trunkline.tlog.checkpoint import Checkpoint
 
@@ -168,7 +168,7 @@ class _Reader:
     def _log(self, words: list[str]) -> None:
         if len(words) not in (1, 2):
             raise MalformedError("log <vkey> [<url>]")
-        key = _key(words[0], ED25519)
+        key = _key(words[0], CHECKPOINT_SIGNING)
         if any(key.public == log.key.public for log in self.logs):
             raise MalformedError("this log's key is listed already")
         self.logs.append(PolicyLog(key=key, url=words[1] if len(words) == 2 else None))
@@ -176,7 +176,7 @@ class _Reader:
     def _witness(self, words: list[str]) -> None:
         if len(words) not in (2, 3):
             raise MalformedError("witness <name> <vkey> [<url>]")
-        key = _key(words[1], COSIGNATURE_ED25519)
+        key = _key(words[1], COSIGNING)
         if any(key.public == witness.key.public for witness in self.witnesses):
             raise MalformedError("this witness's key is listed already")
         self._define(words[0])
@@ -216,8 +216,9 @@ class _Reader:
         self.names.add(name)
 
 
-def _key(vkey: str, algorithm: int) -> VerifierKey:
+def _key(vkey: str, algorithms: tuple[int, ...]) -> VerifierKey:
     key = VerifierKey.parse(vkey)
-    if key.algorithm != algorithm:
-        raise MalformedError(f"the key's type is not 0x{algorithm:02x}")
+    if key.algorithm not in algorithms:
+        names = " or ".join(f"0x{one:02x}" for one in algorithms)
+        raise MalformedError(f"the key's type is not {names}")
     return key

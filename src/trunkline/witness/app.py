@@ -13,14 +13,14 @@ import msgspec
 from trunkline.base.errors import ConfigError, Error, MalformedError, OverloadedError, RequestError
 from trunkline.base.ports import Clock
 from trunkline.crypto.digest import sha256
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.signer import Cosigner, parse_cosigner
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.config import read_secret, resolve
 from trunkline.runtime.http import TEXT_TYPE, Call, Receive, Router, Scope, Send, http_status
 from trunkline.runtime.logger import Logger, get_logger
 from trunkline.runtime.server import run_server
 from trunkline.tlog.add_checkpoint import ADD_CHECKPOINT_PATH, REQUEST_BYTES_MAX, SIZE_CONTENT_TYPE
-from trunkline.witness.config import WitnessConfig, known_logs, read
+from trunkline.witness.config import ALGORITHMS, WitnessConfig, known_logs, read
 from trunkline.witness.core.decide import SizeConflictError, open_request
 from trunkline.witness.store import WitnessStore, create_store
 
@@ -49,10 +49,12 @@ class WitnessService:
     """One witness, as the server hosts it."""
 
     def __init__(
-        self, *, config: WitnessConfig, data: Path, signer: Signer, clock: Clock, logger: Logger
+        self, *, config: WitnessConfig, data: Path, signer: Cosigner, clock: Clock, logger: Logger
     ) -> None:
         if signer.name != config.name:
             raise ConfigError(f"key name: the key in key_file is named {signer.name}")
+        if signer.cosigner_vkey.algorithm != ALGORITHMS[config.algorithm]:
+            raise ConfigError(f"key algorithm: the key in key_file is not {config.algorithm}")
         self._data = data
         self._signer = signer
         self._clock = clock
@@ -145,7 +147,7 @@ def build(
     config = read(config_path)
     key_file = resolve(config_path, config.key_file)
     try:
-        signer = Signer.parse(read_secret(key_file))
+        signer = parse_cosigner(read_secret(key_file))
     except MalformedError as error:
         raise ConfigError(f"{key_file}: {error.message}") from None
     service = WitnessService(

@@ -10,7 +10,7 @@ from typing import Final
 
 from trunkline.base.errors import ConfigError
 from trunkline.crypto import note
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.signer import Cosigner
 from trunkline.runtime.store import Connection, Database
 from trunkline.witness.core.decide import Seen, Submission, decide
 
@@ -53,7 +53,7 @@ class WitnessStore:
         return cls(Database.open(path, must_exist=True, migrations=MIGRATIONS))
 
     async def cosign(
-        self, submission: Submission, signer: Signer, now_s: Callable[[], int]
+        self, submission: Submission, signer: Cosigner, now_s: Callable[[], int]
     ) -> bytes:
         """Decide, cosign and record, all or nothing; the cosignature line once that is durable.
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from trunkline.base.errors import MalformedError
+from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto.digest import digest, parse_digest, sha256
 from trunkline.crypto.keys import VerifierKey
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.signer import MlDsaCosigner, Signer, parse_cosigner
 
 # The published test key of the Tessera vectors (see shared/vectors/README.md).
 SKEY = "PRIVATE+KEY+example.com/log/testdata+33d7b496+AeymY/SZAX0jZcJ8enZ5FY1Dz+wTML2yWSkK+9DSF3eg"
@@ -43,7 +43,7 @@ def test_the_cosigning_key_has_its_own_id():
         VKEY.replace("+AeHT", "+AuHT"),
         VKEY[:-4],
         VKEY + "\n",
-        "x" * 600,
+        "x" * 3000,
         "name+00000000+",
         "\ud800" + VKEY,
     ],
@@ -81,3 +81,47 @@ def test_digests():
     for text in ("", "sha256:", "sha256:" + "A" * 64, digest(b"") + "\n", digest(b"")[:-1]):
         with pytest.raises(MalformedError):
             parse_digest(text)
+
+
+CHECKPOINT = b"log.example\n3\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n"
+
+
+def test_an_ml_dsa_key_file_reads_back():
+    cosigner = MlDsaCosigner("w.example", b"\x07" * 32)
+    again = parse_cosigner(cosigner.skey())
+    assert str(again.cosigner_vkey) == str(cosigner.cosigner_vkey)
+    assert VerifierKey.parse(str(cosigner.cosigner_vkey)) == cosigner.cosigner_vkey
+    assert cosigner.cosigner_vkey.algorithm == 6
+    assert "BwcH" not in repr(cosigner)
+    assert not hasattr(cosigner, "__dict__")
+    assert parse_cosigner(SKEY).cosigner_vkey.algorithm == 4
+    for bad in (cosigner.skey().replace("+BgcH", "+BggH"), cosigner.skey().replace("w.", "v.")):
+        with pytest.raises(MalformedError):
+            parse_cosigner(bad)
+    with pytest.raises(MalformedError):
+        Signer.parse(cosigner.skey())
+
+
+def test_an_ml_dsa_cosignature_is_of_one_name_time_and_tree():
+    cosigner = MlDsaCosigner("w.example", b"\x07" * 32)
+    key, line = cosigner.cosigner_vkey, cosigner.cosignature(CHECKPOINT, 1_700_000_000)
+    key.verify(CHECKPOINT, line.signature)
+    other_name = VerifierKey.create(name="v.example", algorithm=6, public=key.public)
+    late = (1_700_000_001).to_bytes(8, "big") + line.signature[8:]
+    refused = (
+        (key, CHECKPOINT.replace(b"3", b"4"), line.signature),
+        (key, CHECKPOINT.replace(b"log", b"lag"), line.signature),
+        (key, b"log.example\n3\n", line.signature),
+        (key, CHECKPOINT, late),
+        (key, CHECKPOINT, line.signature[:-1]),
+        (key, CHECKPOINT, b"\xff" * 8 + line.signature[8:]),
+        (other_name, CHECKPOINT, line.signature),
+    )
+    for by, text, signature in refused:
+        with pytest.raises(SignatureError):
+            by.verify(text, signature)
+    for text in (b"x" * 256 + CHECKPOINT[11:], b"log.example\n3\nshort\n", CHECKPOINT[11:]):
+        with pytest.raises(MalformedError):
+            cosigner.cosignature(text, 1)
+    with pytest.raises(MalformedError):
+        cosigner.cosignature(CHECKPOINT, 0)

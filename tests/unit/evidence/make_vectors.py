@@ -15,7 +15,7 @@ import msgspec
 
 from trunkline.crypto import merkle, note
 from trunkline.crypto.digest import parse_digest
-from trunkline.crypto.signer import Signer, sign_note
+from trunkline.crypto.signer import Cosigner, Signer, sign_note
 from trunkline.evidence import Evidence, EvidenceBodies, EvidenceKey, EvidencePart, encode
 from trunkline.receipts import (
     BatchBuilder,
@@ -179,7 +179,7 @@ def prove(
     batch: str,
     *,
     log: Signer = LOG,
-    witnesses: Sequence[Signer] = WITNESSES,
+    witnesses: Sequence[Cosigner] = WITNESSES,
     before: Sequence[bytes] = (b"a", b"b"),
     after: Sequence[bytes] = (b"c",),
 ) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from trunkline.base.errors import MalformedError, QuorumError, SignatureError
 from trunkline.crypto import merkle, note
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.signer import MlDsaCosigner, Signer
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.policy import Policy
 
@@ -131,3 +131,27 @@ def test_names_are_octets():
 def test_what_is_not_a_policy(text, why):
     with pytest.raises(MalformedError, match=why):
         Policy.parse(text)
+
+
+def test_witnesses_of_both_kinds_count_in_one_group():
+    strong = MlDsaCosigner("pq.example/witness", b"\x31" * 32)
+    policy = Policy.parse(
+        DEFINITIONS + f"witness PQ {strong.cosigner_vkey}\ngroup two 2 X1 PQ\nquorum two\n"
+    )
+    parsed = note.parse(checkpoint_note(0))
+    line = strong.cosignature(parsed.text, 1_700_000_000)
+    both = note.format(parsed.text, (*parsed.signatures, line))
+    assert [name for name, _ in policy.accepts(both).witnesses] == ["X1", "PQ"]
+    with pytest.raises(QuorumError):
+        policy.accepts(checkpoint_note(0))
+    # A kind of signature that nobody here knows is ignored, and no pass.
+    unknown = note.NoteSignature(name=strong.name, key_id=1, signature=b"\xfe" * 99)
+    with pytest.raises(QuorumError):
+        policy.accepts(note.format(parsed.text, (*parsed.signatures, unknown)))
+    bad = note.NoteSignature(
+        name=line.name, key_id=line.key_id, signature=line.signature[:-1] + b"\1"
+    )
+    with pytest.raises(SignatureError):
+        policy.accepts(note.format(parsed.text, (*parsed.signatures, bad)))
+    with pytest.raises(MalformedError, match="0x04 or 0x06"):
+        Policy.parse(f"witness a {LOG.vkey}\nquorum a\n")

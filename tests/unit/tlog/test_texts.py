@@ -8,7 +8,7 @@ from trunkline.base.errors import (
     QuorumError,
     SignatureError,
 )
-from trunkline.crypto import merkle, note
+from trunkline.crypto import cosigned, merkle, note
 from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.tlog import cosignature, proof
@@ -133,7 +133,7 @@ def test_the_cosignature_of_the_specification_has_its_shape():
         "sX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n".encode()
     )[0]
     assert line.signature[:8] == (1_679_315_147).to_bytes(8, "big")
-    assert cosignature.cosigned_message(EXAMPLE, 1_679_315_147).startswith(
+    assert cosigned.ed25519_message(EXAMPLE, 1_679_315_147).startswith(
         b"cosignature/v1\ntime 1679315147\nexample.com/behind-the-sofa\n"
     )
 

@@ -8,7 +8,7 @@ import pytest
 from trunkline.base.errors import ConfigError
 from trunkline.crypto import merkle, note
 from trunkline.crypto.digest import sha256
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.signer import MlDsaCosigner, Signer
 from trunkline.remote.http1 import HttpTransport
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.logger import get_logger
@@ -237,3 +237,24 @@ def test_the_configuration_reads_back(tmp_path):
 def test_wrong_keys_are_named(logs):
     with pytest.raises(ConfigError, match=r"logs\.vkey"):
         known_logs(WitnessConfig(name=WITNESS.name, logs=logs))
+
+
+async def test_a_witness_that_cosigns_with_ml_dsa(tmp_path):
+    signer = MlDsaCosigner(WITNESS.name, b"\x21" * 32)
+    create_store(tmp_path)
+    (tmp_path / "key").write_text(signer.skey())
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "witness.toml").write_text(render(config(algorithm="ml-dsa-44")))
+    found, _ = build(tmp_path / "witness.toml")
+    transport = HttpTransport()
+    async with serving(found) as url:
+        asked = request(0, 5)
+        status, _, answer = await Client(url, transport).send(asked)
+    await transport.aclose()
+    assert status == 200
+    lines = note.parse_signatures(answer)
+    signed = note.Note(text=note.parse(asked.checkpoint_note).text, signatures=lines)
+    assert cosignature.verify(signed, signer.cosigner_vkey) > 1_700_000_000
+    (tmp_path / "witness.toml").write_text(render(config()))
+    with pytest.raises(ConfigError, match="is not ed25519"):
+        build(tmp_path / "witness.toml")
