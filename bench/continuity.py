@@ -38,7 +38,8 @@ AT_ONCE = 8
 SETTLE_S = 0.1
 """What came before a fault reaches the app before the fault does."""
 VERDICTS = ("whole", "error", "damage", "hang")
-ENGINE: dict[str, object] = {}
+ENGINE: dict[str, object] = {"prefix": "vllm"}
+"""The scripted upstreams go on after a given text, and the nodes are told in which way to ask."""
 
 
 # What all systems stand before, and how they are asked.

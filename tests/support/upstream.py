@@ -187,7 +187,8 @@ class Exchange:
         self.answer.running = bool(options.get("continuous_usage_stats"))
         if self.stream and not options.get("include_usage"):
             self.answer.usage = None
-        if asked.get("continue_final_message"):
+        last = (asked.get("messages") or [{}])[-1]
+        if asked.get("continue_final_message") or last.get("prefix"):
             self.answer.go_on(str(asked["messages"][-1]["content"]))
 
     # What is said.
