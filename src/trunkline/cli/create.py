@@ -41,21 +41,32 @@ CACHE: Final = "cache"
 EMBEDDED: Final = (("node-alpha", "alpha.localhost"), ("node-beta", "beta.localhost"))
 ROUTING_FILE: Final = "routing.toml"
 LOG_OPERATOR: Final = "gamma.localhost"
-WITNESS_OPERATOR: Final = "delta.localhost"
+WITNESSES: Final = ("delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
+"""Their names in the policy, each of an operator of its own."""
+WITNESSES_MAX: Final = len(WITNESSES)
 _PRIVATE_FOLDER: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
 
 
 def create(
-    folder: Folder, *, port_base: int = PORT_BASE, providers: Sequence[Provider] = ()
+    folder: Folder,
+    *,
+    port_base: int = PORT_BASE,
+    providers: Sequence[Provider] = (),
+    witnesses: int = 1,
 ) -> None:
-    """Make a new network in the folder. ConfigError if there is anything in it already."""
+    """Make a new network in the folder. ConfigError if there is anything in it already.
+
+    Of more than one of ``witnesses``, a majority must cosign.
+    """
     if folder.exists:
         raise ConfigError(
             f"{folder.path} holds a network already; it is never overwritten. Start it with "
             "`trunkline up`, or name another folder with --data"
         )
     check_port_base(port_base)
+    if not 1 <= witnesses <= WITNESSES_MAX:
+        raise ConfigError(f"--witnesses {witnesses}: choose from 1 to {WITNESSES_MAX}")
     try:
         if folder.path.is_dir() and any(folder.path.iterdir()):
             raise ConfigError(f"{folder.path} is not empty; name another folder with --data")
@@ -64,7 +75,7 @@ def create(
     except OSError as error:
         raise ConfigError(f"{folder.path} can not be made: {error.strerror}") from None
     try:
-        _Draft(Folder(place), port_base, providers).write()
+        _Draft(Folder(place), port_base, providers, witnesses).write()
         # A crash before this leaves a hidden folder that nothing reads; after it, a whole network.
         place.rename(folder.path)
     except BaseException:
@@ -79,15 +90,20 @@ def check_port_base(port_base: int) -> None:
 
 
 class _Draft:
-    """A network that is being written. Ports: gateway, log, witness at 0, 3, 4; nodes between
-    and after."""
+    """A network that is being written. Ports: gateway, log and first witness at 0, 3, 4; nodes
+    between, then the other witnesses, then the providers' nodes."""
 
-    def __init__(self, folder: Folder, port_base: int, providers: Sequence[Provider]) -> None:
+    def __init__(
+        self, folder: Folder, port_base: int, providers: Sequence[Provider], witnesses: int
+    ) -> None:
         self._folder = folder
         self._base = port_base
         self._id = f"net-{os.urandom(NETWORK_ID_BYTES).hex()}"
         self._log_key = new_key(f"{self._id}.localhost/log")
-        self._witness_key = new_key(f"{WITNESS_OPERATOR}/witness")
+        self._witnesses = [
+            (self._witness_entry(number), new_key(f"{name}.localhost/witness"))
+            for number, name in enumerate(WITNESSES[:witnesses])
+        ]
         self._nodes: list[tuple[RoleEntry, Signer]] = []
         self._providers = providers
 
@@ -95,12 +111,15 @@ class _Draft:
         for offset, (name, operator) in enumerate(EMBEDDED, start=1):
             self._write_embedded(name, operator, self._listen(offset))
         for number, provider in enumerate(self._providers):
-            entry, key = provider_role(provider, self._listen(5 + number))
+            entry, key = provider_role(provider, self._listen(4 + len(self._witnesses) + number))
             write_provider_node(self._folder, entry, key, provider, self._log_link())
             self._nodes.append((entry, key))
-        gateway, log, witness = self._gateway(), self._log(), self._witness()
-        roles = (gateway, *(entry for entry, _ in self._nodes), log, witness)
-        self._folder.policy_file.write_text(self._policy(log, witness))
+        gateway, log = self._gateway(), self._log()
+        for entry, key in self._witnesses:
+            self._write_witness(entry, key)
+        nodes, witnesses = self._nodes, self._witnesses
+        roles = (gateway, *(e for e, _ in nodes), log, *(e for e, _ in witnesses))
+        self._folder.policy_file.write_text(self._policy(log))
         write_keys(self._folder, self._keys())
         network = NetworkFile(id=self._id, cache=str(shared_cache() or CACHE), roles=roles)
         for made in (self._folder.logs, self._folder.run, self._folder.path / CACHE):
@@ -152,40 +171,63 @@ class _Draft:
         entry = RoleEntry(
             name="log", role="log", listen=self._listen(3), key=key.name, operator=operator
         )
-        asked = log_config.WitnessConfig(
-            url=f"http://{self._listen(4)}", vkey=str(self._witness_key.cosigner_vkey)
+        asked = tuple(
+            log_config.WitnessConfig(url=one.url, vkey=str(its_key.cosigner_vkey))
+            for one, its_key in self._witnesses
         )
-        settings = log_config.LogConfig(listen=entry.listen, origin=key.name, witnesses=(asked,))
+        settings = log_config.LogConfig(
+            listen=entry.listen,
+            origin=key.name,
+            witnesses=asked,
+            policy_file="../policy" if len(asked) > 1 else None,
+        )
         write_role(self._folder, entry, log_config.render(settings), key)
         create_log(self._folder.config(entry).parent, key)
         return entry
 
-    def _witness(self) -> RoleEntry:
-        key, operator = self._witness_key, WITNESS_OPERATOR
-        entry = RoleEntry(
-            name="witness", role="witness", listen=self._listen(4), key=key.name, operator=operator
+    def _witness_entry(self, number: int) -> RoleEntry:
+        name = WITNESSES[number]
+        return RoleEntry(
+            name="witness" if number == 0 else f"witness-{name}",
+            role="witness",
+            listen=self._listen(4 + number),
+            key=f"{name}.localhost/witness",
+            operator=f"{name}.localhost",
         )
+
+    def _write_witness(self, entry: RoleEntry, key: Signer) -> None:
         watched = witness_config.WitnessedLog(vkey=str(self._log_key.vkey))
         settings = witness_config.WitnessConfig(listen=entry.listen, name=key.name, logs=(watched,))
         write_role(self._folder, entry, witness_config.render(settings), key)
         create_witness_store(self._folder.config(entry).parent)
-        return entry
 
-    def _policy(self, log: RoleEntry, witness: RoleEntry) -> str:
-        return (
-            "# Whom this network's answers are checked against (C2SP tlog-policy).\n"
-            "# An answer is final once this log holds it in a checkpoint cosigned by the quorum.\n"
-            f"log {self._log_key.vkey} {log.url}\n"
-            f"witness delta {self._witness_key.cosigner_vkey} {witness.url}\n"
-            "quorum delta\n"
-        )
+    def _policy(self, log: RoleEntry) -> str:
+        names = WITNESSES[: len(self._witnesses)]
+        lines = [
+            "# Whom this network's answers are checked against (C2SP tlog-policy).",
+            "# An answer is final once this log holds it in a checkpoint cosigned by the quorum.",
+            f"log {self._log_key.vkey} {log.url}",
+            *(
+                f"witness {name} {key.cosigner_vkey} {entry.url}"
+                for name, (entry, key) in zip(names, self._witnesses, strict=True)
+            ),
+        ]
+        if len(names) == 1:
+            lines.append(f"quorum {names[0]}")
+        else:
+            lines.append(f"group majority {len(names) // 2 + 1} {' '.join(names)}")
+            lines.append("quorum majority")
+        return "\n".join(lines) + "\n"
 
     def _keys(self) -> list[EvidenceKey]:
         nodes = [trusted(key.vkey, "node", entry.operator) for entry, key in self._nodes]
         return [
             *nodes,
             trusted(self._log_key.vkey, "log", LOG_OPERATOR),
-            trusted(self._witness_key.cosigner_vkey, "witness", WITNESS_OPERATOR),
+            *(
+                trusted(key.cosigner_vkey, "witness", entry.operator)
+                for entry, key in self._witnesses
+            ),
         ]
 
 

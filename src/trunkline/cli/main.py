@@ -68,6 +68,17 @@ ProviderOption = Annotated[
         show_default=False,
     ),
 ]
+WitnessesOption = Annotated[
+    int,
+    typer.Option(
+        "--witnesses",
+        metavar="N",
+        min=1,
+        max=7,
+        help="How many witnesses, each of an operator of its own. Of several, a majority must "
+        "cosign.",
+    ),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -164,7 +175,12 @@ def up(
 
 
 @app.command(epilog="\b\nExamples:\n  trunkline init --data ./net --port-base 9480\n")
-def init(data: Data = None, port_base: PortBase = None, provider: ProviderOption = None) -> None:
+def init(
+    data: Data = None,
+    port_base: PortBase = None,
+    provider: ProviderOption = None,
+    witnesses: WitnessesOption = 1,
+) -> None:
     """Make a data folder: keys, a commented configuration for each role, policy, stores.
 
     Never overwrites anything.
@@ -174,7 +190,12 @@ def init(data: Data = None, port_base: PortBase = None, provider: ProviderOption
 
     folder = _folder(data)
     providers = [parse(each) for each in provider or []]
-    create(folder, port_base=PORT_BASE if port_base is None else port_base, providers=providers)
+    create(
+        folder,
+        port_base=PORT_BASE if port_base is None else port_base,
+        providers=providers,
+        witnesses=witnesses,
+    )
     typer.echo(f"made {folder.path}; start it with `trunkline up`")
 
 

@@ -24,10 +24,10 @@ from trunkline.base.errors import (
 from trunkline.base.ports import Clock
 from trunkline.crypto.signer import Signer
 from trunkline.log import crash
-from trunkline.log.config import LogConfig, read, submitter_keys, witness_keys
+from trunkline.log.config import LogConfig, policy_quorum, read, submitter_keys, witness_keys
 from trunkline.log.core import tree as trees
 from trunkline.log.core.admission import admit
-from trunkline.log.core.cosigning import Cosigning, Signed
+from trunkline.log.core.cosigning import Cosigning, Signed, at_least
 from trunkline.log.files import CHECKPOINT_NAME, Folder
 from trunkline.log.sequencer import ROUND_ENTRIES_MAX, Sequencer
 from trunkline.log.store import Current, LogStore, create_log
@@ -83,10 +83,12 @@ class LogService:
         clock: Clock,
         logger: Logger,
         on_fatal: Callable[[], None],
+        policy: bytes | None = None,
         reach: crash.CrashHook = crash.no_crash,
     ) -> None:
         """``data``: the log's folder. ``transport`` is closed at shutdown. ``on_fatal`` is called
-        when the log can not go on; it should stop the process."""
+        when the log can not go on; it should stop the process. ``policy``: the text of
+        ``policy_file``."""
         if signer.name != config.origin:
             raise ConfigError(f"key origin: the key in key_file is named {signer.name}")
         self._config = config
@@ -99,6 +101,11 @@ class LogService:
         self._on_fatal = on_fatal
         self._reach = reach
         self._witness_keys = witness_keys(config)
+        self._quorum = (
+            at_least(config.quorum_size)
+            if policy is None
+            else policy_quorum(policy, self._witness_keys)
+        )
         self._submitters = submitter_keys(config)
         self._store: LogStore | None = None
         self._sequencer: Sequencer | None = None
@@ -187,7 +194,7 @@ class LogService:
             for key, caller in zip(self._witness_keys, callers, strict=True)
         ]
         cosigning = Cosigning(
-            quorum=self._config.quorum_size,
+            quorum=self._quorum,
             window_s=self._config.quorum_window_s,
             published=published,
             newest=newest,
@@ -301,6 +308,7 @@ def build(config_path: Path, *, logger: Logger | None = None) -> tuple[LogServic
     except MalformedError as error:
         raise ConfigError(f"{key_file}: {error.message}") from None
     service = LogService(
+        policy=_read_policy(config_path, config),
         config=config,
         data=resolve(config_path, config.data),
         signer=signer,
@@ -312,6 +320,16 @@ def build(config_path: Path, *, logger: Logger | None = None) -> tuple[LogServic
         reach=crash.crash_hook(enabled=config.crash_points),
     )
     return service, config
+
+
+def _read_policy(config_path: Path, config: LogConfig) -> bytes | None:
+    if config.policy_file is None:
+        return None
+    path = resolve(config_path, config.policy_file)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def run(config_path: Path, *, on_ready: Callable[[str], None] | None = None) -> None:

@@ -8,7 +8,9 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import COSIGNING, ED25519, VerifierKey
+from trunkline.log.core.cosigning import Quorum
 from trunkline.runtime.config import load
+from trunkline.tlog.policy import Policy
 
 WITNESSES_MAX = 32
 
@@ -37,6 +39,9 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Asked to cosign every checkpoint that is published."""
     quorum: int | None = None
     """Cosignatures that a published checkpoint waits for. Default: those of all witnesses."""
+    policy_file: str | None = None
+    """C2SP tlog-policy whose quorum a published checkpoint waits for, instead of ``quorum``. Its
+    witnesses are among ``witnesses``, known by their keys."""
     quorum_window_s: float = 10.0
     """How long a checkpoint waits for them before newer ones are published without."""
     entry_types: tuple[str, ...] = ("trunkline.batch/v1",)
@@ -57,6 +62,8 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if len(self.witnesses) > WITNESSES_MAX:
             raise ValueError(f"at most {WITNESSES_MAX} witnesses")
+        if self.policy_file is not None and self.quorum is not None:
+            raise ValueError("quorum and policy_file are two answers to one question: drop one")
         if not 0 <= self.quorum_size <= len(self.witnesses):
             raise ValueError("quorum must be between 0 and the number of witnesses")
         if not self.entry_types or any(not kind or "\n" in kind for kind in self.entry_types):
@@ -91,6 +98,21 @@ def witness_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
     return keys
 
 
+def policy_quorum(text: str | bytes, keys: Sequence[VerifierKey]) -> Quorum:
+    """The quorum of a policy, over the names of the keys of ``witnesses``.
+
+    ConfigError for what is no policy, or if all of ``witnesses`` together do not satisfy it.
+    """
+    try:
+        policy = Policy.parse(text)
+    except MalformedError as error:
+        raise ConfigError(f"key policy_file: {error.message}") from None
+    names = {key.name: one.name for key in keys for one in policy.witnesses if one.key == key}
+    if not policy.is_quorum(set(names.values())):
+        raise ConfigError("key policy_file: its quorum can not come from the listed witnesses")
+    return lambda found: policy.is_quorum({names[one] for one in found if one in names})
+
+
 def submitter_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
     """The submitters' keys. Raises :class:`ConfigError`."""
     return tuple(_key(vkey, (ED25519,), "submitters") for vkey in config.submitters)
@@ -119,7 +141,7 @@ def render(config: LogConfig) -> str:
         f"origin = {_text(config.origin)}",
         f"key_file = {_text(config.key_file)}",
         "# Cosignatures that a published checkpoint waits for, and for how long (seconds).",
-        f"quorum = {config.quorum_size}",
+        _quorum(config),
         f"quorum_window_s = {config.quorum_window_s}",
         "# First lines of the notes that are taken as entries.",
         f"entry_types = {_texts(config.entry_types)}",
@@ -140,6 +162,12 @@ def render(config: LogConfig) -> str:
         lines += ["[[witnesses]]", f"url = {_text(witness.url)}", f"vkey = {_text(witness.vkey)}"]
         lines.append("")
     return "\n".join(lines)
+
+
+def _quorum(config: LogConfig) -> str:
+    if config.policy_file is not None:
+        return f"policy_file = {_text(config.policy_file)}"
+    return f"quorum = {config.quorum_size}"
 
 
 def _texts(values: Sequence[str]) -> str:

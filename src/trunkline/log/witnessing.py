@@ -181,12 +181,14 @@ class Publisher:
 def verified_line(key: VerifierKey, checkpoint_note: bytes, lines: bytes) -> bytes:
     """The one cosignature line by ``key`` out of a witness's answer, verified over the note.
 
-    Lines by other keys are ignored. MalformedError or SignatureError.
+    Lines by other keys are ignored, and one without a time is none, as tlog-witness demands.
+    MalformedError or SignatureError.
     """
     text = note.parse(checkpoint_note).text
     for line in note.parse_signatures(lines):
         if line.is_by(key):
-            cosignature.verify(note.Note(text=text, signatures=(line,)), key)
+            if cosignature.verify(note.Note(text=text, signatures=(line,)), key) == 0:
+                raise SignatureError(f"{key.name} cosigned without a time")
             return line.line()
     raise SignatureError(f"no cosignature by {key.name}")
 

@@ -193,3 +193,24 @@ def test_a_wrong_network_file_names_file_and_key(folder: Folder) -> None:
 
     with pytest.raises(ConfigError, match=r"network\.toml.*colour"):
         folder.network()
+
+
+def test_several_witnesses_are_of_several_operators_and_a_majority_is_enough(
+    tmp_path: Path,
+) -> None:
+    folder = Folder(tmp_path / "three")
+    create(folder, port_base=20_000, witnesses=3)
+    network = folder.network()
+    witnesses = [entry for entry in network.roles if entry.role == "witness"]
+    assert len({entry.operator for entry in witnesses}) == 3
+    assert len({entry.listen for entry in network.roles}) == len(network.roles)
+    policy = Policy.parse(folder.policy_file.read_bytes())
+    assert policy.is_quorum({"delta", "zeta"})
+    assert not policy.is_quorum({"epsilon"})
+    log = log_config.read(folder.config(network.one("log")))
+    assert [one.url for one in log.witnesses] == [entry.url for entry in witnesses]
+    assert log.policy_file == "../policy"
+    for entry in witnesses:
+        assert witness_config.read(folder.config(entry)).name == entry.key
+    with pytest.raises(ConfigError, match="--witnesses 8"):
+        create(Folder(tmp_path / "eight"), witnesses=8)

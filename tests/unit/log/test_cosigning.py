@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.base.errors import CorruptStateError
-from trunkline.log.core.cosigning import Cosigning, Signed
+from trunkline.log.core.cosigning import Cosigning, Signed, at_least
 
 WINDOW_S = 10.0
 
@@ -16,7 +16,7 @@ def signed(size: int) -> Signed:
 
 def cosigning(quorum: int, published: int = 0, newest: int = 0, now_s: float = 100.0) -> Cosigning:
     return Cosigning(
-        quorum=quorum,
+        quorum=at_least(quorum),
         window_s=WINDOW_S,
         published=signed(published),
         newest=signed(newest),
@@ -66,6 +66,24 @@ def test_witnesses_are_asked_for_the_same_checkpoint():
     assert size_of(machine.wanted("b")) == 1
 
 
+def test_a_quorum_of_groups_is_not_a_number():
+    """One of each of two groups: two of one group are not enough."""
+    groups = ({"a", "b"}, {"c", "d"})
+    machine = Cosigning(
+        quorum=lambda found: all(group & found for group in groups),
+        window_s=WINDOW_S,
+        published=signed(0),
+        newest=signed(0),
+        now_s=100.0,
+    )
+    machine.offer(signed(1), 100.0)
+    machine.cosigned("a", 1, b"a\n", 100.1)
+    assert machine.cosigned("b", 1, b"b\n", 100.2) is None
+    assert not machine.has_quorum
+    assert size_of(machine.cosigned("d", 1, b"d\n", 100.3)) == 1
+    assert machine.has_quorum
+
+
 def test_when_witnesses_stay_away_the_window_ends():
     machine = cosigning(1)
     machine.offer(signed(1), 100.0)
@@ -98,7 +116,7 @@ def test_after_a_restart_the_newest_is_published_and_asked_for():
 def test_cosignatures_found_on_disk_count():
     published = Signed(size=4, note=b"n\n", lines={"a": b"a\n"})
     machine = Cosigning(
-        quorum=1, window_s=WINDOW_S, published=published, newest=signed(4), now_s=0.0
+        quorum=at_least(1), window_s=WINDOW_S, published=published, newest=signed(4), now_s=0.0
     )
     assert machine.wanted("a") is None
     assert size_of(machine.wanted("b")) == 4

@@ -9,9 +9,19 @@ sees new entries even while no witness answers.
 What is published never shrinks.
 """
 
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from trunkline.base.errors import require
+
+Quorum = Callable[[AbstractSet[str]], bool]
+"""Whether cosignatures by these witnesses (key names) are enough. More are never fewer."""
+
+
+def at_least(count: int) -> Quorum:
+    """Any ``count`` witnesses are enough."""
+    return lambda witnesses: len(witnesses) >= count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +45,11 @@ class Cosigning:
     __slots__ = ("_candidate", "_newest", "_published", "_published_at_s", "_quorum", "_window_s")
 
     def __init__(
-        self, *, quorum: int, window_s: float, published: Signed, newest: Signed, now_s: float
+        self, *, quorum: Quorum, window_s: float, published: Signed, newest: Signed, now_s: float
     ) -> None:
         """``published``: what readers see now; ``newest``: the last one sequenced.
 
-        ``quorum``: cosignatures that a checkpoint needs. ``window_s``: how long the candidate may
+        ``quorum``: which cosignatures a checkpoint needs. ``window_s``: how long the candidate may
         take before a newer checkpoint is published without them.
         """
         require(published.size <= newest.size, "published beyond the sequenced size")
@@ -62,7 +72,7 @@ class Cosigning:
     @property
     def has_quorum(self) -> bool:
         """Whether what is published has the quorum."""
-        return len(self._published.lines) >= self._quorum
+        return self._quorum(self._published.lines.keys())
 
     def wanted(self, witness: str) -> Signed | None:
         """The checkpoint that this witness should be asked for now, if any."""
@@ -114,7 +124,7 @@ class Cosigning:
         return self._published_at_s + self._window_s
 
     def _candidate_has_quorum(self) -> bool:
-        return len(self._candidate.lines) >= self._quorum
+        return self._quorum(self._candidate.lines.keys())
 
     def _improvement(self) -> Signed | None:
         """The candidate, if it has the quorum and says more than what is published."""
