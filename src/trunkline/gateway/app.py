@@ -5,8 +5,10 @@ layout. It refuses to start over a missing store: ``trunkline init`` creates one
 """
 
 import asyncio
+import os
 import signal
 from pathlib import Path
+from typing import Final
 
 from trunkline.gateway import config
 from trunkline.gateway.config import GatewayConfig
@@ -21,14 +23,18 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.config import resolve
 from trunkline.runtime.logger import Logger, configure, get_logger
+from trunkline.runtime.metrics import Metrics
+from trunkline.runtime.otlp_export import Exporter, export_target
 from trunkline.runtime.server import run_server
 
 __all__ = ["Gateway", "build", "create_store", "run"]
 
+SERVICE: Final = "trunkline-gateway"
+
 
 def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway:
     """Wire a gateway from its configuration. Raises :class:`ConfigError` naming what to mend."""
-    clock, transport = SystemClock(), HttpTransport()
+    clock, randomness, transport = SystemClock(), SystemRandomness(), HttpTransport()
     file = settings.routing_file
     routing = Routing(
         None if file is None else resolve(config_path, file), clock=clock, logger=logger
@@ -36,8 +42,20 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
     policy = config.read_policy(resolve(config_path, settings.policy_file))
     prover = LogProver(transport, settings.log_url, policy, clock=clock)
     data = resolve(config_path, settings.data)
-    randomness = SystemRandomness()
     shared = settings.limits_file
+    metrics = Metrics()
+    target = export_target(settings.telemetry, config_path, SERVICE, os.environ)
+    exporter = None
+    if target is not None:
+        exporter = Exporter(
+            transport,
+            target,
+            metrics,
+            interval_s=settings.telemetry.otlp_interval_s,
+            clock=clock,
+            randomness=randomness,
+            logger=logger,
+        )
     return Gateway(
         settings,
         EvidenceStore.open(data),
@@ -52,6 +70,8 @@ def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway
         else SharedFile(
             resolve(config_path, shared), clock=clock, randomness=randomness, logger=logger
         ),
+        metrics=metrics,
+        exporter=exporter,
         clock=clock,
         randomness=randomness,
         logger=logger,

@@ -14,6 +14,7 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.keys import KeyUse
 from trunkline.runtime.config import load
+from trunkline.runtime.otlp_export import TelemetryConfig
 from trunkline.runtime.server import is_loopback
 from trunkline.tlog.policy import Policy
 
@@ -70,6 +71,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits_file: str | None = None
     """Where the gateways of one machine that use the same nodes keep limits together
     (``docs/operate/limits.md``): the same file for all. It may be lost. None: this one is alone."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """Metrics, and what is sent to OpenTelemetry (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 10.0
     """What running answers get to finish in when the gateway stops."""
 
@@ -155,6 +158,7 @@ def render(config: GatewayConfig) -> str:
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "",
         *_timeouts(config.timeouts),
+        *_telemetry(config.telemetry),
         *_nodes(config.nodes),
     ]
     return "\n".join(lines)
@@ -174,6 +178,33 @@ def _timeouts(timeouts: Timeouts) -> list[str]:
     for name, comment in said.items():
         lines += [f"# {comment}", f"{name} = {getattr(timeouts, name)}"]
     return [*lines, ""]
+
+
+def _telemetry(telemetry: TelemetryConfig) -> list[str]:
+    endpoint, headers = telemetry.otlp_endpoint, telemetry.otlp_headers_file
+    return [
+        "[telemetry]",
+        "# Who may read the metrics: callers on this machine (local), all, or nobody (off).",
+        f"metrics = {_text(telemetry.metrics)}",
+        f"metrics_path = {_text(telemetry.metrics_path)}",
+        "# An OpenTelemetry receiver (OTLP/HTTP with JSON); nothing is sent without one.",
+        '# otlp_endpoint = "http://127.0.0.1:4318"'
+        if endpoint is None
+        else f"otlp_endpoint = {_text(endpoint)}",
+        "# Secret file of `name: value` lines that it asks for, mode 600.",
+        '# otlp_headers_file = "otlp_headers"'
+        if headers is None
+        else f"otlp_headers_file = {_text(headers)}",
+        "# Seconds between two exports of the metrics.",
+        f"otlp_interval_s = {telemetry.otlp_interval_s}",
+        "# Share of the answers that are traced, where the app does not say.",
+        f"otlp_sample = {telemetry.otlp_sample}",
+        "# Take what is not given here from the environment's OTEL_* variables.",
+        f"otel_environment = {str(telemetry.otel_environment).lower()}",
+        "# Tell nodes the trace.",
+        f"pass_trace = {str(telemetry.pass_trace).lower()}",
+        "",
+    ]
 
 
 def _nodes(nodes: Sequence[NodeConfig]) -> list[str]:

@@ -30,6 +30,7 @@ from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import QueueDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.explain import Explainer
+from trunkline.gateway.gauges import Gauges
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
 from trunkline.gateway.health_file import Keeper, Memory
@@ -42,16 +43,19 @@ from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
-from trunkline.gateway.status import Counters
 from trunkline.gateway.store import EvidenceStore
+from trunkline.gateway.telemetry import Sampling, Telemetry, Watch
 from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
 from trunkline.receipts import request_digest
 from trunkline.remote.transport import Transport
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
-from trunkline.runtime.logger import CanonicalLine, Logger
+from trunkline.runtime.logger import Logger
+from trunkline.runtime.metrics import Metrics
+from trunkline.runtime.otlp_export import Exporter
 from trunkline.schema import errors
 from trunkline.schema.attempt import ClientFormat
 from trunkline.schema.openai_responses_answer import Echo
+from trunkline.schema.traceparent import TRACEPARENT, read_traceparent
 
 NONCE_BYTES: Final = 32
 CRASHED: Final = Failure(code="internal_error", message="a bug", status=500)
@@ -73,6 +77,8 @@ class Gateway:
         routing: Routing | None = None,
         key_store: KeyStore | None = None,
         shared_limits: SharedLimits | None = None,
+        metrics: Metrics | None = None,
+        exporter: Exporter | None = None,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
@@ -84,7 +90,15 @@ class Gateway:
         self._randomness = randomness
         self._logger = logger
         self._routing = routing or Routing(None, clock=clock, logger=logger)
-        self._counters = Counters()
+        metrics = metrics or Metrics()
+        self._telemetry = Telemetry(
+            metrics,
+            exporter,
+            Sampling(share=settings.telemetry.otlp_sample, told=settings.telemetry.pass_trace),
+            clock=clock,
+            randomness=randomness,
+            logger=logger,
+        )
         self._health = Health(clock, timeouts=lambda: self._policy().timeouts)
         self._directory = Directory(
             settings.nodes,
@@ -125,6 +139,16 @@ class Gateway:
         self._conversations = Conversations(store, self._keys)
         self._router = Router(self._refuse)
         self._routes()
+        Gauges(
+            metrics,
+            self._telemetry.counters,
+            self._dispatcher,
+            self._directory,
+            self._health,
+            store,
+            self._finalizer,
+        )
+        metrics.add_route(self._router, settings.telemetry)
         self._models.add_routes(self._router)
         explainer = Explainer(self._directory, self._health, self._routing, self._dispatcher.wait_s)
         explainer.add_routes(self._router)
@@ -136,7 +160,7 @@ class Gateway:
                 self._finalizer,
                 self._directory,
                 self._health,
-                self._counters,
+                self._telemetry.counters,
                 policy,
                 self._routing,
             ),
@@ -151,6 +175,8 @@ class Gateway:
             await self._keeper.start()
         self._directory.start()
         await self._finalizer.start()
+        if self._telemetry.exporter is not None:
+            self._telemetry.exporter.start()
 
     def reload(self) -> None:
         """Read the routing policy's file now."""
@@ -161,6 +187,8 @@ class Gateway:
         if self._stopping is not None:
             self._stopping.cancel()
         self._dispatcher.stop()
+        if self._telemetry.exporter is not None:
+            await self._telemetry.exporter.stop()
         await self._routing.stop()
         await self._directory.stop()
         await self._finalizer.stop()
@@ -229,39 +257,31 @@ class Gateway:
         tenant = self._keys.authenticate(call)
         self._keys.authorize(tenant, wanted.model)
         # Who waits is bounded by the queue, which knows whose turn it is to be refused.
-        if self._counters.running - self._dispatcher.waiting >= settings.answers_running_max:
+        if (
+            self._telemetry.counters.running - self._dispatcher.waiting
+            >= settings.answers_running_max
+        ):
             raise OverloadedError("too many answers are in progress", retry_after_s=1.0)
         began_s = self._clock.monotonic_s()
         most = most_tokens(wanted.request, wanted.kind, wanted.choices)
         plan = self._plan(wanted, wishes, began_s, tenant, most)
         await self._models.require(plan.model, plan.kind, plan.candidates)
         answer = Answer(plan, self._new_attempt_id)
-        line = self._logger.line(
-            "answer.ended",
-            answer=plan.answer,
-            format=plan.client_format,
-            model=plan.model,
-            stream=plan.stream,
-        )
-        pump = Pump(
-            self._shared,
-            plan,
-            answer,
-            self._writer(call, plan, answer, wishes, wanted.echo),
-            wanted.request,
-            client_request=wanted.client if wishes.keep_bodies else None,
-            line=line,
-        )
         names = tuple(dict.fromkeys(one.model for one in plan.candidates))
         with self._charges.held(plan.answer, tenant, names, most):
-            await self._carry(call, pump, answer, line, began_s)
+            watch = self._telemetry.begin(plan, read_traceparent(call.header(TRACEPARENT)), began_s)
+            pump = Pump(
+                self._shared,
+                plan,
+                answer,
+                self._writer(call, plan, answer, wishes, wanted.echo),
+                wanted.request,
+                client_request=wanted.client if wishes.keep_bodies else None,
+                observer=watch,
+            )
+            await self._carry(call, pump, answer, watch)
 
-    async def _carry(
-        self, call: Call, pump: Pump, answer: Answer, line: CanonicalLine, began_s: float
-    ) -> None:
-        counters = self._counters
-        counters.taken += 1
-        counters.running += 1
+    async def _carry(self, call: Call, pump: Pump, answer: Answer, watch: Watch) -> None:
         self._pumps.add(pump)
         if call.stopping.is_set():
             # Its body took until now: nobody else will tell it.
@@ -277,27 +297,7 @@ class Gateway:
             raise
         finally:
             self._pumps.discard(pump)
-            counters.running -= 1
-            self._count(pump, answer)
-            served = answer.accepted
-            line.set(
-                attempts=answer.attempts,
-                node=None if served is None else served.node,
-                duration_ms=round((self._clock.monotonic_s() - began_s) * 1000),
-            )
-            if pump.outcome is not None:
-                line.set(error=pump.outcome.code)
-            line.emit()
-
-    def _count(self, pump: Pump, answer: Answer) -> None:
-        counters = self._counters
-        if pump.outcome is None:
-            counters.succeeded += 1
-            counters.survived += answer.attempts > 1
-        elif pump.outcome is CLIENT_GONE:
-            counters.client_gone += 1
-        else:
-            counters.failed += 1
+            watch.ended(pump.outcome, answer)
 
     def _plan(
         self, wanted: Asked, wishes: Wishes, began_s: float, tenant: Tenant, most: Tokens
@@ -352,6 +352,7 @@ class Gateway:
         """An error before the answer began, in the caller's format."""
         described = errors.describe(error)
         request_id = answer_id(self._randomness.token(ID_RANDOM_BYTES))
+        self._telemetry.refused.add(described.code)
         self._logger.info(
             "call.refused", request_id=request_id, status=described.status, code=described.code
         )

@@ -42,6 +42,7 @@ from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import Dispatcher, Lease
 from trunkline.gateway.health import Health
 from trunkline.gateway.hedger import Hedger
+from trunkline.gateway.observer import Observer
 from trunkline.gateway.store import Bodies
 from trunkline.gateway.writer import Writer
 from trunkline.remote.node import (
@@ -56,7 +57,7 @@ from trunkline.remote.node import (
     ReceiptEvent,
     ReplayedEvent,
 )
-from trunkline.runtime.logger import CanonicalLine, Logger
+from trunkline.runtime.logger import Logger
 from trunkline.schema.attempt import Attempt, Limits, NodeError, Resume
 from trunkline.schema.errors import MESSAGE_CHARS_MAX
 
@@ -134,7 +135,7 @@ class Pump:
         request: bytes,
         *,
         client_request: bytes | None,
-        line: CanonicalLine,
+        observer: Observer,
     ) -> None:
         """``request``: the bytes for nodes, JSON. ``client_request``: what the app sent, if bodies
         are to be kept."""
@@ -145,7 +146,7 @@ class Pump:
         self._request = msgspec.Raw(request)
         self._request_bytes = request
         self._client_request = client_request
-        self._line = line
+        self._observer = observer
         self._lanes: dict[int, _Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """Of the lanes that are not done."""
@@ -206,6 +207,7 @@ class Pump:
         something."""
         self._lanes[start.number].start = start
         self._shared.health.started(start.deployment)
+        self._observer.attempt_began(start)
         after_s = self._shared.hedger.after_s(self._plan, start.deployment)
         if self._hedge_timer is not None:
             self._hedge_timer.cancel()
@@ -226,7 +228,7 @@ class Pump:
             if lease is None:
                 answer.on_unplaced(seek.number, None, now_s)
                 continue
-            self._line.count("hedges")
+            self._observer.hedged()
             self._launch(seek, lease)
             for action in answer.on_placed(seek.number, lease.deployment, now_s):
                 if isinstance(action, Start):
@@ -266,6 +268,7 @@ class Pump:
 
     async def _place(self, seek: Seek, lane: _Lane, limit: asyncio.Timeout) -> None:
         number, answer = seek.number, self._answer
+        asked_s = self._now_s()
         try:
             lane.lease = await self._shared.dispatcher.place(seek.need, self._ticket())
         except NoRouteError:
@@ -277,6 +280,7 @@ class Pump:
             actions = answer.on_unplaced(number, failure, self._now_s())
         else:
             actions = answer.on_placed(number, lane.lease.deployment, self._now_s())
+        self._observer.waited(self._now_s() - asked_s)
         # What is said now is no wait for a place any more.
         limit.reschedule(None)
         await self._do(actions)
@@ -311,6 +315,7 @@ class Pump:
         stream = await caller.attempt(
             self._message(start),
             first_id=start.first_event,
+            traceparent=self._observer.traceparent(start.number),
             connect_timeout_s=connect_limit_s(timeouts, expected),
             head_timeout_s=head_limit_s(timeouts, expected),
             # Silence in the queue or while the prompt is read; the machine's own stages are finer.
@@ -469,6 +474,7 @@ class Pump:
         except Error as error:
             actions = self._answer.on_not_stored(error)
         else:
+            self._observer.stored(part)
             usage = part.verified.receipt.usage
             lane = self._lanes[part.number]
             outcome = Outcome(
@@ -493,6 +499,7 @@ class Pump:
         """An attempt is over: what that says of its node, and one line if it failed."""
         failure = ended.failure
         self._shared.health.ended(ended.deployment, failure, ended.timings)
+        self._observer.attempt_ended(ended)
         if failure is None:
             self._lanes[ended.number].first_token_s = ended.timings.first_token_s
             return
@@ -503,7 +510,6 @@ class Pump:
             return
         if failure.refused or not failure.faultless:
             self._shared.directory.look_again(ended.deployment.node)
-        self._line.count("attempts_failed")
         self._shared.logger.warning(
             "attempt.failed",
             node=ended.deployment.node,

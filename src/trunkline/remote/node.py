@@ -36,6 +36,7 @@ from trunkline.schema.attempt import (
     SignedReceipt,
 )
 from trunkline.schema.sse import SseEvent, SseParser
+from trunkline.schema.traceparent import TRACEPARENT
 
 PROTOCOL_BROKEN: Final = "node_protocol"
 INFO_BYTES_MAX: Final = 1024 * 1024
@@ -129,18 +130,25 @@ class NodeCaller:
         idle_timeout_s: float,
         *,
         first_id: int = 0,
+        traceparent: str | None = None,
         connect_timeout_s: float = 3.0,
         head_timeout_s: float = 10.0,
     ) -> "AttemptStream":
-        """Start an attempt. ``first_id`` is the id that its first unnamed event must have.
+        """Start an attempt. ``first_id`` is the id that its first unnamed event must have;
+        ``traceparent`` is passed on as it is.
 
         Raises :class:`NodeRefusedError` for a refusal, and the UpstreamErrors of the transport.
         ``idle_timeout_s`` bounds each silence; the caller bounds the whole.
         """
+        trace = () if traceparent is None else ((TRACEPARENT, traceparent),)
         response = await self._transport.request(
             "POST",
             self._base + ATTEMPT_PATH,
-            headers=(("content-type", "application/json"), ("accept", "text/event-stream")),
+            headers=(
+                ("content-type", "application/json"),
+                ("accept", "text/event-stream"),
+                *trace,
+            ),
             body=msgspec.json.encode(attempt),
             connect_timeout_s=connect_timeout_s,
             head_timeout_s=head_timeout_s,
