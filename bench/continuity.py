@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,9 +145,12 @@ def _wanted() -> list[Cell]:
     ]
 
 
-def _for(system: System, cell: Cell) -> Cell:
+SYSTEMS_MAX = 8
+
+
+def _for(number: int, cell: Cell) -> Cell:
     """The same cell by a name of its own, since scripts count their calls."""
-    return replace(cell, fault=replace(cell.fault, name=f"{system.name}: {cell.fault.name}"))
+    return replace(cell, fault=replace(cell.fault, name=f"{number}: {cell.fault.name}"))
 
 
 async def matrix(folder: Path | None, scratch: Path) -> int:
@@ -165,40 +168,46 @@ async def matrix(folder: Path | None, scratch: Path) -> int:
             "unresolved": "http://nowhere.invalid/v1",
             "no-tls": urls[0].replace("http:", "https:"),
         }
-        deployments = Deployments(
-            {MODEL: urls, **{model: [url, urls[1]] for model, url in dead.items()}}, cooldown=False
-        )
+        # A limit that a provider states is believed: such cells have a model each.
+        served = {
+            _for(number, cell).model: urls for number in range(SYSTEMS_MAX) for cell in wanted
+        }
+        reached = {model: [url, urls[1]] for model, url in dead.items()}
+        deployments = Deployments(served | reached, cooldown=False)
         found = await stack.enter_async_context(systems(folder, scratch, deployments))
         told: dict[str, dict[Cell, str]] = {}
-        for system in found:
-            for cell in wanted:
-                acts[_for(system, cell).script] = (cell.fault.act, cell.phase)
-            told[system.name] = await _views(system, wanted)
+        for number, system in enumerate(found):
+            asked = {cell: _for(number, cell) for cell in wanted}
+            for cell, named in asked.items():
+                acts[named.script] = (cell.fault.act, cell.phase)
+            told[system.name] = await _views(system, asked)
     _print_matrix(wanted, told)
     ours = Counter(told["Trunkline"].values())
     return 1 if ours["damage"] or ours["hang"] else 0
 
 
-async def _views(system: System, wanted: Sequence[Cell]) -> dict[Cell, str]:
+async def _views(system: System, asked: Mapping[Cell, Cell]) -> dict[Cell, str]:
+    """Every cell's verdict. ``asked``: the cells by the names that they have for this system."""
     gate = asyncio.Semaphore(AT_ONCE)
     told: dict[Cell, str] = {}
-    clients = {cell.fault.model: client_of(system, cell.fault.model) for cell in wanted}
+    models = {named.model for named in asked.values()}
+    clients = {model: client_of(system, model) for model in models}
 
-    async def one(cell: Cell) -> None:
+    async def one(cell: Cell, named: Cell) -> None:
         async with gate:
-            told[cell] = await _told(clients[cell.fault.model], system, cell)
+            told[cell] = await _told(clients[named.model], named)
 
     async with asyncio.TaskGroup() as group:
-        for cell in wanted:
-            group.create_task(one(cell))
+        for cell, named in asked.items():
+            group.create_task(one(cell, named))
     for client in clients.values():
         await client.close()
     return told
 
 
-async def _told(client: openai.AsyncOpenAI, system: System, cell: Cell) -> str:
+async def _told(client: openai.AsyncOpenAI, cell: Cell) -> str:
     try:
-        view = await fault_matrix.look(client, _for(system, cell))
+        view = await fault_matrix.look(client, cell)
     except (TypeError, AttributeError, ValueError):
         # The client stumbled over an answer that called itself good.
         return "damage"
