@@ -371,7 +371,7 @@ class Upstream:
         count = self._calls[script] = self._calls.get(script, 0) + 1
         act, phase = self._acts.get(script, (self.otherwise, "before"))
         if count > 1 and script in self._acts:
-            act = Exchange.healthy
+            act = self.otherwise
         await act(Exchange(asked, phase, writer, gone))
         return not writer.is_closing()
 
