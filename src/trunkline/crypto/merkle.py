@@ -166,31 +166,62 @@ def verify_consistency(
             raise ConsistencyError("two different trees of one size")
         return
     _check_hashes((root1, root2, *proof[: PROOF_HASHES_MAX + 1]), ConsistencyError)
+    whole = size1 & (size1 - 1) == 0
+    if not whole and not proof:
+        raise ConsistencyError("the consistency proof is empty")
+    # Where the old tree is one complete subtree, its hash is known: RFC 6962 leaves it out.
+    old, new = _climb(size1, size2, (root1, *proof) if whole else proof)
+    if old != root1:
+        raise ConsistencyError("the proof does not lead to the old root")
+    if new != root2:
+        raise ConsistencyError("the proof does not lead to the new root")
+
+
+def prefix_ranges(size1: int, size2: int) -> list[tuple[int, int]]:
+    """The subtrees whose hashes are a prefix proof: a consistency proof that leaves nothing out.
+
+    From them follow both roots, so it shows which tree of ``size1`` a tree of ``size2`` goes on
+    from, whatever anybody says of it. IndexError unless ``0 < size1 < size2``.
+    """
+    if not 0 < size1 < size2:
+        raise IndexError(f"no prefix proof from {size1} to {size2}")
+    ranges = consistency_ranges(size1, size2)
+    return [(0, size1), *ranges] if size1 & (size1 - 1) == 0 else ranges
+
+
+def prefix_root(size1: int, size2: int, proof: Sequence[bytes], root2: bytes) -> bytes:
+    """The root of the first ``size1`` entries of the tree ``(size2, root2)``, by a prefix proof.
+
+    ConsistencyError when the proof does not lead to ``root2``: it then shows nothing.
+    """
+    if not 0 < size1 < size2 or not proof:
+        raise ConsistencyError(f"no prefix proof from size {size1} to {size2}")
+    _check_hashes((root2, *proof[: PROOF_HASHES_MAX + 1]), ConsistencyError)
+    old, new = _climb(size1, size2, proof)
+    if new != root2:
+        raise ConsistencyError("the proof does not lead to the new root")
+    return old
+
+
+def _climb(size1: int, size2: int, proof: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Both roots that a prefix proof of at least one hash leads to. ConsistencyError for a proof
+    of the wrong length."""
     # Follow the last leaf of the old tree upwards (RFC 9162 §2.1.4.2), from the largest complete
-    # subtree that ends there. When that subtree is the whole old tree, its hash is root1.
+    # subtree that ends there.
     shift = (size1 & -size1).bit_length() - 1
     inner, border = _decompose(size1 - 1, size2)
     inner -= shift
-    if size1 == 1 << shift:
-        seed, rest = root1, proof
-    else:
-        if not proof:
-            raise ConsistencyError("the consistency proof is empty")
-        seed, rest = proof[0], proof[1:]
-    if len(rest) != inner + border:
+    if len(proof) - 1 != inner + border:
         raise ConsistencyError(f"the proof has {len(proof)} hashes, not the number it takes")
     index = (size1 - 1) >> shift
-    old = new = seed
-    for level, sibling in enumerate(rest):
+    old = new = proof[0]
+    for level, sibling in enumerate(proof[1:]):
         if level >= inner or (index >> level) & 1:
             old = node_hash(sibling, old)
             new = node_hash(sibling, new)
         else:
             new = node_hash(new, sibling)
-    if old != root1:
-        raise ConsistencyError("the proof does not lead to the old root")
-    if new != root2:
-        raise ConsistencyError("the proof does not lead to the new root")
+    return old, new
 
 
 def _check_hashes(hashes: Sequence[bytes], error: type[VerificationError]) -> None:

@@ -5,6 +5,7 @@ it verified under the caller's policy.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from trunkline.base.errors import (
@@ -24,7 +25,12 @@ from trunkline.tlog.checkpoint import CHECKPOINT_NOTE_BYTES_MAX, Checkpoint
 from trunkline.tlog.policy import Policy
 from trunkline.tlog.proof import Proof
 from trunkline.tlog.tile import BUNDLE_BYTES_MAX, TILE_BYTES_MAX, TILE_WIDTH, Tile
-from trunkline.tlog.tile_proof import inclusion_proof, tiles_needed_for_inclusion
+from trunkline.tlog.tile_proof import (
+    inclusion_proof,
+    prefix_proof,
+    tiles_needed_for_inclusion,
+    tiles_needed_for_prefix,
+)
 
 ADD_PATH: Final = "/add"
 CHECKPOINT_PATH: Final = "/checkpoint"
@@ -39,10 +45,20 @@ NOT_YET: Final = "log_inclusion_timeout"
 class LogCaller:
     """One log, by the URL prefix of its tiles."""
 
-    __slots__ = ("_plain",)
+    __slots__ = ("_observe", "_plain")
 
-    def __init__(self, transport: Transport, base_url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        base_url: str,
+        *,
+        timeout_s: float = 10.0,
+        observe: Callable[[bytes], Awaitable[None]] | None = None,
+    ) -> None:
+        """``observe`` is given every checkpoint that :meth:`fetch_inclusion` reads, before it is
+        used. An UpstreamError from it is waited out, any other Error ends the waiting."""
         self._plain = PlainCaller(transport, base_url, timeout_s)
+        self._observe = observe
 
     async def add(self, entry: bytes) -> int:
         """Submit an entry; returns its index once the log has it durably. Submitting the same
@@ -71,6 +87,22 @@ class LogCaller:
                 raise
         full = Tile(level=tile.level, index=tile.index)
         return (await self._plain.call("GET", "/" + full.path, limit))[: tile.width * HASH_BYTES]
+
+    async def prefix_proof(self, size1: int, size2: int) -> list[bytes]:
+        """Prefix proof of ``size1`` in ``size2`` (``0 < size1 < size2``). Not verified.
+
+        BadResponseError ``log_bad_response`` where the tiles make none.
+        """
+        tiles = await self._tiles(tiles_needed_for_prefix(size1, size2))
+        try:
+            return prefix_proof(size1, size2, tiles)
+        except MalformedError as error:
+            raise BadResponseError(f"the log's tiles: {error.message}", code=BAD_LOG) from None
+
+    async def _tiles(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Tiles by path, fetched at once: a proof takes at most some dozens."""
+        fetched = await asyncio.gather(*(self.tile(path) for path in paths))
+        return dict(zip(paths, fetched, strict=True))
 
     async def fetch_inclusion(
         self, entry: bytes, index: int, policy: Policy, *, timeout_s: float
@@ -105,15 +137,15 @@ class LogCaller:
     async def _try_inclusion(self, leaf: bytes, index: int, policy: Policy) -> Proof | None:
         """The proof, or None where the accepted checkpoint does not reach so far yet."""
         checkpoint_note = await self.checkpoint()
+        if self._observe is not None:
+            await self._observe(checkpoint_note)
         try:
             checkpoint: Checkpoint = policy.accepts(checkpoint_note).checkpoint
         except QuorumError:
             return None
         if checkpoint.size <= index:
             return None
-        paths = tiles_needed_for_inclusion(index, checkpoint.size)
-        fetched = await asyncio.gather(*(self.tile(path) for path in paths))
-        tiles = dict(zip(paths, fetched, strict=True))
+        tiles = await self._tiles(tiles_needed_for_inclusion(index, checkpoint.size))
         path = inclusion_proof(index, checkpoint.size, tiles)
         proof = Proof(index=index, path=tuple(path), checkpoint_note=checkpoint_note)
         tlog_proof.verify(proof, leaf, policy)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from trunkline.base.errors import BadResponseError, ConflictError, MalformedError
+from trunkline.crypto.digest import sha256
 from trunkline.remote.plain import PlainCaller, refusal
 from trunkline.remote.transport import Transport
 from trunkline.tlog.add_checkpoint import (
@@ -13,6 +14,7 @@ from trunkline.tlog.add_checkpoint import (
     AddCheckpoint,
     parse_size,
 )
+from trunkline.tlog.checkpoint import CHECKPOINT_NOTE_BYTES_MAX
 
 COSIGNATURES_BYTES_MAX: Final = 64 * 1024
 BAD_WITNESS: Final = "witness_bad_response"
@@ -60,6 +62,14 @@ class WitnessCaller:
         if not lines.startswith("— ".encode()) or not lines.endswith(b"\n"):
             raise BadResponseError("the witness sent no cosignature", code=BAD_WITNESS)
         return lines
+
+    async def latest(self, origin: str) -> bytes:
+        """The latest checkpoint of a log that the witness has cosigned. Not verified.
+
+        UpstreamError ``upstream_not_found`` (404) before the first, or without such an interface.
+        """
+        path = f"/{sha256(origin.encode()).hex()}/checkpoint"
+        return await self._plain.call("GET", path, CHECKPOINT_NOTE_BYTES_MAX)
 
 
 def _size(body: bytes) -> int:

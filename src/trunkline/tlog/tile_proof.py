@@ -34,6 +34,16 @@ def consistency_proof(size1: int, size2: int, tiles: Mapping[str, bytes]) -> lis
     return _hashes(merkle.consistency_ranges(size1, size2), size2, tiles)
 
 
+def tiles_needed_for_prefix(size1: int, size2: int) -> list[str]:
+    """Paths of the tiles that hold the prefix proof of ``size1`` in ``size2``. IndexError."""
+    return _paths(merkle.prefix_ranges(size1, size2), size2)
+
+
+def prefix_proof(size1: int, size2: int, tiles: Mapping[str, bytes]) -> list[bytes]:
+    """Prefix proof from fetched tiles of ``size2``. MalformedError when one is missing or odd."""
+    return _hashes(merkle.prefix_ranges(size1, size2), size2, tiles)
+
+
 def tiles_needed_for_root(size: int) -> list[str]:
     """Paths of the tiles along the right edge of a tree of ``size``."""
     return _paths([(0, size)], size)
