@@ -32,6 +32,7 @@ export const TITLES = Object.freeze([
 const KEYS_BYTES_MAX = 1024 * 1024;
 const PARTS_MAX = 64;
 const KEYS_MAX = 1024;
+const SALTS_MAX = 32;
 const RECEIPT_BYTES_MAX = 256 * 1024;
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
 const VERBATIM = new Set(["openai.chat", "openai.embeddings"]);
@@ -375,8 +376,9 @@ const shape = (members) => (value) =>
       : Array.isArray(check),
   );
 
-const isDigest = matches(/^sha256:[0-9a-f]{64}$/);
-const isOptionalDigest = matches(/^(?:sha256:[0-9a-f]{64})?$/);
+const isDigest = matches(/^(?:sha256|salted):[0-9a-f]{64}$/);
+const isOptionalDigest = matches(/^(?:(?:sha256|salted):[0-9a-f]{64})?$/);
+const isOptionalPlainDigest = matches(/^(?:sha256:[0-9a-f]{64})?$/);
 const isHex32 = matches(/^[0-9a-f]{64}$/);
 const isOptionalHex32 = matches(/^(?:[0-9a-f]{64})?$/);
 
@@ -391,7 +393,7 @@ const isReceipt = shape({
     provider: isText,
     requested: isText,
     served: isText,
-    weights: [isOptionalDigest],
+    weights: [isOptionalPlainDigest],
   }),
   node: isText,
   operator: isText,
@@ -435,6 +437,11 @@ const isReceipt = shape({
   usage: shape({ completion: isCount, counted: isBool, prompt: isCount }),
 });
 
+const isSalts = (value) =>
+  shape({})(value) &&
+  Object.keys(value).length <= SALTS_MAX &&
+  Object.values(value).every(isHex32);
+
 const isKeyRecord = shape({
   name: isText,
   vkey: isText,
@@ -457,12 +464,13 @@ const isEvidence = shape({
       bodies: [
         orNull(
           shape({
-            request: isText,
+            request: [orNull(isText)],
             client_request: [orNull(isText)],
-            chunks: listOf(isText),
+            chunks: [orNull(listOf(isText))],
           }),
         ),
       ],
+      salts: [isSalts],
     }),
     1,
     PARTS_MAX,
@@ -489,17 +497,18 @@ function parseEvidence(data) {
     signed: part.signed,
     proof: part.proof ?? null,
     bodies: part.bodies ? parseBodies(part.bodies, what) : null,
+    salts: new Map(Object.entries(part.salts ?? {})),
   }));
   return { answer: file.answer, parts, keys: file.keys ?? [], policy: file.policy ?? null };
 }
 
 function parseBodies(bodies, what) {
+  const bytes = (text) => (typeof text === "string" ? decodeBase64(text) : null);
   try {
     return {
-      request: decodeBase64(bodies.request),
-      clientRequest:
-        typeof bodies.client_request === "string" ? decodeBase64(bodies.client_request) : null,
-      chunks: bodies.chunks.map((chunk) => utf8(chunk)),
+      request: bytes(bodies.request),
+      clientRequest: bytes(bodies.client_request),
+      chunks: bodies.chunks?.map((chunk) => utf8(chunk)) ?? null,
     };
   } catch (error) {
     refusal(error);
@@ -577,7 +586,24 @@ export async function streamDigest(digest, attempt, chunks) {
   return `sha256:${hex(await sha256([0x02], link, bigEndian(chunks.length, 8)))}`;
 }
 
+// "sha256:" and "salted:" are of one length.
 const fromDigest = (digest) => fromHex(digest.slice("sha256:".length));
+
+/** What a receipt says for `digest`, salted: the salt (hex) is the item's own. */
+export async function commitment(item, digest, salt) {
+  if (digest === "") return "";
+  const domain = encoder.encode(`trunkline.commitment/v1\n${item}\n`);
+  return `salted:${hex(await sha256(domain, fromHex(salt), fromDigest(digest)))}`;
+}
+
+/** Whether the part's receipt binds `digest` as `item`; null where it is hidden and not opened. */
+async function binds(part, item, digest) {
+  const [group, member] = item.split(".");
+  const said = part.receipt[group][member] ?? "";
+  if (!said.startsWith("salted:")) return said === digest;
+  const salt = part.salts.get(item);
+  return salt === undefined ? null : said === (await commitment(item, digest, salt));
+}
 
 // Findings
 
@@ -587,6 +613,7 @@ const failed = finding("fail");
 const inconclusive = finding("inconclusive");
 const notApplicable = finding("not_applicable");
 
+const SEALED = inconclusive("the receipt hides it, and the file has no salt that opens it");
 const NO_RECEIPT = inconclusive("not checked: there is no receipt");
 const PROVISIONAL = inconclusive("no proof yet: the receipt is provisional");
 const NO_PROOF = inconclusive("not checked: no proof");
@@ -707,46 +734,50 @@ export async function verifyReceiptPath(receipt, index, path, batch) {
 
 async function checkRequest(part, request) {
   if (part.receipt === null) return NO_RECEIPT;
-  const bound = part.receipt.request;
   const compared = [];
-  for (const [source, raw, digest] of [
-    ["the request given here", request, bound.client],
-    ["the app's request in the file", part.bodies?.clientRequest ?? null, bound.client],
-    ["the node's request in the file", part.bodies?.request ?? null, bound.digest],
+  for (const [source, raw, item] of [
+    ["the request given here", request, "request.client"],
+    ["the app's request in the file", part.bodies?.clientRequest ?? null, "request.client"],
+    ["the node's request in the file", part.bodies?.request ?? null, "request.digest"],
   ]) {
-    if (raw !== null) compared.push([source, (await requestDigest(raw)) === digest]);
+    if (raw !== null) compared.push([source, await binds(part, item, await requestDigest(raw))]);
   }
   if (compared.length === 0) {
     return notApplicable("no request to compare with: the receipt has its digest only");
   }
   const names = (items) => items.map(([source]) => source);
-  const wrong = names(compared.filter(([, agrees]) => !agrees));
+  const wrong = names(compared.filter(([, agrees]) => agrees === false));
   if (wrong.length > 0) {
     return failed(`${wrong.join(" and ")}: not what the receipt was signed for`);
   }
+  if (compared.some(([, agrees]) => agrees === null)) return SEALED;
   return passed(`${names(compared).join(", ")}: as signed`);
 }
 
 async function checkBodies(part) {
   if (part.receipt === null) return NO_RECEIPT;
-  if (part.bodies === null) {
+  if ((part.bodies?.chunks ?? null) === null) {
     return notApplicable("no answer to compare with: the receipt has its digest only");
   }
-  return compare(part.receipt, part.bodies.chunks, "the answer in the file");
+  return compare(part, part.bodies.chunks, "the answer in the file");
 }
 
-async function compare(receipt, chunks, source) {
+async function compare(part, chunks, source) {
+  const { receipt } = part;
   if (chunks.length !== receipt.response.chunks) {
     return failed(`${source} has another number of events than was signed`);
   }
   const digest = await streamDigest(receipt.request.digest, receipt.attempt, chunks);
-  if (digest !== receipt.response.digest) {
+  const agrees = await binds(part, "response.digest", digest);
+  if (agrees === null) return SEALED;
+  if (!agrees) {
     return failed(`${source} is not what the receipt was signed for`);
   }
   return passed(`${source}: ${chunks.length} events as signed`);
 }
 
-async function checkResponse(receipts, response) {
+async function checkResponse(parts, response) {
+  const receipts = parts.map((part) => part.receipt);
   if (receipts.some((receipt) => !VERBATIM.has(receipt.request.format))) {
     return inconclusive(
       "the gateway translated this answer for the app: what the node sent can not be told from " +
@@ -767,15 +798,18 @@ async function checkResponse(receipts, response) {
   }
   let start = before;
   const findings = [];
-  for (const receipt of receipts) {
-    const end = start + receipt.response.chunks;
-    findings.push(await compare(receipt, chunks.slice(start, end), "the response given here"));
+  for (const part of parts) {
+    const end = start + part.receipt.response.chunks;
+    findings.push(await compare(part, chunks.slice(start, end), "the response given here"));
     start = end;
   }
   const result = combine(findings);
-  if (prefix && (await prefixOf(chunks.slice(0, before))) !== prefix) {
+  const digest = prefix ? await prefixOf(chunks.slice(0, before)) : "";
+  const says = prefix ? await binds(parts[0], "response.prefix", digest) : true;
+  if (says === false) {
     return failed(`the first ${before} events do not say the text that was taken over`);
   }
+  if (says === null && result.result === "pass") return SEALED;
   if (before > 0 && result.result === "pass" && prefix) {
     return inconclusive(
       `the last ${signed} events are as signed; the first ${before} say the text that was taken ` +
@@ -807,7 +841,7 @@ async function checkAnswer(parts, receipts, response) {
   const kept = await each(parts, checkBodies);
   if (response === null) return kept;
   if (receipts === null) return NO_RECEIPT;
-  const own = await checkResponse(receipts, response);
+  const own = await checkResponse(parts, response);
   if (kept.result === "not_applicable") return own;
   // What the reader asked about comes first: kept bodies can spoil a pass, never stand in for it.
   return kept.result === "fail" || own.result === "pass" ? kept : own;
@@ -1307,10 +1341,11 @@ export async function verify(evidence, options = {}) {
   return report(file.answer, findings, receipts);
 }
 
-function newPart({ signed, proof, bodies }) {
+function newPart({ signed, proof, bodies, salts }) {
   return {
     signed,
     bodies,
+    salts,
     proofText: proof,
     receipt: null,
     key: null,

@@ -16,10 +16,11 @@ from typing import Self
 
 import msgspec
 
-from trunkline.crypto.digest import digest, parse_digest
+from trunkline.crypto.digest import digest
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import (
     BatchBuilder,
+    Hiding,
     Receipt,
     ReceiptAttempt,
     ReceiptModel,
@@ -31,6 +32,7 @@ from trunkline.receipts import (
     ReceiptUsage,
     ShownDigest,
     StreamDigest,
+    bound_bytes,
     encode,
     request_digest,
     tokens_digest,
@@ -383,9 +385,9 @@ class Answering:
         self.seed = own_seed(node, attempt.caller_nonce, attempt.attempt)
         if attempt.seed is not None and script.fault is not Fault.WRONG_SEED:
             self.seed = attempt.seed
-        self.digest = StreamDigest(
-            parse_digest(request_digest(bytes(attempt.request))), attempt.attempt
-        )
+        self.bind = Hiding(attempt.blinding, answer=attempt.answer, attempt=attempt.attempt).bind
+        self.request = self.bind("request.digest", request_digest(bytes(attempt.request)))
+        self.digest = StreamDigest(bound_bytes(self.request), attempt.attempt)
 
     def frames(self) -> Iterator[bytes | Pause | Cut]:
         yield sse.encode(event="accepted", data=msgspec.json.encode(self._accepted()))
@@ -631,17 +633,21 @@ class Answering:
             previous="",
             request=ReceiptRequest(
                 client=attempt.client_request_digest,
-                digest=request_digest(bytes(attempt.request)),
+                digest=self.request,
                 format=attempt.client_format,
             ),
             response=ReceiptResponse(
                 chunks=self.digest.chunks,
-                digest=self.digest.close(),
+                digest=self.bind("response.digest", self.digest.close()),
                 finish=(self.finish,) * self.choices if chat else (),
                 resumed=tuple(map(len, resumed.tokens)) if resumed else (),
-                resumed_digest=tokens_digest(resumed.tokens) if resumed else "",
+                resumed_digest=self.bind(
+                    "response.resumed_digest", tokens_digest(resumed.tokens) if resumed else ""
+                ),
                 status=200,
-                tokens=tokens_digest(tokens) if accepted.numerics else "",
+                tokens=self.bind(
+                    "response.tokens", tokens_digest(tokens) if accepted.numerics else ""
+                ),
             ),
             route=tuple(
                 ReceiptAttempt(attempt=p.attempt, error=p.error, node=p.node, tokens=p.tokens)

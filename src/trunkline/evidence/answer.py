@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from itertools import pairwise
 
-from trunkline.crypto.digest import parse_digest
 from trunkline.evidence.report import Finding, failed, passed, plain
-from trunkline.receipts import Receipt
+from trunkline.receipts import Receipt, bound_bytes
 
 SEED_DOMAIN = b"trunkline/sampling-seed/answer/v1\0"
 """As in ``trunkline.sampling.seeds``, whose package needs numpy; a test holds the two together."""
@@ -91,7 +90,7 @@ def _text(receipt: Receipt) -> str | None:
 def _seed(receipt: Receipt) -> str:
     """The seed that both nonces and the request give, hex (``docs/spec/receipt.md``, "Seed")."""
     nonces = bytes.fromhex(receipt.sampling.caller_nonce + receipt.sampling.node_nonce)
-    return sha256(SEED_DOMAIN + nonces + parse_digest(receipt.request.digest)).hexdigest()
+    return sha256(SEED_DOMAIN + nonces + bound_bytes(receipt.request.digest)).hexdigest()
 
 
 def _given(receipt: Receipt) -> tuple[int, ...]:

@@ -7,8 +7,6 @@ is nothing to compare, and the steps say so. They say nothing about whether the 
 from collections.abc import Sequence
 
 from trunkline.base.errors import Error, MalformedError
-from trunkline.crypto.digest import parse_digest
-from trunkline.evidence.file import EvidenceBodies
 from trunkline.evidence.node import NO_RECEIPT, Part
 from trunkline.evidence.report import (
     Finding,
@@ -18,7 +16,14 @@ from trunkline.evidence.report import (
     not_applicable,
     passed,
 )
-from trunkline.receipts import Receipt, prefix_digest, request_digest, stream_digest
+from trunkline.receipts import (
+    Item,
+    binds,
+    bound_bytes,
+    prefix_digest,
+    request_digest,
+    stream_digest,
+)
 from trunkline.schema import sse
 from trunkline.schema.openai_answer import parse_chunk
 
@@ -27,26 +32,32 @@ VERBATIM = frozenset({"openai.chat", "openai.embeddings"})
 """Formats in which the node's own bytes reach the app; in any other they were translated."""
 
 
+SEALED = inconclusive("the receipt hides it, and the file has no salt that opens it")
+
+
 def check_request(part: Part, request: bytes | None) -> Finding:
     """Step 6: ``request`` (the app's body, from the reader) and the bodies in the file."""
     if part.receipt is None:
         return NO_RECEIPT
-    bound, bodies = part.receipt.request, part.source.bodies
+    bodies = part.source.bodies
     kept = (None, None) if bodies is None else (bodies.client_request, bodies.request)
+    sources: tuple[tuple[str, bytes | None, Item], ...] = (
+        ("the request given here", request, "request.client"),
+        ("the app's request in the file", kept[0], "request.client"),
+        ("the node's request in the file", kept[1], "request.digest"),
+    )
     compared = [
-        (source, request_digest(raw) == digest)
-        for source, raw, digest in (
-            ("the request given here", request, bound.client),
-            ("the app's request in the file", kept[0], bound.client),
-            ("the node's request in the file", kept[1], bound.digest),
-        )
+        (source, binds(part.receipt, item, request_digest(raw), part.source.salts))
+        for source, raw, item in sources
         if raw is not None
     ]
     if not compared:
         return not_applicable("no request to compare with: the receipt has its digest only")
-    wrong = [source for source, agrees in compared if not agrees]
+    wrong = [source for source, agrees in compared if agrees is False]
     if wrong:
         return failed(f"{' and '.join(wrong)}: not what the receipt was signed for")
+    if any(agrees is None for _, agrees in compared):
+        return SEALED
     return passed(f"{', '.join(source for source, _ in compared)}: as signed")
 
 
@@ -54,13 +65,17 @@ def check_bodies(part: Part) -> Finding:
     """Step 7, for the bodies that the file carries."""
     if part.receipt is None:
         return NO_RECEIPT
-    if part.source.bodies is None:
+    bodies = part.source.bodies
+    if bodies is None or bodies.chunks is None:
         return not_applicable("no answer to compare with: the receipt has its digest only")
-    return _compare(part.receipt, _encoded(part.source.bodies), "the answer in the file")
+    return _compare(part, [chunk.encode() for chunk in bodies.chunks], "the answer in the file")
 
 
-def check_response(receipts: Sequence[Receipt], response: bytes) -> Finding:
+def check_response(parts: Sequence[Part], response: bytes) -> Finding:
     """Step 7, for the response body that the reader has: what the app received, all parts."""
+    receipts = [part.receipt for part in parts if part.receipt is not None]
+    if len(receipts) != len(parts):
+        return NO_RECEIPT
     if any(receipt.request.format not in VERBATIM for receipt in receipts):
         return inconclusive(
             "the gateway translated this answer for the app: what the node sent can not be told "
@@ -75,13 +90,19 @@ def check_response(receipts: Sequence[Receipt], response: bytes) -> Finding:
     if before < 0 or (before > 0 and not (first.resumed or first.prefix)):
         return failed("the response given here has another number of events than was signed")
     start, findings = before, []
-    for receipt in receipts:
+    for part, receipt in zip(parts, receipts, strict=True):
         end = start + receipt.response.chunks
-        findings.append(_compare(receipt, chunks[start:end], "the response given here"))
+        findings.append(_compare(part, chunks[start:end], "the response given here"))
         start = end
     found = combine(findings)
-    if first.prefix and _prefix(chunks[:before]) != first.prefix:
-        return failed(f"the first {before} events do not say the text that was taken over")
+    if first.prefix:
+        says = binds(
+            receipts[0], "response.prefix", _prefix(chunks[:before]), parts[0].source.salts
+        )
+        if says is False:
+            return failed(f"the first {before} events do not say the text that was taken over")
+        if says is None and found.result == "pass":
+            return SEALED
     if before and found.result == "pass" and first.prefix:
         return inconclusive(
             f"the last {len(chunks) - before} events are as signed; the first {before} say the "
@@ -126,14 +147,16 @@ def response_chunks(response: bytes) -> list[bytes]:
     ]
 
 
-def _encoded(bodies: EvidenceBodies) -> list[bytes]:
-    return [chunk.encode() for chunk in bodies.chunks]
-
-
-def _compare(receipt: Receipt, chunks: Sequence[bytes], source: str) -> Finding:
+def _compare(part: Part, chunks: Sequence[bytes], source: str) -> Finding:
+    receipt = part.receipt
+    if receipt is None:
+        return NO_RECEIPT
     if len(chunks) != receipt.response.chunks:
         return failed(f"{source} has another number of events than was signed")
-    digest = stream_digest(parse_digest(receipt.request.digest), receipt.attempt, chunks)
-    if digest != receipt.response.digest:
+    digest = stream_digest(bound_bytes(receipt.request.digest), receipt.attempt, chunks)
+    agrees = binds(receipt, "response.digest", digest, part.source.salts)
+    if agrees is None:
+        return SEALED
+    if not agrees:
         return failed(f"{source} is not what the receipt was signed for")
     return passed(f"{source}: {len(chunks)} events as signed")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 import msgspec
 
 from trunkline.base.errors import MalformedError
+from trunkline.receipts.receipt import Hex32
 from trunkline.schema.attempt import SignedReceipt
 
 EVIDENCE_TYPE = "trunkline.evidence/v1"
@@ -16,18 +17,20 @@ EVIDENCE_BYTES_MAX = 64 * 1024 * 1024
 KEYS_BYTES_MAX = 1024 * 1024
 PARTS_MAX = 64
 KEYS_MAX = 1024
+SALTS_MAX = 32
 
 Role: TypeAlias = Literal["node", "log", "witness"]
 
 
 class EvidenceBodies(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked and answered in one part, where somebody asked for it to be kept."""
+    """What was asked and answered in one part, where somebody asked for it to be kept; of an
+    opening, that alone which is shown."""
 
-    request: bytes
+    request: bytes | None = None
     """The request as the node was given it. Base64 in the file."""
     client_request: bytes | None = None
     """The request as the app sent it. Base64 in the file."""
-    chunks: tuple[str, ...]
+    chunks: tuple[str, ...] | None = None
     """``data`` of each unnamed event that this part's attempt sent, in order."""
 
 
@@ -38,6 +41,8 @@ class EvidencePart(msgspec.Struct, frozen=True, kw_only=True):
     proof: str | None = None
     """C2SP tlog-proof of the batch's note; ``None`` while the receipt is provisional."""
     bodies: EvidenceBodies | None = None
+    salts: Annotated[dict[str, Hex32], msgspec.Meta(max_length=SALTS_MAX)] = {}
+    """What opens the receipt's salted digests: hex by item (``trunkline.receipts.hiding``)."""
 
 
 class EvidenceKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +65,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """C2SP tlog-policy that the writer checked the proofs under. The reader's own comes first."""
 
 
+class _Typed(msgspec.Struct, frozen=True):
+    type: str
+
+
 _DECODER = msgspec.json.Decoder(Evidence)
+_TYPE_DECODER = msgspec.json.Decoder(_Typed)
 _KEYS_DECODER = msgspec.json.Decoder(
     Annotated[tuple[EvidenceKey, ...], msgspec.Meta(max_length=KEYS_MAX)]
 )
@@ -78,7 +88,11 @@ def encode(evidence: Evidence) -> bytes:
 
 def decode(data: bytes) -> Evidence:
     """Read an evidence file. Raises :class:`MalformedError`; nothing in it is verified yet."""
-    return _decode(_DECODER, data, EVIDENCE_BYTES_MAX, "evidence of version 1")
+    what = "evidence of version 1"
+    evidence = _decode(_DECODER, data, EVIDENCE_BYTES_MAX, what)
+    # The record takes an absent type for its own: a file has to say what it is.
+    _decode(_TYPE_DECODER, data, EVIDENCE_BYTES_MAX, what)
+    return evidence
 
 
 def decode_keys(data: bytes) -> tuple[EvidenceKey, ...]:

@@ -94,7 +94,7 @@ def verify(
     # 6 request
     findings.append(combine([content.check_request(part, request) for part in parts]))
     # 7 response
-    findings.append(_check_response(parts, receipts if complete else [], response))
+    findings.append(_check_response(parts, response))
     # 8 parts
     findings.append(check_answer(file.answer, receipts) if complete else node.NO_RECEIPT)
     # 9 to 12
@@ -127,16 +127,12 @@ def _check_nodes(
     return [combine([step(part) for part in parts]) for step in steps]
 
 
-def _check_response(
-    parts: Sequence[Part], receipts: Sequence[Receipt], response: bytes | None
-) -> Finding:
+def _check_response(parts: Sequence[Part], response: bytes | None) -> Finding:
     """Step 7: the bodies in the file, and the response that the reader has. Both must agree."""
     kept = combine([content.check_bodies(part) for part in parts])
     if response is None:
         return kept
-    if not receipts:
-        return node.NO_RECEIPT
-    own = content.check_response(receipts, response)
+    own = content.check_response(parts, response)
     if kept.result == "not_applicable":
         return own
     # What the reader asked about comes first: kept bodies can spoil a pass, never stand in for it.

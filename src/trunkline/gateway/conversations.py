@@ -136,9 +136,9 @@ class Conversations:
 
 def _rebuilt(answer: str, bodies: Bodies, client_request: bytes) -> _Kept:
     request = src.parse(client_request)
-    chat = _CHAT.decode(bodies.request)
+    chat = _CHAT.decode(bodies.request or b"")
     told = msgspec.structs.replace(responses_openai.echo(request), store=True)
-    chunks = [chunk.encode() for chunk in bodies.chunks]
+    chunks = [chunk.encode() for chunk in bodies.chunks or ()]
     if chat.stream:
         name = response_id(answer)
         response = responses_openai.whole_of(chunks, response_id=name, told=told)

@@ -14,6 +14,7 @@ from trunkline.evidence.file import (
 )
 from trunkline.gateway.directory import Node
 from trunkline.gateway.store import AnswerRow, Bodies, PartRow
+from trunkline.receipts import decode, salts
 
 
 def evidence_file(
@@ -27,15 +28,28 @@ def evidence_file(
         if node.key.name == row.node
     )
     kept = tuple(
-        EvidencePart(signed=part.signed, proof=part.proof, bodies=_bodies(part.bodies))
+        EvidencePart(
+            signed=part.signed,
+            proof=part.proof,
+            bodies=_bodies(part.bodies),
+            salts=_salts(part),
+        )
         for part in parts
     )
     return encode(Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy))
 
 
 def _bodies(bodies: Bodies | None) -> EvidenceBodies | None:
-    if bodies is None:
+    if bodies is None or bodies.request is None:
         return None
     return EvidenceBodies(
         request=bodies.request, client_request=bodies.client_request, chunks=bodies.chunks
     )
+
+
+def _salts(part: PartRow) -> dict[str, str]:
+    """What opens the receipt's digests, for whoever has the answer's id."""
+    if part.bodies is None or not part.bodies.blinding:
+        return {}
+    receipt = decode(part.signed.receipt.encode())
+    return salts(receipt, bytes.fromhex(part.bodies.blinding))

@@ -45,8 +45,8 @@ from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.telemetry import Sampling, Telemetry, Watch
-from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
-from trunkline.receipts import request_digest
+from trunkline.gateway.writer import Sink, StreamWriter, WholeWriter, reply_error
+from trunkline.receipts import BLINDING_BYTES, Hiding, request_digest
 from trunkline.remote.transport import Transport
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger
@@ -311,9 +311,10 @@ class Gateway:
             stream=wanted.stream,
             choices=wanted.choices,
             client_format=wanted.format,
-            client_digest=request_digest(wanted.client),
-            request_digest=request_digest(wanted.request),
-            caller_nonce=self._randomness.token(NONCE_BYTES).hex(),
+            client_digest=bind("request.client", request_digest(wanted.client)),
+            request_digest=bind("request.digest", request_digest(wanted.request)),
+            blinding=blinding,
+            caller_nonce=wishes.nonce or self._randomness.token(NONCE_BYTES).hex(),
             created_s=self._clock.unix_ms() // 1000,
             mode=wishes.mode,
             deadline_s=began_s + wishes.total_s,
@@ -353,6 +354,8 @@ class Gateway:
         described = errors.describe(error)
         request_id = answer_id(self._randomness.token(ID_RANDOM_BYTES))
         self._telemetry.refused.add(described.code)
+        blinding = self._randomness.token(BLINDING_BYTES).hex()
+        bind = Hiding(blinding, answer=answer, attempt="").bind
         self._logger.info(
             "call.refused", request_id=request_id, status=described.status, code=described.code
         )

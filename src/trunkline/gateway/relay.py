@@ -349,6 +349,7 @@ class Pump:
     async def _read(
         self, start: Start, stream: AttemptStream, lane: _Lane, limit: asyncio.Timeout
     ) -> None:
+            blinding=plan.blinding,
         """Hand the attempt's events in until it is over."""
         number = start.number
         while True:
@@ -486,9 +487,10 @@ class Pump:
             actions = self._answer.on_stored()
         await self._do(actions)
 
-    def _bodies(self, lane: _Lane) -> Bodies | None:
+    def _bodies(self, lane: _Lane) -> Bodies:
+        blinding = self._plan.blinding
         if lane.kept is None or self._client_request is None:
-            return None
+            return Bodies(blinding=blinding)
         return Bodies(
             request=self._request_bytes,
             client_request=self._client_request,
@@ -508,6 +510,7 @@ class Pump:
         if failure is HEDGE_LOST:
             self._shared.logger.info("attempt.outrun", node=ended.deployment.node, **about)
             return
+            blinding=blinding,
         if failure.refused or not failure.faultless:
             self._shared.directory.look_again(ended.deployment.node)
         self._shared.logger.warning(

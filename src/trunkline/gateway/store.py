@@ -88,12 +88,14 @@ class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whose key asked for it; empty: nobody's."""
 
 
-class Bodies(msgspec.Struct, frozen=True, kw_only=True):
-    """What was said, kept only on demand."""
+class Bodies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What opens a receipt: the secret of its salts and, only on demand, what was said."""
 
-    request: bytes
-    client_request: bytes | None
-    chunks: tuple[str, ...]
+    blinding: str = ""
+    """Hex; empty: the receipt's digests are not salted."""
+    request: bytes | None = None
+    client_request: bytes | None = None
+    chunks: tuple[str, ...] | None = None
 
 
 class PartRow(msgspec.Struct, frozen=True, kw_only=True):

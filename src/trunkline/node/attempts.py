@@ -16,15 +16,14 @@ import msgspec
 
 from trunkline.base.errors import Error, RequestError, TimedOutError, UpstreamError
 from trunkline.base.ports import Clock, Randomness
-from trunkline.crypto.digest import parse_digest
 from trunkline.node import store
 from trunkline.node.core import envelope
 from trunkline.node.core.answer import Event
-from trunkline.node.core.statement import Identity, Outcome, Sent, statement
+from trunkline.node.core.statement import Identity, Outcome, Sent, bound_request, statement
 from trunkline.node.gate import Gate
 from trunkline.node.signing import ReceiptSigner
 from trunkline.node.work import Service, Work, patiently
-from trunkline.receipts import ReceiptTimes, StreamDigest, request_digest
+from trunkline.receipts import ReceiptTimes, StreamDigest, bound_bytes
 from trunkline.remote.status import LimitedError
 from trunkline.runtime.http import SSE_TYPE, Call, ClientGoneError
 from trunkline.runtime.logger import CanonicalLine, Logger
@@ -161,9 +160,7 @@ class Attempts:
         await run.call.send(
             sse.encode(event=EVENT_ACCEPTED, data=msgspec.json.encode(work.accepted))
         )
-        run.digest = StreamDigest(
-            parse_digest(request_digest(bytes(attempt.request))), attempt.attempt
-        )
+        run.digest = StreamDigest(bound_bytes(bound_request(attempt)), attempt.attempt)
         return await work.run(run)
 
     async def _conclude(self, attempt: Attempt, outcome: Outcome, run: "_Run") -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from trunkline.base.errors import BadResponseError, RequestError, TruncatedError, UpstreamError
 from trunkline.base.ports import Randomness
-from trunkline.crypto.digest import parse_digest, sha256
+from trunkline.crypto.digest import sha256
 from trunkline.node.core import account
 from trunkline.node.core.answer import Answer, AnswerHead, Event, Given, token_logprob
 from trunkline.node.core.messages import prompt_messages
@@ -23,6 +23,7 @@ from trunkline.node.core.plan import (
 )
 from trunkline.node.core.prefix import cannot_continue
 from trunkline.node.core.statement import Identity, Outcome
+from trunkline.node.core.statement import bound_request
 from trunkline.node.core.template import ChatTemplate, Segment
 from trunkline.node.ports import Engine, ModelInfo, Token
 from trunkline.node.work import Output, patiently
@@ -30,8 +31,8 @@ from trunkline.receipts import (
     ReceiptModel,
     ReceiptSampling,
     ShownDigest,
+    bound_bytes,
     prompt_digest,
-    request_digest,
     tokens_digest,
 )
 from trunkline.sampling import answer_seed
@@ -189,7 +190,7 @@ class EmbeddedChat:
         if asked is not None:
             return _Seed(asked, "caller")
         nonce = self._randomness.token(NONCE_BYTES)
-        digest = parse_digest(request_digest(bytes(attempt.request)))
+        digest = bound_bytes(bound_request(attempt))
         seed = answer_seed(bytes.fromhex(attempt.caller_nonce), nonce, digest)
         return _Seed(seed, "nonces", nonce.hex())
 

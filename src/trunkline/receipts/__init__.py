@@ -20,6 +20,17 @@ from trunkline.receipts.digests import (
     request_digest,
     tokens_digest,
 )
+from trunkline.receipts.hiding import (
+    BLINDING_BYTES,
+    ITEMS,
+    REQUEST_ITEMS,
+    RESPONSE_ITEMS,
+    Hiding,
+    Item,
+    binds,
+    bound_bytes,
+    salts,
+)
 from trunkline.receipts.receipt import (
     RECEIPT_BYTES_MAX,
     RECEIPT_TYPE,
@@ -40,10 +51,16 @@ from trunkline.receipts.stream import ShownDigest, StreamDigest, stream_digest
 
 __all__ = [
     "BATCH_RECEIPTS_MAX",
+    "BLINDING_BYTES",
+    "ITEMS",
     "RECEIPT_BYTES_MAX",
     "RECEIPT_TYPE",
+    "REQUEST_ITEMS",
+    "RESPONSE_ITEMS",
     "Batch",
     "BatchBuilder",
+    "Hiding",
+    "Item",
     "Receipt",
     "ReceiptAttempt",
     "ReceiptModel",
@@ -58,6 +75,8 @@ __all__ = [
     "StreamDigest",
     "VerifiedReceipt",
     "batch_text",
+    "binds",
+    "bound_bytes",
     "decode",
     "encode",
     "open_batch",
@@ -65,6 +84,7 @@ __all__ = [
     "prompt_digest",
     "receipt_leaf",
     "request_digest",
+    "salts",
     "stream_digest",
     "tokens_digest",
     "verify_signed",

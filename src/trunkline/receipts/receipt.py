@@ -22,8 +22,12 @@ RECEIPT_DOMAIN = b"trunkline.receipt/v1\n"
 RECEIPT_BYTES_MAX = 256 * 1024
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
-Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
-OptionalDigest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^(sha256|salted):[0-9a-f]{64}\Z")]
+"""Of content: salted, unless the gateway drew no blinding (:mod:`trunkline.receipts.hiding`)."""
+OptionalDigest: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern=r"^((sha256|salted):[0-9a-f]{64})?\Z")
+]
+OptionalPlainDigest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 Hex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 OptionalHex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 Decimal: TypeAlias = Annotated[
@@ -56,7 +60,7 @@ class ReceiptModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The model named in the request."""
     served: str
     """The model's own name: the upstream's ``model`` field, or the embedded model's."""
-    weights: OptionalDigest = ""
+    weights: OptionalPlainDigest = ""
 
 
 class ReceiptPolicy(msgspec.Struct, frozen=True, kw_only=True):

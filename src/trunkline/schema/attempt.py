@@ -89,12 +89,16 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """The model to serve, by the node's own name for it."""
     client_format: ClientFormat
     client_request_digest: str
-    """``sha256:<hex>`` of the body exactly as the app sent it."""
+    """Of the body exactly as the app sent it: ``sha256:<hex>``, or ``salted:<hex>`` with
+    ``blinding``. The receipt says it as it is."""
     caller_nonce: str
     """64 hex digits, fresh for each answer."""
     deadline_ms: int
     """Time this attempt may take, milliseconds from its arrival."""
     mode: Mode = "batched"
+    blinding: str = ""
+    """64 hex digits, the same in every attempt: what the salts of the receipt's digests are made
+    from (``trunkline.receipts.hiding``). Known to gateway and node alone; empty: no salts."""
     seed: str | None = None
     """64 hex digits inherited from an earlier attempt at this answer. The answer owns its seed."""
     numerics: str | None = None

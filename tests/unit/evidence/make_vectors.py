@@ -18,7 +18,11 @@ from trunkline.crypto.digest import parse_digest
 from trunkline.crypto.signer import Cosigner, Signer, sign_note
 from trunkline.evidence import Evidence, EvidenceBodies, EvidenceKey, EvidencePart, encode
 from trunkline.receipts import (
+    ITEMS,
+    REQUEST_ITEMS,
     BatchBuilder,
+    Hiding,
+    Item,
     Receipt,
     ReceiptAttempt,
     ReceiptModel,
@@ -28,8 +32,10 @@ from trunkline.receipts import (
     ReceiptSampling,
     ReceiptTimes,
     ReceiptUsage,
+    bound_bytes,
     prefix_digest,
     request_digest,
+    salts,
     stream_digest,
     tokens_digest,
 )
@@ -109,6 +115,38 @@ def receipt(
         times=ReceiptTimes(arrived_ms=1, ended_ms=3, first_token_ms=2),
         usage=ReceiptUsage(completion=5, counted=True, prompt=1),
     )
+
+
+BLINDING = b"\xb1" * 32
+
+
+def salted(by: Signer = ALPHA, attempt: str = "att_1") -> Receipt:
+    """As :func:`receipt`, where the gateway drew a blinding."""
+    plain = receipt(by, attempt)
+    bind = Hiding(BLINDING.hex(), answer="ans_1", attempt=attempt).bind
+    request = bind("request.digest", plain.request.digest)
+    stream = stream_digest(bound_bytes(request), attempt, CHUNKS)
+    seed = answer_seed(b"\xca" * 32, b"\x0d" * 32, bound_bytes(request)).hex()
+    return msgspec.structs.replace(
+        plain,
+        request=ReceiptRequest(
+            client=bind("request.client", plain.request.client),
+            digest=request,
+            format="openai.chat",
+        ),
+        response=msgspec.structs.replace(
+            plain.response,
+            digest=bind("response.digest", stream),
+            tokens=bind("response.tokens", plain.response.tokens),
+        ),
+        sampling=msgspec.structs.replace(plain.sampling, seed=seed),
+    )
+
+
+def opened(kept: EvidenceBodies, *items: Item) -> EvidencePart:
+    """The salted receipt, with what opens ``items``."""
+    shown = {item: salt for item, salt in salts(salted(), BLINDING).items() if item in items}
+    return msgspec.structs.replace(part(salted(), kept=kept), salts=shown)
 
 
 def resumed(after: Sequence[ReceiptAttempt] | None = None) -> Receipt:
@@ -233,6 +271,14 @@ def vectors() -> list[dict[str, object]]:
         "resumed": (evidence(part(tail, BETA)), "pass"),
         "continued": (evidence(part(continued(), BETA)), "pass"),
         "continued_unbound": (evidence(part(continued(prefix=""), BETA)), "fail"),
+        "salted": (evidence(part(salted())), "pass"),
+        "salted_opened": (evidence(opened(bodies(), *ITEMS)), "pass"),
+        "salted_request_opened": (
+            evidence(opened(EvidenceBodies(request=NODE_REQUEST), *REQUEST_ITEMS)),
+            "pass",
+        ),
+        "salted_not_opened": (evidence(opened(bodies(), *REQUEST_ITEMS)), "inconclusive"),
+        "salted_wrong_bodies": (evidence(opened(bodies(CHUNKS[::-1]), *ITEMS)), "fail"),
         "wrong_bodies": (evidence(part(whole, kept=bodies(CHUNKS[:5]))), "fail"),
         "wrong_signer": (evidence(part(whole, BETA)), "fail"),
     }

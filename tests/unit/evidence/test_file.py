@@ -53,3 +53,25 @@ def test_key_files() -> None:
     for bad in (b"", b"{}", b'[{"name":"x"}]', data.replace(b"node", b"boss"), b"[" * 99_999):
         with pytest.raises(MalformedError):
             decode_keys(bad)
+
+
+def test_a_file_without_a_type_is_refused() -> None:
+    file = json.loads(encode(made.evidence(made.part(made.receipt()))))
+    del file["type"]
+    with pytest.raises(MalformedError):
+        decode(json.dumps(file).encode())
+
+
+def test_a_file_from_before_there_were_salts_still_verifies() -> None:
+    file = json.loads(encode(made.evidence(made.part(made.receipt(), kept=made.bodies()))))
+    for part in file["parts"]:
+        del part["salts"]
+    data = json.dumps(file).encode()
+    assert verify(data, policy=made.POLICY, trusted_keys=made.KEYS).outcome == "pass"
+
+
+def test_salts_are_bounded_and_hex() -> None:
+    part = made.opened(made.bodies())
+    for wrong in ({"x": "00"}, {"x": "G" * 64}, {f"item{n}": "00" * 32 for n in range(33)}):
+        with pytest.raises(MalformedError):
+            encode(made.evidence(msgspec.structs.replace(part, salts=wrong)))

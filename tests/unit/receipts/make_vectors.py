@@ -6,6 +6,7 @@ The expected values are computed here with ``rfc8785`` and ``hashlib`` straight 
 specification, not with Trunkline's own code; a test holds both against the file.
 """
 
+import hmac
 import json
 from base64 import b64encode
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ VECTORS = Path(__file__).parents[3] / "docs" / "spec" / "receipt-vectors.json"
 
 NAME = "alpha.example/node"
 SEED = bytes([1]) * 32
+BLINDING = bytes([0xB1]) * 32
 MATERIAL = b"\x01" + bytes(SigningKey(SEED).verify_key)
 KEY_ID = sha256(NAME.encode() + b"\n" + MATERIAL).digest()[:4]
 VKEY = f"{NAME}+{KEY_ID.hex()}+{b64encode(MATERIAL).decode()}"
@@ -49,6 +51,48 @@ def tokens(choices: Sequence[Sequence[int]]) -> str:
     for ids in choices:
         data += u32(len(ids)) + b"".join(map(u32, ids))
     return digest(data)
+
+
+def salt(item: str, scope: str) -> str:
+    message = f"trunkline.salt/v1\n{item}\n{scope}".encode()
+    return hmac.new(BLINDING, message, "sha256").hexdigest()
+
+
+def commitment(item: str, plain: str, scope: str) -> str:
+    data = f"trunkline.commitment/v1\n{item}\n".encode() + bytes.fromhex(salt(item, scope))
+    return "salted:" + sha256(data + bytes.fromhex(plain.removeprefix("sha256:"))).hexdigest()
+
+
+def salted() -> dict[str, object]:
+    """The first receipt again, as it is where the gateway drew a blinding."""
+    attempt, answer = "att_1", "ans_1"
+    plain = digest(b"trunkline.request/v1\n" + REQUEST.encode())
+    request = commitment("request.digest", plain, answer)
+    stream_end = stream(request.replace("salted:", "sha256:"), attempt, CHUNKS)
+    base = receipt(1)
+    response = base["response"]
+    assert isinstance(response, dict)
+    item = base | {
+        "request": {
+            "client": commitment("request.client", plain, answer),
+            "digest": request,
+            "format": "openai.chat",
+        },
+        "response": response | {"digest": commitment("response.digest", stream_end, attempt)},
+    }
+    return {
+        "blinding": BLINDING.hex(),
+        "receipt": rfc8785.dumps(item).decode(),
+        "items": [
+            {"item": "request.client", "digest": plain, "salt": salt("request.client", answer)},
+            {"item": "request.digest", "digest": plain, "salt": salt("request.digest", answer)},
+            {
+                "item": "response.digest",
+                "digest": stream_end,
+                "salt": salt("response.digest", attempt),
+            },
+        ],
+    }
 
 
 def prefix(text: str) -> str:
@@ -157,6 +201,7 @@ def document() -> str:
             {"attempt": "att_1", "chunks": chunks, "digest": stream(request, "att_1", chunks)}
             for chunks in (CHUNKS, CHUNKS[:2], CHUNKS[::-1], [])
         ],
+        "salted": salted(),
         "batch": batch(),
         "not_canonical": [
             '{"a": 1}',

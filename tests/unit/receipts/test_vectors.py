@@ -9,16 +9,20 @@ from trunkline.base.errors import MalformedError
 from trunkline.crypto.digest import parse_digest
 from trunkline.crypto.keys import VerifierKey
 from trunkline.receipts import (
+    Hiding,
+    binds,
     decode,
     encode,
     prompt_digest,
     receipt_leaf,
     request_digest,
+    salts,
     stream_digest,
     tokens_digest,
     verify_signed,
 )
 from trunkline.receipts.canonical import parse_canonical
+from trunkline.receipts.hiding import bound
 from trunkline.schema.attempt import SignedReceipt
 
 DOCUMENT = json.loads(made.VECTORS.read_text())
@@ -40,6 +44,19 @@ def test_digests() -> None:
         chunks = [chunk.encode() for chunk in case["chunks"]]
         bound = parse_digest(request["digest"])
         assert stream_digest(bound, case["attempt"], chunks) == case["digest"]
+
+
+def test_salted_digests() -> None:
+    """Computed in the script with ``hmac`` and ``hashlib``, straight from the specification."""
+    salted = DOCUMENT["salted"]
+    receipt = decode(salted["receipt"].encode())
+    opened = salts(receipt, bytes.fromhex(salted["blinding"]))
+    assert opened == {case["item"]: case["salt"] for case in salted["items"]}
+    bind = Hiding(salted["blinding"], answer=receipt.answer, attempt=receipt.attempt).bind
+    for case in salted["items"]:
+        assert bind(case["item"], case["digest"]) == bound(receipt, case["item"])
+        assert binds(receipt, case["item"], case["digest"], opened)
+        assert binds(receipt, case["item"], case["digest"], {}) is None
 
 
 def test_batch() -> None:

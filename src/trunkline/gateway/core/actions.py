@@ -39,15 +39,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Choices asked for (``n``); 1 for embeddings."""
     client_format: ClientFormat
     client_digest: str
-    """Digest of the body exactly as the app sent it."""
+    """Of the body exactly as the app sent it, as the receipt binds it."""
     request_digest: str
-    """Digest of the request bytes that nodes are given."""
+    """Of the request bytes that nodes are given, as the receipt binds it."""
     caller_nonce: str
     created_s: int
     mode: Mode
     deadline_s: float
     """Monotonic time at which the whole answer is due."""
     timeouts: Timeouts
+    blinding: str = ""
+    """64 hex digits: what the receipts' digests are salted with; empty: they are not."""
     values: Values | None = None
     """What tool calls and JSON documents of the answer must be; None: it has none."""
     hold: bool = False

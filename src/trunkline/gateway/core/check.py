@@ -12,6 +12,7 @@ import msgspec
 from trunkline.base.errors import DigestError, VerificationError
 from trunkline.gateway.core.actions import Plan, Start
 from trunkline.receipts import (
+    Hiding,
     Receipt,
     ReceiptAttempt,
     VerifiedReceipt,
@@ -114,19 +115,23 @@ def _check_request(receipt: Receipt, seen: Seen) -> None:
 
 
 def _check_response(receipt: Receipt, seen: Seen) -> None:
-    response = receipt.response
-    if response.digest != seen.stream:
+    response, plan = receipt.response, seen.plan
+    bind = Hiding(plan.blinding, answer=plan.answer, attempt=seen.start.attempt).bind
+    if response.digest != bind("response.digest", seen.stream):
         raise DigestError("the receipt's stream digest is not that of what arrived")
     _agree(response.chunks, seen.chunks, "number of chunks")
     _agree(response.status, 200, "status")
     given = seen.start.resume
     _agree(response.resumed, () if given is None else tuple(map(len, given)), "resumed tokens")
-    _agree(response.resumed_digest, "" if given is None else tokens_digest(given), "resumed digest")
+    resumed = "" if given is None else tokens_digest(given)
+    _agree(response.resumed_digest, bind("response.resumed_digest", resumed), "resumed digest")
     text = None if seen.start.prefix is None else seen.start.prefix.text
-    _agree(response.prefix, "" if text is None else prefix_digest(text), "prefix")
+    prefix = "" if text is None else prefix_digest(text)
+    _agree(response.prefix, bind("response.prefix", prefix), "prefix")
     _agree(response.prefix_characters, len(text or ""), "prefix's characters")
     if response.tokens:
-        _agree(response.tokens, tokens_digest(seen.tokens), "tokens digest")
+        tokens = bind("response.tokens", tokens_digest(seen.tokens))
+        _agree(response.tokens, tokens, "tokens digest")
     if seen.finish:
         finish = tuple(reason for _, reason in sorted(seen.finish.items()))
         _agree(response.finish, finish, "finish reasons")

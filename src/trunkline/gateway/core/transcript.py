@@ -17,11 +17,10 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import MalformedError
-from trunkline.crypto.digest import parse_digest
 from trunkline.gateway.core.actions import Plan
 from trunkline.gateway.core.seam import Seam
 from trunkline.gateway.core.values import Gathered
-from trunkline.receipts import ShownDigest, StreamDigest
+from trunkline.receipts import ShownDigest, StreamDigest, bound_bytes
 from trunkline.schema.attempt import PREFIX_CHARS_MAX, RESUME_TOKENS_MAX, Prefix, Used
 from trunkline.schema.openai_answer import Delta, ReadMessage
 from trunkline.schema.parsing import ABSENT
@@ -222,7 +221,7 @@ class Reception:
         document = self._values is not None and self._values.document
         self.withholding = document or (plan.hold and not exact)
         """Nothing more is shown before the end."""
-        self.digest = StreamDigest(parse_digest(plan.request_digest), attempt)
+        self.digest = StreamDigest(bound_bytes(plan.request_digest), attempt)
         self.shown = 0
         """Characters of text that the app was shown of this attempt."""
         self.finished = False

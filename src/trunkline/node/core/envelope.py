@@ -25,7 +25,7 @@ CHOICES_MAX: Final = 16
 INTEGER_MAX: Final = 2**53 - 1
 
 _ID: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{ID_CHARS_MAX}}}")
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"(?:sha256|salted):[0-9a-f]{64}")
 _HEX32: Final = re.compile(r"[0-9a-f]{64}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _DECODER: Final = msgspec.json.Decoder(Attempt)
@@ -55,6 +55,7 @@ def _checks(attempt: Attempt) -> tuple[tuple[str, bool], ...]:
         ("model", 1 <= len(attempt.model) <= NAME_CHARS_MAX and attempt.model.isprintable()),
         ("client_request_digest", _DIGEST.fullmatch(attempt.client_request_digest) is not None),
         ("caller_nonce", _HEX32.fullmatch(attempt.caller_nonce) is not None),
+        ("blinding", not attempt.blinding or _HEX32.fullmatch(attempt.blinding) is not None),
         ("deadline_ms", 1 <= attempt.deadline_ms <= DEADLINE_MS_MAX),
         ("seed", attempt.seed is None or _HEX32.fullmatch(attempt.seed) is not None),
         ("numerics", attempt.numerics is None or len(attempt.numerics) <= NAME_CHARS_MAX),

@@ -3,6 +3,7 @@
 import msgspec
 
 from trunkline.receipts import (
+    Hiding,
     Receipt,
     ReceiptAttempt,
     ReceiptModel,
@@ -54,10 +55,23 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     times: ReceiptTimes
 
 
+def hiding(attempt: Attempt) -> Hiding:
+    """What makes the attempt's digests unguessable."""
+    return Hiding(attempt.blinding, answer=attempt.answer, attempt=attempt.attempt)
+
+
+def bound_request(attempt: Attempt) -> str:
+    """The digest of the attempt's request as the receipt says it: stream and seed start from it."""
+    return hiding(attempt).bind("request.digest", request_digest(bytes(attempt.request)))
+
+
 def statement(
     identity: Identity, attempt: Attempt, outcome: Outcome, sent: Sent, *, salt: bytes
 ) -> Receipt:
     """The receipt, with ``previous`` left for the signer. ``salt``: 32 random bytes."""
+    bind = hiding(attempt).bind
+    resumed = tokens_digest(outcome.resumed) if outcome.resumed else ""
+    prefix = prefix_digest(attempt.prefix.text) if attempt.prefix else ""
     return Receipt(
         answer=attempt.answer,
         attempt=attempt.attempt,
@@ -70,20 +84,20 @@ def statement(
         previous="",
         request=ReceiptRequest(
             client=attempt.client_request_digest,
-            digest=request_digest(bytes(attempt.request)),
+            digest=bound_request(attempt),
             format=attempt.client_format,
-            prompt=outcome.prompt,
+            prompt=bind("request.prompt", outcome.prompt),
         ),
         response=ReceiptResponse(
             chunks=sent.chunks,
-            digest=sent.digest,
+            digest=bind("response.digest", sent.digest),
             finish=outcome.finish,
-            prefix=prefix_digest(attempt.prefix.text) if attempt.prefix else "",
+            prefix=bind("response.prefix", prefix),
             prefix_characters=len(attempt.prefix.text) if attempt.prefix else 0,
             resumed=tuple(len(tokens) for tokens in outcome.resumed),
-            resumed_digest=tokens_digest(outcome.resumed) if outcome.resumed else "",
+            resumed_digest=bind("response.resumed_digest", resumed),
             status=STATUS,
-            tokens=outcome.tokens,
+            tokens=bind("response.tokens", outcome.tokens),
         ),
         route=tuple(
             ReceiptAttempt(
