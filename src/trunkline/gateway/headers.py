@@ -4,6 +4,8 @@ Everything that is not named here is ignored: credentials above all, which on lo
 checked nor kept nor logged.
 """
 
+import re
+
 import msgspec
 
 from trunkline.base.errors import RequestError
@@ -13,6 +15,7 @@ from trunkline.gateway.writer import Headers, request_id_header
 from trunkline.runtime.http import Call
 from trunkline.schema.attempt import ClientFormat, Mode
 
+_NONCE = re.compile(r"[0-9a-f]{64}")
 _MODES: dict[str, Mode] = {"private": "private", "batched": "batched", "full": "full"}
 
 
@@ -27,6 +30,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """Say in headers which node answered."""
     hold: bool
     """Hold text back too, until the answer is whole."""
+    nonce: str
+    """The caller's own, for the receipts to bind: 64 hex digits. Empty: the gateway draws one."""
 
 
 def read_wishes(call: Call, timeouts: Timeouts, *, keep_bodies: bool) -> Wishes:
@@ -40,12 +45,16 @@ def read_wishes(call: Call, timeouts: Timeouts, *, keep_bodies: bool) -> Wishes:
     hold = _value(call, "trunkline-hold", "values")
     if hold not in ("values", "answer"):
         raise _invalid("trunkline-hold", "values or answer")
+    nonce = _value(call, "trunkline-nonce", "")
+    if nonce and _NONCE.fullmatch(nonce) is None:
+        raise _invalid("trunkline-nonce", "64 lower-case hex digits")
     return Wishes(
         total_s=total_s(call.header("trunkline-deadline-ms"), timeouts),
         mode=mode,
         keep_bodies=keep_bodies if keep is None else keep.strip() == "bodies",
         detail=_value(call, "trunkline-detail", "") == "1",
         hold=hold == "answer",
+        nonce=nonce,
     )
 
 
