@@ -304,6 +304,8 @@ class Gateway:
     ) -> Plan:
         answer, policy = answer_id(self._randomness.token(ID_RANDOM_BYTES)), self._policy()
         cost = self._dispatcher.estimate(wanted.model, wanted.request, wanted.kind, wanted.choices)
+        blinding = self._randomness.token(BLINDING_BYTES).hex()
+        bind = Hiding(blinding, answer=answer, attempt="").bind
         return Plan(
             answer=answer,
             kind=wanted.kind,
@@ -354,8 +356,6 @@ class Gateway:
         described = errors.describe(error)
         request_id = answer_id(self._randomness.token(ID_RANDOM_BYTES))
         self._telemetry.refused.add(described.code)
-        blinding = self._randomness.token(BLINDING_BYTES).hex()
-        bind = Hiding(blinding, answer=answer, attempt="").bind
         self._logger.info(
             "call.refused", request_id=request_id, status=described.status, code=described.code
         )

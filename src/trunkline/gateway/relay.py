@@ -338,6 +338,7 @@ class Pump:
             caller_nonce=plan.caller_nonce,
             deadline_ms=max(left_ms, 1),
             mode=plan.mode,
+            blinding=plan.blinding,
             seed=start.seed,
             numerics=start.numerics,
             previous=start.previous,
@@ -349,7 +350,6 @@ class Pump:
     async def _read(
         self, start: Start, stream: AttemptStream, lane: _Lane, limit: asyncio.Timeout
     ) -> None:
-            blinding=plan.blinding,
         """Hand the attempt's events in until it is over."""
         number = start.number
         while True:
@@ -492,6 +492,7 @@ class Pump:
         if lane.kept is None or self._client_request is None:
             return Bodies(blinding=blinding)
         return Bodies(
+            blinding=blinding,
             request=self._request_bytes,
             client_request=self._client_request,
             chunks=tuple(data.decode() for data in lane.kept),
@@ -510,7 +511,6 @@ class Pump:
         if failure is HEDGE_LOST:
             self._shared.logger.info("attempt.outrun", node=ended.deployment.node, **about)
             return
-            blinding=blinding,
         if failure.refused or not failure.faultless:
             self._shared.directory.look_again(ended.deployment.node)
         self._shared.logger.warning(
