@@ -218,7 +218,11 @@ class QueueDispatcher:
             weight=ticket.tenant.weight,
             priority=ticket.priority,
             deadline_s=ticket.deadline_s,
-            cost=Cost(input_tokens=prompt, output_tokens=ticket.tokens - prompt),
+            cost=Cost(
+                input_tokens=prompt,
+                output_tokens=ticket.tokens - prompt,
+                text_bytes=ticket.text_bytes,
+            ),
             body_bytes=ticket.body_bytes,
             first=not need.tried,
         )

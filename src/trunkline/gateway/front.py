@@ -330,6 +330,7 @@ class Gateway:
             priority=tenant.priority,
             tokens=cost.tokens,
             prompt_tokens=cost.input_tokens,
+            text_bytes=cost.text_bytes,
             size=size_class(len(wanted.request)),
         )
 

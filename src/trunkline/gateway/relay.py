@@ -263,6 +263,7 @@ class Pump:
             deadline_s=plan.deadline_s,
             tokens=plan.tokens,
             prompt_tokens=plan.prompt_tokens,
+            text_bytes=plan.text_bytes,
             body_bytes=len(self._request_bytes),
         )
 

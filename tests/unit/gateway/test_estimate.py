@@ -61,6 +61,26 @@ def test_real_usage_corrects_both_parts() -> None:
     assert estimates.cost("other", request, "chat", 1).input_tokens > 1500
 
 
+def test_many_estimates_of_one_rate_correct_it_once() -> None:
+    """They were all under way when the first of them came back."""
+    estimates = Estimates()
+    request = chat("to be " * 667)
+    estimated = [estimates.cost("m", request, "chat", 1) for _ in range(200)]
+    for one in estimated:
+        estimates.learned("m", one, Cost(input_tokens=1000, output_tokens=30))
+    assert 950 <= estimates.cost("m", request, "chat", 1).input_tokens <= 1050
+
+
+def test_the_rate_of_text_is_not_learned_from_pictures() -> None:
+    estimates = Estimates()
+    before = estimates.cost("m", chat("hello"), "chat", 1)
+    request = chat([picture("png", png(1024, 1024) * 200)])
+    for _ in range(50):
+        estimated = estimates.cost("m", request, "chat", 1)
+        estimates.learned("m", estimated, Cost(input_tokens=1500, output_tokens=512))
+    assert estimates.cost("m", chat("hello"), "chat", 1).input_tokens == before.input_tokens
+
+
 def test_an_expectation_allows_for_spread() -> None:
     estimates = Estimates()
     for number in range(200):
@@ -74,7 +94,7 @@ def test_absurd_usage_stays_within_bounds(prompt: int, output: int) -> None:
     estimates = Estimates()
     used = Cost(input_tokens=prompt, output_tokens=output)
     for _ in range(50):
-        estimates.learned("m", Cost(input_tokens=1), used)
+        estimates.learned("m", Cost(input_tokens=1, text_bytes=10), used)
     request = chat("to be " * 167)
     cost = estimates.cost("m", request, "chat", 1)
     assert 1 <= cost.input_tokens <= len(request) * TOKENS_PER_BYTE_MAX

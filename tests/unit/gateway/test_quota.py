@@ -67,19 +67,19 @@ def test_a_refusal_that_a_window_explains_teaches_nothing_more() -> None:
     meter = Meter()
     said = Limits(quotas=(Quota(unit="requests", limit=5, remaining=0, reset_ms=3000),))
     meter.stated(said, 0.0)
-    assert not meter.refused(None, ONE, 0.0, few=True)
+    assert not meter.refused(None, ONE, 0.0, 0.0, alone=True)
     assert meter.opens_s(ONE, 0.0) == 3.0
     assert meter.opens_s(ONE, 3.0) == 3.0
 
 
 def test_retry_after_is_kept_to_and_success_shortens_the_next_pause() -> None:
     meter = Meter()
-    assert meter.refused(4.0, ONE, 0.0, few=False)
+    assert meter.refused(4.0, ONE, 0.0, 0.0, alone=False)
     assert meter.opens_s(ONE, 0.0) == 4.0
     meter.succeeded()
-    assert meter.refused(None, ONE, 10.0, few=False)
+    assert meter.refused(None, ONE, 10.0, 10.0, alone=False)
     assert meter.opens_s(ONE, 10.0) == 10.0 + BACKOFF_S
-    assert meter.refused(None, ONE, 20.0, few=False)
+    assert meter.refused(None, ONE, 20.0, 20.0, alone=False)
     assert meter.opens_s(ONE, 20.0) == 20.0 + 2 * BACKOFF_S
 
 
@@ -87,11 +87,11 @@ def test_refusals_without_a_word_teach_a_rate_that_grows_again() -> None:
     meter = Meter()
     for number in range(21):
         meter.spend(ONE, number * 0.1)
-    meter.refused(None, ONE, 2.0, few=True)
+    meter.refused(None, ONE, 2.0, 2.0, alone=True)
     taught = meter.rate_s(ONE, 2.0)
     assert 4 < taught < 10
     assert meter.rate_s(ONE, 62.0) == 2 * taught
-    meter.refused(None, ONE, 62.0, few=True)
+    meter.refused(None, ONE, 62.0, 62.0, alone=True)
     assert meter.rate_s(ONE, 62.0) < 2 * taught
     starts, now_s = 0, 100.0
     while now_s < 110.0:
@@ -102,3 +102,14 @@ def test_refusals_without_a_word_teach_a_rate_that_grows_again() -> None:
     later_s = 3600.0
     meter.spend(ONE, later_s)
     assert meter.rate_s(ONE, later_s) == float("inf")
+
+
+def test_echoes_of_one_refusal_teach_once() -> None:
+    """Twenty were under way when the first was refused."""
+    meter = Meter()
+    for _ in range(20):
+        meter.spend(ONE, 0.0)
+    for number in range(20):
+        meter.refused(None, ONE, 0.0, 0.1 + number / 100, alone=False)
+    # One pause of the first length, not twenty doublings.
+    assert meter.opens_s(ONE, 0.3) < 1.0

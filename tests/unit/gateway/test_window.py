@@ -134,3 +134,32 @@ def test_memory_is_bounded_and_nothing_is_forgotten_early() -> None:
         window.spend(1, number / 1000)
     assert window.used == 5 * ENTRIES_MAX
     assert window.room(60.0) == 5 * ENTRIES_MAX
+
+
+def test_a_provider_that_gives_nothing_back_is_found_by_what_it_says() -> None:
+    """It counts what was asked for; the next answers use half of that, and nothing comes free."""
+    window = Window(1000, 60.0)
+    for number in range(4):
+        entry = window.spend(100, float(number))
+        window.stated(limit=1000, remaining=900 - 100 * number, reset_s=60.0, now_s=number + 0.5)
+        window.settle(entry, 50)
+    assert window.used == 200
+    window.stated(limit=1000, remaining=600, reset_s=57.0, now_s=5.0)
+    assert window.room(5.0) == 600
+    window.settle(window.spend(400, 6.0), 10)
+    assert window.room(7.0) == 200
+    # It counts what was used after all.
+    window.stated(limit=1000, remaining=790, reset_s=50.0, now_s=10.0)
+    assert window.room(10.0) == 790
+
+
+def test_what_was_refused_is_not_in_the_providers_count() -> None:
+    window = Window(100, 60.0)
+    refused = window.spend(60, 0.0)
+    window.stated(limit=100, remaining=50, reset_s=60.0, now_s=0.1)
+    assert window.room(0.1) == 40
+    window.refund(refused, refused=True)
+    assert window.room(0.1) == 50
+    assert window.scarce(60, 0.1)
+    assert not window.scarce(20, 0.1)
+    assert not window.scarce(60, 5.0)

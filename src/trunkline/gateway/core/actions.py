@@ -67,6 +67,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Estimate of what it may cost: its prompt and what it may generate; 0: not estimated."""
     prompt_tokens: int = 0
     """Of ``tokens``: the prompt's."""
+    text_bytes: int = 0
+    """What ``prompt_tokens`` was estimated from; 0: not from text alone."""
     size: int = 0
     """Class of the request's size: what reads it takes longer where it is larger."""
 

@@ -50,8 +50,8 @@ class Concurrency:
 
     @property
     def at_floor(self) -> bool:
-        """Fewer are not possible: whatever is refused now is refused for another reason."""
-        return self.running <= FLOOR
+        """Fewer are not possible: whatever is refused then is refused for another reason."""
+        return self.running + self.elsewhere <= FLOOR
 
     def started(self) -> None:
         """An attempt takes a place."""

@@ -1,9 +1,9 @@
 """What a request will probably use, before it is sent: for limits, and for whose turn it is.
 
-The prompt by its bytes, at a rate learned for each model; pictures by their size; other attached
-data by its length. The output by the bound that the request sets, since providers count that, or
-else by what the model typically generates. Real usage corrects both (``learned``). It is no bound
-on cost: ``price.most_tokens`` is.
+The prompt by its bytes, at a rate learned for each model from prompts of text alone; pictures by
+their size; other attached data by its length. The output by the bound that the request sets, since
+providers count that, or else by what the model typically generates. Real usage corrects both
+(``learned``). It is no bound on cost: ``price.most_tokens`` is.
 """
 
 import binascii
@@ -71,13 +71,14 @@ class Estimates:
         """What the request may use. ``request``: OpenAI's format, parsed before."""
         typical = self._typical.get(model) or _Typical()
         text_bytes, attached = _attached(request)
-        prompt = round(text_bytes * typical.tokens_per_byte) + attached
+        prompt = max(round(text_bytes * typical.tokens_per_byte) + attached, 1)
+        learnable = 0 if attached else text_bytes
         if kind != "chat":
-            return Cost(input_tokens=max(prompt, 1))
+            return Cost(input_tokens=prompt, text_bytes=learnable)
         most = most_tokens(request, kind, choices).completion
         unsaid = most == COMPLETION_TOKENS_UNSAID * choices
         output = min(typical.expected * choices, most) if unsaid else most
-        return Cost(input_tokens=max(prompt, 1), output_tokens=output)
+        return Cost(input_tokens=prompt, output_tokens=output, text_bytes=learnable)
 
     def learned(self, model: str, estimated: Cost, used: Cost) -> None:
         """An answer used so much of what had been estimated."""
@@ -86,10 +87,12 @@ class Estimates:
             if len(self._typical) >= MODELS_MAX:
                 self._typical.clear()
             typical = self._typical[model] = _Typical()
-        if used.input_tokens > 0:
-            ratio = typical.tokens_per_byte * used.input_tokens / max(estimated.input_tokens, 1)
-            moved = typical.tokens_per_byte + _WEIGHT * (ratio - typical.tokens_per_byte)
-            typical.tokens_per_byte = min(max(moved, TOKENS_PER_BYTE_MIN), TOKENS_PER_BYTE_MAX)
+        if used.input_tokens > 0 and estimated.text_bytes:
+            # By the bytes, not by how wrong the estimate was: that was made at the rate of its
+            # time, and many made at one rate would correct today's again and again.
+            seen = min(used.input_tokens / estimated.text_bytes, TOKENS_PER_BYTE_MAX)
+            moved = typical.tokens_per_byte + _WEIGHT * (seen - typical.tokens_per_byte)
+            typical.tokens_per_byte = max(moved, TOKENS_PER_BYTE_MIN)
         if used.output_tokens > 0:
             before = typical.output
             off = used.output_tokens - (used.output_tokens if before is None else before)

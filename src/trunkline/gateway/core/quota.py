@@ -38,6 +38,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
     input_tokens: int
     output_tokens: int = 0
+    text_bytes: int = 0
+    """What ``input_tokens`` was estimated from, if from text alone; 0: not to be learned from."""
 
     @property
     def tokens(self) -> int:
@@ -96,7 +98,9 @@ class Pace:
 class Meter:
     """All limits of one account or deployment."""
 
-    __slots__ = ("_closed_s", "_pace", "_refusals", "_starts", "concurrency", "windows")
+    __slots__ = (
+        "_closed_s", "_pace", "_refusals", "_refused_s", "_starts", "concurrency", "windows",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.windows: dict[Key, Window] = {}
@@ -106,6 +110,8 @@ class Meter:
         self._pace: Pace | None = None
         self._refusals = 0
         """In a row."""
+        self._refused_s = float("-inf")
+        """When one was heard last that nothing explained."""
         self._starts: deque[float] = deque(maxlen=STARTS_KEPT)
 
     @property
@@ -153,7 +159,7 @@ class Meter:
         for key, entry in spent:
             window = self.windows.get(key)
             if window is not None and (requests or key[0] != "requests"):
-                window.settle(entry, 0)
+                window.refund(entry, refused=not requests)
 
     def configure(
         self, requests_per_minute: int | None, tokens_per_minute: int | None, places: int | None
@@ -175,21 +181,35 @@ class Meter:
         """An attempt got through."""
         self._refusals = 0
 
-    def refused(self, retry_after_s: float | None, cost: Cost, now_s: float, *, few: bool) -> bool:
-        """The provider said "later". ``few``: hardly anything runs there, so it is not for too
-        much at once. Returns whether no window explains it: report what it said with
-        :meth:`stated` before."""
-        explained = any(w.room(now_s) < cost.of(u) for (u, _), w in self.windows.items())
-        self._refusals += 1
+    def refused(
+        self,
+        retry_after_s: float | None,
+        cost: Cost,
+        started_s: float,
+        now_s: float,
+        *,
+        alone: bool,
+    ) -> bool:
+        """The provider said "later" to an attempt that began at ``started_s``. ``alone``: hardly
+        anything else ran there then, so it is not for too much at once. Returns whether no window
+        explains it: report what it said with :meth:`stated` before."""
+        fits = all(w.room(now_s) >= cost.of(u) for (u, _), w in self.windows.items())
+        # It began before the last refusal was heard: an echo, from which all was learned.
+        echo = started_s <= self._refused_s
+        if not echo:
+            self._refusals += 1
         pause_s = retry_after_s
-        if pause_s is None and not explained:
+        if pause_s is None and fits:
             pause_s = min(BACKOFF_S * 2.0 ** min(self._refusals - 1, 16), BACKOFF_S_MAX)
         self.close(now_s + min(max(pause_s or 0.0, 0.0), CLOSED_S_MAX))
-        if explained:
+        if not fits or any(w.scarce(cost.of(u), now_s) for (u, _), w in self.windows.items()):
             return False
+        if echo:
+            return True
+        self._refused_s = now_s
         for window in self.windows.values():
             window.widen()
-        if few:
+        if alone:
             self._teach(now_s)
         return True
 

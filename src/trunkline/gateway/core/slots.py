@@ -40,6 +40,8 @@ class Run(NamedTuple):
     tenant: Spent
     """Empty for an attempt that follows another: its answer was counted."""
     tenant_id: str
+    alone: bool
+    """Nothing else ran there when it began."""
 
 
 class Slot:
@@ -137,6 +139,7 @@ class Slots:
             account=slot.account.spend(cost, now_s),
             tenant=tenant,
             tenant_id=tenant_id,
+            alone=slot.concurrency.at_floor,
         )
 
     def start_elsewhere(self, place: Place, cost: Cost, tenant_id: str | None, at_s: float) -> Run:
@@ -154,6 +157,7 @@ class Slots:
             account=slot.account.spend(cost, at_s),
             tenant=() if own is None else own.spend(cost, at_s),
             tenant_id=tenant_id or "",
+            alone=slot.concurrency.at_floor,
         )
 
     def finish(self, run: Run, end: End, now_s: float) -> None:
@@ -176,8 +180,9 @@ class Slots:
                 places.succeeded(end.first_token_s)
                 slot.meter.succeeded()
             case "limited":
-                few = places.at_floor
-                if slot.meter.refused(end.retry_after_s, run.cost, now_s, few=few):
+                if slot.meter.refused(
+                    end.retry_after_s, run.cost, run.started_s, now_s, alone=run.alone
+                ):
                     places.refused(run.started_s, now_s)
             case "busy":
                 places.refused(run.started_s, now_s)
@@ -187,16 +192,17 @@ class Slots:
                 pass
 
     def _settle(self, slot: Slot, run: Run, end: End) -> None:
-        meters = [(slot.meter, run.spent), (slot.account, run.account)]
         own = self.tenant(run.tenant_id)
-        if own is not None:
-            meters.append((own, run.tenant))
-        for meter, spent in meters:
+        for meter, spent in ((slot.meter, run.spent), (slot.account, run.account)):
             if end.how in ("unreached", "limited", "busy"):
                 # What was refused used no tokens; whether it counts as a request is not known.
                 meter.refund(spent, requests=end.how == "unreached")
             elif end.tokens is not None:
                 meter.settle(spent, settled(run.cost, end.tokens))
+        if own is not None and end.tokens is not None:
+            # Counted is the answer, once: attempts after this one count nothing, so what it stands
+            # for is not given back when this one fails.
+            own.settle(run.tenant, settled(run.cost, end.tokens))
 
 
 def settled(cost: Cost, tokens: int) -> Cost:

@@ -18,6 +18,8 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """Estimate of what it may cost: its prompt and what it may generate; 0: not estimated."""
     prompt_tokens: int = 0
     """Of ``tokens``: the prompt's."""
+    text_bytes: int = 0
+    """What ``prompt_tokens`` was estimated from; 0: not from text alone."""
     body_bytes: int = 0
     """What it keeps in memory while it waits."""
 

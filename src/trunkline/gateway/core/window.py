@@ -29,21 +29,29 @@ ENTRIES_MAX: Final = 4096
 class Entry:
     """Something that was spent."""
 
-    __slots__ = ("amount", "at_s", "live")
+    __slots__ = ("amount", "asked", "at_s", "live")
 
     def __init__(self, amount: int, at_s: float) -> None:
+        self.asked = amount
+        """As estimated."""
         self.amount = amount
+        """As settled."""
         self.at_s = at_s
         self.live = True
         """Still within the window."""
+
+    @property
+    def unused(self) -> int:
+        """What it asked for and did not use."""
+        return max(self.asked - self.amount, 0)
 
 
 class Window:
     """What may be spent, and what was."""
 
     __slots__ = (
-        "_assumed", "_foreign", "_log", "_longest_s", "_said_at_s", "_said_until_s", "_skew_s",
-        "limit", "used", "window_s",
+        "_assumed", "_foreign", "_keeps", "_log", "_longest_s", "_said_at_s", "_said_left",
+        "_said_until_s", "_skew_s", "_surplus", "_unused", "limit", "used", "window_s",
     )  # fmt: skip
 
     def __init__(self, limit: int, window_s: float | None = None) -> None:
@@ -54,12 +62,19 @@ class Window:
         self._skew_s = _skew_s(self.window_s)
         self._log: deque[Entry] = deque()
         self.used = 0
-        """In the log."""
+        """In the log, as settled."""
+        self._unused = 0
+        """In the log, beside that: asked for and not used."""
+        self._keeps = False
+        """The provider counts what was asked for, and gives nothing back."""
         self._foreign = 0
         """What others spent, by the provider's last word."""
         self._longest_s = 0.0
         """Until all was there again, at most, as the provider said."""
-        self._said_at_s = 0.0
+        self._surplus = 0
+        """What we had counted beyond that word when it came."""
+        self._said_left: int | None = None
+        self._said_at_s = float("-inf")
         self._said_until_s = float("inf")
         """When all is there again, by that word; infinite: it is past, or nothing was said."""
 
@@ -72,13 +87,18 @@ class Window:
     def room(self, now_s: float) -> int:
         """What may be spent now."""
         self._forget(now_s)
-        return max(self.limit - self.used - self._foreign, 0)
+        return max(self.limit - self._counted - self._foreign, 0)
+
+    @property
+    def _counted(self) -> int:
+        """In the log, as the provider counts."""
+        return self.used + (self._unused if self._keeps else 0)
 
     def opens_s(self, amount: int, now_s: float) -> float:
         """The earliest time at which ``amount`` fits if nothing else is spent; ``now_s`` if it
         fits now. What is larger than the limit fits where nothing at all was spent."""
         self._forget(now_s)
-        excess = self.used + self._foreign + min(amount, self.limit) - self.limit
+        excess = self._counted + self._foreign + min(amount, self.limit) - self.limit
         if excess <= 0:
             return now_s
         if self._assumed:
@@ -102,9 +122,30 @@ class Window:
         if not entry.live:
             return 0
         change = min(max(amount, 0), self.limit) - entry.amount
+        self._unused -= entry.unused
         entry.amount += change
+        self._unused += entry.unused
         self.used += change
         return change
+
+    def refund(self, entry: Entry, *, refused: bool) -> None:
+        """It was not spent at all. ``refused``: by the provider, whose last word did not count
+        it."""
+        if not entry.live:
+            return
+        if refused and entry.at_s <= self._said_at_s:
+            kept = max(entry.amount - self._surplus, 0)
+            self._surplus -= entry.amount - kept
+            self._foreign += kept if self._said_until_s < float("inf") else 0
+        self._unused -= entry.unused
+        self.used -= entry.amount
+        entry.asked = entry.amount = 0
+
+    def scarce(self, amount: int, now_s: float) -> bool:
+        """The provider itself said just now that there is hardly anything left for it: less than
+        twice as much, since it may count otherwise, and others are on their way."""
+        fresh = now_s - self._said_at_s <= self._skew_s
+        return fresh and self._said_left is not None and self._said_left < 2 * amount
 
     def stated(
         self,
@@ -131,9 +172,12 @@ class Window:
         if self._assumed:
             # Its window is shorter than we believe, or fills up as it goes.
             doubt = self._in_doubt(now_s)
-            while self._log and self.used - self._log[0].amount >= spent + doubt:
+            while self._log and self._counted - self._weight(self._log[0]) >= spent + doubt:
                 self._drop()
-        self._foreign = max(spent - self.used, 0)
+        self._judge(spent, now_s)
+        self._foreign = max(spent - self._counted, 0)
+        self._surplus = max(self._counted - spent, 0)
+        self._said_left = remaining
         self._said_at_s = now_s
         until_s = self.window_s if reset_s is None else min(reset_s, _LENGTHS_S[-1])
         self._said_until_s = now_s + max(until_s, 0.0)
@@ -141,6 +185,17 @@ class Window:
     def widen(self) -> None:
         """A request was refused although it fitted: the provider counts it later than believed."""
         self._skew_s = min(self._skew_s * 2, self.window_s * SKEW_SHARE_MAX)
+
+    def _judge(self, spent: int, now_s: float) -> None:
+        """Whether what was asked for and not used comes back, by how much the provider counts."""
+        beyond = spent - self.used
+        if 2 * beyond >= self._unused > 0:
+            self._keeps = True
+        elif 4 * (beyond + self._in_doubt(now_s)) < self._unused:
+            self._keeps = False
+
+    def _weight(self, entry: Entry) -> int:
+        return entry.amount + (entry.unused if self._keeps else 0)
 
     def _in_doubt(self, now_s: float) -> int:
         """Spent so lately that the provider may not have counted it when it spoke."""
@@ -169,6 +224,7 @@ class Window:
         entry = self._log.popleft()
         entry.live = False
         self.used -= entry.amount
+        self._unused -= entry.unused
 
     def _fold(self) -> None:
         """Halve the log: each pair becomes its later one."""
@@ -179,6 +235,7 @@ class Window:
             if later is None:
                 folded.append(earlier)
                 break
+            later.asked = later.amount + earlier.amount + later.unused + earlier.unused
             later.amount += earlier.amount
             earlier.live = False
             folded.append(later)
@@ -188,7 +245,7 @@ class Window:
         """When ``excess`` will have left the log; infinite if there is not so much in it."""
         freed = 0
         for entry in self._log if excess > 0 else ():
-            freed += entry.amount
+            freed += self._weight(entry)
             if freed >= excess:
                 return entry.at_s + self.window_s + self._skew_s
         return float("inf") if excess > 0 else 0.0
