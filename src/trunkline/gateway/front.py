@@ -45,7 +45,7 @@ from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.telemetry import Sampling, Telemetry, Watch
-from trunkline.gateway.writer import Sink, StreamWriter, WholeWriter, reply_error
+from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
 from trunkline.receipts import BLINDING_BYTES, Hiding, request_digest
 from trunkline.remote.transport import Transport
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
@@ -330,7 +330,6 @@ class Gateway:
             priority=tenant.priority,
             tokens=cost.tokens,
             prompt_tokens=cost.input_tokens,
-            text_bytes=cost.text_bytes,
             size=size_class(len(wanted.request)),
         )
 

@@ -22,8 +22,7 @@ from trunkline.node.core.plan import (
     plan_chat,
 )
 from trunkline.node.core.prefix import cannot_continue
-from trunkline.node.core.statement import Identity, Outcome
-from trunkline.node.core.statement import bound_request
+from trunkline.node.core.statement import Identity, Outcome, bound_request
 from trunkline.node.core.template import ChatTemplate, Segment
 from trunkline.node.ports import Engine, ModelInfo, Token
 from trunkline.node.work import Output, patiently
