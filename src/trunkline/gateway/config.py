@@ -14,6 +14,7 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.keys import KeyUse
 from trunkline.runtime.config import load
+from trunkline.runtime.metrics import render_config
 from trunkline.runtime.otlp_export import TelemetryConfig
 from trunkline.runtime.server import is_loopback
 from trunkline.tlog.policy import Policy
@@ -183,10 +184,7 @@ def _timeouts(timeouts: Timeouts) -> list[str]:
 def _telemetry(telemetry: TelemetryConfig) -> list[str]:
     endpoint, headers = telemetry.otlp_endpoint, telemetry.otlp_headers_file
     return [
-        "[telemetry]",
-        "# Who may read the metrics: callers on this machine (local), all, or nobody (off).",
-        f"metrics = {_text(telemetry.metrics)}",
-        f"metrics_path = {_text(telemetry.metrics_path)}",
+        *render_config(telemetry),
         "# An OpenTelemetry receiver (OTLP/HTTP with JSON); nothing is sent without one.",
         '# otlp_endpoint = "http://127.0.0.1:4318"'
         if endpoint is None

@@ -39,6 +39,7 @@ from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.config import read_secret, resolve
 from trunkline.runtime.http import TEXT_TYPE, Call, Receive, Router, Scope, Send, http_status
 from trunkline.runtime.logger import Logger, get_logger
+from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.server import run_server
 from trunkline.tlog.checkpoint import open_checkpoint
 from trunkline.tlog.tile import ENTRY_BYTES_MAX, Tile, width_at
@@ -120,6 +121,10 @@ class LogService:
         self._router.add_prefix("GET", "/tile/", self._tile)
         self._router.add("GET", "/healthz", self._health)
         self._router.add("GET", "/status", self._status)
+        metrics = Metrics()
+        self._gauges = LogGauges(metrics)
+        metrics.refresh.append(self._look)
+        metrics.add_route(self._router, config.telemetry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._router.dispatch(Call(scope, receive, send))
@@ -271,6 +276,13 @@ class LogService:
         self._running()
         await call.reply(200, b"ok\n", TEXT_TYPE, [NO_STORE])
 
+    async def _look(self) -> None:
+        sequencer, publisher = self._running()
+        self._gauges.size.set(sequencer.size)
+        self._gauges.published.set(publisher.published_size)
+        self._gauges.quorum.set(publisher.has_quorum)
+        self._gauges.pending.set(sequencer.pending)
+
     async def _status(self, call: Call) -> None:
         sequencer, publisher = self._running()
         status = LogStatus(
@@ -282,6 +294,25 @@ class LogService:
             pending=sequencer.pending,
         )
         await call.reply_json(200, status, [NO_STORE])
+
+
+class LogGauges:
+    """What is so now in a log. Listed in ``docs/operate/telemetry.md``."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.size = metrics.gauge("trunkline.log.tree.size", "{entry}", "Entries sequenced")
+        self.published = metrics.gauge(
+            "trunkline.log.published.size",
+            "{entry}",
+            "Entries that the published checkpoint covers",
+        )
+        self.quorum = metrics.gauge(
+            "trunkline.log.published.quorum", "1",
+            "Whether the published checkpoint has the cosignatures it should have",
+        )  # fmt: skip
+        self.pending = metrics.gauge(
+            "trunkline.log.pending", "{entry}", "Entries waiting to be sequenced"
+        )
 
 
 def _not_found() -> RequestError:

@@ -10,6 +10,7 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import COSIGNING, ED25519, VerifierKey
 from trunkline.log.core.cosigning import Quorum
 from trunkline.runtime.config import load
+from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
 
 WITNESSES_MAX = 32
@@ -54,6 +55,8 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Entries waiting to be sequenced; further ones are told to come back (503)."""
     pending_bytes_max: int = 32 * 1024 * 1024
     """The same, in bytes."""
+    telemetry: MetricsConfig = MetricsConfig()
+    """Metrics (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 10.0
     """What running calls get to finish in when the log stops."""
     crash_points: bool = False
@@ -156,6 +159,8 @@ def render(config: LogConfig) -> str:
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "# For tests alone.",
         f"crash_points = {str(config.crash_points).lower()}",
+        "",
+        *render_config(config.telemetry),
         "",
     ]
     for witness in config.witnesses:

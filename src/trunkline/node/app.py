@@ -32,6 +32,7 @@ from trunkline.node.gate import Gate
 from trunkline.node.ports import Embedder, Engine
 from trunkline.node.signing import Enqueue, ReceiptSigner
 from trunkline.node.store import create_store
+from trunkline.node.telemetry import NodeGauges, NodeTelemetry, provider_name
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.remote.transport import Transport
@@ -39,6 +40,7 @@ from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.config import read_secret, resolve
 from trunkline.runtime.http import Call, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger, get_logger
+from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.outbox import Outbox
 from trunkline.runtime.server import run_server
 from trunkline.runtime.store import Database
@@ -100,6 +102,11 @@ class NodeApp:
         self._router.add("GET", INFO_PATH, self._info)
         self._router.add("GET", HEALTH_PATH, self._health)
         self._router.add_prefix("GET", RECEIPTS_PREFIX, self._receipt)
+        self._metrics = Metrics()
+        self._telemetry = NodeTelemetry(self._metrics, provider_name(config))
+        self._gauges = NodeGauges(self._metrics)
+        self._metrics.refresh.append(self._look)
+        self._metrics.add_route(self._router, config.telemetry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._router.dispatch(Call(scope, receive, send))
@@ -121,6 +128,7 @@ class NodeApp:
             clock=self._clock,
             randomness=self._randomness,
             logger=self._logger,
+            telemetry=self._telemetry,
         )
         self._router.add("POST", ATTEMPT_PATH, attempts.handle)
 
@@ -246,6 +254,16 @@ class NodeApp:
             Health(
                 ready=ready, error=self._failed, unlogged_batches=waiting, api_keys=self._keys()
             ),
+        )
+
+    async def _look(self) -> None:
+        """Set the gauges to what is so now."""
+        waiting = 0 if self._outbox is None else (await self._outbox.counts()).waiting
+        self._gauges.look(
+            ready=self._ready.is_set() and not self._failed,
+            running=sum(served.gate.running for served in self._served),
+            queued=sum(served.gate.queued for served in self._served),
+            unlogged=waiting,
         )
 
     async def _receipt(self, call: Call) -> None:

@@ -22,11 +22,13 @@ from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity, Outcome, Sent, bound_request, statement
 from trunkline.node.gate import Gate
 from trunkline.node.signing import ReceiptSigner
+from trunkline.node.telemetry import NodeTelemetry
 from trunkline.node.work import Service, Work, patiently
 from trunkline.receipts import ReceiptTimes, StreamDigest, bound_bytes
 from trunkline.remote.status import LimitedError
 from trunkline.runtime.http import SSE_TYPE, Call, ClientGoneError
 from trunkline.runtime.logger import CanonicalLine, Logger
+from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.store import Database
 from trunkline.schema import errors, sse
 from trunkline.schema.attempt import (
@@ -37,10 +39,12 @@ from trunkline.schema.attempt import (
     EVENT_RECEIPT,
     EVENT_REPLAYED,
     Attempt,
+    Kind,
     Limits,
     NodeError,
     Replayed,
 )
+from trunkline.schema.traceparent import TRACEPARENT, TraceParent, read_traceparent
 
 SALT_BYTES: Final = 32
 
@@ -70,7 +74,9 @@ class Attempts:
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
+        telemetry: NodeTelemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or NodeTelemetry(Metrics())
         self._served = served
         self._identity = identity
         self._signer = signer
@@ -86,6 +92,8 @@ class Attempts:
         try:
             raw = await call.body(ATTEMPT_BODY_BYTES_MAX)
             attempt = envelope.parse(raw)
+            run.kind = attempt.kind
+            run.join(read_traceparent(call.header(TRACEPARENT)))
             run.line.set(
                 answer=attempt.answer,
                 attempt=attempt.attempt,
@@ -97,9 +105,11 @@ class Attempts:
                 await self._serve(attempt, run)
         except ClientGoneError:
             run.line.set(outcome="abandoned")
+            run.error = "abandoned"
             raise
         except asyncio.CancelledError:
             run.line.set(outcome="cancelled")
+            run.error = "cancelled"
             raise
         except Error as error:
             run.line.failed(error)
@@ -109,7 +119,9 @@ class Attempts:
             run.line.failed(error)
             await self._fail(run, error)
         finally:
-            run.line.set(duration_ms=self._clock.unix_ms() - run.arrived_ms)
+            duration_ms = self._clock.unix_ms() - run.arrived_ms
+            self._telemetry.ended(run.kind, run.model, run.error, duration_ms / 1000)
+            run.line.set(duration_ms=duration_ms)
             run.line.emit()
 
     async def _serve(self, attempt: Attempt, run: "_Run") -> None:
@@ -118,6 +130,7 @@ class Attempts:
         await self._claim(attempt.attempt)
         try:
             served = self._find(attempt)
+            run.model = attempt.model
             work = await run.patiently(served.service.prepare(attempt))
             ticket = served.gate.ask(work.places)
             try:
@@ -182,11 +195,20 @@ class Attempts:
             chunks=receipt.response.chunks,
             first_token_ms=receipt.times.first_token_ms - receipt.times.arrived_ms,
         )
+        times = receipt.times
+        self._telemetry.answered(
+            attempt.kind,
+            attempt.model,
+            outcome,
+            times.first_token_ms - times.arrived_ms,
+            times.ended_ms - times.first_token_ms,
+        )
         await run.call.send(sse.encode(event=EVENT_RECEIPT, data=data))
         await run.call.finish()
 
     async def _fail(self, run: "_Run", error: Exception) -> None:
         run.line.set(outcome="failed")
+        run.error = error.error_code if isinstance(error, Error) else "internal_error"
         told = errors.node_error(error)
         if isinstance(error, LimitedError):
             told = msgspec.structs.replace(told, limits=error.limits)
@@ -202,16 +224,28 @@ class Attempts:
 class _Run:
     """One attempt's call, and what has been sent on it. Is the work's ``Output``."""
 
-    __slots__ = ("_clock", "_first_ms", "_spoke", "arrived_ms", "call", "digest", "line")
+    __slots__ = (
+        "_clock", "_first_ms", "_spoke", "arrived_ms", "call", "digest", "error", "kind", "line",
+        "model",
+    )  # fmt: skip
 
     def __init__(self, call: Call, clock: Clock, line: CanonicalLine) -> None:
         self.call = call
         self.line = line
         self.arrived_ms = clock.unix_ms()
         self.digest: StreamDigest | None = None
+        self.kind: Kind | None = None
+        self.model: str | None = None
+        """Known once it is found to be served here."""
+        self.error = ""
         self._clock = clock
         self._first_ms = 0
         self._spoke = False
+
+    def join(self, parent: TraceParent | None) -> None:
+        """Say in the line which trace the gateway said that this is part of."""
+        if parent is not None:
+            self.line.set(trace=parent.trace, span=parent.span)
 
     async def event(self, event: Event) -> None:
         if not self._first_ms or (event.tokens and not self._spoke):

@@ -14,6 +14,7 @@ from trunkline.crypto.keys import VerifierKey, is_key_name
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
 from trunkline.runtime.config import load
+from trunkline.runtime.metrics import MetricsConfig, render_config
 
 PLACES_MAX: Final = 10_000
 
@@ -84,6 +85,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Serve embeddings by the embedded model (its process starts with the first call)."""
     queue_max: int = 64
     """Attempts that may wait for a place; further ones are told to come back (503)."""
+    telemetry: MetricsConfig = MetricsConfig()
+    """Metrics (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 10.0
     """What running attempts get to finish in when the node stops."""
 
@@ -130,6 +133,8 @@ def render(config: NodeConfig) -> str:
         f"queue_max = {config.queue_max}",
         "# Seconds that running attempts get to finish in when the node stops.",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
+        "",
+        *render_config(config.telemetry),
         "",
     ]
     if config.log is not None:

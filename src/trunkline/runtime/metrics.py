@@ -7,6 +7,7 @@ label has at most ``VALUES_MAX`` values, an instrument ``SERIES_MAX`` series, an
 is counted as ``other``. No label is ever content, a key, or an answer's id.
 """
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -42,8 +43,18 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where they are."""
 
     def __post_init__(self) -> None:
-        if not self.metrics_path.startswith("/") or not self.metrics_path.isascii():
-            raise ValueError("metrics_path must start with a slash")
+        if not re.fullmatch(r"/[!-~]*", self.metrics_path):
+            raise ValueError("metrics_path must be a path: a slash, then ASCII without spaces")
+
+
+def render_config(config: MetricsConfig) -> list[str]:
+    """The section's beginning, as a commented configuration file has it."""
+    return [
+        "[telemetry]",
+        "# Who may read the metrics: callers on this machine (local), all, or nobody (off).",
+        f"metrics = {json.dumps(config.metrics)}",
+        f"metrics_path = {json.dumps(config.metrics_path)}",
+    ]
 
 
 class Instrument:

@@ -18,6 +18,7 @@ from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.config import read_secret, resolve
 from trunkline.runtime.http import TEXT_TYPE, Call, Receive, Router, Scope, Send, http_status
 from trunkline.runtime.logger import Logger, get_logger
+from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.server import run_server
 from trunkline.tlog.add_checkpoint import ADD_CHECKPOINT_PATH, REQUEST_BYTES_MAX, SIZE_CONTENT_TYPE
 from trunkline.witness.config import ALGORITHMS, WitnessConfig, known_logs, read
@@ -66,6 +67,17 @@ class WitnessService:
         self._router.add("POST", ADD_CHECKPOINT_PATH, self._add_checkpoint)
         self._router.add("GET", "/healthz", self._health)
         self._router.add("GET", "/status", self._status)
+        metrics = Metrics()
+        self._sizes = metrics.gauge(
+            "trunkline.witness.tree.size", "{entry}", "Latest cosigned size of a log", "origin"
+        )
+        self._asked = metrics.counter(
+            "trunkline.witness.checkpoints", "{checkpoint}",
+            "Checkpoints that logs asked to have cosigned; error.type: why one was not",
+            "origin", "error.type",
+        )  # fmt: skip
+        metrics.refresh.append(self._look)
+        metrics.add_route(self._router, config.telemetry)
         for origin_hash in self._origins:
             self._router.add("GET", f"/{origin_hash}/checkpoint", self._latest)
 
@@ -104,12 +116,15 @@ class WitnessService:
             cosignature = await self._store.cosign(submission, self._signer, self._now_s)
         except SizeConflictError as conflict:
             line.set(refused=conflict.error_code, known_size=conflict.size)
+            self._asked.add(checkpoint.origin, conflict.error_code)
             await call.reply(409, b"%d\n" % conflict.size, SIZE_CONTENT_TYPE, [NO_STORE])
         except RequestError as refused:
             # Signed by the log, and not consistent: it may be proof of the log's misbehaviour.
             line.failed(refused)
+            self._asked.add(checkpoint.origin, refused.error_code)
             raise
         else:
+            self._asked.add(checkpoint.origin, "")
             await call.reply(200, cosignature, TEXT_TYPE, [NO_STORE])
         finally:
             line.emit()
@@ -124,6 +139,10 @@ class WitnessService:
     async def _health(self, call: Call) -> None:
         await self._store.sizes()
         await call.reply(200, b"ok\n", TEXT_TYPE, [NO_STORE])
+
+    async def _look(self) -> None:
+        sizes = await self._store.sizes()
+        self._sizes.replace({(one,): sizes.get(one, 0) for one in self._logs})
 
     async def _status(self, call: Call) -> None:
         sizes = await self._store.sizes()

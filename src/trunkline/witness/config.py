@@ -14,6 +14,7 @@ from trunkline.crypto.keys import (
     VerifierKey,
 )
 from trunkline.runtime.config import load
+from trunkline.runtime.metrics import MetricsConfig, render_config
 
 LOGS_MAX = 1000
 
@@ -52,6 +53,8 @@ class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     against quantum computers too; its cosignatures are 2.4 kB, and browsers can not check them."""
     logs: tuple[WitnessedLog, ...] = ()
     """Logs whose checkpoints are cosigned."""
+    telemetry: MetricsConfig = MetricsConfig()
+    """Metrics (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 5.0
     """What running calls get to finish in when the witness stops."""
 
@@ -99,6 +102,8 @@ def render(config: WitnessConfig) -> str:
         f"algorithm = {_text(config.algorithm)}",
         "# Seconds that running calls get to finish in when the witness stops.",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
+        "",
+        *render_config(config.telemetry),
         "",
     ]
     for log in config.logs:
