@@ -1,15 +1,17 @@
 """The virtual loop, and what processes and disks in it must be for the rest to mean anything."""
 
 import asyncio
+import threading
 import time
 from contextvars import Context
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from trunkline.runtime.store import DiskError
 from trunkline.sim.disk import Disk, Fate
-from trunkline.sim.loop import StuckError, run
+from trunkline.sim.loop import run
 from trunkline.sim.process import Process, install
 
 
@@ -50,12 +52,25 @@ def test_a_world_that_stands_still_is_an_error() -> None:
         run(forever(), seed="0", limit_s=10.0)
 
 
-def test_there_are_no_threads() -> None:
-    async def use_one() -> None:
-        await asyncio.to_thread(time.monotonic)
+def test_a_threads_work_takes_place_here_at_a_moment_of_the_seeds() -> None:
+    async def use_two() -> tuple[str, ...]:
+        came: list[str] = []
+        here = threading.get_ident()
 
-    with pytest.raises(StuckError, match="no threads"):
-        run(use_one(), seed="0", limit_s=1.0)
+        def work(name: str) -> None:
+            assert threading.get_ident() == here
+            came.append(name)
+
+        await asyncio.gather(*(asyncio.to_thread(work, name) for name in "ab"))
+        return tuple(came)
+
+    assert len({run(use_two(), seed=str(seed), limit_s=1.0) for seed in range(20)}) == 2
+
+    async def fail() -> None:
+        await asyncio.to_thread(Path("/nowhere/at/all").read_bytes)
+
+    with pytest.raises(OSError, match="No such file"):
+        run(fail(), seed="0", limit_s=1.0)
 
 
 def test_a_killed_process_takes_all_its_tasks_along() -> None:

@@ -15,6 +15,7 @@ from trunkline.gateway.core import attempt as core_attempt
 from trunkline.gateway.core.breaker import Breaker
 from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.core.check import Seen
+from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.core.transcript import Reception, Tokens
 from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
 from trunkline.node import store as node_store
@@ -23,10 +24,11 @@ from trunkline.node.store import Head
 from trunkline.receipts import Batch, SealedBatch, VerifiedReceipt, decode
 from trunkline.runtime.store import Connection
 from trunkline.schema.attempt import SignedReceipt
+from trunkline.sim.cast import KEYED, WEIGHTS
 from trunkline.sim.checkers import WHOLE
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
-from trunkline.sim.world import MODEL, WEIGHTS, Variant, Verdict, play
+from trunkline.sim.world import Variant, Verdict, play
 
 FIXED = range(1, 25)
 ONCE_BROKEN = (
@@ -95,6 +97,7 @@ class ForgetfulStore(EvidenceStore):
         signed: SignedReceipt,
         bodies: Bodies | None,
         charge: Charge | None = None,
+        kept: Kept | None = None,
     ) -> None:
         return None
 
@@ -108,8 +111,9 @@ class HastyStore(EvidenceStore):
         signed: SignedReceipt,
         bodies: Bodies | None,
         charge: Charge | None = None,
+        kept: Kept | None = None,
     ) -> None:
-        task = asyncio.create_task(super().add(row, signed, bodies, charge))
+        task = asyncio.create_task(super().add(row, signed, bodies, charge, kept))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
@@ -138,7 +142,7 @@ class Skipping(KeyedEngine):
 @pytest.mark.parametrize("kind", [Repeating, Skipping])
 def test_a_seam_with_a_token_too_many_or_too_few_is_noticed(kind: type[KeyedEngine]) -> None:
     def engine(name: str, pace: Pace) -> KeyedEngine:
-        return kind(model_info(MODEL, WEIGHTS[name]), WEIGHTS[name], pace)
+        return kind(model_info(KEYED, WEIGHTS[name]), WEIGHTS[name], pace)
 
     _noticed(Variant(engine=engine), "damaged")
 
@@ -146,8 +150,8 @@ def test_a_seam_with_a_token_too_many_or_too_few_is_noticed(kind: type[KeyedEngi
 def test_another_model_under_the_first_ones_name_is_noticed() -> None:
     def engine(name: str, pace: Pace) -> KeyedEngine:
         if name == "beta":
-            return KeyedEngine(model_info(MODEL, "w1"), "w2", pace)
-        return honest(MODEL, WEIGHTS[name], pace)
+            return KeyedEngine(model_info(KEYED, "w1"), "w2", pace)
+        return honest(KEYED, WEIGHTS[name], pace)
 
     _noticed(Variant(engine=engine), "damaged")
 

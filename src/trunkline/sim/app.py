@@ -4,14 +4,15 @@ import asyncio
 import json
 from enum import Enum, auto
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from trunkline.base.errors import ConnectError, UpstreamError
 from trunkline.schema.attempt import ClientFormat
 from trunkline.sim.network import Network, SimResponse, SimTransport
-from trunkline.sim.roles import GATEWAY, SimGateway, StoredPart, stored
+from trunkline.sim.roles import GATEWAY, SimGateway, StoredPart, secret_of, stored
+from trunkline.sim.upstream import TOOL
 
 BODY_BYTES_MAX: Final = 1 << 20
 PATIENCE_S: Final = 300.0
@@ -21,10 +22,35 @@ RESPONSES_EVERY: Final = 4
 
 _PATHS: Final[dict[ClientFormat, str]] = {
     "anthropic.messages": "/v1/messages",
+    "openai.embeddings": "/v1/embeddings",
     "openai.chat": "/v1/chat/completions",
     "openai.responses": "/v1/responses",
 }
 _WORDS: Final = ("why", "is", "the", "sea", "blue", "é", "🌊", "seven", "light", "salt")
+
+
+Kind = Literal["keyed", "spoken", "any", "vectors"]
+"""Who may answer: an embedded model, a provider's, either, or an embedding model."""
+_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+_TOOLS: Final[dict[str, object]] = {
+    "tools": [{"type": "function", "function": {"name": TOOL, "parameters": _SCHEMA}}]
+}
+_DOCUMENT: Final[dict[str, object]] = {
+    "response_format": {"type": "json_schema", "json_schema": {"name": "d", "schema": _SCHEMA}}
+}
+
+
+class Menu(msgspec.Struct, frozen=True, kw_only=True):
+    """What apps can ask for, and as whom."""
+
+    models: tuple[tuple[str, Kind], ...]
+    keys: tuple[str, ...]
+    """Names of virtual keys."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +59,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     at_s: float
     format: ClientFormat
+    model: str
+    said: str
+    """The user's words."""
     body: bytes
     stream: bool
+    key: str
+    """Name of the virtual key."""
     deadline_s: float
+    pause_s: float = 0.0
+    """Rest after each piece of the body that was read: an app that is slow."""
     leaves_after: int | None = None
     """Bytes of the body after which the app closes the connection."""
 
@@ -61,79 +94,106 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 0
     answer: str | None = None
     body: bytes = b""
+    rested_s: float = 0.0
+    """Time that the app itself took to read."""
+    retry_after: str | None = None
     kept: StoredPart | None = None
     """What was on the gateway's disk the moment the app saw the end."""
 
 
-def draw(number: int, random: Random, at_s: float, models: tuple[str, ...]) -> Ask:
+def draw(number: int, random: Random, at_s: float, menu: Menu) -> Ask:
     """A call drawn from the seed."""
-    anthropic = random.random() < 0.25
-    stream = random.random() < 0.75
+    model, kind = random.choice(menu.models)
     text = " ".join(random.choice(_WORDS) for _ in range(random.randint(1, 8)))
-    body: dict[str, object] = {
-        "model": random.choice(models),
-        "messages": [{"role": "user", "content": text}],
-        "stream": stream,
-    }
-    if anthropic:
-        body["max_tokens"] = random.choice((5, 20, 400))
+    stream = random.random() < 0.75 and kind != "vectors"
+    format_: ClientFormat = "openai.chat"
+    body: dict[str, object] = {"model": model}
+    if kind == "vectors":
+        format_ = "openai.embeddings"
+        body["input"] = [text, f"{text} {number}"]
     else:
-        body |= _openai_wishes(random, stream=stream)
-    responses = not anthropic and number % RESPONSES_EVERY == 0
-    if responses:
-        body = _as_responses(body, text)
+        format_, wishes = _chat(number, random, text, kind, stream=stream)
+        body |= wishes
     return Ask(
         number=number,
         at_s=at_s,
-        format=_format(anthropic=anthropic, responses=responses),
+        format=format_,
+        model=model,
+        said=text,
         body=json.dumps(body).encode(),
         stream=stream,
+        key=random.choice(menu.keys),
         deadline_s=random.choice((1.5, 3.0, 10.0, 30.0, 30.0)),
         leaves_after=random.randint(0, 4000) if random.random() < 0.1 else None,
+        pause_s=random.choice((0.05, 0.5)) if random.random() < 0.1 else 0.0,
     )
 
 
-def _openai_wishes(random: Random, *, stream: bool) -> dict[str, object]:
+def _chat(
+    number: int, random: Random, text: str, kind: Kind, *, stream: bool
+) -> tuple[ClientFormat, dict[str, object]]:
+    """The format and the members of a chat call."""
+    anthropic = random.random() < 0.25
+    responses = not anthropic and number % RESPONSES_EVERY == 0
+    body: dict[str, object] = {"messages": [{"role": "user", "content": text}], "stream": stream}
+    special = kind == "spoken" and not responses and random.random() < 0.3
+    if anthropic:
+        body["max_tokens"] = random.choice((5, 20, 400))
+        if special:
+            body["max_tokens"] = 400
+            body["tools"] = [{"name": TOOL, "input_schema": _SCHEMA}]
+        return "anthropic.messages", body
+    if special:
+        body |= random.choice((_TOOLS, _DOCUMENT))
+    else:
+        body |= _openai_wishes(random, plain=kind != "keyed")
+    if stream and random.random() < 0.3:
+        body["stream_options"] = {"include_usage": True}
+    if responses:
+        return "openai.responses", _as_responses(body, text)
+    return "openai.chat", body
+
+
+def _openai_wishes(random: Random, *, plain: bool) -> dict[str, object]:
+    """``plain``: only what every model understands."""
     wishes: dict[str, object] = {}
     if random.random() < 0.4:
         wishes["seed"] = random.randint(0, 1000)
     if random.random() < 0.3:
         wishes["max_tokens"] = random.choice((1, 3, 20))
+    if plain:
+        return wishes
     if random.random() < 0.2:
         wishes["n"] = 2
     if random.random() < 0.2:
         wishes["stop"] = [" sea", "."]
     if random.random() < 0.15:
         wishes |= {"logprobs": True, "top_logprobs": 2}
-    if stream and random.random() < 0.3:
-        wishes["stream_options"] = {"include_usage": True}
     return wishes
-
-
-def _format(*, anthropic: bool, responses: bool) -> ClientFormat:
-    if anthropic:
-        return "anthropic.messages"
-    return "openai.responses" if responses else "openai.chat"
 
 
 def _as_responses(body: dict[str, object], text: str) -> dict[str, object]:
     """The same in the Responses format, as far as it has words for it."""
     renamed = {"max_tokens": "max_output_tokens"}
-    kept = ("model", "stream", "temperature", "top_logprobs", "max_tokens")
+    kept = ("stream", "temperature", "top_logprobs", "max_tokens")
     return {"input": text} | {renamed.get(name, name): body[name] for name in kept if name in body}
 
 
 async def ask(wanted: Ask, network: Network, gateway: SimGateway) -> Seen:
     """Make the call and watch it to its end."""
     loop = asyncio.get_running_loop()
-    began_s, deaths, down = loop.time(), gateway.deaths, not network.server(GATEWAY).listens
-    status, answer, body, ending = 0, None, bytearray(), Ending.REFUSED
+    began_s, deaths = loop.time(), gateway.deaths
+    down = not network.server(GATEWAY).listens
+    status, answer, retry_after, ending = 0, None, None, Ending.REFUSED
+    reader = _Reader(wanted)
     try:
         async with await _open(wanted, network) as response:
             status, answer = response.status, response.header("trunkline-receipt")
-            ending = await _read(wanted, response, body)
+            retry_after = response.header("retry-after")
+            ending = await reader.read(response)
     except ConnectError:
-        ending = Ending.REFUSED
+        # It may have begun to stop while the connection was on its way.
+        down = down or not network.server(GATEWAY).listens
     except UpstreamError:
         ending = Ending.CUT
     seen = Seen(
@@ -144,12 +204,15 @@ async def ask(wanted: Ask, network: Network, gateway: SimGateway) -> Seen:
         bereft=down or gateway.deaths != deaths,
         status=status,
         answer=answer,
-        body=bytes(body),
+        body=bytes(reader.body),
+        rested_s=reader.rested_s,
+        retry_after=retry_after,
         kept=None if answer is None else stored(gateway.disk, answer),
     )
     network.trace.note(
-        "app", "call.ended", number=wanted.number, ending=ending.name, status=status, size=len(body)
-    )
+        "app", "call.ended", number=wanted.number, ending=ending.name, status=status,
+        size=len(reader.body),
+    )  # fmt: skip
     return seen
 
 
@@ -159,6 +222,7 @@ async def _open(wanted: Ask, network: Network) -> SimResponse:
         f"http://{GATEWAY}{_PATHS[wanted.format]}",
         headers=(
             ("content-type", "application/json"),
+            ("authorization", f"Bearer {secret_of(wanted.key)}"),
             ("trunkline-deadline-ms", str(int(wanted.deadline_s * 1000))),
         ),
         body=wanted.body,
@@ -168,12 +232,23 @@ async def _open(wanted: Ask, network: Network) -> SimResponse:
     )
 
 
-async def _read(wanted: Ask, response: SimResponse, body: bytearray) -> Ending:
-    leaves_after = wanted.leaves_after
-    async for piece in response.chunks():
-        body += piece
-        if len(body) > BODY_BYTES_MAX:
-            raise AssertionError("an answer without bound")
-        if leaves_after is not None and len(body) >= leaves_after:
-            return Ending.LEFT
-    return Ending.COMPLETE
+class _Reader:
+    """Reads a body as its app would."""
+
+    def __init__(self, wanted: Ask) -> None:
+        self._wanted = wanted
+        self.body = bytearray()
+        self.rested_s = 0.0
+
+    async def read(self, response: SimResponse) -> Ending:
+        leaves_after, pause_s = self._wanted.leaves_after, self._wanted.pause_s
+        async for piece in response.chunks():
+            self.body += piece
+            if len(self.body) > BODY_BYTES_MAX:
+                raise AssertionError("an answer without bound")
+            if leaves_after is not None and len(self.body) >= leaves_after:
+                return Ending.LEFT
+            if pause_s:
+                self.rested_s += pause_s
+                await asyncio.sleep(pause_s)
+        return Ending.COMPLETE

@@ -8,6 +8,7 @@ Checks, by the names that a violation carries:
 ``silent``   an end that is neither a whole answer nor exactly one error in the client's format
 ``forged``   a finish reason in a stream that was never finished
 ``mixed``    one stream has the marks of two models
+``substituted`` a model was asked that the policy does not let stand in for the one wanted
 ``damaged``  text that is not what the undisturbed answer has at that place: lost, doubled, altered
 ``unproven`` a whole answer, and no verified receipt on the disk the moment the app saw its end
 ``lost``     a receipt that was on the disk is not there, or not final, in the end
@@ -39,28 +40,25 @@ from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine
 from trunkline.sim.ports import SimRandomness
 from trunkline.sim.roles import PLACES
+from trunkline.sim.violation import Violation
+from trunkline.sim.words import wrong_with
 
 LATE_S_MAX: Final = 1.0
 """A deadline is kept within this: connecting to the gateway, and the last bytes' way."""
-HONEST_STATUSES: Final = frozenset({429, 502, 503, 504, 529})
-"""What a call that nothing is wrong with may be answered instead of 200."""
+HONEST_STATUSES: Final = frozenset({402, 429, 502, 503, 504, 529})
+"""What a call that nothing is wrong with may be answered instead of 200; 402 says that its key's
+budget is spent."""
 FRAME_BYTES_MAX: Final = 1 << 20
 WHOLE: Final = "ended as whole"
 """In the detail of ``damaged``, where the app could not tell."""
 
 
-class Violation(msgspec.Struct, frozen=True):
-    """One thing that must never be."""
-
-    check: str
-    detail: str
-
-
 class Tapped:
     """One attempt as it crossed the wire: what the node was asked, and what it accepted."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, at_s: float) -> None:
         self.attempt = attempt
+        self.at_s = at_s
         self.accepted: Accepted | None = None
         self._parser: SseParser | None = SseParser(FRAME_BYTES_MAX)
 
@@ -102,6 +100,19 @@ class Undisturbed:
         """``engines``: an honest one by weights digest."""
         self._engines = engines
         self._identity = identity
+        self._chats: dict[str, EmbeddedChat] = {}
+
+    async def _chat(self, weights: str) -> EmbeddedChat:
+        chat = self._chats.get(weights)
+        if chat is None:
+            chat = self._chats[weights] = EmbeddedChat(
+                self._engines[weights],
+                self._identity,
+                choices_max=PLACES,
+                randomness=SimRandomness("unused"),
+            )
+            await chat.load()
+        return chat
 
     async def answer(self, tapped: Tapped, body: bytes) -> tuple[bytes, ...]:
         """The app's bytes, one piece per message, for the seed and weights that were accepted.
@@ -109,13 +120,7 @@ class Undisturbed:
         accepted, attempt = tapped.accepted, tapped.attempt
         if accepted is None or accepted.weights is None:
             raise AssertionError("only an accepted attempt has an undisturbed answer")
-        chat = EmbeddedChat(
-            self._engines[accepted.weights],
-            self._identity,
-            choices_max=PLACES,
-            randomness=SimRandomness("unused"),
-        )
-        await chat.load()
+        chat = await self._chat(accepted.weights)
         work = await chat.prepare(
             msgspec.structs.replace(
                 attempt, seed=accepted.seed, resume=None, numerics=None, previous=()
@@ -162,21 +167,32 @@ def split_error(format_: ClientFormat, body: bytes) -> tuple[bytes, bool]:
 def succeeded(seen: Seen) -> bool:
     """The app has every reason to think that its answer is whole."""
     whole = seen.ending is Ending.COMPLETE and seen.status == 200
-    return whole and not split_error(seen.ask.format, seen.body)[1]
+    return whole and not (seen.ask.stream and split_error(seen.ask.format, seen.body)[1])
 
 
 class Judge:
     """Judges what one app saw of one call."""
 
-    def __init__(self, undisturbed: Undisturbed, keys: Mapping[str, VerifierKey]) -> None:
+    def __init__(
+        self,
+        undisturbed: Undisturbed,
+        keys: Mapping[str, VerifierKey],
+        allowed: Mapping[str, frozenset[str]],
+    ) -> None:
+        """``allowed``: models that may serve each name."""
         self._undisturbed = undisturbed
         self._keys = keys
+        self._allowed = allowed
 
     async def judge(self, seen: Seen, tapped: Iterable[Tapped]) -> list[Violation]:
         """Everything wrong with this call. ``tapped``: the attempts at its answer."""
+        attempts = list(tapped)
         found = [*_time(seen), *_ending(seen)]
+        allowed = self._allowed[seen.ask.model]
+        if any(one.attempt.model not in allowed for one in attempts):
+            found.append(Violation("substituted", f"{seen.ask.model} was asked for"))
         if seen.status == 200:
-            found += await self._text(seen, list(tapped))
+            found += await self._text(seen, attempts)
         if succeeded(seen):
             found += self._evidence(seen)
         number = f"call {seen.ask.number}, answer {seen.answer}: "
@@ -189,11 +205,19 @@ class Judge:
             return [Violation("mixed", f"{len(marks)} fingerprints in one stream")]
         if failed and _finished(seen, text):
             return [Violation("forged", "a finish reason before an error")]
-        for attempt in tapped:
-            if attempt.accepted is None:
-                continue
+        wrong: list[str] = []
+        accepted = [one for one in tapped if one.accepted is not None]
+        models = dict.fromkeys(one.attempt.model for one in accepted if not _weighted(one))
+        for model in models:
+            told = text if seen.ask.stream else seen.body
+            wrong.append(wrong_with(seen, told, model, failed=failed, parts=len(accepted)))
+            if not wrong[-1]:
+                return []
+        for attempt in filter(_weighted, accepted):
             pieces = await self._undisturbed.answer(attempt, seen.ask.body)
             whole = b"".join(pieces)
+            if seen.ending is Ending.LEFT and whole.startswith(seen.body):
+                return []
             if seen.ending is Ending.COMPLETE and not failed:
                 if seen.body == whole:
                     return []
@@ -204,6 +228,7 @@ class Judge:
                 return []
         end = WHOLE if seen.ending is Ending.COMPLETE and not failed else "ended explicitly"
         what = f"{len(seen.body)} bytes, {end}, are not the undisturbed answer's"
+        what = "; ".join((what, *wrong))
         return [Violation("damaged", what)]
 
     def _evidence(self, seen: Seen) -> list[Violation]:
@@ -247,8 +272,13 @@ def history(key: VerifierKey, disk: Disk, kept: Iterable[bytes]) -> list[Violati
     return found
 
 
+def _weighted(tapped: Tapped) -> bool:
+    """By a model whose weights are known."""
+    return tapped.accepted is not None and tapped.accepted.weights is not None
+
+
 def _time(seen: Seen) -> list[Violation]:
-    took_s = seen.ended_s - seen.began_s
+    took_s = seen.ended_s - seen.began_s - seen.rested_s
     if took_s > seen.ask.deadline_s + LATE_S_MAX:
         return [Violation("deadline", f"took {took_s:.2f} s of {seen.ask.deadline_s:.0f} s")]
     return []

@@ -2,8 +2,8 @@
 
 Waiting costs nothing: when no task can run, the clock jumps to the next timer. Tasks that can run
 at the same moment run in an order drawn from the seed, so each seed is another interleaving, and
-the same seed the same one. Refuses threads (their order could not be repeated), a world in which
-nothing can ever happen again, and one that never comes to rest.
+the same seed the same one. What would run in a thread runs here, at a later moment drawn from the
+seed. Refuses a world in which nothing can ever happen again, and one that never comes to rest.
 
 It overrides the private ``BaseEventLoop._run_once`` and reads ``_ready`` of CPython 3.11; asyncio
 has no public place for either.
@@ -14,10 +14,12 @@ import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 ROUNDS_MAX: Final = 3_000_000
 """Turns of the loop after which a simulation is taken to go in circles."""
+
+THREAD_S_MAX: Final = 0.02
 
 T = TypeVar("T")
 
@@ -52,8 +54,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now_s
 
-    def run_in_executor(self, *_: object) -> NoReturn:
-        raise StuckError("a simulated world has no threads")
+    def run_in_executor(  # type: ignore[override]
+        self, _executor: None, work: Callable[..., T], *args: object
+    ) -> "asyncio.Future[T]":
+        done: asyncio.Future[T] = self.create_future()
+
+        def run() -> None:
+            if done.cancelled():
+                return
+            try:
+                done.set_result(work(*args))
+            except OSError as error:
+                done.set_exception(error)
+
+        self.call_later(self._order.uniform(0.0, THREAD_S_MAX), run)
+        return done
 
     def _pass(self, timeout: float | None) -> None:
         if timeout is None:

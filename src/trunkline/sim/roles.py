@@ -1,13 +1,15 @@
 """The roles of a simulated network: real nodes, a real gateway, and a log that proves or fails.
 
-A node is the real attempt shell, text pipeline, gate and receipt signer over a simulated engine and
-disk. A gateway is the real :class:`Gateway` over a simulated transport and disk. Both can be killed
-at any moment and started again on the disk that is left. The log is a stand-in for its caller: its
-own correctness is not looked at here.
+A node is the real attempt shell, gate and receipt signer on a simulated disk, before the real text
+pipeline over a simulated engine (:func:`embedded`) or the real provider's service and caller over
+a simulated endpoint (:func:`fronting`). A gateway is the real :class:`Gateway` over a simulated
+transport and disks. All can be killed at any moment and started again on the disk that is left. The
+log is a stand-in for its caller: its own correctness is not looked at here.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from base64 import b32encode
+from collections.abc import Awaitable, Callable, Coroutine
 from hashlib import sha256
 from random import Random
 from typing import Any, Final
@@ -19,15 +21,22 @@ from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.deadline import Timeouts
-from trunkline.gateway.core.policy import Hedging, RoutingPolicy
+from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.front import Gateway
+from trunkline.gateway.key_store import MIGRATIONS as KEY_MIGRATIONS
+from trunkline.gateway.key_store import KeyRow, KeyStore, digest_of
+from trunkline.gateway.keys import PREFIX
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.store import MIGRATIONS as GATEWAY_MIGRATIONS
 from trunkline.gateway.store import EvidenceStore
+from trunkline.node import provider_kinds
 from trunkline.node.attempts import Attempts, Served, reply_error
 from trunkline.node.chat import EmbeddedChat
+from trunkline.node.config_providers import OpenAIEngine
+from trunkline.node.core.prefix import Prefixes
 from trunkline.node.core.statement import Identity
 from trunkline.node.gate import Gate
+from trunkline.node.provider import Provider, ProviderModels
 from trunkline.node.signing import ReceiptSigner
 from trunkline.node.store import MIGRATIONS as NODE_MIGRATIONS
 from trunkline.remote.transport import REFUSED
@@ -50,9 +59,43 @@ TIMEOUTS: Final = Timeouts(
     connect_s=1.0, head_s=2.0, first_event_s=4.0, first_token_s=3.0, idle_s=2.0, total_s=60.0
 )
 
-POLICY: Final = RoutingPolicy(hedging=Hedging(share=0.1, after="0.05s"))
+PROVIDER_PLACES: Final = 16
 
 MakeEngine = Callable[[Pace], KeyedEngine]
+
+
+Serve = Callable[["SimNode", SimRandomness], Awaitable[Served]]
+"""Makes what answers a node's attempts, for one life of it."""
+
+
+def embedded(make_engine: MakeEngine) -> Serve:
+    """A model run by the node itself."""
+
+    async def serve(node: "SimNode", randomness: SimRandomness) -> Served:
+        chat = EmbeddedChat(
+            make_engine(node.pace), node.identity, choices_max=PLACES, randomness=randomness
+        )
+        await chat.load()
+        return Served(chat, Gate(PLACES, QUEUE_MAX, clock=node.clock))
+
+    return serve
+
+
+def fronting(engine: OpenAIEngine) -> Serve:
+    """A provider's account at a simulated endpoint."""
+
+    async def serve(node: "SimNode", _randomness: SimRandomness) -> Served:
+        caller = provider_kinds.caller(engine, SimTransport(node.network), None, node.clock)
+        models = ProviderModels(
+            chat=engine.models,
+            embeddings=engine.embedding_models,
+            prefixes=Prefixes(default=engine.prefix or "none"),
+            limits=engine.limits.stated(),
+        )
+        service = Provider(caller, engine.url, models, node.identity)
+        return Served(service, Gate(PROVIDER_PLACES, QUEUE_MAX, clock=node.clock))
+
+    return serve
 
 
 class SimNode:
@@ -62,7 +105,7 @@ class SimNode:
         self,
         name: str,
         network: Network,
-        make_engine: MakeEngine,
+        serve: Serve,
         random: Random,
         *,
         key: Signer | None = None,
@@ -77,10 +120,10 @@ class SimNode:
         self.disk = Disk(name, NODE_MIGRATIONS, random)
         self.lives = 0
         self.process: Process | None = None
+        self.network = network
+        self.clock = SimClock(skew_ms)
         self._signer = key or own
-        self._network = network
-        self._make_engine = make_engine
-        self._clock = SimClock(skew_ms)
+        self._serve = serve
         self._random = random
 
     @property
@@ -92,43 +135,36 @@ class SimNode:
         self.lives += 1
         process = self.process = Process(f"{self.name}#{self.lives}")
         randomness = SimRandomness(f"{self._random.random()}")
-        return await _up(self._network, self.name, process, self._open(randomness))
+        return await _up(self.network, self.name, process, self._open(randomness))
 
     async def kill(self) -> None:
         """SIGKILL."""
         process, self.process = self.process, None
-        self._network.server(self.name).down()
+        self.network.server(self.name).down()
         if process is not None:
             await process.kill()
 
     async def _open(self, randomness: SimRandomness) -> "_NodeFront":
         database = self.disk.mount()
-        chat = EmbeddedChat(
-            self._make_engine(self.pace), self.identity, choices_max=PLACES, randomness=randomness
-        )
-        await chat.load()
-        gate = Gate(PLACES, QUEUE_MAX, clock=self._clock)
+        served = await self._serve(self, randomness)
         attempts = Attempts(
-            (Served(chat, gate),),
+            (served,),
             identity=self.identity,
-            signer=ReceiptSigner(self._signer, database, clock=self._clock, enqueue=None),
+            signer=ReceiptSigner(self._signer, database, clock=self.clock, enqueue=None),
             database=database,
-            clock=self._clock,
+            clock=self.clock,
             randomness=randomness,
-            logger=self._network.trace.logger(self.name),
+            logger=self.network.trace.logger(self.name),
         )
-        return _NodeFront(self.identity, chat, gate, attempts)
+        return _NodeFront(self.identity, served, attempts)
 
 
 class _NodeFront:
     """The node's HTTP paths, as :class:`trunkline.node.app.NodeApp` has them."""
 
-    def __init__(
-        self, identity: Identity, chat: EmbeddedChat, gate: Gate, attempts: Attempts
-    ) -> None:
+    def __init__(self, identity: Identity, served: Served, attempts: Attempts) -> None:
         self._identity = identity
-        self._chat = chat
-        self._gate = gate
+        self._served = served
         self._router = Router(_refuse)
         self._router.add("POST", ATTEMPT_PATH, attempts.handle)
         self._router.add("GET", INFO_PATH, self._info)
@@ -137,17 +173,18 @@ class _NodeFront:
         await self._router.dispatch(Call(scope, receive, send))
 
     async def _info(self, call: Call) -> None:
+        served = self._served
         await call.reply_json(
             200,
             NodeInfo(
                 node=self._identity.node,
                 operator=self._identity.operator,
                 key=self._identity.key,
-                models=self._chat.models(),
+                models=served.service.models(),
                 log=None,
                 ready=True,
-                running=self._gate.running,
-                queued=self._gate.queued,
+                running=served.gate.running,
+                queued=served.gate.queued,
             ),
         )
 
@@ -178,6 +215,19 @@ class SimLog:
         return f"c2sp.org/tlog-proof@v1\nindex {index}\n"
 
 
+class SimMemory:
+    """:class:`trunkline.gateway.health_file.Memory` that outlives the process."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def read(self) -> bytes:
+        return self._data
+
+    def write(self, data: bytes) -> None:
+        self._data = data
+
+
 class SimGateway:
     """The gateway's machine."""
 
@@ -188,11 +238,14 @@ class SimGateway:
         log: SimLog,
         random: Random,
         *,
+        policy: RoutingPolicy,
         open_store: Callable[[Disk], EvidenceStore],
     ) -> None:
+        """``policy``: its keys are made, with secrets as :func:`secret_of` has them."""
         self.disk = Disk(GATEWAY, GATEWAY_MIGRATIONS, random)
         self.lives = 0
         self.deaths = 0
+        self.stops = 0
         self.process: Process | None = None
         self._app: Gateway | None = None
         self.clock = SimClock()
@@ -200,13 +253,31 @@ class SimGateway:
         self._log = log
         self._random = random
         self._open_store = open_store
+        self._keys = Disk(f"{GATEWAY}-keys", KEY_MIGRATIONS, random)
+        self._memory = SimMemory()
+        self._policy = policy
         self._settings = GatewayConfig(
             policy_file="policy",
+            keys="required",
             log_url="http://log",
             nodes=tuple(NodeConfig(url=f"http://{n.name}", vkey=str(n.key)) for n in nodes),
             timeouts=TIMEOUTS,
             poll_s=2.0,
         )
+
+    def close(self) -> None:
+        """Throw the disks away."""
+        self.disk.close()
+        self._keys.close()
+
+    async def make_keys(self) -> None:
+        """As ``trunkline keys create`` does, once."""
+        store = KeyStore(self._keys.mount())
+        for name in self._policy.keys:
+            row = KeyRow(
+                id=tenant_of(name), name=name, created_ms=0, expires_ms=None, revoked_ms=None
+            )
+            await store.create(row, digest_of(secret_of(name)))
 
     async def start(self) -> bool:
         """A new process on this machine; False if it did not survive its own start."""
@@ -228,6 +299,7 @@ class SimGateway:
         process, app = self.process, self._app
         server = self._network.server(GATEWAY)
         server.down()
+        self.stops += 1
         if process is None or app is None:
             return
         for running_s in (GRACE_S, STOPPING_S):
@@ -243,7 +315,7 @@ class SimGateway:
     async def _open(self, randomness: SimRandomness) -> Gateway:
         logger = self._network.trace.logger(GATEWAY)
         routing = Routing(None, clock=self.clock, logger=logger)
-        routing.current = POLICY
+        routing.current = self._policy
         app = self._app = Gateway(
             self._settings,
             self._open_store(self.disk),
@@ -254,6 +326,8 @@ class SimGateway:
             randomness=randomness,
             logger=logger,
             routing=routing,
+            key_store=KeyStore(self._keys.mount()),
+            memory=self._memory,
         )
         await app.startup()
         return app
@@ -277,6 +351,16 @@ async def _up(
         return False
     network.server(host).up(process, task.result())
     return True
+
+
+def secret_of(name: str) -> str:
+    """The virtual key of this name."""
+    return PREFIX + b32encode(sha256(name.encode()).digest()).decode().rstrip("=").lower()
+
+
+def tenant_of(name: str) -> str:
+    """Its tenant's id."""
+    return f"ten_{name}"
 
 
 class StoredPart(msgspec.Struct, frozen=True):

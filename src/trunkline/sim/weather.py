@@ -16,6 +16,7 @@ from trunkline.schema.attempt import ATTEMPT_PATH
 from trunkline.sim.disk import Fate
 from trunkline.sim.network import Passage
 from trunkline.sim.roles import GATEWAY
+from trunkline.sim.upstream import FAULTS, Fault
 
 REFUSALS: Final = (port.REFUSED, port.DNS_FAILED, port.TLS_FAILED)
 STORM_S_MIN, STORM_S_MAX = 15.0, 45.0
@@ -35,6 +36,7 @@ class Climate(msgspec.Struct, frozen=True, kw_only=True):
     died_at_disk: float
     engine: float
     log: float
+    upstream: float
     token_s: float
     """Time to a token, where no node is slower still."""
     spread: float
@@ -59,6 +61,7 @@ class Climate(msgspec.Struct, frozen=True, kw_only=True):
             died_at_disk=rate(0.05),
             engine=rate(0.01),
             log=rate(0.4),
+            upstream=rate(0.3),
             token_s=random.choice((0.005, 0.02, 0.15)),
             spread=random.choice((0.05, 0.5, 1.0)),
             calm_s=random.choice((1.0, 4.0, 15.0)),
@@ -120,6 +123,10 @@ class Weather:
     def engine_dies(self) -> bool:
         """Asked before each token."""
         return self.strikes(self.climate.engine)
+
+    def upstream_fault(self) -> Fault | None:
+        """Asked at each call of a provider."""
+        return self._random.choice(FAULTS) if self.strikes(self.climate.upstream) else None
 
     def log_loses(self) -> bool:
         """Asked at each call of the log."""

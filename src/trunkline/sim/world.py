@@ -19,20 +19,31 @@ from trunkline.gateway.status import Status
 from trunkline.gateway.store import EvidenceStore
 from trunkline.schema.attempt import ATTEMPT_PATH, Attempt
 from trunkline.sim import app as apps
+from trunkline.sim import ledger
 from trunkline.sim.app import Ask, Ending, Seen
-from trunkline.sim.checkers import Judge, Tapped, Undisturbed, Violation, history, succeeded
+from trunkline.sim.cast import GOLD, KEYED, WEIGHTS, Cast, upstream_of
+from trunkline.sim.checkers import Judge, Tapped, Undisturbed, history, succeeded
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
 from trunkline.sim.loop import run
 from trunkline.sim.network import Network, SimTransport
-from trunkline.sim.process import install
-from trunkline.sim.roles import GATEWAY, SimGateway, SimLog, SimNode, stored
+from trunkline.sim.process import Process, install
+from trunkline.sim.roles import (
+    GATEWAY,
+    Serve,
+    SimGateway,
+    SimLog,
+    SimNode,
+    embedded,
+    fronting,
+    secret_of,
+    stored,
+)
 from trunkline.sim.trace import Trace
+from trunkline.sim.upstream import Upstream
+from trunkline.sim.violation import Violation
 from trunkline.sim.weather import Weather
 
-MODEL: Final = "keyed"
-WEIGHTS: Final = {"alpha": "w1", "beta": "w1", "gamma": "w2"}
-"""Two nodes that continue each other, and one of the same model's name with other weights."""
 CALLS_MIN, CALLS_MAX = 8, 16
 REST_S: Final = 40.0
 """Peace before the first call that must succeed: longer than any breaker's cool-down."""
@@ -46,7 +57,7 @@ WORLD_S_MAX: Final = 3600.0
 
 
 def _honest_engine(name: str, pace: Pace) -> KeyedEngine:
-    return honest(MODEL, WEIGHTS[name], pace)
+    return honest(KEYED, WEIGHTS[name], pace)
 
 
 def _open_store(disk: Disk) -> EvidenceStore:
@@ -108,12 +119,15 @@ class World:
         self._log = SimLog(self._random("log"))
         self._log.loses = self._weather.log_loses
         self._variant = variant
-        self._nodes = [self._node(name) for name in WEIGHTS]
+        self._cast = Cast.draw(self._random("cast"))
+        self._upstreams = {name: self._upstream(name) for name in self._cast.fronts}
+        self._nodes = [self._node(name) for name in (*self._cast.embedded, *self._cast.fronts)]
         self._gateway = SimGateway(
             self._nodes,
             self._network,
             self._log,
             self._random("gateway"),
+            policy=self._cast.policy,
             open_store=variant.open_store,
         )
         self._gateway.disk.fate = self._weather.disk_fate
@@ -125,14 +139,18 @@ class World:
 
     def close(self) -> None:
         """Throw the disks away."""
-        for disk in (*(node.disk for node in self._nodes), self._gateway.disk):
-            disk.close()
+        for node in self._nodes:
+            node.disk.close()
+        self._gateway.close()
 
     async def play(self) -> Verdict:
         """The storm, the peace, the verdict."""
         install(asyncio.get_running_loop())
+        for name, upstream in self._upstreams.items():
+            self._network.server(upstream_of(name)).up(Process(upstream_of(name)), upstream)
         for node in self._nodes:
             await node.start()
+        await self._gateway.make_keys()
         await self._gateway.start()
         self._weather.brew()
         storm = await self._storm()
@@ -143,6 +161,7 @@ class World:
         found += await self._breakers()
         found += await self._kept([*storm, *peace])
         found += self._histories([*storm, *peace])
+        found += self._books([*storm, *peace])
         await self._stop()
         found += [Violation("bug", line) for line in self._trace.bugs]
         return self._verdict([*storm, *peace], found)
@@ -157,7 +176,7 @@ class World:
         node = SimNode(
             name,
             self._network,
-            partial(self._variant.engine, name),
+            self._serving(name),
             random,
             key=self._variant.keys.get(name),
             skew_ms=random.randint(-60_000, 60_000),
@@ -168,10 +187,22 @@ class World:
         node.disk.kill = lambda: self._outside(self._crash(node))
         return node
 
+    def _serving(self, name: str) -> Serve:
+        if name in self._cast.fronts:
+            return fronting(self._cast.engine(name))
+        return embedded(partial(self._variant.engine, name))
+
+    def _upstream(self, name: str) -> Upstream:
+        upstream = Upstream(echoes=self._cast.fronts[name] == "mistral")
+        upstream.token_s = self._weather.climate.token_s
+        upstream.fault = self._weather.upstream_fault
+        return upstream
+
     def _tap(self, _host: str, path: str, body: bytes) -> Callable[[bytes], None]:
         if path != ATTEMPT_PATH:
             return _unheard
-        tapped = Tapped(msgspec.json.decode(body, type=Attempt))
+        now_s = asyncio.get_running_loop().time()
+        tapped = Tapped(msgspec.json.decode(body, type=Attempt), now_s)
         self._tapped.setdefault(tapped.attempt.answer, []).append(tapped)
         return tapped.hear
 
@@ -191,12 +222,13 @@ class World:
     def _asks(self, name: str, count: int, *, over_s: float, patient: bool = False) -> list[Ask]:
         random = self._random(name)
         drawn = [
-            apps.draw(number, random, random.uniform(0.0, over_s), (MODEL,))
+            apps.draw(number, random, random.uniform(0.0, over_s), self._cast.menu)
             for number in range(count)
         ]
         if not patient:
             return drawn
-        return [msgspec.structs.replace(a, deadline_s=30.0, leaves_after=None) for a in drawn]
+        calm = {"deadline_s": 30.0, "leaves_after": None, "key": GOLD}
+        return [msgspec.structs.replace(one, **calm) for one in drawn]
 
     async def _calls(self, asks: list[Ask]) -> list[Seen]:
         async def one(ask: Ask) -> Seen:
@@ -263,9 +295,14 @@ class World:
         self._down.discard(machine.disk.name)
 
     async def _slow(self, node: SimNode) -> None:
-        node.pace.token_s = SLOW_TOKEN_S
+        self._set_pace(node, SLOW_TOKEN_S)
         await asyncio.sleep(self._weather.outage_s())
-        node.pace.token_s = self._weather.climate.token_s
+        self._set_pace(node, self._weather.climate.token_s)
+
+    def _set_pace(self, node: SimNode, token_s: float) -> None:
+        node.pace.token_s = token_s
+        if node.name in self._upstreams:
+            self._upstreams[node.name].token_s = token_s
 
     async def _log_down(self) -> None:
         self._log.down = True
@@ -280,7 +317,7 @@ class World:
         while self._outages:
             await asyncio.wait(list(self._outages))
         for node in self._nodes:
-            node.pace.token_s = PEACE_TOKEN_S
+            self._set_pace(node, PEACE_TOKEN_S)
         await asyncio.sleep(REST_S)
         self._trace.note("world", "peace.began")
 
@@ -293,12 +330,13 @@ class World:
 
     async def _judged(self, seen: list[Seen]) -> list[Violation]:
         engines = {
-            model_info(MODEL, weights).weights_digest: honest(MODEL, weights)
+            model_info(KEYED, weights).weights_digest: honest(KEYED, weights)
             for weights in WEIGHTS.values()
         }
         judge = Judge(
             Undisturbed(engines, self._nodes[0].identity),
             {node.key.name: node.key for node in self._nodes},
+            self._cast.allowed,
         )
         found: list[Violation] = []
         for one in seen:
@@ -307,7 +345,9 @@ class World:
 
     async def _breakers(self) -> list[Violation]:
         transport = SimTransport(self._network)
-        async with await transport.request("GET", f"http://{GATEWAY}/trunkline/v1/status") as got:
+        headers = (("authorization", f"Bearer {secret_of(GOLD)}"),)
+        url = f"http://{GATEWAY}/trunkline/v1/status"
+        async with await transport.request("GET", url, headers=headers) as got:
             status = msgspec.json.decode(await got.read(1 << 20), type=Status)
         return [
             Violation("dead", f"{node.node}: reachable {node.reachable}, breaker {model.breaker}")
@@ -340,6 +380,18 @@ class World:
             if node.name not in self._variant.keys
             for violation in history(node.key, node.disk, kept)
         ]
+
+    def _books(self, seen: list[Seen]) -> list[Violation]:
+        """What was charged. Limits of keys are in the gateway's memory, and end with it."""
+        found = ledger.charges(self._gateway.disk, self._cast.policy, seen)
+        if self._gateway.lives == 1:
+            begun: dict[str, list[float]] = {}
+            for one in seen:
+                attempts = self._tapped.get(one.answer or "")
+                if attempts:
+                    begun.setdefault(one.ask.key, []).append(min(a.at_s for a in attempts))
+            found += ledger.rates(self._cast.policy, begun)
+        return found
 
     def _verdict(self, seen: list[Seen], found: list[Violation]) -> Verdict:
         good = [one for one in seen if succeeded(one)]

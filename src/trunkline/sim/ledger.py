@@ -1,0 +1,96 @@
+"""The judges' own books: what each tenant must have been charged, by the receipts on the disk.
+
+============ =======================================================================================
+``charge``   an answer with evidence is not charged exactly once, at its price, to who asked; a
+             charge without evidence; totals that are not the sum of their charges
+``budget``   a tenant was charged more than its budget
+``exceeded`` a key's requests in some minute were more than its limit
+============ =======================================================================================
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from trunkline.gateway.core.policy import RoutingPolicy
+from trunkline.sim.app import Seen
+from trunkline.sim.disk import Disk
+from trunkline.sim.roles import tenant_of
+from trunkline.sim.violation import Violation
+
+WINDOW_S: Final = 60.0
+_NANO: Final = 1_000
+
+
+def charges(disk: Disk, policy: RoutingPolicy, seen: Iterable[Seen]) -> list[Violation]:
+    """Compare the gateway's disk with what its receipts and its apps say."""
+    asked = {one.answer: one.ask for one in seen if one.answer}
+    query = disk.connection.execute
+    charged: dict[str, tuple[str, str, int]] = {}
+    for answer, tenant, model, nusd in query("SELECT answer, tenant, model, nusd FROM charges"):
+        charged[answer] = (tenant, model, nusd)
+    stored = dict(query("SELECT answer, signed FROM parts").fetchall())
+    found = [
+        Violation("charge", f"answer {answer}: charged without evidence")
+        for answer in charged.keys() - stored.keys()
+    ]
+    for answer, signed in stored.items():
+        wrong = _wrong(signed, charged.get(answer), policy)
+        ask = asked.get(answer)
+        if not wrong and ask is not None and charged[answer][0] != tenant_of(ask.key):
+            wrong = "charged to another tenant"
+        if wrong:
+            found.append(Violation("charge", f"answer {answer}: {wrong}"))
+    return [*found, *_totals(disk, charged.values(), policy)]
+
+
+def _wrong(signed: bytes, charge: tuple[str, str, int] | None, policy: RoutingPolicy) -> str:
+    receipt = json.loads(json.loads(signed)["receipt"])
+    if charge is None:
+        return "not charged"
+    price = policy.prices[charge[1]]
+    usage = receipt["usage"]
+    pico = usage["prompt"] * int(price.input) + usage["completion"] * int(price.output)
+    due = -(-pico // _NANO)
+    return "" if due == charge[2] else f"charged {charge[2]} nano-USD of {due}"
+
+
+def _totals(
+    disk: Disk, charged: Iterable[tuple[str, str, int]], policy: RoutingPolicy
+) -> list[Violation]:
+    sums: Counter[str] = Counter()
+    for tenant, _, nusd in charged:
+        sums[tenant] += nusd
+    rows = disk.connection.execute("SELECT tenant, SUM(nusd) FROM spending GROUP BY tenant")
+    found: list[Violation] = []
+    if {tenant: nusd for tenant, nusd in rows.fetchall() if nusd} != {
+        tenant: nusd for tenant, nusd in sums.items() if nusd
+    }:
+        found.append(Violation("charge", "the totals are not the sums of the charges"))
+    for name, own in policy.keys.items():
+        spent = sums[tenant_of(name)]
+        if own.budget_usd is not None and spent > int(own.budget_usd) * _NANO:
+            found.append(Violation("budget", f"{name}: {spent} of {own.budget_usd * _NANO}"))
+    return found
+
+
+def rates(policy: RoutingPolicy, begun: Mapping[str, Sequence[float]]) -> list[Violation]:
+    """``begun``: by key, when each answer's first attempt arrived at a node."""
+    found: list[Violation] = []
+    for name, times in begun.items():
+        limit = policy.keys[name].requests_per_minute
+        most = _most(sorted(times))
+        if limit is not None and most > limit:
+            found.append(Violation("exceeded", f"{name}: {most} in a minute, of {limit}"))
+    return found
+
+
+def _most(times: Sequence[float]) -> int:
+    """The most of them in any window."""
+    most = first = 0
+    for last, at_s in enumerate(times):
+        while times[first] <= at_s - WINDOW_S:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
