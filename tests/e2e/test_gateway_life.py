@@ -92,7 +92,7 @@ async def test_a_restart_finishes_what_was_provisional(alpha: FakeNode, tmp_path
         assert [(row["answer"], row["state"]) for row in listed] == [(answer, "final")]
         assert set(listed[0]) == {
             "answer", "created_ms", "ended_ms", "format", "model", "node", "operator", "attempts",
-            "state", "tenant",
+            "state", "tenant", "possible_double_work",
         }  # fmt: skip
 
 

@@ -75,6 +75,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     telemetry: TelemetryConfig = TelemetryConfig()
     """Metrics, and what is sent to OpenTelemetry (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 10.0
+    replays_keep_s: float = 86_400.0
+    """How long an answer is kept on disk for whoever repeats a request with its
+    ``Idempotency-Key``."""
+    replays_bytes_max: int = 256 * 1024 * 1024
+    """What such answers may take; beyond, the oldest go."""
+    replays_linger_s: float = 10.0
+    """How long such an answer is worked on for a caller that is gone and may come back."""
     """What running answers get to finish in when the gateway stops."""
 
     def __post_init__(self) -> None:
@@ -91,12 +98,14 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if not 0.05 <= self.poll_s <= 3600:
             raise ValueError("poll_s must be between 0.05 and 3600")
         bounds = (self.attempts_max, self.body_bytes_max, self.answers_running_max)
-        if min(*bounds, self.queue_max, self.queue_bytes_max) < 1:
+        if min(*bounds, self.queue_max, self.queue_bytes_max, self.replays_bytes_max) < 1:
             raise ValueError("a bound must be above 0")
         if self.bodies_bytes_max < self.body_bytes_max:
             raise ValueError("bodies_bytes_max can not be less than body_bytes_max")
-        if self.shutdown_grace_s < 0:
-            raise ValueError("shutdown_grace_s can not be negative")
+        if self.replays_keep_s < 1:
+            raise ValueError("replays_keep_s must be at least 1")
+        if min(self.shutdown_grace_s, self.replays_linger_s) < 0:
+            raise ValueError("a grace can not be negative")
 
 
 def read(path: Path) -> GatewayConfig:
@@ -156,6 +165,11 @@ def render(config: GatewayConfig) -> str:
         if config.limits_file is None
         else f"limits_file = {_text(config.limits_file)}",
         "# Seconds that running answers get to finish in when the gateway stops.",
+        "# How long answers to requests with an Idempotency-Key are kept, seconds and bytes.",
+        f"replays_keep_s = {config.replays_keep_s}",
+        f"replays_bytes_max = {config.replays_bytes_max}",
+        "# Seconds that such an answer goes on for a caller that is gone.",
+        f"replays_linger_s = {config.replays_linger_s}",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "",
         *_timeouts(config.timeouts),

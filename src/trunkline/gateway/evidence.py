@@ -13,6 +13,7 @@ from trunkline.base.ports import Clock
 from trunkline.gateway.charges import Charges
 from trunkline.gateway.core.actions import Plan, Store
 from trunkline.gateway.core.budget import Charge
+from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
 from trunkline.runtime.logger import Logger
 
@@ -70,7 +71,16 @@ class Finalizer:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def keep(self, plan: Plan, part: Store, attempts: int, bodies: Bodies | None) -> None:
+    async def keep(
+        self,
+        plan: Plan,
+        part: Store,
+        attempts: int,
+        bodies: Bodies | None,
+        kept: Kept | None = None,
+        *,
+        possible_double_work: bool = False,
+    ) -> None:
         """Store a verified part. Once this returns, no crash can lose it."""
         row = AnswerRow(
             answer=plan.answer,
@@ -83,11 +93,12 @@ class Finalizer:
             attempts=attempts,
             state="provisional",
             tenant=plan.tenant.id,
+            possible_double_work=possible_double_work,
         )
         charge = self._charges.seal(plan.answer, part, row.ended_ms)
         # A caller that leaves stops waiting for the disk, not the disk: whether the charge counts
         # is what became of the write.
-        writing = asyncio.create_task(self._write(row, part, bodies, charge))
+        writing = asyncio.create_task(self._write(row, part, bodies, charge, kept))
         self._writing.add(writing)
         writing.add_done_callback(self._wrote)
         await asyncio.shield(writing)
@@ -99,11 +110,16 @@ class Finalizer:
             writing.exception()
 
     async def _write(
-        self, row: AnswerRow, part: Store, bodies: Bodies | None, charge: Charge | None
+        self,
+        row: AnswerRow,
+        part: Store,
+        bodies: Bodies | None,
+        charge: Charge | None,
+        kept: Kept | None,
     ) -> None:
         stored = False
         try:
-            await self._store.add(row, part.signed, bodies, charge)
+            await self._store.add(row, part.signed, bodies, charge, kept)
             stored = True
             self._work.set()
         finally:

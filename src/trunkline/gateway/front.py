@@ -18,6 +18,7 @@ from trunkline.gateway.asked import Asked
 from trunkline.gateway.charges import Charges
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.conversations import RESPONSES_PATH, Conversations
+from trunkline.gateway.core import replay
 from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.candidates import candidates, likely
@@ -39,13 +40,15 @@ from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.keys_api import KeysApi
 from trunkline.gateway.models import Models, wants_anthropic
+from trunkline.gateway.recording import Recording, Scribe
 from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
+from trunkline.gateway.replays import Replays
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.telemetry import Sampling, Telemetry, Watch
-from trunkline.gateway.writer import StreamWriter, WholeWriter, Writer, reply_error
+from trunkline.gateway.writer import Sink, StreamWriter, WholeWriter, reply_error
 from trunkline.receipts import BLINDING_BYTES, Hiding, request_digest
 from trunkline.remote.transport import Transport
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
@@ -55,7 +58,7 @@ from trunkline.runtime.otlp_export import Exporter
 from trunkline.schema import errors
 from trunkline.schema.attempt import ClientFormat
 from trunkline.schema.openai_responses_answer import Echo
-from trunkline.schema.traceparent import TRACEPARENT, read_traceparent
+from trunkline.schema.traceparent import TRACEPARENT, TraceParent, read_traceparent
 
 NONCE_BYTES: Final = 32
 CRASHED: Final = Failure(code="internal_error", message="a bug", status=500)
@@ -136,6 +139,14 @@ class Gateway:
         self._pumps: set[Pump] = set()
         self._bodies = Bodies(settings.bodies_bytes_max, settings.body_bytes_max)
         self._stopping: asyncio.Task[None] | None = None
+        self._replays = Replays(
+            store.claims,
+            keep_s=settings.replays_keep_s,
+            bytes_max=settings.replays_bytes_max,
+            linger_s=settings.replays_linger_s,
+            clock=clock,
+            logger=logger,
+        )
         self._conversations = Conversations(store, self._keys)
         self._router = Router(self._refuse)
         self._routes()
@@ -175,6 +186,7 @@ class Gateway:
             await self._keeper.start()
         self._directory.start()
         await self._finalizer.start()
+        await self._replays.start()
         if self._telemetry.exporter is not None:
             self._telemetry.exporter.start()
 
@@ -187,6 +199,7 @@ class Gateway:
         if self._stopping is not None:
             self._stopping.cancel()
         self._dispatcher.stop()
+        await self._replays.stop()
         if self._telemetry.exporter is not None:
             await self._telemetry.exporter.stop()
         await self._routing.stop()
@@ -250,12 +263,38 @@ class Gateway:
         return await self._bodies.read(call)
 
     async def _answer(self, call: Call, wanted: Asked) -> None:
-        """Route, relay, and sum up one answer."""
+        """Make an answer, or show the one that this request was given before."""
         settings = self._settings
         keep_bodies = settings.keep_bodies if wanted.store is None else wanted.store
         wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies)
         tenant = self._keys.authenticate(call)
         self._keys.authorize(tenant, wanted.model)
+        trace = read_traceparent(call.header(TRACEPARENT))
+        key = replay.read_key(call.header(replay.HEADER))
+        if key is None:
+            await self._make(call, wanted, wishes, tenant, trace, self._new_answer_id())
+            return
+        claim = replay.claim_of(tenant.id, key, call.path, wanted.client)
+
+        async def make(recording: Recording, name: str, again: bool) -> bool:
+            return await self._make(recording, wanted, wishes, tenant, trace, name, again=again)
+
+        await self._replays.serve(call, claim, self._new_answer_id(), make)
+
+    async def _make(
+        self,
+        sink: Call | Recording,
+        wanted: Asked,
+        wishes: Wishes,
+        tenant: Tenant,
+        trace: TraceParent | None,
+        name: str,
+        *,
+        again: bool = False,
+    ) -> bool:
+        """Route, relay, and sum up one answer; returns whether it is whole. ``name``: its id;
+        ``again``: as in :class:`Plan`."""
+        settings = self._settings
         # Who waits is bounded by the queue, which knows whose turn it is to be refused.
         if (
             self._telemetry.counters.running - self._dispatcher.waiting
@@ -264,30 +303,32 @@ class Gateway:
             raise OverloadedError("too many answers are in progress", retry_after_s=1.0)
         began_s = self._clock.monotonic_s()
         most = most_tokens(wanted.request, wanted.kind, wanted.choices)
-        plan = self._plan(wanted, wishes, began_s, tenant, most)
+        plan = self._plan(wanted, wishes, began_s, tenant, most, name, again=again)
         await self._models.require(plan.model, plan.kind, plan.candidates)
         answer = Answer(plan, self._new_attempt_id)
         names = tuple(dict.fromkeys(one.model for one in plan.candidates))
         with self._charges.held(plan.answer, tenant, names, most):
-            watch = self._telemetry.begin(plan, read_traceparent(call.header(TRACEPARENT)), began_s)
+            watch = self._telemetry.begin(plan, trace, began_s)
+            writer = self._writer(sink, plan, answer, wishes, wanted.echo)
             pump = Pump(
                 self._shared,
                 plan,
                 answer,
-                self._writer(call, plan, answer, wishes, wanted.echo),
+                Scribe(sink, writer) if isinstance(sink, Recording) else writer,
                 wanted.request,
                 client_request=wanted.client if wishes.keep_bodies else None,
                 observer=watch,
             )
-            await self._carry(call, pump, answer, watch)
+            await self._carry(sink, pump, answer, watch)
+        return pump.outcome is None
 
-    async def _carry(self, call: Call, pump: Pump, answer: Answer, watch: Watch) -> None:
+    async def _carry(self, sink: Sink, pump: Pump, answer: Answer, watch: Watch) -> None:
         self._pumps.add(pump)
-        if call.stopping.is_set():
+        if sink.stopping.is_set():
             # Its body took until now: nobody else will tell it.
             pump.interrupt()
         try:
-            async with call.while_connected():
+            async with sink.while_connected():
                 await pump.run()
         except ClientGoneError:
             pump.abandon(CLIENT_GONE)
@@ -300,9 +341,17 @@ class Gateway:
             watch.ended(pump.outcome, answer)
 
     def _plan(
-        self, wanted: Asked, wishes: Wishes, began_s: float, tenant: Tenant, most: Tokens
+        self,
+        wanted: Asked,
+        wishes: Wishes,
+        began_s: float,
+        tenant: Tenant,
+        most: Tokens,
+        answer: str,
+        *,
+        again: bool,
     ) -> Plan:
-        answer, policy = answer_id(self._randomness.token(ID_RANDOM_BYTES)), self._policy()
+        policy = self._policy()
         cost = self._dispatcher.estimate(wanted.model, wanted.request, wanted.kind, wanted.choices)
         blinding = self._randomness.token(BLINDING_BYTES).hex()
         bind = Hiding(blinding, answer=answer, attempt="").bind
@@ -330,12 +379,13 @@ class Gateway:
             priority=tenant.priority,
             tokens=cost.tokens,
             prompt_tokens=cost.input_tokens,
+            again=again,
             size=size_class(len(wanted.request)),
         )
 
     def _writer(
-        self, call: Call, plan: Plan, answer: Answer, wishes: Wishes, echo: Echo | None
-    ) -> Writer:
+        self, sink: Sink, plan: Plan, answer: Answer, wishes: Wishes, echo: Echo | None
+    ) -> StreamWriter | WholeWriter:
         def head() -> list[tuple[str, str]]:
             return answer_headers(plan.answer, answer, plan.client_format, detail=wishes.detail)
 
@@ -343,7 +393,10 @@ class Gateway:
         if echo is not None:
             # Said as it is, whatever was asked for.
             echo = msgspec.structs.replace(echo, store=wishes.keep_bodies)
-        return kind(call, plan.client_format, plan.answer, head, echo)
+        return kind(sink, plan.client_format, plan.answer, head, echo)
+
+    def _new_answer_id(self) -> str:
+        return answer_id(self._randomness.token(ID_RANDOM_BYTES))
 
     def _new_attempt_id(self) -> str:
         return attempt_id(self._randomness.token(ID_RANDOM_BYTES))
@@ -354,7 +407,7 @@ class Gateway:
     async def _refuse(self, call: Call, error: Error) -> None:
         """An error before the answer began, in the caller's format."""
         described = errors.describe(error)
-        request_id = answer_id(self._randomness.token(ID_RANDOM_BYTES))
+        request_id = self._new_answer_id()
         self._telemetry.refused.add(described.code)
         self._logger.info(
             "call.refused", request_id=request_id, status=described.status, code=described.code

@@ -37,6 +37,7 @@ from trunkline.gateway.core.actions import (
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
 from trunkline.gateway.core.ending import BUSY_CODES, DAMAGING_CODES, HEDGE_LOST
+from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import Dispatcher, Lease
@@ -77,7 +78,16 @@ STOPPING: Final = Failure(
 class Vault(Protocol):
     """Where verified parts become durable."""
 
-    async def keep(self, plan: Plan, part: Store, attempts: int, bodies: Bodies | None) -> None:
+    async def keep(
+        self,
+        plan: Plan,
+        part: Store,
+        attempts: int,
+        bodies: Bodies,
+        kept: Kept | None = None,
+        *,
+        possible_double_work: bool = False,
+    ) -> None:
         """Store the part; returns once it is durable. Raises an :class:`Error` if it is not."""
         ...
 
@@ -469,9 +479,16 @@ class Pump:
         await self._do(actions or (Fail(failure=failure),))
 
     async def _store(self, part: Store) -> None:
+        answer, bodies = self._answer, self._bodies(self._lanes[part.number])
+        kept = await self._writer.seal(answer.rest())
         try:
             await self._shared.vault.keep(
-                self._plan, part, self._answer.attempts, self._bodies(self._lanes[part.number])
+                self._plan,
+                part,
+                answer.attempts,
+                bodies,
+                kept,
+                possible_double_work=answer.possible_double_work,
             )
         except Error as error:
             actions = self._answer.on_not_stored(error)

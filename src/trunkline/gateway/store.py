@@ -12,7 +12,9 @@ from typing import Final, Literal
 import msgspec
 
 from trunkline.base.errors import ConfigError, CorruptStateError, require
+from trunkline.gateway.claim_store import ClaimStore, fill_claim
 from trunkline.gateway.core.budget import Charge
+from trunkline.gateway.core.replay import Kept
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import SignedReceipt
 
@@ -69,6 +71,19 @@ MIGRATIONS: Final = (
     ) STRICT;
     """,
     "ALTER TABLE answers ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",
+    """
+    ALTER TABLE answers ADD COLUMN possible_double_work INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE claims (
+        id BLOB PRIMARY KEY,
+        request BLOB NOT NULL,
+        answer TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        status INTEGER,
+        headers BLOB,
+        body BLOB
+    ) STRICT;
+    CREATE INDEX claims_by_time ON claims (created_ms);
+    """,
 )
 
 
@@ -86,6 +101,9 @@ class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
     state: AnswerState
     tenant: str = ""
     """Whose key asked for it; empty: nobody's."""
+    possible_double_work: bool = False
+    """An attempt was sent and its outcome is not known: its provider may have done the work, and
+    may charge for it, beside the one that answered."""
 
 
 class Bodies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -136,6 +154,8 @@ class EvidenceStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.claims = ClaimStore(database)
+        """What repeated requests are answered with, in the same file."""
 
     @classmethod
     def open(cls, data: Path) -> "EvidenceStore":
@@ -151,15 +171,18 @@ class EvidenceStore:
         signed: SignedReceipt,
         bodies: Bodies | None,
         charge: Charge | None = None,
+        kept: Kept | None = None,
     ) -> None:
-        """Store an answer, its part, provisional, and its charge: all or none. The app hears of
-        its end only after this."""
+        """Store an answer, its part, provisional, its charge, and what a repeated request is to be
+        shown: all or none. The app hears of its end only after this."""
         values = msgspec.structs.astuple(row)
-        kept = None if bodies is None else msgspec.json.encode(bodies)
-        part = (row.answer, msgspec.json.encode(signed), signed.batch.encode(), kept, row.ended_ms)
+        said = None if bodies is None else msgspec.json.encode(bodies)
+        part = (row.answer, msgspec.json.encode(signed), signed.batch.encode(), said, row.ended_ms)
 
         def work(connection: Connection) -> None:
-            connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            connection.execute(
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
             connection.execute(
                 "INSERT INTO parts (answer, number, signed, entry, bodies, next_ms)"
                 " VALUES (?, 0, ?, ?, ?, ?)",
@@ -167,6 +190,8 @@ class EvidenceStore:
             )
             if charge is not None:
                 _add_charge(connection, charge)
+            if kept is not None:
+                fill_claim(connection, kept)
 
         await self._database.write(work)
 
@@ -302,7 +327,8 @@ def _answer_row(row: tuple[object, ...]) -> AnswerRow:
     require(len(row) == len(AnswerRow.__struct_fields__), "an answer's row has its columns")
     try:
         fields = dict(zip(AnswerRow.__struct_fields__, row, strict=True))
-        return msgspec.convert(fields, AnswerRow)
+        # SQLite has no truth values: 0 and 1 are.
+        return msgspec.convert(fields, AnswerRow, strict=False)
     except msgspec.ValidationError:
         raise CorruptStateError("an answer's row in the evidence store is not readable") from None
 

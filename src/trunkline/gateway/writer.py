@@ -4,11 +4,15 @@ One class per way of answering. A failure before the head is an HTTP error; afte
 own error event, and never anything that looks like a finish.
 """
 
+import asyncio
+import copy
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, Self
 
 from trunkline.gateway.core.actions import Failure
-from trunkline.runtime.http import JSON_TYPE, SSE_TYPE, Call
+from trunkline.gateway.core.replay import Kept
+from trunkline.runtime.http import JSON_TYPE, SSE_TYPE, HeaderItems
 from trunkline.schema import errors
 from trunkline.schema.attempt import ClientFormat
 from trunkline.schema.errors import Described
@@ -26,8 +30,45 @@ Head = Callable[[], Headers]
 """The answer's own headers, asked for when the head is sent."""
 
 
+class Sink(Protocol):
+    """Where an answer's bytes go: a call, or what several calls follow."""
+
+    @property
+    def started(self) -> bool:
+        """Status and headers have been sent."""
+        ...
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set when the time for running answers is over."""
+        ...
+
+    def while_connected(self) -> AbstractAsyncContextManager[None]:
+        """Inside, work is cancelled with ``ClientGoneError`` once nobody is there any more."""
+        ...
+
+    async def start(self, status: int, headers: HeaderItems = ()) -> None: ...
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def finish(self, data: bytes = b"") -> None: ...
+
+    async def reply(
+        self,
+        status: int,
+        body: bytes,
+        content_type: str = JSON_TYPE,
+        headers: HeaderItems = (),
+    ) -> None: ...
+
+
 class Writer(Protocol):
     """Where the answer's state machine's actions become bytes to the app."""
+
+    async def seal(self, rest: list[bytes]) -> Kept | None:
+        """The evidence is about to be stored, and ``rest`` is what will be relayed after it.
+        Returns what is to be stored of the answer itself; None: nothing."""
+        ...
 
     async def relay(self, data: list[bytes]) -> None:
         """Give the app these events' data. Raises MalformedError for what can not be said."""
@@ -76,7 +117,7 @@ class StreamWriter:
 
     def __init__(
         self,
-        call: Call,
+        call: Sink,
         format_: ClientFormat,
         answer: str,
         head: Head,
@@ -87,6 +128,15 @@ class StreamWriter:
         self._answer = answer
         self._head = head
         self._translator = stream_translator(format_, answer, echo)
+
+    def copy(self) -> Self:
+        """One that goes on from here by itself, to the same sink."""
+        twin = copy.copy(self)
+        twin._translator = copy.deepcopy(self._translator)
+        return twin
+
+    async def seal(self, rest: list[bytes]) -> None:
+        return None
 
     async def relay(self, data: list[bytes]) -> None:
         feed = self._translator.feed
@@ -122,7 +172,7 @@ class WholeWriter:
 
     def __init__(
         self,
-        call: Call,
+        call: Sink,
         format_: ClientFormat,
         answer: str,
         head: Head,
@@ -134,6 +184,13 @@ class WholeWriter:
         self._head = head
         self._echo = echo
         self._body = b""
+
+    def copy(self) -> Self:
+        """One that goes on from here by itself, to the same sink."""
+        return copy.copy(self)
+
+    async def seal(self, rest: list[bytes]) -> None:
+        return None
 
     async def relay(self, data: list[bytes]) -> None:
         (body,) = data
@@ -180,7 +237,7 @@ def request_id_header(format_: ClientFormat, request_id: str) -> tuple[str, str]
     return ("request-id" if format_ == "anthropic.messages" else "x-request-id", request_id)
 
 
-async def reply_error(call: Call, format_: ClientFormat, error: Described, request_id: str) -> None:
+async def reply_error(call: Sink, format_: ClientFormat, error: Described, request_id: str) -> None:
     """An error as a whole HTTP answer."""
     headers = [request_id_header(format_, request_id), *errors.retry_headers(error)]
     if format_ == "anthropic.messages":

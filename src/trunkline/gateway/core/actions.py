@@ -69,6 +69,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Of ``tokens``: the prompt's."""
     text_bytes: int = 0
     """What ``prompt_tokens`` was estimated from; 0: not from text alone."""
+    again: bool = False
+    """A gateway died over an earlier try to make this answer."""
     size: int = 0
     """Class of the request's size: what reads it takes longer where it is larger."""
 

@@ -42,7 +42,7 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.check import accepted_problem, check_receipt
 from trunkline.gateway.core.deadline import Stage
-from trunkline.gateway.core.ending import HEDGE_LOST, final_failure
+from trunkline.gateway.core.ending import HEDGE_LOST, UNKNOWN_CODES, final_failure
 from trunkline.gateway.core.history import History
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.running import Phase, Running
@@ -105,6 +105,13 @@ class Answer:
     def relayed(self) -> bool:
         """Something of the answer has reached the app."""
         return self._transcript.relayed
+
+    @property
+    def possible_double_work(self) -> bool:
+        """Some attempt was sent, and whether its node or provider did the work is not known."""
+        return self._plan.again or any(
+            failure.code in UNKNOWN_CODES for failure in self._history.failures
+        )
 
     @property
     def accepted(self) -> Accepted | None:
@@ -295,6 +302,12 @@ class Answer:
             verified=verified,
         )
         return (*lost, running.ended(None), stored)
+
+    def rest(self) -> list[bytes]:
+        """Of a verified part that is being stored: the data that ``on_stored`` will relay."""
+        require(self.state is State.STORING, "the rest is known once the part is verified")
+        (running,) = self._running.values()
+        return [] if running.reception is None else running.reception.held()
 
     def on_stored(self) -> Actions:
         """The part is durable: show the end."""

@@ -4,10 +4,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from trunkline.gateway.core.actions import Failure
+from trunkline.gateway.core.deadline import Stage
 
 BUSY_CODES: Final = frozenset({"overloaded", "upstream_rate_limited", "rate_limited", "queue_full"})
 DAMAGING_CODES: Final = frozenset({"upstream_repeated_chunk"})
 """By these a node says that the text it sent before is wrong."""
+UNKNOWN_CODES: Final = frozenset(
+    {
+        *(stage.value for stage in Stage),
+        "upstream_timeout",
+        "upstream_truncated",
+        "upstream_reset",
+    }
+)
+"""After these nobody knows what became of the work: the attempt was sent, and its end was not
+heard."""
 
 HEDGE_LOST: Final = Failure(
     code="hedge_lost", message="an attempt beside it was faster", faultless=True

@@ -283,6 +283,10 @@ class Reception:
         """The text has begun, whether or not it may be shown yet."""
         return not self._head
 
+    def held(self) -> list[bytes]:
+        """The data of everything held."""
+        return [event.data for event in self._held if event.data is not None]
+
     def release(self) -> list[bytes]:
         """Settle everything held and return its data."""
         held, self._held, self._held_bytes = self._held, [], 0
