@@ -139,6 +139,8 @@ class FakeNode:
         self.scripts: deque[Script] = deque()
         self.always: Script | None = None
         self.attempts: list[Attempt] = []
+        self.traceparents: list[str] = []
+        """Of the attempts that had one."""
         self.left = asyncio.Event()
         """Set when the gateway closed a connection that had an attempt in progress."""
         self.reached = asyncio.Event()
@@ -239,6 +241,8 @@ class FakeNode:
             name, _, value = line.partition(":")
             if name.lower() == "content-length":
                 size = int(value)
+            if name.lower() == "traceparent":
+                self.traceparents.append(value.strip())
         body = await reader.readexactly(size)
         if head[0].startswith("GET /v1/info"):
             self.polls += 1

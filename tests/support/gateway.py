@@ -23,6 +23,8 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.transport import Response
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.logger import get_logger
+from trunkline.runtime.metrics import Metrics
+from trunkline.runtime.otlp_export import Exporter
 from trunkline.runtime.server import serving
 
 QUICK = Timeouts(
@@ -142,6 +144,8 @@ async def gateway_over(
     prover: Prover | None = None,
     policy: str = "",
     routing: Path | None = None,
+    metrics: Metrics | None = None,
+    exporter: Exporter | None = None,
 ) -> AsyncIterator[Stack]:
     """Serve a gateway with its store in ``data``, and close it properly. ``routing``: the file of
     its routing policy."""
@@ -158,6 +162,8 @@ async def gateway_over(
         policy=policy,
         routing=Routing(routing, clock=SystemClock(), logger=get_logger("gateway")),
         memory=FileMemory(data),
+        metrics=metrics,
+        exporter=exporter,
         clock=SystemClock(),
         randomness=SystemRandomness(),
         logger=get_logger("gateway"),

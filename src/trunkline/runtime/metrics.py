@@ -251,4 +251,4 @@ def _braces(names: Labels, values: Labels) -> str:
 
 
 def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else repr(float(value))
+    return str(int(value)) if isinstance(value, int) else repr(float(value))
