@@ -10,6 +10,8 @@ from rich.text import Text
 
 from trunkline.cli.exits import DONE, NO, UNABLE
 from trunkline.evidence import Outcome, Report, Result, State, Step
+from trunkline.evidence.report import plain
+from trunkline.evidence.split_view import SplitViewReport
 
 MARKS: Final[dict[Result, tuple[str, str]]] = {
     "pass": ("✓", "green"),
@@ -50,18 +52,34 @@ def as_json(report: Report, *, trust: Literal["reader", "file"] = "reader") -> s
 
 def show(console: Console, report: Report) -> None:
     """Every step, then the outcome."""
+    console.print(_table(report.steps))
+    console.print(summary(report))
+
+
+def show_split_view(console: Console, report: SplitViewReport) -> None:
+    """Every step about a log that contradicted itself, then the outcome."""
+    mark, style = MARKS[report.outcome]
+    summaries: dict[Outcome, str] = {
+        "pass": f"proven: {plain(report.origin)} signed two trees that contradict each other",
+        "fail": "NOTHING IS SHOWN: a step failed",
+        "inconclusive": "the key contradicted itself; whose it is, only your own policy can say",
+    }
+    console.print(_table(report.steps))
+    console.print(Text(f"{mark} {summaries[report.outcome]}", style=style))
+
+
+def _table(steps: Sequence[Step]) -> Table:
     table = Table(box=None, padding=(0, 1), show_header=False, expand=False)
     table.add_column(justify="right", style="dim")
     table.add_column()
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for step in report.steps:
+    for step in steps:
         mark, style = MARKS[step.result]
         table.add_row(
             str(step.number), Text(mark, style=style), Text(step.title), Text(step.detail)
         )
-    console.print(table)
-    console.print(summary(report))
+    return table
 
 
 def summary(report: Report) -> Text:

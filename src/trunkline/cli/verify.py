@@ -6,21 +6,24 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import typer
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.cli import api
 from trunkline.cli.create import read_keys
 from trunkline.cli.folder import Folder
-from trunkline.cli.report import EXITS, as_json, show
+from trunkline.cli.report import EXITS, as_json, show, show_split_view
 from trunkline.evidence import (
     EVIDENCE_BYTES_MAX,
     EvidenceKey,
     Report,
     decode,
     decode_keys,
+    split_view,
     verify,
 )
+from trunkline.tlog.policy import Policy
 
 POLICY_BYTES_MAX: Final = 1024 * 1024
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -97,6 +100,8 @@ def command(
     if trust_file and (policy is not None or keys is not None):
         raise ConfigError("--trust-file: give it alone, without --policy and --keys")
     evidence = _evidence(what, folder, wait_s)
+    if split_view.is_split_view(evidence):
+        return _split_view(evidence, folder, policy, as_program=as_program)
     trust = trust_in_file(evidence) if trust_file else trust_of(folder, policy, keys)
     report = check(
         evidence,
@@ -114,6 +119,19 @@ def command(
             console().print(AT_ITS_WORD, style="yellow")
         elif trust.keys is None or trust.policy is None:
             console().print(WHOM_TO_TRUST, style="dim")
+    return EXITS[report.outcome]
+
+
+def _split_view(evidence: bytes, folder: Folder, policy: Path | None, *, as_program: bool) -> int:
+    """Not about an answer: about a log that contradicted itself."""
+    text = trust_of(folder, policy).policy
+    report = split_view.verify(evidence, None if text is None else Policy.parse(text))
+    if as_program:
+        typer.echo(msgspec.json.encode(report).decode())
+    else:
+        from trunkline.cli.terminal import console
+
+        show_split_view(console(), report)
     return EXITS[report.outcome]
 
 

@@ -19,6 +19,8 @@ from trunkline.runtime.otlp_export import TelemetryConfig
 from trunkline.runtime.server import is_loopback
 from trunkline.tlog.policy import Policy
 
+PEERS_MAX = 64
+
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One node that calls may be sent to."""
@@ -46,6 +48,12 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Which log and which witnesses make an answer final (C2SP tlog-policy)."""
     log_url: str
     """Where that log is reached."""
+    peers: tuple[str, ...] = ()
+    """Other gateways, by base URL, to compare the log's checkpoints with (``docs/operate/log.md``).
+    They need not be trusted."""
+    gossip_s: float = 60.0
+    """Between two rounds of comparing with peers and with the policy's witnesses. 0: only when
+    asked."""
     nodes: tuple[NodeConfig, ...]
     """Nodes to route to. Two or more operators, or losing one is losing the answer."""
     routing_file: str | None = None
@@ -95,6 +103,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 f'listen = "{self.listen}" lets other machines in, and nobody asks who they are: '
                 'set keys = "required", or anonymous_beyond_loopback = true if that is meant'
             )
+        if len(self.peers) > PEERS_MAX or not 0 <= self.gossip_s <= 86_400:
+            raise ValueError(f"at most {PEERS_MAX} peers, and gossip_s between 0 and 86400")
         if not 0.05 <= self.poll_s <= 3600:
             raise ValueError("poll_s must be between 0.05 and 3600")
         bounds = (self.attempts_max, self.body_bytes_max, self.answers_running_max)
@@ -142,6 +152,9 @@ def render(config: GatewayConfig) -> str:
         "# Which log and which witnesses make an answer final (C2SP tlog-policy).",
         f"policy_file = {_text(config.policy_file)}",
         f"log_url = {_text(config.log_url)}",
+        "# Other gateways to compare the log's checkpoints with, and how often, seconds.",
+        f"peers = [{', '.join(_text(one) for one in config.peers)}]",
+        f"gossip_s = {config.gossip_s}",
         "# What may serve which model, and at what price; read again when it changes.",
         '# routing_file = "routing.toml"'
         if config.routing_file is None

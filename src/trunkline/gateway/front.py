@@ -32,6 +32,7 @@ from trunkline.gateway.dispatcher import QueueDispatcher
 from trunkline.gateway.evidence import Finalizer, Prover
 from trunkline.gateway.explain import Explainer
 from trunkline.gateway.gauges import Gauges
+from trunkline.gateway.gossip import Gossip
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
 from trunkline.gateway.health_file import Keeper, Memory
@@ -79,6 +80,7 @@ class Gateway:
         memory: Memory | None = None,
         routing: Routing | None = None,
         key_store: KeyStore | None = None,
+        gossip: Gossip | None = None,
         shared_limits: SharedLimits | None = None,
         metrics: Metrics | None = None,
         exporter: Exporter | None = None,
@@ -89,6 +91,7 @@ class Gateway:
         self._settings = settings
         self._store = store
         self._transport = transport
+        self._gossip = gossip
         self._clock = clock
         self._randomness = randomness
         self._logger = logger
@@ -164,16 +167,20 @@ class Gateway:
         explainer = Explainer(self._directory, self._health, self._routing, self._dispatcher.wait_s)
         explainer.add_routes(self._router)
         KeysApi(self._keys, self._charges).add_routes(self._router)
+        self._add_own_api(policy)
+
+    def _add_own_api(self, policy: str) -> None:
         own_api.add_routes(
             self._router,
             own_api.OwnApi(
-                store,
+                self._store,
                 self._finalizer,
                 self._directory,
                 self._health,
                 self._telemetry.counters,
                 policy,
                 self._routing,
+                self._gossip,
             ),
         )
 
@@ -185,6 +192,8 @@ class Gateway:
         if self._keeper is not None:
             await self._keeper.start()
         self._directory.start()
+        if self._gossip is not None:
+            await self._gossip.start()
         await self._finalizer.start()
         await self._replays.start()
         if self._telemetry.exporter is not None:
@@ -205,6 +214,8 @@ class Gateway:
         await self._routing.stop()
         await self._directory.stop()
         await self._finalizer.stop()
+        if self._gossip is not None:
+            await self._gossip.stop()
         if self._keeper is not None:
             await self._keeper.stop()
         await self._transport.aclose()
@@ -229,6 +240,8 @@ class Gateway:
         add("POST", MESSAGES_PATH, self._messages)
         add("POST", RESPONSES_PATH, self._responses)
         self._conversations.add_routes(self._router)
+        if self._gossip is not None:
+            self._gossip.add_routes(self._router)
 
     async def _interrupt_all(self, stopping: asyncio.Event) -> None:
         await stopping.wait()

@@ -13,6 +13,7 @@ from trunkline.base.errors import RequestError
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.evidence import WAIT_S_MAX, Finalizer
 from trunkline.gateway.evidence_file import evidence_file
+from trunkline.gateway.gossip import Gossip
 from trunkline.gateway.health import Health
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
@@ -42,6 +43,7 @@ class OwnApi:
         counters: Counters,
         policy: str,
         routing: Routing,
+        gossip: Gossip | None = None,
     ) -> None:
         self._store = store
         self._finalizer = finalizer
@@ -50,6 +52,7 @@ class OwnApi:
         self._counters = counters
         self._policy = policy
         self._routing = routing
+        self._gossip = gossip
 
     async def evidence(self, call: Call) -> None:
         """One answer's evidence file; ``?wait_s=N`` waits until it is final."""
@@ -84,6 +87,7 @@ class OwnApi:
                 self._health,
                 log_reachable=self._finalizer.log_reachable,
                 routing=self._routing.status(),
+                logs=() if self._gossip is None else self._gossip.status(),
             ),
         )
 

@@ -2,6 +2,7 @@
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.base.ports import Clock
+from trunkline.gateway.sightings import Sightings
 from trunkline.remote.log import LogCaller
 from trunkline.remote.transport import Transport
 from trunkline.tlog import proof as tlog_proof
@@ -11,11 +12,23 @@ from trunkline.tlog.policy import Policy
 class LogProver:
     """:class:`trunkline.gateway.evidence.Prover` over one log's HTTP interface."""
 
-    def __init__(self, transport: Transport, url: str, policy: str, *, clock: Clock) -> None:
-        """``policy``: a C2SP tlog-policy text. Raises :class:`ConfigError` for one that is none."""
+    def __init__(
+        self,
+        transport: Transport,
+        url: str,
+        policy: str,
+        *,
+        clock: Clock,
+        sightings: Sightings | None = None,
+    ) -> None:
+        """``policy``: a C2SP tlog-policy text. Raises :class:`ConfigError` for one that is none.
+
+        ``sightings``, if given, sees every checkpoint before it is used, and may condemn the log.
+        """
+        observe = None if sightings is None else sightings.observe
         try:
             self._policy = Policy.parse(policy)
-            self._log = LogCaller(transport, url)
+            self._log = LogCaller(transport, url, observe=observe)
         except MalformedError as error:
             raise ConfigError(f"log_url or policy_file: {error.message}") from None
         self._clock = clock

@@ -6,6 +6,7 @@ from trunkline.gateway.core.breaker import Fault, State
 from trunkline.gateway.directory import Directory, Node
 from trunkline.gateway.health import Health
 from trunkline.gateway.routing import RoutingStatus
+from trunkline.gateway.sightings import LogSighting
 from trunkline.gateway.store import Counts
 from trunkline.schema.attempt import Kind
 
@@ -75,6 +76,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     answers: AnswerCounts
     evidence: Counts
     log_reachable: bool
+    logs: tuple[LogSighting, ...]
+    """The logs of the policy, and whether they are still trusted."""
     routing: RoutingStatus
     nodes: tuple[NodeStatus, ...]
 
@@ -87,6 +90,7 @@ def snapshot(
     *,
     log_reachable: bool,
     routing: RoutingStatus,
+    logs: tuple[LogSighting, ...] = (),
 ) -> Status:
     """The status now."""
     return Status(
@@ -100,6 +104,7 @@ def snapshot(
         ),
         evidence=evidence,
         log_reachable=log_reachable,
+        logs=logs,
         routing=routing,
         nodes=tuple(_node(node, health) for node in directory.nodes),
     )

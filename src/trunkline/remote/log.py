@@ -53,7 +53,7 @@ class LogCaller:
         base_url: str,
         *,
         timeout_s: float = 10.0,
-        observe: Callable[[bytes], Awaitable[None]] | None = None,
+        observe: Callable[[bytes], Awaitable[str]] | None = None,
     ) -> None:
         """``observe`` is given every checkpoint that :meth:`fetch_inclusion` reads, before it is
         used. An UpstreamError from it is waited out, any other Error ends the waiting."""
@@ -98,6 +98,12 @@ class LogCaller:
             return prefix_proof(size1, size2, tiles)
         except MalformedError as error:
             raise BadResponseError(f"the log's tiles: {error.message}", code=BAD_LOG) from None
+
+    async def consistency_proof(self, size1: int, size2: int) -> list[bytes]:
+        """RFC 6962 consistency proof (``0 < size1 < size2``). Not verified; raises as above."""
+        proof = await self.prefix_proof(size1, size2)
+        # RFC 6962 leaves out the old tree's own root, where that is one of the hashes.
+        return proof[1:] if size1 & (size1 - 1) == 0 else proof
 
     async def _tiles(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Tiles by path, fetched at once: a proof takes at most some dozens."""
