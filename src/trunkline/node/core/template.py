@@ -14,10 +14,11 @@ a placeholder there; that is the price of the separation.
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, NoReturn
 
 import msgspec
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from trunkline.base.errors import ConfigError, RequestError
@@ -26,6 +27,8 @@ TEMPLATE_CHARS_MAX: Final = 256 * 1024
 RENDERED_CHARS_MAX: Final = 4 * 1024 * 1024
 """Of the template's own text, placeholders included."""
 REASON_CHARS_MAX: Final = 200
+COMPILED_MAX: Final = 4
+"""Templates kept compiled: a model that is loaded again has the same one."""
 
 # Two code points that Unicode guarantees are no characters. Message text never meets them: it is
 # put in after the cut.
@@ -65,16 +68,7 @@ class ChatTemplate:
             raise ConfigError("the model has no chat template, so it can not serve chat requests")
         if len(source) > TEMPLATE_CHARS_MAX:
             raise ConfigError(f"the model's chat template exceeds {TEMPLATE_CHARS_MAX} characters")
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            autoescape=False,
-            extensions=["jinja2.ext.loopcontrols"],
-        )
-        try:
-            self._template = environment.from_string(source)
-        except TemplateError as error:
-            raise ConfigError(f"the model's chat template does not compile: {error}") from None
+        self._template = _compiled(source)
         self._bos_text = bos_text
         self._eos_text = eos_text
 
@@ -114,6 +108,21 @@ class ChatTemplate:
             _refuse(f"refuses them: {refusal}")
         except Exception:  # noqa: BLE001 - a template may fail in any way that Python can
             _refuse("can not render them")
+
+
+@lru_cache(maxsize=COMPILED_MAX)
+def _compiled(source: str) -> Template:
+    """Raises :class:`ConfigError` if ``source`` is no template."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        extensions=["jinja2.ext.loopcontrols"],
+    )
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise ConfigError(f"the model's chat template does not compile: {error}") from None
 
 
 def _raise_exception(reason: object) -> NoReturn:
