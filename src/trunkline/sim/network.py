@@ -33,6 +33,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PIPE_FRAMES_MAX: Final = 16
 """Frames under way before the sender has to wait."""
+UNBROKEN_BYTES: Final = 1 << 16
+"""Frames arrive as they were sent where pieces may be this large."""
 RUBBISH: Final = b'id: 0\ndata: {"choices": [}\n\n'
 
 
@@ -45,7 +47,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     head_s: float = 0.001
     frame_s: float = 0.0005
     """Most that one frame is delayed."""
-    piece_bytes: int = 1 << 16
+    piece_bytes: int = UNBROKEN_BYTES
     """Frames arrive in pieces of at most this size."""
     cut_at: int | None = None
     """The connection dies after so many bytes of the body."""
@@ -343,6 +345,8 @@ class SimResponse:
         return frame
 
     def _pieces(self, frame: bytes) -> list[bytes]:
+        if self._passage.piece_bytes >= UNBROKEN_BYTES:
+            return [frame]
         pieces: list[bytes] = []
         while frame:
             size = self._random.randint(1, self._passage.piece_bytes)

@@ -262,7 +262,7 @@ class SimGateway:
             log_url="http://log",
             nodes=tuple(NodeConfig(url=f"http://{n.name}", vkey=str(n.key)) for n in nodes),
             timeouts=TIMEOUTS,
-            poll_s=2.0,
+            poll_s=4.0,
         )
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from trunkline.remote import transport as port
 from trunkline.schema.attempt import ATTEMPT_PATH
 from trunkline.sim.disk import Fate
-from trunkline.sim.network import Passage
+from trunkline.sim.network import UNBROKEN_BYTES, Passage
 from trunkline.sim.roles import GATEWAY
 from trunkline.sim.upstream import FAULTS, Fault
 
@@ -102,7 +102,7 @@ class Weather:
             connect_s=random.uniform(0.5, 3.0) if self.strikes(climate.slow_connect) else 0.002,
             head_s=random.uniform(0.5, 4.0) if self.strikes(climate.slow_head) else 0.002,
             frame_s=random.choice((0.0005, 0.01, 0.1)),
-            piece_bytes=random.choice((1 << 16, 100, 7)),
+            piece_bytes=random.choice((UNBROKEN_BYTES, UNBROKEN_BYTES, 300, 30)),
             cut_at=random.randint(0, 8000) if self.strikes(climate.cut) else None,
             stall_at=random.randint(0, 8000) if self.strikes(climate.stall) else None,
             stall_s=random.choice((0.3, 1.5, 5.0, 60.0)),

@@ -44,10 +44,12 @@ from trunkline.sim.upstream import Upstream
 from trunkline.sim.violation import Violation
 from trunkline.sim.weather import Weather
 
-CALLS_MIN, CALLS_MAX = 8, 16
+CALLS_MIN, CALLS_MAX = 6, 12
 REST_S: Final = 40.0
 """Peace before the first call that must succeed: longer than any breaker's cool-down."""
-PEACE_CALLS: Final = 6
+PEACE_CALLS: Final = 4
+AWAY_LOOKS, AWAY_LOOK_S = 12, 30.0
+"""A breaker must let calls through by then: longer than the longest ejection."""
 SLOW_TOKEN_S: Final = 0.6
 PEACE_TOKEN_S: Final = 0.01
 START_AGAIN_S: Final = 0.1
@@ -344,6 +346,17 @@ class World:
         return found
 
     async def _breakers(self) -> list[Violation]:
+        """Whom calls do not reach now. What was ejected for what it did in the storm has its
+        time to be away."""
+        found = await self._unreached()
+        for _ in range(AWAY_LOOKS if found else 0):
+            await asyncio.sleep(AWAY_LOOK_S)
+            found = await self._unreached()
+            if not found:
+                break
+        return found
+
+    async def _unreached(self) -> list[Violation]:
         transport = SimTransport(self._network)
         headers = (("authorization", f"Bearer {secret_of(GOLD)}"),)
         url = f"http://{GATEWAY}/trunkline/v1/status"
