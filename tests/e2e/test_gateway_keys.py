@@ -214,6 +214,26 @@ async def test_keys_come_and_go_while_the_gateway_runs(tmp_path: Path) -> None:
         await door.until(second, 401)
 
 
+async def test_a_keys_mode_is_the_most_that_a_call_may_publish(tmp_path: Path) -> None:
+    routing = '[keys.app]\nmode = "batched"\n[keys.quiet]\nmode = "private"\n'
+    async with FakeNode("alpha") as node, desk([node], tmp_path, routing) as door:
+        app, quiet = await door.make("app"), await door.make("quiet")
+        modes = []
+        for secret, headers in (
+            (app, {}),
+            (app, {"trunkline_mode": "private"}),
+            (quiet, {}),
+        ):
+            reply = await door.http.post(CHAT, body(), x_api_key=secret, **headers)
+            assert reply.status == 200
+            modes.append(node.attempts[-1].mode)
+        assert modes == ["batched", "private", "private"]
+        for secret, mode in ((app, "full"), (quiet, "batched")):
+            reply = await door.http.post(CHAT, body(), x_api_key=secret, trunkline_mode=mode)
+            assert (reply.status, reply.json()["error"]["code"]) == (403, "mode_not_allowed")
+        assert len(node.attempts) == 3
+
+
 async def test_optional_keys(tmp_path: Path) -> None:
     async with FakeNode("alpha") as node, desk([node], tmp_path, use="optional") as door:
         assert (await door.http.post(CHAT, body(), authorization="Bearer sk-any")).status == 200

@@ -13,7 +13,7 @@ import msgspec
 from trunkline.base.errors import BadResponseError, ConnectError, Error
 from trunkline.evidence import EVIDENCE_BYTES_MAX
 from trunkline.gateway.explain import ROUTE_PATH, Explanation
-from trunkline.gateway.own_api import RECEIPTS_PATH, AnswerList
+from trunkline.gateway.own_api import FORGET_PATH, RECEIPTS_PATH, AnswerList
 from trunkline.gateway.status import Status
 from trunkline.gateway.store import AnswerRow
 from trunkline.remote.http1 import HttpTransport
@@ -42,6 +42,27 @@ async def evidence(base_url: str, answer: str, *, wait_s: int = 0) -> bytes:
     """
     path = f"{RECEIPTS_PATH}/{answer}" + (f"?wait_s={wait_s}" if wait_s else "")
     return await _get(base_url, path, EVIDENCE_BYTES_MAX, SLACK_S + wait_s)
+
+
+async def forget(base_url: str, answer: str) -> None:
+    """Have the gateway delete what was said in an answer. Raises NotRunningError, NotFoundError."""
+    url, transport = f"{base_url}{FORGET_PATH}/{answer}", HttpTransport()
+    try:
+        async with (
+            asyncio.timeout(SLACK_S),
+            await transport.request("POST", url, head_timeout_s=SLACK_S) as response,
+        ):
+            status = response.status
+    except TimeoutError:
+        raise Error(f"no answer from {url} within {SLACK_S:.0f} s", code="timeout") from None
+    except ConnectError:
+        raise _not_running(base_url) from None
+    finally:
+        await transport.aclose()
+    if status == 404:
+        raise _not_found()
+    if status != 204:
+        raise BadResponseError(f"{url} answered with status {status}")
 
 
 async def newest(base_url: str, limit: int) -> tuple[AnswerRow, ...]:
@@ -86,7 +107,7 @@ async def get(url: str, *, bytes_max: int = STATUS_BYTES_MAX, timeout_s: float =
     finally:
         await transport.aclose()
     if response.status == 404:
-        raise NotFoundError("the gateway has no such answer; see `trunkline receipts ls`")
+        raise _not_found()
     if response.status != 200:
         raise BadResponseError(f"{url} answered with status {response.status}")
     return body
@@ -96,6 +117,12 @@ async def _get(base_url: str, path: str, bytes_max: int, timeout_s: float) -> by
     try:
         return await get(base_url + path, bytes_max=bytes_max, timeout_s=timeout_s)
     except ConnectError:
-        raise NotRunningError(
-            f"no network answers at {base_url}; start one with `trunkline up`"
-        ) from None
+        raise _not_running(base_url) from None
+
+
+def _not_found() -> NotFoundError:
+    return NotFoundError("the gateway has no such answer; see `trunkline receipts ls`")
+
+
+def _not_running(base_url: str) -> NotRunningError:
+    return NotRunningError(f"no network answers at {base_url}; start one with `trunkline up`")

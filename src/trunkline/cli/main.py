@@ -7,7 +7,7 @@ line on standard error; what the exit codes mean is in ``exits.py``, and in the 
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -318,6 +318,39 @@ def receipts_export(
     from trunkline.cli import receipts as implementation
 
     raise typer.Exit(implementation.export(_folder(data), answer, to=to, wait_s=wait))
+
+
+@receipts.command(
+    "open",
+    epilog="\b\nExamples:\n  trunkline receipts open ans_… --only request --to shown.json\n",
+)
+def receipts_open(
+    answer: AnswerId,
+    data: Data = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write here. Default: standard output.")
+    ] = None,
+    only: Annotated[
+        Literal["request", "response"] | None,
+        typer.Option(help="Show this alone; the other can not be guessed from the file."),
+    ] = None,
+    wait: Wait = 10,
+) -> None:
+    """Write evidence that shows one side of an answer to somebody, and not the other."""
+    from trunkline.cli import receipts as implementation
+
+    raise typer.Exit(implementation.open_(_folder(data), answer, only=only, to=to, wait_s=wait))
+
+
+@receipts.command("forget")
+def receipts_forget(answer: AnswerId, data: Data = None) -> None:
+    """Delete what was said in an answer from this gateway.
+
+    What would open its receipts goes too. The receipts, the log and everybody else's evidence stay valid.
+    """
+    from trunkline.cli import receipts as implementation
+
+    raise typer.Exit(implementation.forget(_folder(data), answer))
 
 
 @keys.command(

@@ -1,4 +1,5 @@
-"""``trunkline receipts``: list the newest answers, show one's receipts, export its evidence."""
+"""``trunkline receipts``: list the newest answers, show one's receipts, export its evidence, open
+one side of it to somebody, forget what was said."""
 
 import asyncio
 import sys
@@ -16,7 +17,7 @@ from trunkline.cli import api
 from trunkline.cli.exits import DONE
 from trunkline.cli.folder import Folder
 from trunkline.cli.terminal import console, harmless
-from trunkline.evidence import decode
+from trunkline.evidence import Side, decode, encode, opening
 from trunkline.gateway.store import AnswerRow
 from trunkline.receipts import decode as decode_receipt
 
@@ -55,10 +56,31 @@ def show(folder: Folder, answer: str, *, as_program: bool) -> int:
 
 def export(folder: Folder, answer: str, *, to: Path | None, wait_s: int) -> int:
     """Write an answer's evidence file, to be verified anywhere."""
+    _write(asyncio.run(api.evidence(_base_url(folder), answer, wait_s=wait_s)), to)
+    return DONE
+
+
+def open_(folder: Folder, answer: str, *, only: Side | None, to: Path | None, wait_s: int) -> int:
+    """Write evidence that shows ``only`` one side of what was said."""
     data = asyncio.run(api.evidence(_base_url(folder), answer, wait_s=wait_s))
+    shown = opening(decode(data), only)
+    _write(encode(shown), to)
+    if any(part.bodies is None for part in shown.parts):
+        typer.echo("the bodies were not kept: whoever has them can check them with this", err=True)
+    return DONE
+
+
+def forget(folder: Folder, answer: str) -> int:
+    """Delete what was said, and what would open the receipts."""
+    asyncio.run(api.forget(_base_url(folder), answer))
+    typer.echo(f"{answer}: forgotten here; receipts, log and evidence given away stay as they are")
+    return DONE
+
+
+def _write(data: bytes, to: Path | None) -> None:
     if to is None:
         sys.stdout.buffer.write(data + b"\n")
-        return DONE
+        return
     try:
         with to.open("xb") as file:
             file.write(data)
@@ -67,7 +89,6 @@ def export(folder: Folder, answer: str, *, to: Path | None, wait_s: int) -> int:
     except OSError as error:
         raise ConfigError(f"{to}: cannot be written: {error.strerror}") from None
     typer.echo(f"{to}: verify it with `trunkline verify {to}`", err=True)
-    return DONE
 
 
 def _cells(row: AnswerRow) -> tuple[str | Text, ...]:

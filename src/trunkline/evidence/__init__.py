@@ -14,6 +14,7 @@ from trunkline.evidence.file import (
     decode_keys,
     encode,
 )
+from trunkline.evidence.opening import Side, opening
 from trunkline.evidence.report import Outcome, Report, Result, State, Step
 from trunkline.evidence.verify import verify
 
@@ -27,10 +28,12 @@ __all__ = [
     "Outcome",
     "Report",
     "Result",
+    "Side",
     "State",
     "Step",
     "decode",
     "decode_keys",
     "encode",
+    "opening",
     "verify",
 ]

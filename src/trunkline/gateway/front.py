@@ -181,6 +181,7 @@ class Gateway:
                 policy,
                 self._routing,
                 self._gossip,
+                authenticate=self._keys.authenticate,
             ),
         )
 
@@ -281,6 +282,7 @@ class Gateway:
         keep_bodies = settings.keep_bodies if wanted.store is None else wanted.store
         wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies)
         tenant = self._keys.authenticate(call)
+        wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies, most=tenant.mode)
         self._keys.authorize(tenant, wanted.model)
         trace = read_traceparent(call.header(TRACEPARENT))
         key = replay.read_key(call.header(replay.HEADER))

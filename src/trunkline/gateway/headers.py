@@ -5,6 +5,7 @@ checked nor kept nor logged.
 """
 
 import re
+from typing import assert_never
 
 import msgspec
 
@@ -17,6 +18,7 @@ from trunkline.schema.attempt import ClientFormat, Mode
 
 _NONCE = re.compile(r"[0-9a-f]{64}")
 _MODES: dict[str, Mode] = {"private": "private", "batched": "batched", "full": "full"}
+"""By what they publish: the least first."""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,14 +36,12 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's own, for the receipts to bind: 64 hex digits. Empty: the gateway draws one."""
 
 
-def read_wishes(call: Call, timeouts: Timeouts, *, keep_bodies: bool) -> Wishes:
-    """Read the ``trunkline-*`` request headers. Raises :class:`RequestError` naming the header."""
-    mode = _MODES.get(_value(call, "trunkline-mode", "batched"))
-    if mode is None:
-        raise _invalid("trunkline-mode", "private, batched or full")
-    keep = call.header("trunkline-keep")
-    if keep is not None and keep.strip() not in ("bodies", "none"):
-        raise _invalid("trunkline-keep", "bodies or none")
+def read_wishes(
+    call: Call, timeouts: Timeouts, *, keep_bodies: bool, most: Mode | None = None
+) -> Wishes:
+    """Read the ``trunkline-*`` request headers. ``most``: what the caller's key publishes, and the
+    most that a call with it may. Raises :class:`RequestError` naming the header."""
+    mode = _mode(call, most)
     hold = _value(call, "trunkline-hold", "values")
     if hold not in ("values", "answer"):
         raise _invalid("trunkline-hold", "values or answer")
@@ -51,11 +51,48 @@ def read_wishes(call: Call, timeouts: Timeouts, *, keep_bodies: bool) -> Wishes:
     return Wishes(
         total_s=total_s(call.header("trunkline-deadline-ms"), timeouts),
         mode=mode,
-        keep_bodies=keep_bodies if keep is None else keep.strip() == "bodies",
+        keep_bodies=_keep(call, mode, keep_bodies),
         detail=_value(call, "trunkline-detail", "") == "1",
         hold=hold == "answer",
         nonce=nonce,
     )
+
+
+def _mode(call: Call, most: Mode | None) -> Mode:
+    """What is published of the answer."""
+    mode = _MODES.get(_value(call, "trunkline-mode", most or "batched"))
+    if mode is None:
+        raise _invalid("trunkline-mode", "private, batched or full")
+    order = list(_MODES)
+    if most is not None and order.index(mode) > order.index(most):
+        raise RequestError(
+            f"trunkline-mode: the key's answers are {most}, and a call may ask for less alone",
+            code="mode_not_allowed",
+            param="trunkline-mode",
+            status=403,
+        )
+    return mode
+
+
+def _keep(call: Call, mode: Mode, default: bool) -> bool:
+    """Whether bodies are kept: never of a private answer, always of one that is published."""
+    keep = call.header("trunkline-keep")
+    if keep is not None and keep.strip() not in ("bodies", "none"):
+        raise _invalid("trunkline-keep", "bodies or none")
+    asked = default if keep is None else keep.strip() == "bodies"
+    match mode:
+        case "batched":
+            return asked
+        case "private":
+            if keep is not None and asked:
+                raise _invalid("trunkline-keep", "none, as the answer is private,")
+            return False
+        case "full":
+            if keep is not None and not asked:
+                raise _invalid("trunkline-keep", "bodies, as the answer is published,")
+            return True
+        case _:
+            assert_never(mode)
 
 
 def answer_headers(

@@ -145,7 +145,7 @@ class Keys:
 
     def _tenant(self, id_: str, name: str) -> Tenant:
         own = self._policy().keys.get(name, NO_POLICY)
-        return Tenant(id=id_, name=name, weight=own.weight, priority=own.rank)
+        return Tenant(id=id_, name=name, weight=own.weight, priority=own.rank, mode=own.mode)
 
 
 def _secret(call: Call) -> str | None:

@@ -1,15 +1,21 @@
 """The gateway's own API, for people and tools beside the app: evidence, answers, status.
 
-No content leaves here, except bodies that a caller asked to keep, inside their evidence file. An
-evidence file is for whoever knows the answer's id, 120 random bits; what names other people's
-answers, nodes and keys is for callers on this machine alone, whether or not virtual keys are asked.
+No content leaves here, except bodies that a caller asked to keep, inside their evidence file. A
+published answer's (mode ``full``) is for anybody, a private one's for this machine and the holder
+of the key that asked. Any other evidence file is for whoever knows the answer's id, 120 random
+bits. What names other people's answers, nodes and keys, and what deletes, is for callers on this
+machine alone, whether or not virtual keys are asked.
 """
 
+from collections.abc import Callable, Sequence
+from re import compile as regex
 from typing import Final
 
 import msgspec
 
 from trunkline.base.errors import RequestError
+from trunkline.gateway.content_store import Publication, receipt_of
+from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.evidence import WAIT_S_MAX, Finalizer
 from trunkline.gateway.evidence_file import evidence_file
@@ -17,18 +23,27 @@ from trunkline.gateway.gossip import Gossip
 from trunkline.gateway.health import Health
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
-from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore
+from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore, PartRow
 from trunkline.runtime.http import Call, Handler, Router
 
 RECEIPTS_PATH: Final = "/trunkline/v1/receipts"
+FORGET_PATH: Final = "/trunkline/v1/forget"
+PUBLISHED_PATH: Final = "/trunkline/v1/published"
 LIST_DEFAULT: Final = 50
 ID_CHARS_MAX: Final = 64
+_LEAF: Final = regex(r"[0-9a-f]{64}")
 
 
 class AnswerList(msgspec.Struct, frozen=True, kw_only=True):
     """``GET /trunkline/v1/receipts``: the newest answers, newest first."""
 
     answers: tuple[AnswerRow, ...]
+
+
+class Publications(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /trunkline/v1/published``: answers in mode ``full``, newest first."""
+
+    published: tuple[Publication, ...]
 
 
 class OwnApi:
@@ -44,6 +59,8 @@ class OwnApi:
         policy: str,
         routing: Routing,
         gossip: Gossip | None = None,
+        *,
+        authenticate: Callable[[Call], Tenant],
     ) -> None:
         self._store = store
         self._finalizer = finalizer
@@ -53,6 +70,7 @@ class OwnApi:
         self._policy = policy
         self._routing = routing
         self._gossip = gossip
+        self._authenticate = authenticate
 
     async def evidence(self, call: Call) -> None:
         """One answer's evidence file; ``?wait_s=N`` waits until it is final."""
@@ -63,9 +81,41 @@ class OwnApi:
             async with call.while_connected():
                 await self._finalizer.wait_final(answer, wait_s, call.draining)
             found = await self._store.get(answer)
+        if found is None or not self._may_see(call, *found):
+            raise _no_answer()
+        await self._reply(call, *found)
+
+    async def published(self, call: Call) -> None:
+        """The evidence file of an answer in mode ``full``, by its receipt's leaf hash (hex)."""
+        text = call.path.removeprefix(PUBLISHED_PATH + "/")
+        answer = None
+        if _LEAF.fullmatch(text) is not None:
+            answer = await self._store.content.published(bytes.fromhex(text))
+        found = None if answer is None else await self._store.get(answer)
         if found is None:
-            raise RequestError("no such answer", code="answer_not_found", status=404)
-        row, parts = found
+            raise RequestError("nothing is published there", code="not_found", status=404)
+        await self._reply(call, *found)
+
+    async def publications(self, call: Call) -> None:
+        """What was published last; ``?limit=N``."""
+        limit = _number(call, "limit", LIST_DEFAULT, LIST_MAX)
+        found = await self._store.content.newest(min(limit, LIST_MAX))
+        await call.reply_json(200, Publications(published=tuple(found)))
+
+    async def forget(self, call: Call) -> None:
+        """Delete what was said in an answer, and what would open its receipt."""
+        answer = call.path.removeprefix(FORGET_PATH + "/")
+        if len(answer) > ID_CHARS_MAX or not await self._store.content.forget(answer):
+            raise _no_answer()
+        await call.reply(204, b"")
+
+    def _may_see(self, call: Call, row: AnswerRow, parts: Sequence[PartRow]) -> bool:
+        """A private answer is shown on this machine, and to the holder of the key that asked."""
+        if call.local or all(receipt_of(p.signed).policy.mode != "private" for p in parts):
+            return True
+        return bool(row.tenant) and self._authenticate(call).id == row.tenant
+
+    async def _reply(self, call: Call, row: AnswerRow, parts: Sequence[PartRow]) -> None:
         body = evidence_file(row, parts, self._directory.nodes, self._policy)
         await call.reply(200, body, headers=[("trunkline-state", row.state)])
 
@@ -100,6 +150,9 @@ def add_routes(router: Router, api: OwnApi) -> None:
     """Register the own API."""
     router.add("GET", RECEIPTS_PATH, local_only(api.newest))
     router.add_prefix("GET", RECEIPTS_PATH + "/", api.evidence)
+    router.add_prefix("POST", FORGET_PATH + "/", local_only(api.forget))
+    router.add("GET", PUBLISHED_PATH, api.publications)
+    router.add_prefix("GET", PUBLISHED_PATH + "/", api.published)
     router.add("GET", "/trunkline/v1/status", local_only(api.status))
     router.add("GET", "/healthz", api.healthz)
 
@@ -115,6 +168,10 @@ def local_only(handler: Handler) -> Handler:
         await handler(call)
 
     return checked
+
+
+def _no_answer() -> RequestError:
+    return RequestError("no such answer", code="answer_not_found", status=404)
 
 
 def _number(call: Call, name: str, default: int, most: int) -> int:

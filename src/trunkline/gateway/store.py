@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, CorruptStateError, require
 from trunkline.gateway.claim_store import ClaimStore, fill_claim
+from trunkline.gateway.content_store import PUBLISHED_SCHEMA, ContentStore, publish
 from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.core.replay import Kept
 from trunkline.runtime.store import Connection, Database
@@ -84,6 +85,7 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX claims_by_time ON claims (created_ms);
     """,
+    PUBLISHED_SCHEMA,
 )
 
 
@@ -154,6 +156,8 @@ class EvidenceStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.content = ContentStore(database)
+        """What was said, in the same file."""
         self.claims = ClaimStore(database)
         """What repeated requests are answered with, in the same file."""
 
@@ -188,6 +192,8 @@ class EvidenceStore:
                 " VALUES (?, 0, ?, ?, ?, ?)",
                 part,
             )
+            if bodies is not None and bodies.chunks is not None:
+                publish(connection, signed, row.created_ms)
             if charge is not None:
                 _add_charge(connection, charge)
             if kept is not None:

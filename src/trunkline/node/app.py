@@ -272,7 +272,7 @@ class NodeApp:
         found = None
         if database is not None and envelope.is_id(attempt):
             found = await database.read(lambda c: store.find_receipt(c, attempt))
-        if found is None:
+        if found is None or found.private:
             raise RequestError("no receipt of that attempt", code="not_found", status=404)
         headers = [] if found.log_index is None else [(LOG_INDEX_HEADER, str(found.log_index))]
         await call.reply(200, found.signed, headers=headers)

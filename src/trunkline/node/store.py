@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConfigError, CorruptStateError
-from trunkline.receipts import SealedBatch
+from trunkline.receipts import SealedBatch, decode
 from trunkline.runtime import outbox
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import SignedReceipt
@@ -61,6 +61,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """The :class:`SignedReceipt` as JSON, as it was sent."""
     log_index: int | None
     """Where the log has its batch, once it has."""
+
+    @property
+    def private(self) -> bool:
+        """Whether the receipt is for its caller alone, who had it with the answer."""
+        signed = msgspec.json.decode(self.signed, type=SignedReceipt)
+        return decode(signed.receipt.encode()).policy.mode == "private"
 
 
 def create_store(data: Path) -> None:

@@ -28,6 +28,7 @@ from trunkline.receipts.hiding import (
     Hiding,
     Item,
     binds,
+    bound,
     bound_bytes,
     salts,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "VerifiedReceipt",
     "batch_text",
     "binds",
+    "bound",
     "bound_bytes",
     "decode",
     "encode",

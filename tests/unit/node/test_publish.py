@@ -7,9 +7,12 @@ import msgspec
 from tests.unit.node.harness import KEY, NAME, Node, attempt, chat, node
 from tests.unit.node.scripted import ScriptedEngine, says
 
+from trunkline.node import store
 from trunkline.node.config import LogTarget, NodeConfig
+from trunkline.receipts import ITEMS, bound, decode
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
+from trunkline.schema.attempt import Mode
 
 
 class Log:
@@ -98,3 +101,44 @@ async def test_batches_from_before_there_was_a_log_are_caught_up(tmp_path: Path)
         found = [await indexed(running, number) for number in (1, 2)]
 
     assert sorted(found) == ["41", "42"]
+
+
+def stored(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("node.db*"))
+
+
+MODES: tuple[Mode, ...] = ("private", "batched", "full")
+
+
+async def test_every_byte_that_leaves_is_the_signed_root_in_each_mode(tmp_path: Path) -> None:
+    """What the log is sent is the batch's note, whatever the mode; a private receipt is for the
+    caller alone; and nothing of content or blinding is on the node's disk."""
+    log = Log()
+    async with (
+        serving(log) as base_url,
+        node(tmp_path, ScriptedEngine(says("x")), config=config(base_url)) as running,
+    ):
+        for number, mode in enumerate(MODES, start=1):
+            log.added.clear()
+            asked = attempt(chat("a secret question"), number=number)
+            asked = msgspec.structs.replace(
+                asked,
+                mode=mode,
+                blinding="b1" * 32,
+                client_request_digest="salted:" + "c1" * 32,
+            )
+            heard = await running.hear(asked)
+            async with asyncio.timeout(20):
+                await log.added.wait()
+            assert heard.signed is not None
+            assert log.entries[number - 1 :] == [heard.signed.batch.encode()]
+            status, found, _ = await running.get(f"/v1/receipts/att_{number}")
+            assert status == (404 if mode == "private" else 200)
+            assert found == store.encode_signed(heard.signed) or mode == "private"
+            receipt = decode(heard.signed.receipt.encode())
+            assert receipt.policy.mode == mode
+            assert {bound(receipt, item)[:7] for item in ITEMS} == {"", "salted:"}
+    left = stored(tmp_path)
+    assert left
+    assert b"a secret question" not in left
+    assert b"b1" * 32 not in left

@@ -16,6 +16,7 @@ from trunkline.base.errors import ConfigError
 from trunkline.base.money import MicroUsd
 from trunkline.gateway.core.tenant import BATCH, INTERACTIVE
 from trunkline.gateway.core.toml_tables import WrongKeyError, convert
+from trunkline.schema.attempt import Mode
 
 POLICY_CHARS_MAX: Final = 1024 * 1024
 NAMES_MAX: Final = 256
@@ -177,6 +178,9 @@ class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     priority: Literal["interactive", "batch"] = "interactive"
     weight: int = 1
     """Share of the capacity beside other keys while there is not enough for all."""
+    mode: Mode | None = None
+    """What of its answers is published: ``private``, ``batched`` or ``full``. A call may ask for
+    less, never for more. None: ``batched``, and whatever a call asks for."""
 
     def __post_init__(self) -> None:
         _names("models", self.models or ())

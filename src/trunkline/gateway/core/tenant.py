@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from trunkline.schema.attempt import Mode
+
 INTERACTIVE: Final = 0
 """Somebody is waiting for the answer."""
 BATCH: Final = 1
@@ -22,6 +24,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = 1
     """Share of the capacity relative to the other tenants, while there is not enough for all."""
     priority: int = INTERACTIVE
+    mode: Mode | None = None
+    """What of its answers is published unless a call asks for less; None: as the call says."""
 
 
 ANONYMOUS: Final = Tenant(id="", name="anonymous")
