@@ -1,0 +1,63 @@
+"""``docs/operate/telemetry.md`` and the code name the same metrics, of the same kind and labels."""
+
+import re
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.fake_node import FakeNode
+from tests.support.gateway import gateway_over
+
+from trunkline.log.app import LogGauges
+from trunkline.node.telemetry import NodeGauges, NodeTelemetry
+from trunkline.remote.http1 import HttpTransport
+from trunkline.runtime.clock import SystemClock, SystemRandomness
+from trunkline.runtime.logger import get_logger
+from trunkline.runtime.metrics import Metrics
+from trunkline.runtime.otlp_export import Exporter, Target
+
+DOCUMENT = Path(__file__).parents[3] / "docs/operate/telemetry.md"
+ROW = re.compile(r"\| `([a-z_.]+)` \| (\w+) \| `([^`]+)` \| ([^|]*) \| ([^|]+) \|")
+WITNESS = {"trunkline.witness.tree.size", "trunkline.witness.checkpoints"}
+BODY = b'{"model":"tiny","messages":[{"role":"user","content":"say it"}]}'
+
+
+async def test_every_metric_is_documented_as_it_is(tmp_path: Path) -> None:
+    metrics = Metrics()
+    transport = HttpTransport()
+    exporter = Exporter(
+        transport,
+        Target(endpoint="http://127.0.0.1:1", headers=(), service="s"),
+        metrics,
+        interval_s=3600,
+        clock=SystemClock(),
+        randomness=SystemRandomness(),
+        logger=get_logger("gateway"),
+    )
+    async with FakeNode("alpha") as node, gateway_over([node], tmp_path, metrics=metrics) as stack:
+        with capture_logs() as lines:
+            assert (await stack.http.post("/v1/chat/completions", BODY)).status == 200
+    await exporter.stop()
+    await transport.aclose()
+    NodeTelemetry(metrics)
+    NodeGauges(metrics)
+    LogGauges(metrics)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    documented = {
+        name: (kind, unit, tuple(re.findall(r"`([^`]+)`", labels)), said)
+        for name, kind, unit, labels, said in ROW.findall(text)
+    }
+    assert {name: row for name, row in documented.items() if name not in WITNESS} == {
+        one.name: (type(one).__name__.lower(), one.unit, one.labels, one.text)
+        for one in metrics.all
+    }
+    (line,) = [line for line in lines if line["event"] == "answer.ended"]
+    for field in line.keys() - {"event", "log_level", "room"}:
+        assert f"`{field}`" in text
+
+
+@pytest.mark.parametrize("name", sorted(WITNESS))
+def test_a_witness_has_what_is_documented(name: str) -> None:
+    source = (DOCUMENT.parents[2] / "src/trunkline/witness/app.py").read_text(encoding="utf-8")
+    assert f'"{name}"' in source
+    assert f"`{name}`" in DOCUMENT.read_text(encoding="utf-8")
