@@ -2,10 +2,10 @@
 
     python bench/clients.py --peers FOLDER
 
-``FOLDER/clients`` is a virtual environment and ``FOLDER/vercel`` an npm folder with the frameworks
-(``bench/README.md``); one that is not there is named as missing. Every app asks a real gateway, the
-first attempt at each answer meets the fault, and no app retries. Exits with 1 unless every answer
-of every app is whole.
+``FOLDER/clients`` is a virtual environment with the frameworks (``FOLDER/clients-NAME``: one for an
+app alone) and ``FOLDER/vercel`` an npm folder; what is not there is named as missing. Every app
+asks a real gateway, the first attempt at each answer meets the fault, and no app retries. Exits
+with 1 unless every answer of every app is whole.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -33,7 +34,7 @@ FAULTS: dict[str, tuple[Act, Phase]] = {
     "nothing": (Exchange.healthy, "before"),
     "closed without an answer": (upstream.gone, "before"),
     "500": (upstream.status(500), "before"),
-    "429": (upstream.limited(("retry-after", "17")), "before"),
+    "429": (upstream.limited(("retry-after", "1")), "before"),
     "HTML in a 200": (upstream.html, "before"),
     "hang before headers": (upstream.hang, "before"),
     "cut in the first token": (upstream.cut, "during"),
@@ -69,21 +70,25 @@ async def _run(command: list[str], folder: Path, given: dict[str, object]) -> li
 def _commands(folder: Path) -> dict[str, tuple[list[str], Path]]:
     """By app, how to run it, if its framework is installed."""
     found: dict[str, tuple[list[str], Path]] = {}
-    python, node = folder / "clients" / "bin" / "python", shutil.which("node")
+    node = shutil.which("node")
     for name in PYTHON:
-        if python.exists():
+        # Frameworks want different versions of the same packages: one may have its own.
+        places = (folder / f"clients-{name}", folder / "clients")
+        pythons = [place / "bin" / "python" for place in places]
+        python = next((python for python in pythons if python.exists()), None)
+        if python is not None:
             found[name] = ([str(python), str(APPS / f"{name}_app.py")], APPS)
     if node is not None and (folder / "vercel" / "node_modules" / "ai").is_dir():
         found["vercel"] = ([node, str(APPS / "vercel_app.mjs")], folder / "vercel")
     return found
 
 
-async def run(folder: Path, scratch: Path) -> int:
+async def run(folder: Path, scratch: Path, wanted: Sequence[str]) -> int:
     Exchange.settled = (settle,)
     acts: dict[str, tuple[Act, Phase]] = {}
     calls: dict[str, int] = {}
-    commands = _commands(folder)
-    for name in (*PYTHON, "vercel"):
+    commands = {name: found for name, found in _commands(folder).items() if name in wanted}
+    for name in wanted:
         if name not in commands:
             print(f"{name}: not installed, nothing is said about it")
     async with AsyncExitStack() as stack:
@@ -115,12 +120,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--only", choices=(*PYTHON, "vercel"), help="this app alone")
     parser.add_argument(
         "--peers", type=Path, required=True, help="folder with clients/ and vercel/"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="trunkline-bench-") as scratch:
-        return asyncio.run(run(options.peers.resolve(), Path(scratch)))
+        wanted = [options.only] if options.only else [*PYTHON, "vercel"]
+        return asyncio.run(run(options.peers.resolve(), Path(scratch), wanted))
 
 
 if __name__ == "__main__":
