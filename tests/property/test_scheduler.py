@@ -23,6 +23,7 @@ from trunkline.gateway.core.quota import Cost
 from trunkline.gateway.core.route import Candidate, Need
 from trunkline.gateway.core.scheduler import PATIENCE_S, Refused, Scheduler, Started
 from trunkline.gateway.core.slots import End
+from trunkline.schema.attempt import Limits, Quota
 
 OK = End(how="ok", tokens=10)
 
@@ -190,6 +191,88 @@ def test_interactive_goes_before_batch_until_batch_has_aged() -> None:
     assert starts[0] == 0.0
     assert starts[1] >= AGED_S
     assert starts[3] <= AGED_S + 4 * AGED_EVERY * 1.5
+
+
+def test_a_batch_call_ages_in_whatever_line_it_waits() -> None:
+    """It failed elsewhere, so that it waits in another line than the crowd."""
+    scheduler = Scheduler(offered(deployment("a")))
+    scheduler.slots.configure_account("a", LimitsPolicy(concurrency=1))
+    scheduler.arrive(request(0), 0.0)
+    tried = msgspec.structs.replace(need(), tried=(("b", MODEL),))
+    scheduler.arrive(request(1, "b", need=tried, priority=1, deadline_s=1e6), 0.0)
+    last, started_s = 0, None
+    for step in range(1, 100):
+        scheduler.arrive(request(step + 1, deadline_s=1e6), step - 0.5)
+        (started,) = scheduler.finished(last, OK, float(step))
+        last = started.number
+        if last == 1:
+            started_s = step
+            break
+    assert started_s is not None
+    assert AGED_S <= started_s <= AGED_S + AGED_EVERY
+
+
+def test_small_calls_for_another_model_do_not_starve_a_large_one_of_the_same_account() -> None:
+    deployments = deployment("a", "large"), deployment("a", "small")
+    scheduler = Scheduler(offered(*deployments))
+    scheduler.slots.configure_account("a", LimitsPolicy(tokens_per_minute=1000))
+    small = msgspec.structs.replace(request(0), need=need("small"), cost=Cost(input_tokens=100))
+    large = msgspec.structs.replace(
+        request(0), need=need("large"), cost=Cost(input_tokens=900), deadline_s=1e6
+    )
+    started: dict[int, float] = {}
+    for number in range(1, 200):
+        now_s = number * 2.0
+        made = msgspec.structs.replace(small, number=number, deadline_s=now_s + 1e6)
+        if number == 20:
+            made = msgspec.structs.replace(large, number=number)
+        decisions = [*scheduler.arrive(made, now_s), *scheduler.tick(now_s)]
+        for decision in decisions:
+            started[decision.number] = now_s
+            end = End(how="ok", tokens=900 if decision.number == 20 else 100)
+            scheduler.finished(decision.number, end, now_s)
+    # Two windows at most: those before it in its line, and its own.
+    assert started[20] <= 40.0 + 130.0
+
+
+def test_what_no_limit_would_let_through_is_told_so_at_once() -> None:
+    scheduler = Scheduler(offered(deployment("a"), deployment("b")))
+    for node, limit in (("a", 500), ("b", 800)):
+        scheduler.slots.configure_account(node, LimitsPolicy(tokens_per_minute=limit))
+    cost = Cost(input_tokens=100, output_tokens=1000)
+    (refused,) = scheduler.arrive(request(0, cost=cost), 0.0)
+    assert isinstance(refused, Refused)
+    assert refused.reason == "too_large"
+    assert refused.limit is not None
+    assert (refused.limit.unit, refused.limit.limit) == ("tokens", 800)
+    # One whose estimate alone is over the limit has its try.
+    (started,) = scheduler.arrive(request(1, cost=Cost(input_tokens=1000)), 0.0)
+    assert isinstance(started, Started)
+    assert scheduler.waiting == 0
+
+
+def test_a_remainder_is_no_limit_to_be_too_large_for() -> None:
+    scheduler = Scheduler(offered(deployment("a")))
+    scheduler.stated(("a", MODEL), Limits(quotas=(Quota(unit="tokens", remaining=5),)), 0.0)
+    (decision,) = scheduler.arrive(request(0, cost=Cost(input_tokens=100)), 0.0)
+    assert isinstance(decision, Started)
+
+
+def test_a_door_that_closes_for_longer_than_anybody_has_time_is_told_of_at_once() -> None:
+    scheduler = Scheduler(offered(deployment("a")))
+    scheduler.slots.configure_account("a", LimitsPolicy(concurrency=1))
+    scheduler.arrive(request(0), 0.0)
+    for number in (1, 2):
+        scheduler.arrive(request(number, deadline_s=60.0), 0.0)
+    scheduler.arrive(request(3, deadline_s=900.0), 0.0)
+    decisions = scheduler.finished(0, End(how="limited", retry_after_s=300.0), 1.0)
+    assert [decision.number for decision in decisions] == [1, 2]
+    for refused in decisions:
+        assert isinstance(refused, Refused)
+        assert refused.retry_after_s == pytest.approx(300.0)
+    (late,) = scheduler.arrive(request(4, deadline_s=60.0), 2.0)
+    assert isinstance(late, Refused)
+    assert scheduler.waiting == 1
 
 
 def test_the_earliest_deadline_of_a_tenant_is_first() -> None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from trunkline.base.errors import Error, NoRouteError, RateLimitedError
+from trunkline.base.errors import Error, NoRouteError, RateLimitedError, RequestError
 from trunkline.base.ports import Clock
 from trunkline.gateway.core.ending import BUSY_CODES
 from trunkline.gateway.core.estimate import Estimates
@@ -29,7 +29,7 @@ from trunkline.schema.attempt import Kind, Limits
 
 SHARED_LOOK_S: Final = 0.05
 """With other gateways about, nobody says when a place of theirs comes free."""
-STOPPED_CODES: Final = frozenset({"client_gone", "shutting_down", "internal_error"})
+STOPPED_CODES: Final = frozenset({"client_gone", "hedge_lost", "internal_error", "shutting_down"})
 _NO_KEY: Final = KeyPolicy()
 
 
@@ -58,7 +58,8 @@ class Dispatcher(Protocol):
 
         Raises :class:`NoRouteError` where no deployment serves the need, and
         :class:`RateLimitedError`, saying when to come back, where none can take it before the
-        ticket's deadline (``overloaded``) or its tenant's own limit is reached (``rate_limited``).
+        ticket's deadline (``overloaded``) or its tenant's own limit is reached (``rate_limited``),
+        and :class:`RequestError` (``over_limit``) where no limit would ever let it through.
         """
         ...
 
@@ -317,6 +318,15 @@ def _refusal(refused: Refused) -> Error:
         case "full":
             return RateLimitedError(
                 "too many calls wait already", code="overloaded", retry_after_s=wait_s
+            )
+        case "too_large":
+            over = refused.limit
+            limit = "" if over is None else (
+                f": {over.asked} {over.unit} at least, where {over.limit} are the limit"
+            )  # fmt: skip
+            return RequestError(
+                f"the call is larger than any node that serves this model may take at once{limit}",
+                code="over_limit",
             )
         case "deadline":
             return RateLimitedError(

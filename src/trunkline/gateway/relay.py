@@ -18,6 +18,7 @@ from trunkline.base.errors import (
     NoRouteError,
     OverloadedError,
     RateLimitedError,
+    RequestError,
 )
 from trunkline.base.ports import Clock
 from trunkline.gateway.core.actions import (
@@ -284,6 +285,9 @@ class Pump:
             lane.lease = await self._shared.dispatcher.place(seek.need, self._ticket())
         except NoRouteError:
             actions = answer.on_unplaced(number, None, self._now_s())
+        except RequestError as error:
+            failure = msgspec.structs.replace(Failure.of(error), faultless=True)
+            actions = answer.on_unplaced(number, failure, self._now_s())
         except (OverloadedError, RateLimitedError) as error:
             failure = msgspec.structs.replace(
                 Failure.of(error), retry_after_s=error.retry_after_s, faultless=True

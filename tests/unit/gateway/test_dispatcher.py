@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.limited import deployment, need
 
-from trunkline.base.errors import NoRouteError, RateLimitedError
+from trunkline.base.errors import NoRouteError, RateLimitedError, RequestError
 from trunkline.gateway.core.actions import Failure
 from trunkline.gateway.core.policy import KeyPolicy, LimitsPolicy, RoutingPolicy
 from trunkline.gateway.core.route import Need
@@ -194,6 +194,16 @@ async def test_a_full_queue_says_so_and_bounds_memory() -> None:
     assert caught.value.retry_after_s
     lease.release(DONE)
     (await task).release(DONE)
+    queue.stop()
+
+
+async def test_a_call_larger_than_a_limit_is_the_callers_to_change() -> None:
+    small = RoutingPolicy(limits={"a": LimitsPolicy(tokens_per_minute=10)})
+    queue = dispatcher(lambda: small)
+    with pytest.raises(RequestError) as refused:
+        await queue.place(need(), msgspec.structs.replace(ticket(), tokens=100))
+    assert refused.value.error_code == "over_limit"
+    assert "10" in refused.value.message
     queue.stop()
 
 

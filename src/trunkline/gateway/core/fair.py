@@ -4,8 +4,8 @@ Each tenant of a *domain* (what compete for the same: a model's callers) has a v
 moves on by what its requests cost, divided by its weight, but only while somebody else waits: what
 nobody wanted is free. The tenant furthest behind is next. Within one tenant the earliest deadline
 is next, where a deadline further off than ``HORIZON_S`` counts as that: so nobody is overtaken for
-longer. An interactive call goes before every batch call, except that each ``AGED_EVERY``-th start
-goes to a batch call that has waited for ``AGED_S``.
+longer. An interactive call goes before every batch call, except that each ``AGED_EVERY``-th start,
+of all that this gateway makes, is kept for a batch call that has waited for ``AGED_S``.
 """
 
 import heapq
@@ -16,8 +16,11 @@ import msgspec
 
 from trunkline.gateway.core.quota import Cost
 from trunkline.gateway.core.route import Need
+from trunkline.gateway.core.tenant import INTERACTIVE
 
 HORIZON_S: Final = 60.0
+AGED: Final = -1
+"""The class of an aged batch call when its turn has come."""
 AGED_S: Final = 15.0
 AGED_EVERY: Final = 8
 REQUEST_TOKENS: Final = 256
@@ -48,11 +51,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Waiting:
     """A request in a line."""
 
-    __slots__ = ("arrived_s", "left", "order", "request")
+    __slots__ = ("arrived_s", "give_up_s", "left", "order", "request")
 
-    def __init__(self, request: Request, arrived_s: float) -> None:
+    def __init__(self, request: Request, arrived_s: float, give_up_s: float) -> None:
+        """``give_up_s``: from when on a start would be too late."""
         self.request = request
         self.arrived_s = arrived_s
+        self.give_up_s = give_up_s
         self.order = (min(request.deadline_s, arrived_s + HORIZON_S), request.number)
         self.left = False
 
@@ -68,6 +73,26 @@ class Turn(NamedTuple):
     at: float
     """The tenant's virtual time."""
     head: Waiting
+
+
+class Ageing:
+    """Counts starts, so that batch calls have their turn whoever else waits, and in whatever
+    line: one that was tried elsewhere before waits in another than its like."""
+
+    __slots__ = ("_others",)
+
+    def __init__(self) -> None:
+        self._others = 0
+
+    def turn(self, waiting: Waiting, now_s: float) -> bool:
+        """Whether it is this batch call's turn, before every interactive call."""
+        batch = waiting.request.priority > INTERACTIVE
+        due = self._others >= AGED_EVERY - 1
+        return due and batch and now_s - waiting.arrived_s >= AGED_S
+
+    def started(self, waiting: Waiting, now_s: float) -> None:
+        """It starts."""
+        self._others = 0 if self.turn(waiting, now_s) else self._others + 1
 
 
 class Shares:
@@ -138,13 +163,14 @@ class Shares:
 class Line:
     """Requests of one need: whoever can start one can start any of them."""
 
-    __slots__ = ("_classes", "_starts", "count", "need", "shares")
+    __slots__ = ("_ageing", "_classes", "count", "need", "shares")
 
-    def __init__(self, need: Need, shares: Shares) -> None:
+    def __init__(self, need: Need, shares: Shares, ageing: Ageing) -> None:
+        """``ageing``: one for all lines."""
         self.need = need
         self.shares = shares
         self.count = 0
-        self._starts = 0
+        self._ageing = ageing
         self._classes: dict[int, _Class] = {}
 
     def add(self, waiting: Waiting) -> None:
@@ -163,9 +189,9 @@ class Line:
         self.count -= 1
         self.shares.left(waiting.request.tenant)
 
-    def start(self, waiting: Waiting) -> None:
+    def start(self, waiting: Waiting, now_s: float) -> None:
         """It starts: :meth:`remove`, and its tenant pays."""
-        self._starts += 1
+        self._ageing.started(waiting, now_s)
         self.shares.served(waiting.request)
         self.remove(waiting)
 
@@ -176,10 +202,10 @@ class Line:
             head = self._classes[priority].head()
             if head is None:
                 del self._classes[priority]
+            elif self._ageing.turn(head, now_s):
+                return self._turn(head, AGED)
             elif first is None:
                 first = self._turn(head, priority)
-            elif self._starts % AGED_EVERY == AGED_EVERY - 1 and now_s - head.arrived_s >= AGED_S:
-                return self._turn(head, first.priority)
         return first
 
     def _turn(self, head: Waiting, priority: int) -> Turn:

@@ -27,6 +27,8 @@ PACE_CUT: Final = 0.7
 PACE_GROWTH_S: Final = 60.0
 PACE_GONE: Final = 8.0
 """A taught rate that has grown so many times over is no limit any more."""
+SURE_SHARE: Final = 0.25
+"""Of a prompt's estimate, that it will not turn out to be under."""
 STARTS_KEPT: Final = 256
 TAUGHT_S: Final = 10.0
 """How far back a rate is taken from."""
@@ -57,6 +59,15 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
                 return self.output_tokens
             case _:
                 return self.tokens
+
+
+class TooLarge(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit that a request would break by itself."""
+
+    unit: str
+    limit: int
+    asked: int
+    """At least."""
 
 
 Key = tuple[str, float | None]
@@ -135,6 +146,17 @@ class Meter:
             at_s = max(at_s, self._pace.opens_s)
         return at_s
 
+    def too_large(self, cost: Cost) -> TooLarge | None:
+        """A limit that the request is surely too large for, even if its prompt was estimated at
+        far too much; None: there is none."""
+        sure = Cost(
+            input_tokens=int(cost.input_tokens * SURE_SHARE), output_tokens=cost.output_tokens
+        )
+        for (unit, _), window in self.windows.items():
+            if window.limit_known and sure.of(unit) > window.limit:
+                return TooLarge(unit=unit, limit=window.limit, asked=sure.of(unit))
+        return None
+
     def spend(self, cost: Cost, now_s: float) -> Spent:
         """It starts. Keep what is returned for :meth:`settle`."""
         self._starts.append(now_s)
@@ -209,7 +231,8 @@ class Meter:
         self._refused_s = now_s
         for window in self.windows.values():
             window.widen()
-        if alone:
+        if alone and retry_after_s is None:
+            # Where it says when to come back, there is nothing to be found out.
             self._teach(now_s)
         return True
 
@@ -244,6 +267,7 @@ class Meter:
             if limit is None or len(self.windows) >= WINDOWS_MAX:
                 return
             window = self.windows[key] = Window(limit, key[1])
+            window.limit_known = quota.limit is not None
         elif quota.limit is None and quota.remaining is not None:
             window.limit = max(window.limit, quota.remaining)
         window.stated(

@@ -11,10 +11,11 @@ Rules:
   within ``PATIENCE_S``, or it has waited so long; what is unhealthy only if nothing healthy serves
   it at all.
 - Whose turn it is waits for room; who comes after does not take that room before it, however little
-  it needs. So nobody starves, and at most one request's size of a limit lies idle.
+  it needs, nor by another model of the same account. So nobody starves, and at most one request's
+  size of a limit lies idle.
 - Refused is: what finds the queue full (the tenant with most waiting pays for that, its lower class
-  first), what cannot start before its deadline, what is over its tenant's own limit, and what
-  nothing serves.
+  first), what cannot start before its deadline, what is over its tenant's own limit, what no limit
+  would ever let through, and what nothing serves.
 """
 
 import heapq
@@ -25,8 +26,8 @@ import msgspec
 
 from trunkline.gateway.core.breaker import Admission
 from trunkline.gateway.core.facts import Began, Fact, Heard, Left, Stated
-from trunkline.gateway.core.fair import Line, Request, Shares, Turn, Waiting
-from trunkline.gateway.core.quota import Spent
+from trunkline.gateway.core.fair import Ageing, Line, Request, Shares, Turn, Waiting
+from trunkline.gateway.core.quota import Spent, TooLarge
 from trunkline.gateway.core.route import Deployment, Need, Place, candidate
 from trunkline.gateway.core.slots import End, Run, Slot, Slots
 from trunkline.schema.attempt import Limits
@@ -47,7 +48,9 @@ RETRY_AFTER_S_DEFAULT: Final = 1.0
 EVICTED_MAX: Final = 64
 """Requests refused to make room for one."""
 
-Reason = Literal["deadline", "full", "limited", "nobody"]
+Reason = Literal["deadline", "full", "limited", "nobody", "too_large"]
+Held = set[Place | str]
+"""Places, and accounts by their nodes' names, kept for who is before."""
 Options = Callable[[Need, Mapping[Place, int]], Sequence[Deployment]]
 """The deployments for a need, best first, given what runs where."""
 
@@ -65,6 +68,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     reason: Reason
     retry_after_s: float | None = None
+    limit: TooLarge | None = None
+    """The largest of the limits that it is ``too_large`` for."""
 
 
 Decision = Started | Refused
@@ -90,6 +95,7 @@ class Scheduler:
         self.slots = Slots()
         self._lines: dict[Need, Line] = {}
         self._shares: dict[tuple[str, str], Shares] = {}
+        self._ageing = Ageing()
         self._waiting: dict[int, Waiting] = {}
         self._charged: dict[int, Spent] = {}
         """What waiting requests spent of their tenants' own limits."""
@@ -127,17 +133,19 @@ class Scheduler:
         if own is not None and (opens_s := own.opens_s(request.cost, now_s)) > now_s:
             wait_s = opens_s - now_s
             return [Refused(number=request.number, reason="limited", retry_after_s=wait_s)]
+        if (limit := self._too_large(request, now_s)) is not None:
+            return [Refused(number=request.number, reason="too_large", limit=limit)]
         if not self._make_room(request, decisions, now_s):
             return [*decisions, self._refused(request, "full", now_s)]
         if own is not None:
             self._charged[request.number] = own.spend(request.cost, now_s)
         line = self._line(request.need)
         behind = line.count > 0
-        waiting = Waiting(request, now_s)
+        give_up_s = _give_up_s(request, line.shares.run_s, now_s)
+        waiting = Waiting(request, now_s, give_up_s)
         line.add(waiting)
         self._waiting[request.number] = waiting
         self.waiting_bytes += request.body_bytes
-        give_up_s = _give_up_s(request, line.shares.run_s, now_s)
         heapq.heappush(self._ends, (give_up_s, request.number))
         if behind:
             # Who was first could not start, so nobody behind can.
@@ -224,7 +232,7 @@ class Scheduler:
         decisions: Decisions = []
         self._wake_s = None
         self._give_up(now_s, decisions)
-        held: set[Place] = set()
+        held: Held = set()
         lines = {need: line for need, line in self._lines.items() if line.count}
         while (next_one := _next(lines.values(), now_s)) is not None:
             line, head = next_one
@@ -261,6 +269,18 @@ class Scheduler:
         wait_s = max(forecast_s, RETRY_AFTER_S_MIN) if forecast_s else RETRY_AFTER_S_DEFAULT
         return Refused(number=request.number, reason=reason, retry_after_s=wait_s)
 
+    def _too_large(self, request: Request, now_s: float) -> TooLarge | None:
+        """The largest of the limits that are too small for it everywhere; None: it fits
+        somewhere, sometime, or nothing serves it."""
+        largest: TooLarge | None = None
+        for deployment in self._options(request.need, self.slots.running()):
+            limit = self._slot(deployment, now_s).too_large(request.cost)
+            if limit is None:
+                return None
+            if largest is None or limit.limit > largest.limit:
+                largest = limit
+        return largest
+
     def _ahead(self, request: Request) -> float:
         """How many that wait for the same would start before it: its tenant's, and a fair part of
         the others'."""
@@ -275,7 +295,7 @@ class Scheduler:
     def _line(self, need: Need) -> Line:
         line = self._lines.get(need)
         if line is None:
-            line = self._lines[need] = Line(need, self._domain(need))
+            line = self._lines[need] = Line(need, self._domain(need), self._ageing)
         return line
 
     def _domain(self, need: Need) -> Shares:
@@ -287,9 +307,9 @@ class Scheduler:
         return slot
 
     def _advance(
-        self, line: Line, head: Waiting, held: set[Place], decisions: Decisions, now_s: float
+        self, line: Line, head: Waiting, held: Held, decisions: Decisions, now_s: float
     ) -> bool:
-        """Start the head if it can; False: the line must wait."""
+        """Start the head if it can, or refuse it; False: the line must wait."""
         request = head.request
         options = self._options(line.need, self.slots.running())
         if not options:
@@ -299,16 +319,24 @@ class Scheduler:
             return True
         deployment = self._choose(head, options, held, now_s)
         if deployment is None:
-            return False
-        line.start(head)
+            if not self._closed_beyond(options, head.give_up_s, now_s):
+                return False
+            self._evict(head, "deadline", decisions, now_s)
+            return True
+        line.start(head, now_s)
         charged = self._charged.pop(request.number, ())
         self._forget(head, refund=False)
         self._run(request, deployment, charged, now_s)
         decisions.append(Started(number=request.number, deployment=deployment))
         return True
 
+    def _closed_beyond(self, options: Sequence[Deployment], at_s: float, now_s: float) -> bool:
+        """By the providers' own words nothing starts before that time, anywhere."""
+        fit = [d for d in options if _fit(d)] or options
+        return all(self._slot(d, now_s).meter.closed_s >= at_s for d in fit)
+
     def _choose(
-        self, head: Waiting, options: Sequence[Deployment], held: set[Place], now_s: float
+        self, head: Waiting, options: Sequence[Deployment], held: Held, now_s: float
     ) -> Deployment | None:
         """Where it can start now, by the rules above. Else what it waits for is held for it."""
         need, cost = head.request.need, head.request.cost
@@ -326,13 +354,16 @@ class Scheduler:
                 break
             opens_s = slot.opens_s(cost, now_s)
             free = slot.concurrency.free and not _probing(deployment, slot)
-            if free and opens_s <= now_s and key not in held:
+            kept = key in held or (key[0] in held and bool(slot.account.windows))
+            if free and opens_s <= now_s and not kept:
                 return deployment
             if opens_s > now_s:
                 self._wake(opens_s)
             above_opens = above_opens or opens_s <= now_s + PATIENCE_S
             if free and slot.meter.closed_s <= now_s:
                 held.add(key)
+                if slot.account.opens_s(cost, now_s) > now_s:
+                    held.add(key[0])
         return None
 
     def _run(self, request: Request, deployment: Deployment, charged: Spent, now_s: float) -> None:

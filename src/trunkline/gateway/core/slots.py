@@ -7,7 +7,7 @@ import msgspec
 
 from trunkline.gateway.core.concurrency import Concurrency
 from trunkline.gateway.core.policy import LimitsPolicy
-from trunkline.gateway.core.quota import Cost, Meter, Spent
+from trunkline.gateway.core.quota import Cost, Meter, Spent, TooLarge
 from trunkline.gateway.core.route import Deployment, Place
 from trunkline.schema.attempt import Limits
 
@@ -67,6 +67,10 @@ class Slot:
     def opens_s(self, cost: Cost, now_s: float) -> float:
         """When limits allow it, places aside."""
         return max(self.meter.opens_s(cost, now_s), self.account.opens_s(cost, now_s))
+
+    def too_large(self, cost: Cost) -> TooLarge | None:
+        """A limit here that the request can never fit."""
+        return self.meter.too_large(cost) or self.account.too_large(cost)
 
     def rate_s(self, cost: Cost, now_s: float) -> float:
         """Requests like this one that a second allows."""

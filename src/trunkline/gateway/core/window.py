@@ -51,12 +51,15 @@ class Window:
 
     __slots__ = (
         "_assumed", "_foreign", "_keeps", "_log", "_longest_s", "_said_at_s", "_said_left",
-        "_said_until_s", "_skew_s", "_surplus", "_unused", "limit", "used", "window_s",
+        "_said_until_s", "_skew_s", "_surplus", "_unused", "limit", "limit_known", "used",
+        "window_s",
     )  # fmt: skip
 
     def __init__(self, limit: int, window_s: float | None = None) -> None:
         """``window_s``: None where nobody said how long the window is."""
         self.limit = max(limit, 1)
+        self.limit_known = True
+        """Not: the most that was ever left, where the limit itself was not stated."""
         self._assumed = window_s is None
         self.window_s = WINDOW_S_DEFAULT if window_s is None else window_s
         self._skew_s = _skew_s(self.window_s)
@@ -158,7 +161,7 @@ class Window:
         """The provider's own word, just received. ``reset_s``: until all of it is there again."""
         self._forget(now_s)
         if limit is not None and limit >= 1:
-            self.limit = limit
+            self.limit, self.limit_known = limit, True
         if reset_s is not None and reset_s > self._longest_s:
             self._longest_s = reset_s
             if self._assumed:
