@@ -10,7 +10,10 @@ minutes. Clients come in bursts, never retry, and give up after their own deadli
 Printed for each load, from one run: the share of calls that saw a 429, goodput as a share of what
 the demand or the providers allow (whichever is less), and the fairness index (Jain's, of what two
 tenants got over what max-min fairness entitles each to). Exits with 1 if a call below capacity saw
-a 429, or goodput or fairness were under 0.95.
+a 429, or goodput or fairness were under 0.95. ``cpu`` is how busy the whole machine was, and
+``lag`` by how much the latest call was sent after its time: a level that the machine could not keep
+up with says so. ``tests/property/test_goodput.py`` is the same in virtual time, where no machine
+has a say.
 """
 
 import argparse
@@ -48,7 +51,8 @@ SHARES = {"greedy": 0.75, "modest": 0.25}
 """Of the demand."""
 BURST_MEAN = 6.0
 TARGET = 0.95
-DRAIN_S = DEADLINE_S + 2.0
+LAG_S_MAX = 0.25
+"""A machine that is later with a call is itself a limit."""
 
 
 # Providers.
@@ -207,9 +211,10 @@ def prompt_tokens() -> int:
 @asynccontextmanager
 async def network(
     scratch: Path, urls: dict[str, str], places: dict[str, int]
-) -> AsyncIterator[str]:
-    """Real processes over these providers. Yields the gateway's URL. ``places``: of the provider
-    that states nothing, as its operator would write it into ``routing.toml``."""
+) -> AsyncIterator[tuple[str, dict[str, str]]]:
+    """Real processes over these providers. Yields the gateway's URL and the tenants' keys.
+    ``places``: of the provider that states nothing, as its operator would write it into
+    ``routing.toml``."""
     data, base = scratch / "net", free_port_base(32)
     command = [str(TRUNKLINE), "init", "--data", str(data), "--port-base", str(base)]
     for name, url in urls.items():
@@ -300,13 +305,15 @@ class Clients:
             calls.append(Call(other.tenant, other.at_s))
         return sorted(calls[:wanted], key=lambda call: call.at_s)
 
-    async def level(self, calls: Sequence[Call]) -> None:
-        """All calls of a level, each at its time."""
-        began_s = time.monotonic()
+    async def level(self, calls: Sequence[Call]) -> float:
+        """All calls of a level, each at its time; by how much the latest was late."""
+        began_s, lag_s = time.monotonic(), 0.0
         async with asyncio.TaskGroup() as group:
             for call in calls:
                 await asyncio.sleep(max(began_s + call.at_s - time.monotonic(), 0))
+                lag_s = max(lag_s, time.monotonic() - began_s - call.at_s)
                 group.create_task(self._one(call, began_s))
+        return lag_s
 
     async def _one(self, call: Call, began_s: float) -> None:
         headers = [
@@ -332,6 +339,30 @@ class Clients:
 # Figures.
 
 
+class Machine:
+    """How busy all of its cores were between two looks."""
+
+    def __init__(self) -> None:
+        self._seen = self._read()
+
+    @staticmethod
+    def _read() -> tuple[int, int]:
+        """Ticks in all and idle; zeros where the system does not say."""
+        try:
+            fields = [
+                int(one) for one in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+            ]
+        except OSError:
+            return 0, 0
+        return sum(fields), fields[3] + fields[4]
+
+    def busy(self) -> float:
+        """The share since the last look."""
+        (total, idle), (before, idle_before) = self._read(), self._seen
+        self._seen = total, idle
+        return 1 - (idle - idle_before) / (total - before) if total > before else 0.0
+
+
 def entitled(demand: dict[str, float], capacity: float) -> dict[str, float]:
     """Max-min fair shares."""
     left, got = capacity, dict.fromkeys(demand, 0.0)
@@ -351,7 +382,15 @@ def fairness(got: Sequence[float]) -> float:
     return total * total / (len(got) * sum(one * one for one in got)) if total else 0.0
 
 
-def report(load: float, calls: Sequence[Call], capacity_s: float, seconds: float) -> bool:
+def report(
+    load: float,
+    calls: Sequence[Call],
+    capacity_s: float,
+    seconds: float,
+    *,
+    busy: float,
+    lag_s: float,
+) -> bool:
     """One line; whether the targets were met. The first window is not counted: at its beginning
     every provider has a whole window to give at once."""
     counted_s = seconds - WINDOW_S
@@ -375,8 +414,10 @@ def report(load: float, calls: Sequence[Call], capacity_s: float, seconds: float
     p99 = waits[int(len(waits) * 0.99)] if waits else 0.0
     print(
         f"{load:4.1f}  {len(calls):5d}  {limited / len(calls):7.2%}  {goodput:7.3f}  {index:8.3f}  "
-        f"{median:6.2f} s  {p99:6.2f} s  {other:5d}  {unsaid:7d}"
-        + "".join(f"  {count} x {status}" for status, count in failed.items()),
+        f"{median:6.2f} s  {p99:6.2f} s  {other:5d}  {unsaid:6d}  "
+        f"{busy:4.0%}  {lag_s:4.2f} s"
+        + "".join(f"  {count} x {status}" for status, count in failed.items())
+        + ("  a limit of this machine" if lag_s > LAG_S_MAX else ""),
         flush=True,
     )
     good = goodput >= TARGET and index >= TARGET and not other and not unsaid
@@ -413,12 +454,18 @@ async def run(options: argparse.Namespace, scratch: Path) -> bool:
             f"{options.seconds:g} s a load, deadline {DEADLINE_S:g} s, bursts of {BURST_MEAN:g}, "
             f"demand {SHARES}.\n"
         )
-        print("load  calls  saw 429  goodput  fairness  median    p99       other  unsaid")
+        print(
+            "load  calls  saw 429  goodput  fairness  median    p99       other  unsaid  cpu   lag"
+        )
         good = True
+        machine = Machine()
         for load in options.loads:
             calls = clients.arrivals(capacity_s * load, options.seconds)
-            await clients.level(calls)
-            good = report(load, calls, capacity_s, options.seconds) and good
+            machine.busy()
+            lag_s = await clients.level(calls)
+            busy = machine.busy()
+            met = report(load, calls, capacity_s, options.seconds, busy=busy, lag_s=lag_s)
+            good = met and good
             # The next level begins with windows as empty as this one did.
             await asyncio.sleep(WINDOW_S * 1.5)
     refused = ", ".join(f"{p.name} {p.refused}" for p in providers.values())
