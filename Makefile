@@ -1,6 +1,6 @@
 # One line over a script each; `make help` lists them. The scripts say the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fmt lint types arch unit e2e sim check docs bench clean
+.PHONY: help setup run test fmt lint types arch unit e2e sim fuzz check docs bench clean
 
 QUESTION ?= What is the capital of France?
 
@@ -26,6 +26,8 @@ e2e:  ## the tests with real processes
 	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py e2e
 sim:  ## play 200 fresh seeds of disasters; again with SEED=… SEEDS=1
 	@sh scripts/setup.sh test && exec .venv/bin/python scripts/sim.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
+fuzz:  ## fuzz the parsers with atheris for SECONDS=120, from the corpus in tests/fuzz
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/fuzz.py --seconds $(or $(SECONDS),120) $(if $(KEEP),--keep)
 check: test  ## the same as test
 docs:  ## write the generated documentation
 	@sh scripts/setup.sh test && exec .venv/bin/python scripts/docs.py
