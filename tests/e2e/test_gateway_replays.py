@@ -292,6 +292,24 @@ async def test_possible_double_work_is_on_record(tmp_path: Path) -> None:
         ]
 
 
+async def test_stopping_ends_it_explicitly_and_a_new_process_makes_it_anew(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as node:
+        node.will(Fault.STALL, 5)
+        asked = body(stream=True)
+        async with gateway_over([node], tmp_path, timeouts=SLOW) as stack:
+            client = PlainClient(stack.url)
+            response = await client.open(CHAT, asked, idempotency_key=KEY)
+            await node.reached.wait()
+            reading = asyncio.create_task(response.read(1 << 20))
+        cut = await reading
+        await client.aclose()
+        assert b'"code":"shutting_down"' in cut
+        async with gateway_over([node], tmp_path) as stack:
+            reply = await stack.http.post(CHAT, asked, idempotency_key=KEY)
+            assert reply.body.endswith(b"data: [DONE]\n\n")
+            assert reply.header("idempotent-replayed") is None
+
+
 # Killed without warning.
 
 
