@@ -14,7 +14,8 @@ from trunkline.base.errors import (
     TimedOutError,
     TruncatedError,
 )
-from trunkline.client import fetch, fetch_evidence
+from trunkline.client import fetch
+from trunkline.client.fetch import fetch_evidence
 from trunkline.evidence import Evidence, EvidencePart, encode
 from trunkline.remote.http1 import HttpTransport
 from trunkline.schema.attempt import SignedReceipt

@@ -1,0 +1,172 @@
+"""Drop-in verification: what it loads, whom it trusts, and what it says of bytes that came."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.support.forked_log import forked
+
+from trunkline import verified
+from trunkline.base.errors import ConfigError
+from trunkline.client import exchange as exchanges
+from trunkline.client.exchange import Exchange, format_of
+from trunkline.client.judge import CLOCK_SKEW_MS, judge
+from trunkline.client.receipt import Fetched, Receipt
+from trunkline.client.sightings import Sightings
+from trunkline.evidence import EvidenceKey, decode, split_view
+from trunkline.receipts import decode as decode_receipt
+from trunkline.tlog.policy import Policy
+
+VECTORS = Path(__file__).parents[3] / "docs" / "spec" / "evidence-vectors.json"
+DOCUMENT = json.loads(VECTORS.read_text())
+FINAL = next(case["evidence"] for case in DOCUMENT["cases"] if case["name"] == "final").encode()
+KEYS = tuple(EvidenceKey(**key) for key in DOCUMENT["trusted_keys"])
+TRUST = verified.Trust(policy=DOCUMENT["policy"], keys=KEYS)
+SIGNED = decode_receipt(decode(FINAL).parts[0].signed.receipt.encode())
+
+
+def call(**changes: object) -> Exchange:
+    """The call that the vector's answer belongs to, its response not seen."""
+    made = Exchange(
+        format="openai.chat",
+        request=DOCUMENT["request"].encode(),
+        nonce=SIGNED.sampling.caller_nonce,
+        sent_ms=SIGNED.times.arrived_ms,
+        kept=False,
+        answer=decode(FINAL).answer,
+        overflowed=True,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def asked_as_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vector's gateway gave its node other bytes than its app's: here they are the call's."""
+    digest = SIGNED.request.digest
+
+    def of(raw: bytes) -> str:
+        return digest if raw == DOCUMENT["request"].encode() else "sha256:" + "00" * 32
+
+    monkeypatch.setattr("trunkline.client.judge.request_digest", of)
+
+
+def results(made: Exchange, evidence: bytes = FINAL) -> dict[str, str]:
+    return {step.title: step.result for step in judge(made, evidence, TRUST).steps}
+
+
+def test_what_is_loaded_is_light() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys\nfrom trunkline import verified\nprint(*sys.modules)"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    loaded = set(done.stdout.split())
+    heavy = {"httpx", "httpx2", "openai", "anthropic", "httptools", "uvicorn", "numpy", "asyncio"}
+    rooms = {f"trunkline.{room}" for room in ("gateway", "node", "log", "runtime", "remote", "cli")}
+    assert "trunkline.client.judge" in loaded
+    assert loaded.isdisjoint(heavy | rooms)
+
+
+@pytest.mark.usefixtures("asked_as_is")
+def test_the_vector_is_the_answer_to_its_own_call() -> None:
+    found = results(call())
+    assert (found["answer"], found["call"], found["asked"]) == ("pass", "pass", "pass")
+    # It was too long to be kept, and that is not a proof.
+    assert found["shown"] == "inconclusive"
+
+
+@pytest.mark.usefixtures("asked_as_is")
+@pytest.mark.parametrize(
+    ("changes", "title", "fault"),
+    [
+        ({"answer": "ans_2"}, "answer", "other_answer"),
+        ({"nonce": "00" * 32}, "call", "answer_replayed"),
+        ({"sent_ms": SIGNED.times.arrived_ms + CLOCK_SKEW_MS + 1}, "call", "answer_replayed"),
+        ({"nonce": "00" * 32, "request": b"{}"}, "call", "other_answer"),
+        ({"request": b"{}"}, "asked", "request_changed"),
+        ({"overflowed": False, "closed": True}, "response", "answer_changed"),
+        ({"overflowed": False}, "response", "answer_unread"),
+    ],
+)
+def test_each_difference_has_its_step_and_name(
+    changes: dict[str, object], title: str, fault: str
+) -> None:
+    made = call(**changes)
+    if title == "response":
+        made.response = bytearray(b"data: {}\n\n")
+    assert results(made)[title] == "fail"
+    assert judge(made, FINAL, TRUST).fault == fault
+
+
+def test_any_bytes_give_a_result() -> None:
+    for data in (b"", b"{}", b"\xff", FINAL[:-1]):
+        result = judge(call(), data, TRUST)
+        assert (result.outcome, result.fault) == ("fail", "evidence_false")
+
+
+def test_a_request_that_was_changed_on_its_way_shows() -> None:
+    assert results(call())["asked"] == "fail"
+
+
+def test_what_a_later_gateway_translates_otherwise_is_no_lie() -> None:
+    made = call(format="anthropic.messages")
+    assert results(made)["asked"] == "inconclusive"
+    assert results(call(format="openai.responses"))["asked"] == "inconclusive"
+
+
+def test_a_path_says_the_format() -> None:
+    assert format_of("/v1/chat/completions") == ("openai.chat", "")
+    assert format_of("/tenant/v1/messages") == ("anthropic.messages", "/tenant")
+    assert format_of("/v1/models") is None
+
+
+def test_a_long_answer_is_let_pass_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "ANSWER_BYTES_MAX", 10)
+    made = call(overflowed=False)
+    for _ in range(3):
+        made.add(b"12345678")
+    assert (made.overflowed, bytes(made.response)) == (True, b"")
+
+
+def test_waiting_ends_at_the_deadline_and_says_what_was_missing() -> None:
+    """A gateway that is away, or says something odd, proves nothing and is no proof of a lie."""
+    statuses = iter([503, 0, 0])
+    receipt = Receipt(call(), TRUST, Sightings(""), lambda wait_s: Fetched(status=next(statuses)))
+    with pytest.raises(verified.NotFinalError, match="HTTP 503"):
+        receipt.final(deadline_s=0)
+    with pytest.raises(verified.NotFinalError, match="no answer"):
+        receipt.check()
+    assert receipt.state == "provisional"
+
+
+def test_trust_is_read_from_files_and_refused_when_it_is_none(tmp_path: Path) -> None:
+    (tmp_path / "policy").write_text(DOCUMENT["policy"])
+    (tmp_path / "keys.json").write_bytes(msgspec.json.encode(KEYS))
+    assert verified.Trust.from_folder(tmp_path) == TRUST
+    for name, text in (("policy", "log"), ("keys.json", "{}")):
+        broken = tmp_path / name
+        kept = broken.read_text()
+        broken.write_text(text)
+        with pytest.raises(ConfigError):
+            verified.Trust.from_folder(tmp_path)
+        broken.write_text(kept)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        verified.Trust.from_folder(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="not a client"):
+        verified.wrap(object(), TRUST)
+    with pytest.raises(verified.NoReceiptError):
+        verified.receipt_of(object())
+
+
+def test_two_trees_of_one_size_are_an_alarm_with_evidence() -> None:
+    policy, ours, theirs = forked(FINAL)
+    seen = Sightings(policy)
+    seen.see(ours)
+    seen.see(ours)
+    with pytest.raises(verified.SplitViewError) as caught:
+        seen.see(theirs)
+    report = split_view.verify(caught.value.evidence, Policy.parse(policy))
+    assert (report.outcome, len(seen.notes)) == ("pass", 1)
