@@ -137,6 +137,13 @@ class Meter:
             rates.append(self._pace.rate_s(now_s))
         return min(rates, default=float("inf"))
 
+    def room(self, cost: Cost, now_s: float) -> float:
+        """Requests like this one that the windows would let start at once; infinite without."""
+        if self._pace is not None:
+            return 0.0
+        rooms = [w.room(now_s) // max(cost.of(unit), 1) for (unit, _), w in self.windows.items()]
+        return max(min(rooms, default=float("inf")), 0.0)
+
     def opens_s(self, cost: Cost, now_s: float) -> float:
         """When the request could start if nothing else did; ``now_s``: now."""
         at_s = max(self._closed_s, now_s)
@@ -221,7 +228,8 @@ class Meter:
         if not echo:
             self._refusals += 1
         pause_s = retry_after_s
-        if pause_s is None and fits:
+        if pause_s is None and fits and (alone or self._refusals > 1):
+            # A first refusal among many costs a place there, and that is pause enough.
             pause_s = min(BACKOFF_S * 2.0 ** min(self._refusals - 1, 16), BACKOFF_S_MAX)
         self.close(now_s + min(max(pause_s or 0.0, 0.0), CLOSED_S_MAX))
         if not fits or any(w.scarce(cost.of(u), now_s) for (u, _), w in self.windows.items()):

@@ -257,7 +257,9 @@ class Scheduler:
         slots = [self._slot(d, now_s) for d in fit]
         opens_s = min(slot.opens_s(request.cost, now_s) for slot in slots)
         rate_s = sum(slot.rate_s(request.cost, now_s) for slot in slots)
-        ahead = self._ahead(request)
+        # Only who comes after those that the windows have room for waits for windows to move on.
+        room = sum(slot.room(request.cost, now_s) for slot in slots)
+        ahead = max(self._ahead(request) - room, 0.0)
         return max(opens_s - now_s, ahead / rate_s)
 
     # Inside.

@@ -72,6 +72,10 @@ class Slot:
         """A limit here that the request can never fit."""
         return self.meter.too_large(cost) or self.account.too_large(cost)
 
+    def room(self, cost: Cost, now_s: float) -> float:
+        """Requests like this one that limits would let start at once, places aside."""
+        return min(self.meter.room(cost, now_s), self.account.room(cost, now_s))
+
     def rate_s(self, cost: Cost, now_s: float) -> float:
         """Requests like this one that a second allows."""
         return min(self.meter.rate_s(cost, now_s), self.account.rate_s(cost, now_s))
