@@ -28,6 +28,7 @@ from trunkline.log.config import LogConfig, policy_quorum, read, submitter_keys,
 from trunkline.log.core import tree as trees
 from trunkline.log.core.admission import admit
 from trunkline.log.core.cosigning import Cosigning, Signed, at_least
+from trunkline.log.disk import Disk
 from trunkline.log.files import CHECKPOINT_NAME, Folder
 from trunkline.log.sequencer import ROUND_ENTRIES_MAX, Sequencer
 from trunkline.log.store import Current, LogStore, create_log
@@ -85,15 +86,16 @@ class LogService:
         logger: Logger,
         on_fatal: Callable[[], None],
         policy: bytes | None = None,
+        disk: Disk | None = None,
         reach: crash.CrashHook = crash.no_crash,
     ) -> None:
         """``data``: the log's folder. ``transport`` is closed at shutdown. ``on_fatal`` is called
         when the log can not go on; it should stop the process. ``policy``: the text of
-        ``policy_file``."""
+        ``policy_file``. ``disk``: what writes to the folder (default: the real one)."""
         if signer.name != config.origin:
             raise ConfigError(f"key origin: the key in key_file is named {signer.name}")
         self._config = config
-        self._folder = Folder(data, reach)
+        self._folder = Folder(data, reach, disk)
         self._data = data
         self._signer = signer
         self._transport = transport

@@ -5,7 +5,6 @@ fsync'd. Blocking; call from a thread. Tiles are never changed once a checkpoint
 partial ones are deleted when a wider one is durable, and their bytes are cut from that on request.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 from trunkline.base.errors import CorruptStateError, MalformedError
 from trunkline.crypto.merkle import HASH_BYTES
 from trunkline.log.crash import TILES_PARTLY_WRITTEN, CrashHook, no_crash
+from trunkline.log.disk import Disk
 from trunkline.tlog import tile_proof
 from trunkline.tlog.tile import (
     TILE_HEIGHT,
@@ -32,16 +32,18 @@ READ_TRIES: Final = 3
 class Folder:
     """The data folder of one log."""
 
-    def __init__(self, path: Path, crash: CrashHook = no_crash) -> None:
+    def __init__(self, path: Path, crash: CrashHook = no_crash, disk: Disk | None = None) -> None:
         self.path = path
         self._crash = crash
+        self._disk = Disk() if disk is None else disk
+        self._durable: set[Path] = set()
 
     def clear_staging(self) -> None:
         """Delete what a crash left half-written. For the start."""
         staging = self.path / STAGING_NAME
         staging.mkdir(parents=True, exist_ok=True)
         for left in staging.iterdir():
-            left.unlink()
+            self._disk.delete(left)
 
     def write_tiles(self, files: Sequence[tuple[Tile, bytes]]) -> None:
         """Write tiles durably. OSError if the disk refuses; some may then be there already."""
@@ -50,20 +52,21 @@ class Folder:
         for number, (source, (tile, _)) in enumerate(zip(staged, files, strict=True)):
             target = self.path / tile.path
             self._make_folders(target.parent, folders)
-            source.replace(target)
+            self._disk.rename(source, target)
             folders[target.parent] = None
             if number == 0:
                 # A crash here leaves some of a round's tiles, beyond every checkpoint: nobody has
                 # been told of them, none is served, and the next start deletes them.
                 self._crash(TILES_PARTLY_WRITTEN)
         for folder in folders:
-            _sync_folder(folder)
+            self._disk.sync_folder(folder)
+        self._durable.update((self.path / tile.path).parent for tile, _ in files)
 
     def write_checkpoint(self, note: bytes) -> None:
         """Put the published checkpoint in place of the one before, atomically and durably."""
         source = self._stage(CHECKPOINT_NAME, note)
-        source.replace(self.path / CHECKPOINT_NAME)
-        _sync_folder(self.path)
+        self._disk.rename(source, self.path / CHECKPOINT_NAME)
+        self._disk.sync_folder(self.path)
 
     def read_checkpoint(self) -> bytes | None:
         """The published checkpoint; None if there is none."""
@@ -112,9 +115,10 @@ class Folder:
         for tile in written:
             for width in self.partial_widths(tile):
                 if width < tile.width:
-                    self._partial(tile, width).unlink(missing_ok=True)
+                    self._disk.delete(self._partial(tile, width))
             if tile.width == TILE_WIDTH and self._partials(tile).is_dir():
-                self._partials(tile).rmdir()
+                self._durable.discard(self._partials(tile))
+                self._disk.delete_folder(self._partials(tile))
 
     def discard_beyond(self, size: int, entries_max: int) -> int:
         """Delete tiles that a tree of ``size`` does not have; returns how many there were.
@@ -138,7 +142,7 @@ class Folder:
         if width < TILE_WIDTH and (self.path / full.path).exists():
             doomed.append(self.path / full.path)
         for path in doomed:
-            path.unlink()
+            self._disk.delete(path)
         return len(doomed)
 
     def _widest(self, tile: Tile) -> Tile:
@@ -157,20 +161,21 @@ class Folder:
     def _stage(self, name: str, data: bytes) -> Path:
         """Write a file durably under a name that nobody reads."""
         path = self.path / STAGING_NAME / name
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        self._disk.write(path, data)
         return path
 
     def _make_folders(self, folder: Path, changed: dict[Path, None]) -> None:
-        """Create ``folder``, noting each parent that got a new name in it."""
-        missing = []
-        while not folder.is_dir():
-            missing.append(folder)
-            folder = folder.parent
-        for one in reversed(missing):
-            one.mkdir()
+        """Create ``folder``, noting each parent whose names are to be made durable.
+
+        One that is there already may be what a failed round left: its name need not be durable
+        before a round that used it has succeeded.
+        """
+        if folder in self._durable:
+            return
+        above = [folder, *(one for one in folder.parents if self.path in one.parents)]
+        for one in reversed(above):
+            if not one.is_dir():
+                self._disk.make_folder(one)
             changed[one.parent] = None
 
 
@@ -186,11 +191,3 @@ def _cut(data: bytes, found: Tile, width: int) -> bytes:
     if len(data) != found.width * HASH_BYTES:
         raise CorruptStateError(f"{found.path} has {len(data)} bytes")
     return data[: width * HASH_BYTES]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
