@@ -35,7 +35,7 @@ FRONTS: Final[Mapping[str, tuple[PrefixName, ...]]] = {
 """Nodes before a provider, and the ways of going on after a text that each may have."""
 PRICES: Final = {KEYED: (1, 2), SPOKEN: (3, 4), VECTORS: (1, 0)}
 """USD per million tokens, in and out."""
-_TIMEOUTS: Final = ProviderTimeouts(connect_s=1.0, stream_head_s=3.0, whole_head_s=5.0, idle_s=2.0)
+TIMEOUTS: Final = ProviderTimeouts(connect_s=1.0, stream_head_s=3.0, whole_head_s=5.0, idle_s=2.0)
 
 
 def upstream_of(node: str) -> str:
@@ -86,7 +86,7 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
             models=(SPOKEN,),
             embedding_models=(VECTORS,),
             prefix=self.fronts[node],
-            timeouts=_TIMEOUTS,
+            timeouts=TIMEOUTS,
         )
 
 

@@ -111,6 +111,11 @@ class Account:
             return 1 << 30
         return per_minute - sum(at_s > now_s - WINDOW_S for at_s in self.started)
 
+    def free(self, now_s: float) -> bool:
+        """It would take one more call."""
+        places = self.allowance.concurrency
+        return self.room(now_s) > 0 and (places is None or self.running < places)
+
     def headers(self, now_s: float) -> tuple[tuple[str, str], ...]:
         """Its own word on the window."""
         per_minute = self.allowance.requests_per_minute

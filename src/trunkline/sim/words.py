@@ -68,11 +68,12 @@ def _whole(ask: Ask, asked: Any, told: Told, said: Spoken, parts: int) -> str:
         if not longer or len(told.text) < len("".join(pieces)):
             return f"another text, finish {told.finish}"
         return ""
-    usage = (PROMPT_TOKENS, len(pieces))
-    if told.usage not in (None, usage) and not (told.usage_parts or parts > 1):
-        return f"usage {told.usage} of {usage}"
-    if ask.format == "openai.chat" and not told.usage_parts and told.usage not in (None, usage):
-        return f"usage {told.usage} of {usage}"
+    if told.usage is None or told.usage_parts or (ask.format != "openai.chat" and parts > 1):
+        return ""
+    # Where the text so far ends in space, that is said, and counted, once more at the seam.
+    most = len(pieces) + parts - 1
+    if told.usage[0] != PROMPT_TOKENS or not len(pieces) <= told.usage[1] <= most:
+        return f"usage {told.usage} of {PROMPT_TOKENS}, {len(pieces)}"
     return ""
 
 
