@@ -26,6 +26,7 @@ export const TITLES = Object.freeze([
   "log",
   "witnesses",
   "inclusion",
+  "key validity",
   "verdicts",
 ]);
 
@@ -33,6 +34,8 @@ const KEYS_BYTES_MAX = 1024 * 1024;
 const PARTS_MAX = 64;
 const KEYS_MAX = 1024;
 const SALTS_MAX = 32;
+const STATEMENTS_MAX = 256;
+const STATEMENT_NOTE_BYTES_MAX = 8 * 1024;
 const RECEIPT_BYTES_MAX = 256 * 1024;
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
 const VERBATIM = new Set(["openai.chat", "openai.embeddings"]);
@@ -445,8 +448,9 @@ const isSalts = (value) =>
 const isKeyRecord = shape({
   name: isText,
   vkey: isText,
-  role: oneOf("node", "log", "witness"),
+  role: oneOf("node", "log", "witness", "operator"),
   operator: isText,
+  statements: [listOf(isText, 0, STATEMENTS_MAX)],
 });
 
 const isEvidence = shape({
@@ -662,6 +666,15 @@ async function checkKey(part, pinned, stated) {
   } catch (error) {
     return found(error);
   }
+  const who = `${plain(receipt.node)}, operator ${plain(receipt.operator)}`;
+  try {
+    part.said = await statementsOf(receipt, pinned, stated);
+  } catch (error) {
+    return found(error);
+  }
+  if (part.said.some(({ to }) => to !== null)) {
+    return passed(`the key of ${who}, by a statement of the operator, whose key is pinned`);
+  }
   const nodes = (keys) => keys.filter((key) => key.role === "node");
   const holders = (keys) => nodes(keys).filter((key) => key.vkey === receipt.key);
   for (const [keys, whose] of [[pinned, "pinned"], [stated, "stated in the file"]]) {
@@ -673,9 +686,66 @@ async function checkKey(part, pinned, stated) {
       return failed(`the key ${whose} for this node is another one`);
     }
   }
-  const who = `${plain(receipt.node)}, operator ${plain(receipt.operator)}`;
   if (holders(pinned).length > 0) return passed(`the key of ${who}, is pinned`);
   return inconclusive(`the key is known only from the file: whether ${who} holds it is not shown`);
+}
+
+/** What the receipt's operator said of its key, by a key of his that is pinned. */
+async function statementsOf(receipt, pinned, stated) {
+  const mine = ({ role, operator }) => role === "operator" && operator === receipt.operator;
+  const notes = [...pinned, ...stated].filter(mine).flatMap(({ statements = [] }) => statements);
+  const said = [];
+  for (const entry of pinned.filter(mine).filter(({ name, operator }) => name === operator)) {
+    for (const note of notes) {
+      try {
+        const key = await parseVkey(entry.vkey);
+        demand(key.name === entry.name, "the key has another name");
+        said.push(await openStatement(note, key));
+      } catch (error) {
+        // What he did not sign says nothing, whoever brought it.
+        if (error instanceof UnsupportedError) throw error;
+        refusal(error);
+      }
+    }
+  }
+  return said.filter(({ key }) => key === receipt.key);
+}
+
+/**
+ * What an operator's key signed about a node's key: `from` and `to` (BigInt, Unix seconds), `to` null
+ * for a revocation. Throws MalformedError, SignatureError.
+ */
+export async function openStatement(text, operatorKey) {
+  const { length } = utf8(text);
+  demand(length <= STATEMENT_NOTE_BYTES_MAX, "a key statement is too long");
+  const note = parseNote(text);
+  demand(note.signatures.length === 1, "a key statement has exactly one signature");
+  const statement = await parseStatement(note.text);
+  demand(operatorKey.algorithm === ED25519, "an operator signs with Ed25519", SignatureError);
+  await verifyNote(note, operatorKey);
+  const same = statement.operator === operatorKey.name;
+  demand(same, "the statement names another operator than its key", SignatureError);
+  return statement;
+}
+
+async function parseStatement(text) {
+  const [type, operator, key, from, to, ...rest] = text.slice(0, -1).split("\n");
+  const revocation = type === "trunkline.revocation/v1" && from !== undefined && to === undefined;
+  const statement = type === "trunkline.key/v1" && to !== undefined && rest.length === 0;
+  demand(revocation || statement, "no key statement or revocation of version 1");
+  const { algorithm } = await parseVkey(key);
+  demand(algorithm === ED25519, "a node signs with a plain Ed25519 key");
+  const said = { operator, key, from: statementTime(from), to: null };
+  if (revocation) return said;
+  said.to = statementTime(to);
+  demand(said.from < said.to, "a key statement ends before it begins");
+  return said;
+}
+
+function statementTime(text) {
+  const seconds = decodeDecimal(text);
+  demand(seconds <= BigInt(Number.MAX_SAFE_INTEGER), "a time is out of range");
+  return seconds;
 }
 
 async function checkSignature(part) {
@@ -702,6 +772,7 @@ export async function openBatch(text, key) {
   const batch = { node: lines[1], count: decodeDecimal(lines[2]), root: decodeHash(lines[3]) };
   if (lines[4] !== "-") decodeHash(lines[4]);
   const unixMs = decodeDecimal(lines[5]);
+  batch.unixMs = unixMs;
   const counted = batch.count >= 1n && batch.count <= BATCH_RECEIPTS_MAX;
   demand(counted, `a batch holds 1 to ${BATCH_RECEIPTS_MAX} receipts`);
   demand(unixMs <= BigInt(Number.MAX_SAFE_INTEGER), "a batch's time is out of range");
@@ -1171,7 +1242,12 @@ function parseCheckpoint(text) {
  * check (ML-DSA-44) does not count.
  */
 export async function checkCosignatures(note, policy) {
-  const cosigned = [];
+  return [...(await cosignatureTimes(note, policy)).keys()];
+}
+
+/** The same, with the Unix seconds (BigInt) of each one's latest cosignature. */
+async function cosignatureTimes(note, policy) {
+  const cosigned = new Map();
   const unchecked = [];
   for (const { name, key } of policy.witnesses) {
     if (linesBy(note, key).length === 0) continue;
@@ -1180,15 +1256,18 @@ export async function checkCosignatures(note, policy) {
       continue;
     }
     await verifyNote(note, key);
-    cosigned.push(name);
+    const times = linesBy(note, key).map(({ signature }) => cosignatureTime(signature));
+    cosigned.set(name, latest(times));
   }
-  let problem = `${cosigned.length} known witnesses cosigned: not a quorum`;
+  let problem = `${cosigned.size} known witnesses cosigned: not a quorum`;
   if (unchecked.length > 0) {
     problem += `; not checked, as browsers can not verify ML-DSA-44: ${unchecked.join(", ")}`;
   }
-  demand(isQuorum(policy, cosigned), problem, QuorumError);
+  demand(isQuorum(policy, cosigned.keys()), problem, QuorumError);
   return cosigned;
 }
+
+const latest = (times) => times.reduce((last, time) => (time > last ? time : last), 0n);
 
 /** A tlog-proof, taken apart: index (BigInt), path and the checkpoint's note. */
 export function parseProof(text) {
@@ -1265,7 +1344,11 @@ async function checkQuorum(part, policy) {
   }
   let cosigned;
   try {
-    cosigned = await checkCosignatures(part.note, policy);
+    const times = await cosignatureTimes(part.note, policy);
+    cosigned = [...times.keys()];
+    // 0 is a witness that says nothing of time.
+    const timed = cosigned.filter((name) => times.get(name) > 0n);
+    part.witnessed = isQuorum(policy, timed) ? latest([...times.values()]) : 0n;
   } catch (error) {
     return error instanceof QuorumError ? inconclusive(error.message) : found(error);
   }
@@ -1290,6 +1373,29 @@ async function checkInclusion(part) {
     return found(error);
   }
   return passed(`the batch is entry ${index} of ${plain(origin)}`);
+}
+
+/** Step 13: was the receipt in the log while its operator let its key count? */
+function checkValidity(part) {
+  if (part.receipt === null) return NO_RECEIPT;
+  if (part.said.length === 0) {
+    return notApplicable("no statement of its operator limits the key in time");
+  }
+  if (part.batch === null) return inconclusive("not checked: there is no signed batch");
+  if (part.proof === null && part.problem === "") return PROVISIONAL;
+  if (part.witnessed === 0n) {
+    return inconclusive("not checked: no witness says when the log had it");
+  }
+  const seen = part.witnessed;
+  const signed = part.batch.unixMs / 1000n;
+  if (part.said.some(({ from, to }) => to === null && seen >= from)) {
+    return failed("the key was revoked before the witnesses saw the receipt in the log");
+  }
+  const spans = part.said.filter(({ to }) => to !== null);
+  if (spans.length > 0 && !spans.some(({ from, to }) => from <= signed && seen < to)) {
+    return failed("the receipt was not signed and logged while its key was valid");
+  }
+  return passed(`in the log by ${seen} (Unix seconds), while its key was valid`);
 }
 
 // All steps
@@ -1337,6 +1443,7 @@ export async function verify(evidence, options = {}) {
   findings.push(chosen, contradiction(parts) ?? logged);
   findings.push(await each(parts, (part) => checkQuorum(part, used)));
   findings.push(await each(parts, checkInclusion));
+  findings.push(await each(parts, checkValidity));
   findings.push(notApplicable("this version carries no verdicts"));
   return report(file.answer, findings, receipts);
 }
@@ -1350,6 +1457,8 @@ function newPart({ signed, proof, bodies, salts }) {
     receipt: null,
     key: null,
     batch: null,
+    said: [],
+    witnessed: 0n,
     proof: null,
     problem: "",
     note: null,

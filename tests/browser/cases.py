@@ -52,7 +52,7 @@ def expected(case: Case) -> dict[str, Any]:
     report = verify(
         b64decode(case["evidence"]),
         policy=case["policy"],
-        trusted_keys=[EvidenceKey(**key) for key in case["trusted_keys"]],
+        trusted_keys=msgspec.convert(case["trusted_keys"], list[EvidenceKey]),
         request=None if case["request"] is None else b64decode(case["request"]),
         response=None if case["response"] is None else b64decode(case["response"]),
     )
@@ -121,12 +121,15 @@ def case(
 
 def _vectors() -> Iterator[Case]:
     document = json.loads((SPEC / "evidence-vectors.json").read_text())
-    keys = tuple(EvidenceKey(**key) for key in document["trusted_keys"])
+    shared = tuple(EvidenceKey(**key) for key in document["trusted_keys"])
     for item in document["cases"]:
         data = item["evidence"].encode()
+        own = item.get("trusted_keys")
+        keys = shared if own is None else msgspec.convert(own, tuple[EvidenceKey, ...])
         for policy in (document["policy"], None):
             for pinned in (keys, (), keys[1:]):
-                name = f"{item['name']}, policy {policy is not None}, {len(pinned)} keys"
+                known = "all" if pinned == keys else len(pinned)
+                name = f"{item['name']}, policy {policy is not None}, {known} keys"
                 yield case(name, data, policy=policy, keys=pinned)
         request = document["request"].encode()
         yield case(f"{item['name']}, request", data, request=request)

@@ -346,7 +346,8 @@ def receipts_open(
 def receipts_forget(answer: AnswerId, data: Data = None) -> None:
     """Delete what was said in an answer from this gateway.
 
-    What would open its receipts goes too. The receipts, the log and everybody else's evidence stay valid.
+    What would open its receipts goes too. The receipts, the log and everybody else's evidence stay
+    valid.
     """
     from trunkline.cli import receipts as implementation
 

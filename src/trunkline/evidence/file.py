@@ -18,8 +18,9 @@ KEYS_BYTES_MAX = 1024 * 1024
 PARTS_MAX = 64
 KEYS_MAX = 1024
 SALTS_MAX = 32
+STATEMENTS_MAX = 256
 
-Role: TypeAlias = Literal["node", "log", "witness"]
+Role: TypeAlias = Literal["node", "log", "witness", "operator"]
 
 
 class EvidenceBodies(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +46,16 @@ class EvidencePart(msgspec.Struct, frozen=True, kw_only=True):
     """What opens the receipt's salted digests: hex by item (``trunkline.receipts.hiding``)."""
 
 
-class EvidenceKey(msgspec.Struct, frozen=True, kw_only=True):
+class EvidenceKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who holds a key, as the writer of this record believes."""
 
     name: str
     vkey: str
     role: Role
     operator: str
+    statements: Annotated[tuple[str, ...], msgspec.Meta(max_length=STATEMENTS_MAX)] = ()
+    """Of an operator's key: signed notes that say when its nodes' keys count, and which no more
+    (``trunkline.receipts.key_statement``)."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

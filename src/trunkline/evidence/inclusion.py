@@ -29,6 +29,9 @@ class Logged:
     proof: tlog_proof.Proof | None = None
     checkpoint: Checkpoint | None = None
     """Once a log of the policy is known to have signed it."""
+    witnessed_s: int = 0
+    """By when the quorum's witnesses had all seen the checkpoint, Unix seconds; 0: they do not say
+    so."""
     problem: str = ""
     """Why there is no ``proof`` although the file has one."""
 
@@ -110,6 +113,9 @@ def check_quorum(logged: Logged, policy: Policy | None) -> Finding:
         return inconclusive(error.message)
     except Error as error:
         return failed(error.message)
+    # 0 is a witness that says nothing of time.
+    timed = {name: seen_s for name, seen_s in accepted.witnesses if seen_s}
+    logged.witnessed_s = max(timed.values(), default=0) if policy.is_quorum(timed.keys()) else 0
     if policy.quorum == NO_QUORUM:
         return passed(
             "the policy asks for no witnesses: a log that shows others another tree is not noticed"

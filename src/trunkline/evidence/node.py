@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from trunkline.base.errors import Error
 from trunkline.crypto.keys import VerifierKey
 from trunkline.evidence.file import EvidenceKey, EvidencePart
+from trunkline.evidence.operators import statements, vouched
 from trunkline.evidence.report import Finding, failed, inconclusive, passed, plain
 from trunkline.receipts import Batch, Receipt, decode, open_batch
 from trunkline.receipts.batch import check_signer, note_bytes, receipt_bytes, verify_path
@@ -49,11 +50,13 @@ def check_key(part: Part, pinned: Sequence[EvidenceKey], stated: Sequence[Eviden
         check_signer(receipt, part.key)
     except Error as error:
         return failed(error.message)
+    who = f"{plain(receipt.node)}, operator {plain(receipt.operator)}"
+    if vouched(statements(receipt, pinned, stated)):
+        return passed(f"the key of {who}, by a statement of the operator, whose key is pinned")
     for keys, whose in ((pinned, "pinned"), (stated, "stated in the file")):
         contradiction = _contradiction(receipt, keys, whose)
         if contradiction is not None:
             return failed(contradiction)
-    who = f"{plain(receipt.node)}, operator {plain(receipt.operator)}"
     if _holders(receipt, pinned):
         return passed(f"the key of {who}, is pinned")
     return inconclusive(f"the key is known only from the file: whether {who} holds it is not shown")

@@ -25,6 +25,7 @@ from trunkline.evidence.report import (
     passed,
     plain,
 )
+from trunkline.evidence.validity import check_validity
 from trunkline.receipts import Receipt
 from trunkline.tlog.policy import Policy
 
@@ -42,7 +43,8 @@ from trunkline.tlog.policy import Policy
 #   10  log           a log of the policy signed each checkpoint
 #   11  witnesses     a quorum of the policy cosigned it
 #   12  inclusion     each batch is in the log, under that checkpoint
-#   13  verdicts      what verifiers said of the receipts since (none in this version)
+#   13  key validity  each receipt was in the log while its operator let its key count
+#   14  verdicts      what verifiers said of the receipts since (none in this version)
 TITLES = (
     "file",
     "receipts",
@@ -56,6 +58,7 @@ TITLES = (
     "log",
     "witnesses",
     "inclusion",
+    "key validity",
     "verdicts",
 )
 _LOGGED = frozenset({"log", "witnesses", "inclusion"})
@@ -97,9 +100,9 @@ def verify(
     findings.append(_check_response(parts, response))
     # 8 parts
     findings.append(check_answer(file.answer, receipts) if complete else node.NO_RECEIPT)
-    # 9 to 12
-    findings += _check_log(parts, given, file)
-    # 13 verdicts
+    # 9 to 13
+    findings += _check_log(parts, given, file, trusted_keys or ())
+    # 14 verdicts
     findings.append(not_applicable("this version carries no verdicts"))
     return _report(file.answer, findings, receipts)
 
@@ -139,7 +142,9 @@ def _check_response(parts: Sequence[Part], response: bytes | None) -> Finding:
     return kept if kept.result == "fail" or own.result == "pass" else own
 
 
-def _check_log(parts: Sequence[Part], given: Policy | None, file: Evidence) -> list[Finding]:
+def _check_log(
+    parts: Sequence[Part], given: Policy | None, file: Evidence, pinned: Sequence[EvidenceKey]
+) -> list[Finding]:
     logged = [inclusion.read_proof(part) for part in parts]
     # 9 policy
     policy, used = inclusion.check_policy(given, file.policy)
@@ -149,7 +154,9 @@ def _check_log(parts: Sequence[Part], given: Policy | None, file: Evidence) -> l
     witnesses = combine([inclusion.check_quorum(item, policy) for item in logged])
     # 12 inclusion
     included = combine([inclusion.check_inclusion(item) for item in logged])
-    return [used, inclusion.contradiction(logged) or log, witnesses, included]
+    # 13 key validity
+    valid = combine([check_validity(item, pinned, file.keys) for item in logged])
+    return [used, inclusion.contradiction(logged) or log, witnesses, included, valid]
 
 
 def _unreadable(problem: str) -> Report:

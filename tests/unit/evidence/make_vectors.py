@@ -40,6 +40,7 @@ from trunkline.receipts import (
     tokens_digest,
 )
 from trunkline.receipts import encode as encode_receipt
+from trunkline.receipts.key_statement import KeyStatement, Revocation
 from trunkline.sampling import answer_seed
 from trunkline.schema.attempt import SignedReceipt
 from trunkline.tlog import proof as tlog_proof
@@ -114,6 +115,36 @@ def receipt(
         ),
         times=ReceiptTimes(arrived_ms=1, ended_ms=3, first_token_ms=2),
         usage=ReceiptUsage(completion=5, counted=True, prompt=1),
+    )
+
+
+OPERATOR = signer("alpha.example", 7)
+WITNESSED_S = 1_780_000_002
+"""When the witnesses cosign."""
+
+
+def state(statement: KeyStatement | Revocation, by: Signer = OPERATOR) -> str:
+    return sign_note(statement.text(), by).decode()
+
+
+def key_statement(from_s: int = 1_779_000_000, to_s: int = 1_790_000_000) -> str:
+    """Alpha's operator says when alpha's key counts."""
+    key = str(ALPHA.vkey)
+    return state(KeyStatement(operator=OPERATOR.name, key=key, from_s=from_s, to_s=to_s))
+
+
+def revocation(from_s: int) -> str:
+    return state(Revocation(operator=OPERATOR.name, key=str(ALPHA.vkey), from_s=from_s))
+
+
+def operator(*statements: str) -> EvidenceKey:
+    """Alpha's operator, as a reader pins him or a file states him."""
+    return EvidenceKey(
+        name=OPERATOR.name,
+        vkey=str(OPERATOR.vkey),
+        role="operator",
+        operator=OPERATOR.name,
+        statements=statements,
     )
 
 
@@ -224,7 +255,7 @@ def prove(
     """A proof that ``batch`` is in the log, between other entries."""
     leaves = [merkle.leaf_hash(entry) for entry in (*before, batch.encode(), *after)]
     text = Checkpoint(origin=log.name, size=len(leaves), root=merkle.root(leaves)).text()
-    lines = (log.signature(text), *(item.cosignature(text, 1_780_000_002) for item in witnesses))
+    lines = (log.signature(text), *(item.cosignature(text, WITNESSED_S) for item in witnesses))
     proof = tlog_proof.Proof(
         index=len(before),
         path=tuple(merkle.audit_path(leaves, len(before))),
@@ -282,9 +313,35 @@ def vectors() -> list[dict[str, object]]:
         "wrong_bodies": (evidence(part(whole, kept=bodies(CHUNKS[:5]))), "fail"),
         "wrong_signer": (evidence(part(whole, BETA)), "fail"),
     }
-    return [
+    named = [
         {"name": name, "outcome": outcome, "evidence": encode(file).decode()}
         for name, (file, outcome) in cases.items()
+    ]
+    return [*named, *operator_vectors()]
+
+
+def operator_vectors() -> list[dict[str, object]]:
+    """One file, and what its operator said: the reader pins the operator's key alone."""
+    said = {
+        "operator_in_time": ((key_statement(),), "pass"),
+        "operator_no_statement": ((), "inconclusive"),
+        "operator_before_the_interval": ((key_statement(from_s=1_780_000_002),), "fail"),
+        "operator_logged_after_the_interval": ((key_statement(to_s=WITNESSED_S),), "fail"),
+        "operator_revoked_later": ((key_statement(), revocation(WITNESSED_S + 1)), "pass"),
+        "operator_revoked_before": ((key_statement(), revocation(WITNESSED_S)), "fail"),
+    }
+    pinned = [msgspec.to_builtins(operator())]
+    whole = evidence(part(receipt()))
+    return [
+        {
+            "name": name,
+            "outcome": outcome,
+            "trusted_keys": pinned,
+            "evidence": encode(
+                msgspec.structs.replace(whole, keys=(*KEYS, operator(*notes)))
+            ).decode(),
+        }
+        for name, (notes, outcome) in said.items()
     ]
 
 

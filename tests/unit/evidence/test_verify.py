@@ -45,8 +45,8 @@ def test_a_final_answer_passes_every_step() -> None:
     report = check(
         made.evidence(made.part(made.receipt(), kept=made.bodies())), request=made.CLIENT_REQUEST
     )
-    assert [step.number for step in report.steps] == list(range(1, 14))
-    assert [step.result for step in report.steps] == ["pass"] * 12 + ["not_applicable"]
+    assert [step.number for step in report.steps] == list(range(1, 15))
+    assert [step.result for step in report.steps] == ["pass"] * 12 + ["not_applicable"] * 2
     assert (report.outcome, report.state, report.answer) == ("pass", "final", "ans_1")
     assert report.receipts == (made.receipt(),)
 
@@ -70,7 +70,7 @@ def test_bytes_that_are_no_evidence_fail(data: bytes) -> None:
     report = verify(data)
     assert (report.outcome, report.state) == ("fail", "provisional")
     assert failed(report) == ["file"]
-    assert len(report.steps) == 13
+    assert len(report.steps) == 14
 
 
 def test_a_file_is_utf_8_in_members_that_nobody_reads_too() -> None:
