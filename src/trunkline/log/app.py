@@ -70,6 +70,8 @@ class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Whether that one has the cosignatures it should have."""
     pending: int
     """Entries waiting to be sequenced."""
+    minimum_index: int
+    """Entries below it are no longer published."""
 
 
 class LogService:
@@ -192,6 +194,8 @@ class LogService:
         if published.size > current.size:
             # The database is an old copy. Going on would sign a second tree of the same size.
             raise CorruptStateError("the published checkpoint is beyond the database's")
+        if self._config.minimum_index > published.size:
+            raise ConfigError("key minimum_index: it is above the published size")
         return published
 
     def _make_publisher(self, published: Signed, newest: Signed) -> Publisher:
@@ -267,6 +271,10 @@ class LogService:
         # What lies on disk beyond the size may yet be replaced: it is not part of the log.
         if tile.width > width_at(tile.level, tile.index, sequencer.size):
             raise _not_found()
+        # C2SP tlog-tiles, pruning: only what spans nothing else may be refused, a partial tile with
+        # its full one.
+        if tile.end <= self._config.minimum_index:
+            raise RequestError("these entries are no longer published", code="pruned", status=410)
         async with self._reads:
             try:
                 data = await asyncio.to_thread(self._folder.read_tile, tile)
@@ -294,6 +302,7 @@ class LogService:
             published=publisher.published_size,
             quorum=publisher.has_quorum,
             pending=sequencer.pending,
+            minimum_index=self._config.minimum_index,
         )
         await call.reply_json(200, status, [NO_STORE])
 

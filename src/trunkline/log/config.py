@@ -59,6 +59,9 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Metrics (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 10.0
     """What running calls get to finish in when the log stops."""
+    minimum_index: int = 0
+    """Entries below it are no longer published: tiles and bundles that span only those are refused.
+    Nothing is deleted, so it may be lowered again. Never above the published size."""
     crash_points: bool = False
     """For tests alone: let the environment variable TRUNKLINE_CRASH_AT kill the process."""
 
@@ -77,6 +80,8 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("quorum_window_s must be between 0 and 3600")
         if min(self.pending_entries_max, self.pending_bytes_max) < 1:
             raise ValueError("a bound must be above 0")
+        if self.minimum_index < 0:
+            raise ValueError("minimum_index can not be negative")
         if self.shutdown_grace_s < 0:
             raise ValueError("shutdown_grace_s can not be negative")
 
@@ -157,6 +162,8 @@ def render(config: LogConfig) -> str:
         f"pending_bytes_max = {config.pending_bytes_max}",
         "# Seconds that running calls get to finish in when the log stops.",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
+        "# Entries below it are no longer published (docs/operate/log.md).",
+        f"minimum_index = {config.minimum_index}",
         "# For tests alone.",
         f"crash_points = {str(config.crash_points).lower()}",
         "",

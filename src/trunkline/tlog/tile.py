@@ -71,6 +71,11 @@ class Tile:
         """Index of the first entry that the full tile spans."""
         return self.index << TILE_HEIGHT * ((self.level or 0) + 1)
 
+    @property
+    def end(self) -> int:
+        """Index after the last entry that the full tile spans."""
+        return (self.index + 1) << TILE_HEIGHT * ((self.level or 0) + 1)
+
 
 def width_at(level: int | None, index: int, size: int) -> int:
     """How many hashes tile ``index`` of ``level`` has in a tree of ``size``: 0 to 256."""

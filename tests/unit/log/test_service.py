@@ -87,7 +87,7 @@ async def test_what_is_served_and_how(network):
         status, _, body = await fetch(network, "GET", url + "/status")
         assert msgspec.json.decode(body) == {
             "origin": network.log_key.name, "vkey": str(network.log_key.vkey), "size": 3,
-            "published": 3, "quorum": True, "pending": 0,
+            "published": 3, "quorum": True, "pending": 0, "minimum_index": 0,
         }  # fmt: skip
         status, _, body = await fetch(network, "GET", url + "/healthz")
         assert (status, body) == (200, b"ok\n")
