@@ -1,6 +1,7 @@
 """The queue over all deployments, in virtual time against providers that count for themselves."""
 
 import random
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -114,14 +115,31 @@ def test_limits_are_learned_from_what_providers_say() -> None:
     assert sum(p.refused for p in world.providers.values()) <= 0.02 * capacity
 
 
-def test_limits_nobody_states_are_learned_from_refusals() -> None:
-    world = World({"a": Provider(requests=60, states=False)})
-    for number in range(1000):
-        world.ask(number * 0.5, deadline_s=1e6)
-    world.run(until_s=600.0)
-    provider = world.providers["a"]
-    assert len(provider.taken) >= 0.6 * 600
-    assert provider.refused <= 0.3 * len(provider.taken)
+@pytest.mark.parametrize(
+    ("provider", "allows_s", "refused"),
+    [
+        (Provider(requests=60, states=False), 1.0, 0.2),
+        (Provider(requests=60, states=False, fixed_s=-30.0), 1.0, 0.2),
+        (Provider(requests=600, states=False), 10.0, 0.1),
+        (Provider(places=2, takes_s=5.0, states=False), 0.4, 0.2),
+        (Provider(places=4, states=False), 4.0, 0.1),
+        (Provider(places=20, states=False), 20.0, 0.02),
+    ],
+    ids=["requests", "fixed", "many", "2 places", "4 places", "20 places"],
+)
+def test_limits_nobody_states_are_learned_from_refusals(
+    provider: Provider, allows_s: float, refused: float
+) -> None:
+    seconds = max(500 / allows_s, 480.0 if provider.requests else 240.0)
+    for seed in range(2):
+        fresh = replace(provider, taken=[])
+        world = World({"a": fresh}, seed=seed)
+        for number in range(int(2 * allows_s * seconds)):
+            world.ask(number / (2 * allows_s), deadline_s=1e6)
+        world.run(until_s=seconds)
+        got = sum(at_s > 120 for at_s, _ in fresh.taken)
+        assert got >= 0.85 * allows_s * (seconds - 120)
+        assert fresh.refused <= refused * len(fresh.taken)
 
 
 @pytest.mark.parametrize(("first", "second"), [(3, 1), (10, 1), (2, 2)])

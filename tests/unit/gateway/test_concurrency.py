@@ -54,7 +54,7 @@ def test_many_refusals_of_one_round_cut_once() -> None:
     for _ in range(10):
         places.refused(0.0, 1.0)
         places.ended()
-    assert places.limit == 7
+    assert places.limit == 8
 
 
 def test_a_stated_number_is_taken_as_it_is() -> None:

@@ -77,10 +77,15 @@ def test_retry_after_is_kept_to_and_success_shortens_the_next_pause() -> None:
     assert meter.refused(4.0, ONE, 0.0, 0.0, alone=False)
     assert meter.opens_s(ONE, 0.0) == 4.0
     meter.succeeded()
+    # Among many it costs a place, and no time.
     assert meter.refused(None, ONE, 10.0, 10.0, alone=False)
-    assert meter.opens_s(ONE, 10.0) == 10.0 + BACKOFF_S
-    assert meter.refused(None, ONE, 20.0, 20.0, alone=False)
-    assert meter.opens_s(ONE, 20.0) == 20.0 + 2 * BACKOFF_S
+    assert meter.opens_s(ONE, 10.0) == 10.0
+    meter.succeeded()
+    assert meter.refused(None, ONE, 11.0, 11.0, alone=True)
+    assert meter.opens_s(ONE, 11.0) >= 11.0 + BACKOFF_S
+    # A second in a row costs time whatever runs there.
+    assert meter.refused(None, ONE, 100.0, 100.0, alone=False)
+    assert meter.opens_s(ONE, 100.0) == 100.0 + 2 * BACKOFF_S
 
 
 def test_refusals_without_a_word_teach_a_rate_that_grows_again() -> None:

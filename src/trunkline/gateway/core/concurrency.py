@@ -1,8 +1,9 @@
 """How many attempts may run at a deployment at once: stated, or found by trying.
 
 It doubles while all goes well (one more for each success), until the deployment first says that it
-is too much; from then on one more for each round of successes, and three tenths less for each
-refusal. It grows only while it is used, and not while first tokens come much later than they did.
+is too much; from then on one more for each round of successes, and 15 % less for each refusal.
+Where a place was refused before, it tries that place again five times as slowly. It grows only
+while it is used, and not while first tokens come much later than they did.
 """
 
 from typing import Final
@@ -10,7 +11,9 @@ from typing import Final
 START: Final = 16.0
 FLOOR: Final = 1.0
 MAX: Final = 4096.0
-CUT: Final = 0.7
+CUT: Final = 0.85
+PROBE: Final = 0.2
+"""Of the usual step, where the next place is one that was refused before."""
 SLOW_FACTOR: Final = 3.0
 SLOW_S: Final = 0.25
 """A first token later than ``SLOW_FACTOR`` times the fastest that was normal, and this, is slow."""
@@ -22,7 +25,8 @@ class Concurrency:
     """One deployment's places."""
 
     __slots__ = (
-        "_credit", "_cut_s", "_limit", "_normal_s", "_searching", "elsewhere", "running", "stated",
+        "_ceiling", "_credit", "_cut_s", "_limit", "_normal_s", "_searching", "elsewhere",
+        "running", "stated",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,6 +37,8 @@ class Concurrency:
         """What its operator or provider states: taken as it is."""
         self._limit = START
         self._searching = True
+        self._ceiling = MAX
+        """Places that were taken when one more was refused; ``MAX``: passed since, or not known."""
         self._credit = 0
         """Successes that may still raise the limit since it was last used up."""
         self._cut_s = float("-inf")
@@ -70,6 +76,10 @@ class Concurrency:
             return
         self._credit -= 1
         step = 1.0 if self._searching else 1.0 / self._limit
+        if self._limit >= self._ceiling + 1:
+            self._ceiling = MAX
+        if self._limit >= self._ceiling:
+            step *= PROBE
         self._limit = min(self._limit + step, MAX)
 
     def refused(self, started_s: float, now_s: float) -> None:
@@ -81,6 +91,7 @@ class Concurrency:
         self._credit = 0
         self._cut_s = now_s
         at_once = max(self.running + self.elsewhere, 1)
+        self._ceiling = max(at_once - 1.0, FLOOR)
         self._limit = max(min(self._limit, at_once) * CUT, FLOOR)
 
     def _slow(self, first_token_s: float | None) -> bool:

@@ -3,8 +3,8 @@
 Three sources: what the operator wrote (``configure``), what the provider states in its answers
 (``stated``), and its refusals (``refused``). A request's cost is spent when it starts and settled
 with its real usage when it ends. A refusal that no window explains is first taken for too much at
-once (``concurrency.py``); when little runs and it is still refused, it teaches a rate: seven tenths
-of what went through, growing by its own size again each minute.
+once (``concurrency.py``); when little runs and it is still refused, it teaches a rate: 85 % of what
+went through, growing by its own size again each minute.
 
 Reads no clock: ``now_s`` is monotonic seconds from the shell.
 """
@@ -18,12 +18,12 @@ from trunkline.gateway.core.window import Entry, Window
 from trunkline.schema.attempt import Limits, Quota
 
 MINUTE_S: Final = 60.0
-BACKOFF_S: Final = 0.5
+BACKOFF_S: Final = 0.25
 BACKOFF_S_MAX: Final = 30.0
 """How long a deployment that says "too many" without a word more is left alone; each refusal in a
 row doubles it."""
 CLOSED_S_MAX: Final = 31 * 86_400.0
-PACE_CUT: Final = 0.7
+PACE_CUT: Final = 0.85
 PACE_GROWTH_S: Final = 60.0
 PACE_GONE: Final = 8.0
 """A taught rate that has grown so many times over is no limit any more."""
