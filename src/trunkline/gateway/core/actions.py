@@ -55,7 +55,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hold: bool = False
     """Text too is shown only when the answer is whole, unless it can be continued exactly."""
     attempts_max: int = 6
-    """Attempts in a row without a new token. With back-off this is a few seconds of nodes down."""
+    """Attempts in a row without a new token. Where nobody is there, as many as are made in
+    ``history.PATIENCE_S``."""
     candidates: tuple[Candidate, ...] = ()
     """What may serve the model, by the routing policy. Empty: the model itself, anywhere."""
     hedging: Hedging | None = None

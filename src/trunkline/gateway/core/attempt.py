@@ -151,7 +151,7 @@ class Answer:
         self._sought = None
         if self._running:
             return (self._begin_beside(number, deployment, now_s),)
-        delay_s = self._history.delay_s(deployment.place)
+        delay_s = self._history.delay_s(deployment.place, now_s)
         if now_s + delay_s >= self._plan.deadline_s:
             return self._nobody(now_s)
         return (self._begin_attempt(number, deployment, delay_s, now_s),)
@@ -447,7 +447,7 @@ class Answer:
         return any(one.model not in self._history.refused for one in self._plan.candidates)
 
     def _next_attempt(self, now_s: float) -> Actions:
-        if now_s >= self._plan.deadline_s or self._history.spent(self._plan.attempts_max):
+        if now_s >= self._plan.deadline_s or self._history.spent(self._plan.attempts_max, now_s):
             return self._nobody(now_s)
         return (self._seek(self._need()),)
 

@@ -10,14 +10,25 @@ from trunkline.schema.attempt import PreviousAttempt
 
 BACKOFF_S: Final = 0.1
 BACKOFF_S_MAX: Final = 2.0
+FEW_PLACES: Final = 3
+"""More of them are each waited for longer, so that ``PREVIOUS_MAX`` outlasts a restart."""
 PREVIOUS_MAX: Final = 64
 """Attempts at one answer, however well they went in between: bounds the receipt."""
+AWAY_CODES: Final = frozenset(
+    {"upstream_refused", "upstream_dns_failed", "upstream_connect_timeout"}
+)
+"""After these nobody was there to be asked: nothing was sent, and nothing can have been charged."""
+PATIENCE_S: Final = 20.0
+"""How long those who are away are waited for: what restarts is back before."""
 
 
 class History:
     """Grows by one record with each attempt that ends without the answer."""
 
-    __slots__ = ("_barren", "_previous", "banned", "failures", "refused", "tried", "unfit")
+    __slots__ = (
+        "_asked", "_barren", "_barren_s", "_last_s", "_previous", "banned", "failures", "refused",
+        "tried", "unfit",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._previous: list[PreviousAttempt] = []
@@ -33,6 +44,12 @@ class History:
         """Models that the request is wrong for, wherever they run."""
         self._barren = 0
         """Attempts in a row without a new token."""
+        self._asked = 0
+        """Those of them that somebody was there for."""
+        self._barren_s: float | None = None
+        """When the first of them was seen to have ended."""
+        self._last_s: dict[Place, float] = {}
+        """When the last attempt at a place was seen to have ended."""
 
     def told(self, *, text: bool) -> tuple[PreviousAttempt, ...]:
         """As the next attempt's node is told. ``text``: it goes on after the text that they left
@@ -44,7 +61,11 @@ class History:
     def add(self, past: PreviousAttempt, model: str, failure: Failure, *, barren: bool) -> None:
         """An attempt is over. ``model``: as its node names it; ``barren``: it added no token."""
         self.tried = (*self.tried, (past.node, model))
-        self._barren = self._barren + 1 if barren else 0
+        if not barren:
+            self._barren, self._asked, self._barren_s = 0, 0, None
+        else:
+            self._barren += 1
+            self._asked += failure.code not in AWAY_CODES
         self._previous.append(past)
         self.failures.append(failure)
 
@@ -65,20 +86,31 @@ class History:
             for past in self._previous
         ]
 
-    def spent(self, attempts_max: int) -> bool:
-        """Whether enough was tried. ``attempts_max``: attempts in a row without a new token."""
-        return self._barren >= attempts_max or len(self._previous) >= PREVIOUS_MAX
+    def spent(self, attempts_max: int, now_s: float) -> bool:
+        """Whether enough was tried. ``attempts_max``: attempts in a row without a new token. Those
+        that found nobody there count only when ``PATIENCE_S`` is over."""
+        if self.tried:
+            self._last_s[self.tried[-1]] = now_s
+        if self._barren_s is None:
+            self._barren_s = now_s
+        if len(self._previous) >= PREVIOUS_MAX or self._asked >= attempts_max:
+            return True
+        return self._barren >= attempts_max and now_s >= self._barren_s + PATIENCE_S
 
     def resting(self) -> frozenset[Place]:
         """Those that want to be left alone for longer than a back-off would take."""
         last = {place: failure.retry_after_s or 0.0 for place, failure in self._pairs()}
         return frozenset(place for place, wait_s in last.items() if wait_s > BACKOFF_S_MAX)
 
-    def delay_s(self, place: Place) -> float:
-        """No wait for one not tried yet; back-off for one that was. Its own word was kept to
-        before it was given as a place."""
+    def delay_s(self, place: Place, now_s: float) -> float:
+        """No wait for one not tried yet; back-off for one that was, since it failed. Its own word
+        was kept to before it was given as a place."""
         times = self.tried.count(place)
-        return min(BACKOFF_S * 2.0 ** (times - 1), BACKOFF_S_MAX) if times else 0.0
+        if not times:
+            return 0.0
+        rest_s = min(BACKOFF_S * 2.0 ** (times - 1), BACKOFF_S_MAX)
+        rest_s *= max(len(self._last_s) / FEW_PLACES, 1.0)
+        return max(self._last_s.get(place, now_s) + rest_s - now_s, 0.0)
 
     def _pairs(self) -> list[tuple[Place, Failure]]:
         return list(zip(self.tried, self.failures, strict=True))
