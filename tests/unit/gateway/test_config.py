@@ -60,7 +60,8 @@ def test_the_callers_deadline_stays_inside_ours() -> None:
     assert total_s(None, Timeouts(total_s=5.0)) == 5.0
     assert total_s("1500", Timeouts(total_s=5.0)) == 1.5
     assert total_s("999999", Timeouts(total_s=5.0)) == 5.0
-    for wrong in ("", "0", "-5", "1.5", "٣", "9" * 13):
+    assert total_s("9" * 5000, Timeouts(total_s=5.0)) == 5.0
+    for wrong in ("", "0", "-5", "1.5", "٣", "000"):
         with pytest.raises(RequestError):
             total_s(wrong, Timeouts())
 
