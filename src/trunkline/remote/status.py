@@ -38,6 +38,7 @@ UNAVAILABLE: Final = "upstream_unavailable"
 REDIRECT: Final = "upstream_redirect"
 NOT_JSON: Final = "upstream_not_json"
 BAD_RESPONSE: Final = "upstream_bad_response"
+TOO_LARGE: Final = "request_too_large"
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _PARAM = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,63}")
@@ -165,11 +166,12 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
             return UpstreamError(message, code=AUTH)
         case 402:
             return LimitedError(message, code=QUOTA_EXHAUSTED, retry_after_s=wait_s)
-        case 404:
+        case 404 | 405 | 410 | 421:
+            # It, or the way to ask for it, is not there, or not any more.
             return UpstreamError(message, code=missing)
         case 408 | 504:
             return TimedOutError(message, code=TIMEOUT, retry_after_s=wait_s)
-        case 409:
+        case 409 | 423 | 425:
             return UpstreamError(message, code=CONFLICT, retry_after_s=wait_s)
         case 429:
             spent = {_lower(error.code), _lower(error.type)} & _QUOTA_CODES
@@ -180,7 +182,9 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
             return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
         case _ if 400 <= status < 500:
             param = error.param if error.param and _PARAM.fullmatch(error.param) else None
-            return RejectedError(message, upstream_code=error.label, param=param)
+            # Too large for this one, or for what its account may take in a minute.
+            label = TOO_LARGE if status == 413 else error.label
+            return RejectedError(message, upstream_code=label, param=param)
         case _ if status >= 500:
             return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
         case _ if 300 <= status < 400:

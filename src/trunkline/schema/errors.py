@@ -309,7 +309,9 @@ def _retryable(error: BaseException) -> bool:
     return error.retryable if isinstance(error, UpstreamError) else True
 
 
-_ELSEWHERE = frozenset({"unsupported_parameter", "model_not_found", "context_length_exceeded"})
+_ELSEWHERE = frozenset(
+    {"unsupported_parameter", "model_not_found", "context_length_exceeded", "request_too_large"}
+)
 
 
 def from_node(error: NodeError) -> Error:

@@ -166,6 +166,7 @@ async def test_a_whole_answer_is_put_on_one_line(tmp_path: Path) -> None:
             "upstream_unavailable",
         ),
         ({"events": [GOOD[1], b"not json"]}, "upstream_bad_chunk"),
+        ({"events": [GOOD[1], GOOD[1].replace(b'"index":0', b'"index":1')]}, "upstream_bad_chunk"),
         ({"events": [*GOOD, b"[DONE]", GOOD[1]]}, "upstream_bad_chunk"),
         ({"events": []}, "upstream_empty"),
         ({"events": [chunk(""), chunk(None, "stop")]}, "upstream_empty"),
@@ -207,6 +208,7 @@ async def test_an_empty_answer_with_a_reason_is_an_answer(tmp_path: Path) -> Non
             "bad_thing",
             False,
         ),
+        ({"body": b"", "status": 413}, "request_too_large", True),
     ],
 )
 async def test_an_upstreams_no_is_an_http_status_of_the_node(
@@ -228,6 +230,7 @@ async def test_an_upstreams_no_is_an_http_status_of_the_node(
             "upstream_empty",
         ),
         ({"choices": 7}, "upstream_bad_chunk"),
+        ({"choices": [WHOLE["choices"][0] | {"index": 1}]}, "upstream_bad_chunk"),  # type: ignore[index]
     ],
 )
 async def test_a_whole_answer_that_is_none_is_an_error(

@@ -163,8 +163,8 @@ class StreamCheck:
         if chunk.usage is not None:
             self._usage = chunk.usage
         for choice in chunk.choices:
-            if not 0 <= choice.index < CHOICES_MAX:
-                raise BadResponseError("a chunk of a choice out of range", code=BAD_CHUNK)
+            if not 0 <= choice.index < max(self._choices, 1):
+                raise BadResponseError("a chunk of a choice nobody asked for", code=BAD_CHUNK)
             if choice.finish_reason in FAILED_FINISHES:
                 raise TruncatedError("the provider broke the answer off")
             if choice.finish_reason:
@@ -193,6 +193,8 @@ def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Sa
     ServedName(names).note(completion.model)
     if len(completion.choices) < max(choices, 1):
         raise BadResponseError("the answer lacks choices", code=EMPTY)
+    if sorted(choice.index for choice in completion.choices) != list(range(max(choices, 1))):
+        raise BadResponseError("the answer holds other choices than asked for", code=BAD_CHUNK)
     if any(choice.finish_reason in FAILED_FINISHES for choice in completion.choices):
         raise TruncatedError("the provider broke the answer off")
     if any(not choice.finish_reason for choice in completion.choices):
