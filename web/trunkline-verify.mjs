@@ -388,6 +388,7 @@ const isOptionalHex32 = matches(/^(?:[0-9a-f]{64})?$/);
 const isReceipt = shape({
   answer: isText,
   attempt: isText,
+  cached: [shape({ ended_ms: isCount, receipt: isHex32 })],
   created_s: isCount,
   key: isText,
   model: shape({
@@ -1036,6 +1037,10 @@ async function contradictsItself(receipt) {
   if (given.some((count, choice) => count !== taken[choice])) {
     return "a receipt took over other tokens than its route accounts for";
   }
+  const made = taken.length > 0 || receipt.response.prefix || sampling.source !== "none";
+  if (receipt.cached && made) {
+    return "a receipt says that its answer was cached, and how it was made";
+  }
   return textProblem(receipt);
 }
 
@@ -1119,6 +1124,10 @@ function story(receipts) {
   if (last.response.prefix) {
     const size = last.response.prefix_characters;
     said.push(`${size} characters of text were taken over, bound by digest`);
+  }
+  if (last.cached) {
+    const first = `first given at ${last.cached.ended_ms} (Unix ms), receipt ${last.cached.receipt}`;
+    said.push(`taken from the node's cache, not made for this request: ${first}`);
   }
   if (receipts[0].sampling.source === "inherited") {
     said.push("where the seed came from is not shown: that attempt left no receipt");

@@ -232,6 +232,9 @@ def _answers() -> Iterator[Case]:
     yield case("a whole object", one, response=b'{"choices":[]}\r\n')
     kept = made.evidence(made.part(made.receipt(), kept=made.bodies(made.CHUNKS[:2])))
     yield case("kept bodies and a response", kept, response=saved[0])
+    for source in ("none", "nonces"):
+        item = made.cached(source)
+        yield case(f"a cached answer, seed from {source}", made.evidence(made.part(item)))
     for name in ("anthropic.messages", "openai.responses"):
         item = made.receipt()
         item = change(item, request=change(item.request, format=name))

@@ -72,6 +72,8 @@ def _alone(receipt: Receipt) -> str | None:
         return "a receipt's route counts tokens of choices that the answer does not have"
     if response.resumed and _given(receipt) != response.resumed:
         return "a receipt took over other tokens than its route accounts for"
+    if receipt.cached and (response.resumed or response.prefix or sampling.source != "none"):
+        return "a receipt says that its answer was cached, and how it was made"
     return _text(receipt)
 
 
@@ -152,6 +154,9 @@ def _story(receipts: Sequence[Receipt]) -> str:
     if last.response.prefix:
         size = last.response.prefix_characters
         parts.append(f"{size} characters of text were taken over, bound by digest")
+    if last.cached:
+        first = f"first given at {last.cached.ended_ms} (Unix ms), receipt {last.cached.receipt}"
+        parts.append(f"taken from the node's cache, not made for this request: {first}")
     if receipts[0].sampling.source == "inherited":
         parts.append("where the seed came from is not shown: that attempt left no receipt")
     return "; ".join(parts)

@@ -48,6 +48,15 @@ class ReceiptAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     tokens: tuple[Count, ...]
 
 
+class ReceiptCached(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer was not made for this attempt: the node had given it before, and kept it."""
+
+    ended_ms: Count
+    """When, Unix milliseconds by the node's clock: ``times.ended_ms`` of the receipt below."""
+    receipt: Hex32
+    """Leaf hash (hex) of the receipt that the node signed then."""
+
+
 class ReceiptModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What really served."""
 
@@ -138,6 +147,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     answer: str
     attempt: str
+    cached: ReceiptCached | msgspec.UnsetType = msgspec.UNSET
+    """Absent: the answer was made for this attempt."""
     created_s: Count
     key: str
     """The node's vkey (C2SP signed-note)."""

@@ -10,6 +10,7 @@ import json
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,7 @@ from trunkline.receipts import (
     Item,
     Receipt,
     ReceiptAttempt,
+    ReceiptCached,
     ReceiptModel,
     ReceiptPolicy,
     ReceiptRequest,
@@ -284,6 +286,17 @@ def part(
 
 def evidence(*parts: EvidencePart) -> Evidence:
     return Evidence(answer="ans_1", parts=parts, keys=KEYS, policy=POLICY)
+
+
+def cached(source: Literal["none", "nonces"] = "none") -> Receipt:
+    """Of an answer that its node had given before; with a seed, a contradiction."""
+    item = receipt()
+    sampling = ReceiptSampling(caller_nonce=item.sampling.caller_nonce, source="none")
+    return msgspec.structs.replace(
+        item,
+        cached=ReceiptCached(ended_ms=1_779_999_999_000, receipt="0f" * 32),
+        sampling=sampling if source == "none" else item.sampling,
+    )
 
 
 def two_parts() -> tuple[Receipt, Receipt]:

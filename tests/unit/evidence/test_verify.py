@@ -284,6 +284,19 @@ def test_two_parts_make_one_answer() -> None:
     assert "2 signed parts" in step(report, "parts").detail
 
 
+def test_a_cached_answer_says_so() -> None:
+    report = check(made.evidence(made.part(made.cached())))
+    assert report.outcome == "pass"
+    detail = step(report, "parts").detail
+    assert "taken from the node's cache" in detail
+    assert f"at 1779999999000 (Unix ms), receipt {'0f' * 32}" in detail
+
+
+def test_an_answer_is_cached_or_made() -> None:
+    report = check(made.evidence(made.part(made.cached(source="nonces"))))
+    assert failed(report) == ["parts"]
+
+
 def test_a_single_resumed_part_names_the_attempt_that_died() -> None:
     report = check(made.evidence(made.part(made.resumed(), made.BETA)))
     assert report.outcome == "pass"

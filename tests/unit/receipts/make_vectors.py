@@ -95,6 +95,14 @@ def salted() -> dict[str, object]:
     }
 
 
+def cached() -> dict[str, object]:
+    """An answer that the node had given before."""
+    item = receipt(4, cached={"ended_ms": 3, "receipt": "0f" * 32})
+    data = rfc8785.dumps(item)
+    leaf = sha256(b"\x00trunkline.receipt/v1\n" + data).hexdigest()
+    return {"receipt": data.decode(), "leaf": leaf}
+
+
 def prefix(text: str) -> str:
     return digest(b"trunkline.prefix/v1\n" + text.encode())
 
@@ -202,6 +210,7 @@ def document() -> str:
             for chunks in (CHUNKS, CHUNKS[:2], CHUNKS[::-1], [])
         ],
         "salted": salted(),
+        "cached": cached(),
         "batch": batch(),
         "not_canonical": [
             '{"a": 1}',

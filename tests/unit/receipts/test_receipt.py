@@ -9,7 +9,14 @@ import rfc8785
 
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.merkle import leaf_hash
-from trunkline.receipts import RECEIPT_BYTES_MAX, Receipt, decode, encode, receipt_leaf
+from trunkline.receipts import (
+    RECEIPT_BYTES_MAX,
+    Receipt,
+    ReceiptCached,
+    decode,
+    encode,
+    receipt_leaf,
+)
 
 Make = Callable[..., Receipt]
 
@@ -37,7 +44,17 @@ def test_every_record_declares_its_fields_in_key_order() -> None:
                 for item in candidates
                 if isinstance(item, type) and issubclass(item, msgspec.Struct)
             ]
-    assert seen == 9
+    assert seen == 10
+
+
+def test_a_cached_answer_names_its_original(make_receipt: Make) -> None:
+    cached = ReceiptCached(ended_ms=1_780_000_000_000, receipt="0f" * 32)
+    data = encode(make_receipt(cached=cached))
+    assert decode(data).cached == cached
+    assert data == rfc8785.dumps(msgspec.json.decode(data))
+    assert b'"cached"' not in encode(make_receipt())
+    with pytest.raises(MalformedError):
+        encode(make_receipt(cached=ReceiptCached(ended_ms=1, receipt="")))
 
 
 def test_an_unknown_member_is_ignored_and_hashed(make_receipt: Make) -> None:

@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import msgspec
 
-from trunkline.receipts import Receipt, ReceiptAttempt
+from trunkline.receipts import Receipt, ReceiptAttempt, ReceiptCached
 
 SPEC = Path(__file__).parents[3] / "docs" / "spec" / "receipt.md"
 
@@ -20,3 +20,5 @@ def test_every_member_is_specified() -> None:
                 assert f".{field.name}`" in table, f"{name}.{field.name}"
     for field in msgspec.structs.fields(ReceiptAttempt):
         assert f"`{field.name}`" in table, f"route[].{field.name}"
+    for field in msgspec.structs.fields(ReceiptCached):
+        assert f"`cached.{field.name}`" in table, f"cached.{field.name}"

@@ -10,6 +10,7 @@ from trunkline.crypto.digest import parse_digest
 from trunkline.crypto.keys import VerifierKey
 from trunkline.receipts import (
     Hiding,
+    ReceiptCached,
     binds,
     decode,
     encode,
@@ -32,6 +33,14 @@ def test_the_file_is_up_to_date() -> None:
     assert made.VECTORS.read_text() == made.document(), (
         "run: python -m tests.unit.receipts.make_vectors"
     )
+
+
+def test_a_cached_answer() -> None:
+    data = DOCUMENT["cached"]["receipt"].encode()
+    receipt = decode(data)
+    assert encode(receipt) == data
+    assert receipt_leaf(data).hex() == DOCUMENT["cached"]["leaf"]
+    assert receipt.cached == ReceiptCached(ended_ms=3, receipt="0f" * 32)
 
 
 def test_digests() -> None:
