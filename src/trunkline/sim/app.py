@@ -15,6 +15,9 @@ from trunkline.sim.roles import GATEWAY, SimGateway, StoredPart, secret_of, stor
 from trunkline.sim.upstream import TOOL
 
 BODY_BYTES_MAX: Final = 1 << 20
+TRIES_MAX: Final = 3
+"""How often a call with an idempotency key is made."""
+AGAIN_S: Final = 0.7
 PATIENCE_S: Final = 300.0
 """An app gives up after this; by then a deadline was missed long ago."""
 RESPONSES_EVERY: Final = 4
@@ -67,6 +70,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """Name of the virtual key."""
     deadline_s: float
+    token: str | None = None
+    """Its ``Idempotency-Key``: it is asked again until it is answered, and once more."""
     pause_s: float = 0.0
     """Rest after each piece of the body that was read: an app that is slow."""
     leaves_after: int | None = None
@@ -125,6 +130,7 @@ def draw(number: int, random: Random, at_s: float, menu: Menu) -> Ask:
         key=random.choice(menu.keys),
         deadline_s=random.choice((1.5, 3.0, 10.0, 30.0, 30.0)),
         leaves_after=random.randint(0, 4000) if random.random() < 0.1 else None,
+        token=f"{random.random()}" if random.random() < 0.12 else None,
         pause_s=random.choice((0.05, 0.5)) if random.random() < 0.1 else 0.0,
     )
 
@@ -216,15 +222,27 @@ async def ask(wanted: Ask, network: Network, gateway: SimGateway) -> Seen:
     return seen
 
 
+async def ask_again(wanted: Ask, network: Network, gateway: SimGateway) -> list[Seen]:
+    """Make the call, and make it again if its key allows that."""
+    seen = [await ask(wanted, network, gateway)]
+    for _ in range(TRIES_MAX - 1 if wanted.token is not None else 0):
+        await asyncio.sleep(AGAIN_S)
+        wanted = msgspec.structs.replace(wanted, leaves_after=None)
+        seen.append(await ask(wanted, network, gateway))
+    return seen
+
+
 async def _open(wanted: Ask, network: Network) -> SimResponse:
+    headers = (
+        ("content-type", "application/json"),
+        ("authorization", f"Bearer {secret_of(wanted.key)}"),
+        ("trunkline-deadline-ms", str(int(wanted.deadline_s * 1000))),
+    )
+    token = () if wanted.token is None else (("idempotency-key", wanted.token),)
     return await SimTransport(network).request(
         "POST",
         f"http://{GATEWAY}{_PATHS[wanted.format]}",
-        headers=(
-            ("content-type", "application/json"),
-            ("authorization", f"Bearer {secret_of(wanted.key)}"),
-            ("trunkline-deadline-ms", str(int(wanted.deadline_s * 1000))),
-        ),
+        headers=(*headers, *token),
         body=wanted.body,
         connect_timeout_s=PATIENCE_S,
         head_timeout_s=PATIENCE_S,

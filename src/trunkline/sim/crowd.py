@@ -48,7 +48,7 @@ REST_S: Final = 45.0
 LOOK_S: Final = 0.25
 TELL_S: Final = 2.0
 """Before its deadline a call must have been told that it can not be taken."""
-IDLE_SHARE: Final = 0.4
+IDLE_SHARE: Final = 0.5
 """Of the deadline: room for so long is room. Less may be left by calls that waited for other places
 of a node and gave up."""
 FAIRNESS_MIN: Final = 0.9

@@ -4,6 +4,7 @@
 ``charge``   an answer with evidence is not charged exactly once, at its price, to who asked; a
              charge without evidence; totals that are not the sum of their charges
 ``budget``   a tenant was charged more than its budget
+``repeated`` a call made again under its idempotency key got another answer, or was charged again
 ``exceeded`` a key's requests in some minute were more than its limit
 ============ =======================================================================================
 """
@@ -15,6 +16,7 @@ from typing import Final
 
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.sim.app import Seen
+from trunkline.sim.checkers import succeeded
 from trunkline.sim.disk import Disk
 from trunkline.sim.roles import tenant_of
 from trunkline.sim.violation import Violation
@@ -72,6 +74,25 @@ def _totals(
         spent = sums[tenant_of(name)]
         if own.budget_usd is not None and spent > int(own.budget_usd) * _NANO:
             found.append(Violation("budget", f"{name}: {spent} of {own.budget_usd * _NANO}"))
+    return found
+
+
+def repeats(disk: Disk, seen: Iterable[Seen]) -> list[Violation]:
+    """One answer and one charge for each idempotency key, however often it was asked."""
+    tries: dict[str, list[Seen]] = {}
+    for one in seen:
+        if one.ask.token is not None:
+            tries.setdefault(one.ask.token, []).append(one)
+    charged = {answer for (answer,) in disk.connection.execute("SELECT answer FROM charges")}
+    found: list[Violation] = []
+    for of in tries.values():
+        whole = [one for one in of if succeeded(one)]
+        number = of[0].ask.number
+        if len({(one.answer, one.body) for one in whole}) > 1:
+            found.append(Violation("repeated", f"call {number}: {len(whole)} answers, not all one"))
+        paid = charged & {one.answer for one in of}
+        if len(paid) > 1:
+            found.append(Violation("repeated", f"call {number}: charged {len(paid)} times"))
     return found
 
 

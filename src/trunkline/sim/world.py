@@ -56,7 +56,7 @@ PEACE_TOKEN_S: Final = 0.01
 START_AGAIN_S: Final = 0.1
 FINAL_S: Final = 200.0
 """By then every receipt has its proof: longer than the finalizer's longest pause."""
-RUSH_EVERY: Final = 7
+RUSH_EVERY: Final = 10
 """Of so many seeds one plays a rush on too little room."""
 WORLD_S_MAX: Final = 3600.0
 
@@ -256,11 +256,12 @@ class World:
         return [msgspec.structs.replace(one, **calm) for one in drawn]
 
     async def _calls(self, asks: list[Ask]) -> list[Seen]:
-        async def one(ask: Ask) -> Seen:
+        async def one(ask: Ask) -> list[Seen]:
             await asyncio.sleep(ask.at_s)
-            return await apps.ask(ask, self._network, self._gateway)
+            return await apps.ask_again(ask, self._network, self._gateway)
 
-        return list(await asyncio.gather(*(one(ask) for ask in asks)))
+        seen = await asyncio.gather(*(one(ask) for ask in asks))
+        return [tried for tries in seen for tried in tries]
 
     async def _disasters(self) -> None:
         weather = self._weather
@@ -420,12 +421,13 @@ class World:
     def _books(self, seen: list[Seen]) -> list[Violation]:
         """What was charged. Limits of keys are in the gateway's memory, and end with it."""
         found = ledger.charges(self._gateway.disk, self._cast.policy, seen)
+        found += ledger.repeats(self._gateway.disk, seen)
         if self._gateway.lives == 1:
             begun: dict[str, list[float]] = {}
-            for one in seen:
-                attempts = self._tapped.get(one.answer or "")
-                if attempts:
-                    begun.setdefault(one.ask.key, []).append(min(a.at_s for a in attempts))
+            keys = {one.answer: one.ask.key for one in seen}
+            for answer, attempts in self._tapped.items():
+                if answer in keys:
+                    begun.setdefault(keys[answer], []).append(min(a.at_s for a in attempts))
             found += ledger.rates(self._cast.policy, begun)
         return found
 
