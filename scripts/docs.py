@@ -1,37 +1,81 @@
-"""Writes the documentation that is generated: ``docs/cli.md`` from the program's own help.
+"""Writes the documentation that is generated, from the program itself.
 
-Usage: ``docs.py`` writes it; ``docs.py --check`` exits 1 if what is there is not what would be
-written. A test does the same.
+``docs/cli.md`` is the commands' own help; ``docs/operate/configuration.md`` is every key of every
+configuration file, with the types, defaults and comments of the structs that read them.
+
+Usage: ``docs.py`` writes both; ``docs.py --check`` exits 1 if what is there is not what would be
+written. Tests do the same.
 """
 
 # ruff: noqa: T201, S603 -- a script: it prints, and starts the program that it describes
 
+import ast
+import inspect
 import os
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
+from types import NoneType
+from typing import Annotated, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "docs" / "cli.md"
-COLUMNS = "96"
-COMMANDS = (
+import msgspec
+
+from trunkline.base.money import MicroUsd
+from trunkline.gateway.config import GatewayConfig
+from trunkline.gateway.core.policy import RoutingPolicy
+from trunkline.log.config import LogConfig
+from trunkline.node.config import NodeConfig
+from trunkline.witness.config import WitnessConfig
+
+DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+COLUMNS: Final = "96"
+COMMANDS: Final = (
     (), ("up",), ("init",), ("chat",), ("verify",), ("status",),
     ("receipts",), ("receipts", "ls"), ("receipts", "show"), ("receipts", "export"),
+    ("receipts", "open"), ("receipts", "forget"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"),
     ("gateway",), ("node",), ("witness",),
 )  # fmt: skip
-HEAD = """\
+CLI_HEAD: Final = """\
 # The command line
 
 Written by `make docs` from the program itself; a test compares the two.
 """
+FILES: Final[Mapping[str, tuple[type[msgspec.Struct], str]]] = {
+    "gateway.toml": (GatewayConfig, "[gateway.md](gateway.md)"),
+    "routing.toml": (RoutingPolicy, "[routing.md](routing.md)"),
+    "node.toml": (NodeConfig, "[node.md](node.md), [providers.md](providers.md)"),
+    "log.toml": (LogConfig, "[log.md](log.md)"),
+    "witness.toml": (WitnessConfig, "[witness.md](witness.md)"),
+}
+CONFIGURATION_HEAD: Final = """\
+# Configuration reference
+
+Every key of every file. Written by `make docs` from the structs that read them; a test compares the
+two. `trunkline init` writes each file with its comments. An unknown key is refused, with its place.
+Relative paths start at the file's own folder. *required* means that there is no default; *none*,
+that the key may be absent. Units are last in a name: `_s` seconds, `_ms` milliseconds.
+The environment variable `TRUNKLINE_LISTEN` overrides a role's `listen`.
+"""
+
+
+class Key(NamedTuple):
+    """One key of a file, or one table that has keys of its own."""
+
+    name: str
+    kind: object
+    default: object
+    said: str
 
 
 def render() -> str:
-    """The whole file."""
-    return HEAD + "".join(section(command) for command in COMMANDS)
+    """``docs/cli.md``, whole."""
+    return CLI_HEAD + "".join(section(command) for command in COMMANDS)
 
 
 def section(command: tuple[str, ...]) -> str:
@@ -47,15 +91,153 @@ def section(command: tuple[str, ...]) -> str:
     return f"\n## `{name}`\n\n```\n{usage.strip()}\n```\n"
 
 
+def configuration() -> str:
+    """``docs/operate/configuration.md``, whole."""
+    parts = [CONFIGURATION_HEAD]
+    for file, (struct, pages) in FILES.items():
+        parts.append(f"\n## {file}\n\nWhat it means in use: {pages}.\n")
+        parts += tables(struct, keys(struct), "")
+    return "".join(parts)
+
+
+def keys(struct: type[msgspec.Struct], only: type | None = None) -> list[Key]:
+    """A struct's keys in order; ``only``: those that this one of its classes adds."""
+    hints = get_type_hints(struct)
+    said: dict[str, str] = {}
+    for base in reversed(struct.__mro__):
+        if base is not msgspec.Struct and issubclass(base, msgspec.Struct):
+            said |= _comments(base)
+    mine = struct.__struct_fields__ if only is None else inspect.get_annotations(only)
+    return [
+        Key(field.name, hints[field.name], _default(field), said.get(field.name, ""))
+        for field in msgspec.structs.fields(struct)
+        if field.name in mine
+    ]
+
+
+def tables(struct: type[msgspec.Struct], all_keys: list[Key], path: str) -> Iterator[str]:
+    """The table of the keys at ``path``, then those of the tables within."""
+    inner = {key.name: found for key in all_keys if (found := _structs(key.kind))}
+    rows = [key for key in all_keys if key.name not in inner]
+    if rows:
+        yield "\n| key | is | default | |\n| --- | --- | --- | --- |\n"
+        yield from (f"| `{k.name}` | {_kind(k.kind)} | {k.default} | {k.said} |\n" for k in rows)
+    for key in all_keys:
+        if key.name in inner:
+            yield from _inner(path + key.name, key, inner[key.name])
+
+
+def _inner(path: str, key: Key, structs: tuple[type[msgspec.Struct], ...]) -> Iterator[str]:
+    origin = get_origin(key.kind)
+    if len(structs) > 1:
+        yield from _variants(path, structs)
+        return
+    place = f"{path}.NAME" if origin in (dict, Mapping) else path
+    head = f"[[{place}]]" if origin is tuple else f"[{place}]"
+    struct = structs[0]
+    yield f"\n### `{head}`\n\n{_said(inspect.getdoc(struct) or '')}\n"
+    if origin is not tuple and key.default == "none":
+        yield "\nMay be absent.\n"
+    yield from tables(struct, keys(struct), place + ".")
+
+
+def _variants(path: str, structs: tuple[type[msgspec.Struct], ...]) -> Iterator[str]:
+    """Tables of one place that differ by ``kind``: what several have in common stands once."""
+    shown: set[type] = set()
+    for struct in structs:
+        for base in struct.__mro__[::-1]:
+            if base is msgspec.Struct or not issubclass(base, msgspec.Struct) or base in shown:
+                continue
+            shown.add(base)
+            tag = base.__struct_config__.tag
+            kind = f'`kind = "{tag}"`' if tag else "every kind that follows"
+            yield f"\n### `[{path}]`, {kind}\n\n{_said(inspect.getdoc(base) or '')}\n"
+            yield from tables(base, keys(base, base), path + ".")
+
+
+def _comments(struct: type) -> dict[str, str]:
+    """The text under each field of a class."""
+    source = ast.parse(textwrap.dedent(inspect.getsource(struct))).body[0]
+    body = source.body if isinstance(source, ast.ClassDef) else []
+    texts: dict[str, str] = {}
+    for field, after in pairwise(body):
+        match field, after:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                texts[name] = _said(text)
+    return texts
+
+
+def _said(text: str) -> str:
+    return " ".join(text.replace("``", "`").replace("|", "\\|").split())
+
+
+def _structs(kind: object) -> tuple[type[msgspec.Struct], ...]:
+    """The structs that a key's type holds."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return (kind,)
+    return tuple(struct for inner in get_args(kind) for struct in _structs(inner))
+
+
+def _kind(kind: object) -> str:
+    """A type in words."""
+    if kind == MicroUsd:
+        return "US dollars, as text"
+    plain = {str: "text", int: "whole number", float: "number", bool: "true, false"}
+    if isinstance(kind, type) and kind in plain:
+        return plain[kind]
+    origin, parts = get_origin(kind), [part for part in get_args(kind) if part is not NoneType]
+    if origin is Literal:
+        return ", ".join(f"`{part}`" for part in parts)
+    if origin is tuple:
+        return f"list of {_kind(parts[0])}"
+    if origin in (dict, Mapping):
+        return f"table of {_kind(parts[1])}"
+    if origin is Annotated or len(parts) == 1:
+        return _kind(parts[0])
+    return ", ".join(_kind(part) for part in parts) or str(kind)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    default = field.default
+    if field.default_factory is not msgspec.NODEFAULT:
+        default = field.default_factory()
+    match default:
+        case msgspec.NODEFAULT:
+            return "*required*"
+        case None:
+            return "*none*" if not _structs(field.type) else "none"
+        case "" | () | {}:
+            return "*none*"
+        case bool():
+            return f"`{str(default).lower()}`"
+        case int() if default >= 1024 * 1024:
+            return f"`{default}` ({default // (1024 * 1024)} MiB)"
+        case int() | float():
+            return f"`{default}`"
+        case str():
+            return f'`"{default}"`'
+        case tuple():
+            return "`[" + ", ".join(f'"{one}"' for one in default) + "]`"
+        case _:
+            return ""
+
+
 def main() -> int:
     """Write or compare."""
-    text = render()
-    if "--check" in sys.argv[1:]:
-        same = TARGET.exists() and TARGET.read_text() == text
-        print("docs/cli.md is up to date" if same else "docs/cli.md differs: run `make docs`")
-        return 0 if same else 1
-    TARGET.write_text(text)
-    return 0
+    differs = False
+    for target, text in (
+        (DOCS / "cli.md", render()),
+        (DOCS / "operate" / "configuration.md", configuration()),
+    ):
+        if "--check" not in sys.argv[1:]:
+            target.write_text(text)
+        elif not target.exists() or target.read_text() != text:
+            print(f"{target.name} differs: run `make docs`")
+            differs = True
+    return int(differs)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ class AccountLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What the account allows, all keys together, where the provider does not say so itself."""
 
     requests_per_minute: int | None = None
+    """Calls that begin in a minute."""
     tokens_per_minute: int | None = None
+    """Tokens of prompts and answers together."""
     concurrency: int | None = None
     """Calls at once."""
 
@@ -77,6 +79,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Ways of going on after a given text that this kind of account may have."""
 
     base_url: str
+    """Where the account is called."""
     api_key_file: str | None = None
     """File with the API key, mode 600."""
     api_key_env: str | None = None

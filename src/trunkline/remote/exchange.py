@@ -34,9 +34,13 @@ class ProviderTimeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Bounds of one call. The head of a whole answer comes when the model is done."""
 
     connect_s: float = 5.0
+    """To open a connection."""
     stream_head_s: float = 60.0
+    """To the head of a stream."""
     whole_head_s: float = 600.0
+    """To the head of a whole (not streamed) answer: the model is done by then."""
     idle_s: float = 60.0
+    """Between two pieces of data."""
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,9 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     operators: Names | None = None
     """Only these operators. None: all."""
     nodes_denied: Names = ()
+    """Never these nodes, not even as a last resort."""
     operators_denied: Names = ()
+    """Never these operators."""
 
     def __post_init__(self) -> None:
         for field in ("use", "substitutes", "nodes", "operators", "nodes_denied"):
@@ -91,6 +93,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allow: Names | None = None
     """Only these. None: all."""
     deny: Names = ()
+    """Never these."""
 
     def __post_init__(self) -> None:
         _names("allow", self.allow or ())
@@ -103,7 +106,9 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """``[prices.MODEL]``: per million tokens. The same digits are picodollars per token."""
 
     input: MicroUsd
+    """Tokens of the prompt."""
     output: MicroUsd
+    """Tokens of the answer."""
     cached_input: MicroUsd | None = None
     """Input that the provider had cached. None: as other input."""
 
@@ -112,8 +117,11 @@ class LimitsPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """``[limits.NODE]``: what the account behind a node allows, if it does not say so itself."""
 
     requests_per_minute: int | None = None
+    """Attempts that begin in a minute."""
     tokens_per_minute: int | None = None
+    """Tokens of prompts and answers together."""
     concurrency: int | None = None
+    """Attempts that run at once."""
 
     def __post_init__(self) -> None:
         for field in self.__struct_fields__:
@@ -151,6 +159,7 @@ class TimeoutPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     those of the gateway's own configuration."""
 
     adapt: bool = True
+    """False: only the waits of ``gateway.toml`` hold."""
     margin: float = 4.0
     """How many times its normal worst a deployment may take before it is left."""
     floor_s: float = 1.0
@@ -169,13 +178,17 @@ class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     models: Names | None = None
     """Names it may ask for, virtual ones as they are called. None: all."""
     requests_per_minute: int | None = None
+    """Of this key, over all models."""
     tokens_per_minute: int | None = None
+    """Of prompts and answers together."""
     budget_usd: MicroUsd | None = None
+    """What its answers may cost in a period, by ``[prices]``. None: no bound."""
     budget_period: Literal["day", "week", "month", "total"] = "month"
     """What the budget is for. Periods begin at midnight UTC, weeks on Monday."""
     unpriced: Literal["refuse", "allow"] = "refuse"
     """What a budget does with a model that ``[prices]`` does not name. Allowed, it is free."""
     priority: Literal["interactive", "batch"] = "interactive"
+    """``batch`` waits for interactive calls (``docs/operate/limits.md``)."""
     weight: int = 1
     """Share of the capacity beside other keys while there is not enough for all."""
     mode: Mode | None = None
