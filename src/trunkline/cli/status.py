@@ -18,6 +18,7 @@ from trunkline.cli.folder import Folder, NetworkFile, RoleEntry, RunFile
 from trunkline.cli.terminal import console
 from trunkline.cli.verify import trust_of
 from trunkline.gateway.core.breaker import Fault, State
+from trunkline.gateway.core.load import PlaceLoad, QueueLoad, WindowLoad
 from trunkline.gateway.status import ModelStatus, Status
 from trunkline.node.core.keyring import KeyState
 from trunkline.tlog.policy import Policy
@@ -183,6 +184,7 @@ def _show(status: NetworkStatus) -> None:
             f"answers since its start: {answers.succeeded} whole, of these {answers.survived} in "
             f"spite of a failed attempt; {answers.failed} failed, {answers.running} running"
         )
+        _show_queue(out, status.gateway.queue)
         _show_unwell(out, status.gateway)
         out.print(f"receipts: {evidence.final} final, {evidence.provisional} provisional")
         if status.gateway.routing.problem:
@@ -200,6 +202,30 @@ _FAULTS: Final = {
     Fault.AUTH: "its provider refuses the credentials",
     Fault.OUTLIER: "does worse than others that serve the model",
 }
+
+
+def _show_queue(out: Console, queue: QueueLoad) -> None:
+    """How many wait, and what is left of each deployment's limits."""
+    if queue.waiting:
+        out.print(f"queue: {queue.waiting} calls wait for a place", style="yellow")
+    for place in queue.places:
+        out.print(Text(f"{place.node}, {place.model}: {_limits(place)}", "dim"))
+
+
+def _limits(place: PlaceLoad) -> str:
+    taken = f"{place.running + place.elsewhere} of {place.places} places taken"
+    parts = [taken + ("" if place.places_stated else " (found by trying)")]
+    parts += [_window(window) for window in place.windows]
+    if place.rate_found is not None:
+        parts.append(f"about {place.rate_found:.3g} calls a second (found by trying)")
+    if place.closed_ms:
+        parts.append(f"asked to be left alone for {place.closed_ms / 1000:.0f} s")
+    return ", ".join(parts)
+
+
+def _window(window: WindowLoad) -> str:
+    length = "" if window.window_ms is None else f" in {window.window_ms / 1000:g} s"
+    return f"{window.left} of {window.limit} {window.unit.replace('_', ' ')}{length} left"
 
 
 def _show_unwell(out: Console, gateway: Status) -> None:

@@ -17,6 +17,7 @@ from trunkline.base.ports import Clock
 from trunkline.gateway.core.ending import BUSY_CODES
 from trunkline.gateway.core.estimate import Estimates
 from trunkline.gateway.core.fair import Request
+from trunkline.gateway.core.load import QueueLoad, place_loads
 from trunkline.gateway.core.policy import KeyPolicy, RoutingPolicy
 from trunkline.gateway.core.quota import Cost
 from trunkline.gateway.core.route import Deployment, Need, Place, order
@@ -140,6 +141,14 @@ class QueueDispatcher:
     def waiting_bytes(self) -> int:
         """What their bodies take."""
         return self._scheduler.waiting_bytes
+
+    def load(self) -> QueueLoad:
+        """The queue and the places, as they are now."""
+        return QueueLoad(
+            waiting=self.waiting,
+            waiting_bytes=self.waiting_bytes,
+            places=place_loads(self._scheduler.slots, self._now_s()),
+        )
 
     def stop(self) -> None:
         """Start nothing by time any more."""

@@ -182,6 +182,7 @@ class Gateway:
                 self._routing,
                 self._gossip,
                 authenticate=self._keys.authenticate,
+                queue=self._dispatcher.load,
             ),
         )
 

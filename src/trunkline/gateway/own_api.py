@@ -15,6 +15,7 @@ import msgspec
 
 from trunkline.base.errors import RequestError
 from trunkline.gateway.content_store import Publication, receipt_of
+from trunkline.gateway.core.load import QueueLoad
 from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.evidence import WAIT_S_MAX, Finalizer
@@ -61,6 +62,7 @@ class OwnApi:
         gossip: Gossip | None = None,
         *,
         authenticate: Callable[[Call], Tenant],
+        queue: Callable[[], QueueLoad],
     ) -> None:
         self._store = store
         self._finalizer = finalizer
@@ -71,6 +73,7 @@ class OwnApi:
         self._routing = routing
         self._gossip = gossip
         self._authenticate = authenticate
+        self._queue = queue
 
     async def evidence(self, call: Call) -> None:
         """One answer's evidence file; ``?wait_s=N`` waits until it is final."""
@@ -126,7 +129,7 @@ class OwnApi:
         await call.reply_json(200, AnswerList(answers=tuple(rows)))
 
     async def status(self, call: Call) -> None:
-        """Counters, evidence and nodes."""
+        """Counters, evidence, the queue and nodes."""
         counts = await self._store.counts()
         await call.reply_json(
             200,
@@ -137,6 +140,7 @@ class OwnApi:
                 self._health,
                 log_reachable=self._finalizer.log_reachable,
                 routing=self._routing.status(),
+                queue=self._queue(),
                 logs=() if self._gossip is None else self._gossip.status(),
             ),
         )

@@ -3,6 +3,7 @@
 import msgspec
 
 from trunkline.gateway.core.breaker import Fault, State
+from trunkline.gateway.core.load import QueueLoad
 from trunkline.gateway.directory import Directory, Node
 from trunkline.gateway.health import Health
 from trunkline.gateway.routing import RoutingStatus
@@ -79,6 +80,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     logs: tuple[LogSighting, ...]
     """The logs of the policy, and whether they are still trusted."""
     routing: RoutingStatus
+    queue: QueueLoad
     nodes: tuple[NodeStatus, ...]
 
 
@@ -90,6 +92,7 @@ def snapshot(
     *,
     log_reachable: bool,
     routing: RoutingStatus,
+    queue: QueueLoad,
     logs: tuple[LogSighting, ...] = (),
 ) -> Status:
     """The status now."""
@@ -106,6 +109,7 @@ def snapshot(
         log_reachable=log_reachable,
         logs=logs,
         routing=routing,
+        queue=queue,
         nodes=tuple(_node(node, health) for node in directory.nodes),
     )
 

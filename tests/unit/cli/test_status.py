@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
-from trunkline.cli.status import _key, _unwell
+from trunkline.cli.status import _key, _limits, _unwell
 from trunkline.gateway.core.breaker import Fault, State
+from trunkline.gateway.core.load import PlaceLoad, WindowLoad
 from trunkline.gateway.status import ModelStatus
 from trunkline.node.core.keyring import KeyState
 
@@ -40,3 +41,15 @@ def test_a_key_is_shown_by_its_label() -> None:
     assert _key(ready) == "team-a ready"
     resting = KeyState(label="team-b", state="resting", wait_ms=12_400, running=0)
     assert _key(resting) == "team-b resting for 12 s"
+
+
+def test_a_places_limits_are_said_as_they_are_known() -> None:
+    place = PlaceLoad(
+        node="n", model="m", running=2, elsewhere=1, places=16, places_stated=False,
+        closed_ms=4_200, rate_found=1.5,
+        windows=(WindowLoad(unit="input_tokens", window_ms=60_000, limit=900, left=30),),
+    )  # fmt: skip
+    assert _limits(place) == (
+        "3 of 16 places taken (found by trying), 30 of 900 input tokens in 60 s left, "
+        "about 1.5 calls a second (found by trying), asked to be left alone for 4 s"
+    )

@@ -197,6 +197,24 @@ async def test_a_full_queue_says_so_and_bounds_memory() -> None:
     queue.stop()
 
 
+async def test_the_queue_and_the_places_can_be_looked_at() -> None:
+    queue = dispatcher(
+        lambda: RoutingPolicy(limits={"a": LimitsPolicy(concurrency=1, requests_per_minute=9)})
+    )
+    lease = await queue.place(need(), ticket())
+    task = await waits(queue)
+    load = queue.load()
+    assert (load.waiting, load.waiting_bytes) == (1, 100)
+    (place,) = load.places
+    assert (place.node, place.running, place.places, place.places_stated) == ("a", 1, 1, True)
+    (window,) = place.windows
+    assert (window.unit, window.window_ms, window.limit, window.left) == ("requests", 60_000, 9, 8)
+    lease.release(DONE)
+    (await task).release(DONE)
+    assert queue.load().waiting == 0
+    queue.stop()
+
+
 async def test_a_call_larger_than_a_limit_is_the_callers_to_change() -> None:
     small = RoutingPolicy(limits={"a": LimitsPolicy(tokens_per_minute=10)})
     queue = dispatcher(lambda: small)

@@ -144,6 +144,11 @@ class Meter:
         rooms = [w.room(now_s) // max(cost.of(unit), 1) for (unit, _), w in self.windows.items()]
         return max(min(rooms, default=float("inf")), 0.0)
 
+    def pace_s(self, now_s: float) -> float | None:
+        """Requests a second that refusals taught; None: no such limit is known."""
+        pace = self._pace
+        return None if pace is None or pace.gone(now_s) else pace.rate_s(now_s)
+
     def opens_s(self, cost: Cost, now_s: float) -> float:
         """When the request could start if nothing else did; ``now_s``: now."""
         at_s = max(self._closed_s, now_s)

@@ -102,6 +102,10 @@ class Slots:
             slot = self._slots[place] = Slot(self.account(place[0]))
         return slot
 
+    def places(self) -> tuple[Place, ...]:
+        """All that were asked for."""
+        return tuple(self._slots)
+
     def account(self, node: str) -> Meter:
         """The meter of what a node's account allows."""
         return self._accounts.setdefault(node, Meter())
