@@ -42,7 +42,7 @@ from trunkline.gateway.keys import Keys
 from trunkline.gateway.keys_api import KeysApi
 from trunkline.gateway.models import Models, wants_anthropic
 from trunkline.gateway.recording import Recording, Scribe
-from trunkline.gateway.relay import CLIENT_GONE, Pump, Shared
+from trunkline.gateway.relay import CLIENT_GONE, STOPPING, Pump, Shared
 from trunkline.gateway.replays import Replays
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.shared_limits import SharedLimits
@@ -139,7 +139,7 @@ class Gateway:
             logger=logger,
         )
         self._models = Models(self._directory, self._routing, self._keys)
-        self._pumps: set[Pump] = set()
+        self._pumps: dict[Pump, None] = {}
         self._bodies = Bodies(settings.bodies_bytes_max, settings.body_bytes_max)
         self._stopping: asyncio.Task[None] | None = None
         self._replays = Replays(
@@ -339,7 +339,7 @@ class Gateway:
         return pump.outcome is None
 
     async def _carry(self, sink: Sink, pump: Pump, answer: Answer, watch: Watch) -> None:
-        self._pumps.add(pump)
+        self._pumps[pump] = None
         if sink.stopping.is_set():
             # Its body took until now: nobody else will tell it.
             pump.interrupt()
@@ -348,12 +348,15 @@ class Gateway:
                 await pump.run()
         except ClientGoneError:
             pump.abandon(CLIENT_GONE)
+        except asyncio.CancelledError:
+            # The last stage of stopping. The server cuts the connection.
+            pump.abandon(STOPPING)
+            raise
         except BaseException:
-            # A bug, or the last stage of stopping. The server cuts the connection.
             pump.abandon(CRASHED)
             raise
         finally:
-            self._pumps.discard(pump)
+            self._pumps.pop(pump, None)
             watch.ended(pump.outcome, answer)
 
     def _plan(
