@@ -16,6 +16,7 @@ import msgspec
 from trunkline.base.errors import RequestError
 from trunkline.node.core import account, upstream
 from trunkline.node.core.answer import Event
+from trunkline.node.core.calls import CallNumbers
 from trunkline.node.core.joint import Joint
 from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.prefix import Prefixes, cannot_continue, going_on
@@ -256,8 +257,9 @@ class ProviderWork:
         prefix = self._attempt.prefix
         check = StreamCheck(self._asked.n or 1, self._names, goes_on=prefix is not None)
         number = 0 if prefix is None else prefix.events
+        calls = CallNumbers(self._attempt.attempt.removeprefix("att_"))
         async for event in answer.events():
-            for line in check.feed(self._preset.answer(event.data or b"")):
+            for line in check.feed(calls.tidy(self._preset.answer(event.data or b""))):
                 told = self._teller.tell(line)
                 if told is not None:
                     await output.event(Event(id=number, data=told.data, used=told.used))
