@@ -222,13 +222,20 @@ def test_urls():
 @example(name="Transfer-Encoding", value="chunked")
 @example(name="host", value="evil")
 @example(name="", value="")
+@example(name="", value="name")
 def test_any_header_is_one_line_or_malformed(name, value):
     target = parse_url("http://h/")
     try:
         head = encode_head("POST", target, [(name, value)], 0)
     except MalformedError as error:
         assert error.error_code == "bad_header"
-        assert len(value) < 4 or value not in error.message
+        # The value is a secret as often as not; the name may be told.
+        lower = name.lower()
+        assert error.message in {
+            f"header {lower}: the value can not be sent",
+            f"header {lower} is set by the transport",
+            "a header name can not be sent",
+        }
         return
     assert head.count(b"\r\n") == 6
     assert f"\r\n{name.lower()}: {value}\r\n".encode() in head
