@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.fake_node import FakeNode, Fault
 from tests.support.gateway import gateway_over
 
+from trunkline.cli.prove import prove
 from trunkline.crypto.signer import Signer
 from trunkline.evidence.file import EvidenceKey, decode
 from trunkline.evidence.verify import verify
@@ -18,6 +19,7 @@ from trunkline.log.store import create_log
 from trunkline.remote.http1 import HttpTransport
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.server import serving
+from trunkline.tlog.policy import Policy
 
 BODY = b'{"model":"tiny","stream":true,"messages":[{"role":"user","content":"say it"}]}'
 
@@ -53,6 +55,22 @@ async def test_evidence_of_a_survived_answer_verifies_offline(tmp_path: Path) ->
             answer = reply.header("trunkline-receipt")
             found = await stack.http.get(f"/trunkline/v1/receipts/{answer}?wait_s=20")
             assert found.header("trunkline-state") == "final"
+            # The log grows, and still holds it: in a later tree that begins with that one.
+            for _ in range(3):
+                later = await stack.http.post("/v1/chat/completions", BODY)
+                after = later.header("trunkline-receipt")
+                await stack.http.get(f"/trunkline/v1/receipts/{after}?wait_s=20")
+            steps = await prove(found.body, Policy.parse(policy), log_url)
+            assert [step.result for step in steps] == ["pass"] * 6, steps
+            # Another log, with other entries, is not it.
+            other_path, _ = make_log(tmp_path / "other")
+            other, _ = build(other_path)
+            async with serving(other) as other_url:
+                refused = await prove(found.body, Policy.parse(policy), other_url)
+            assert [step.result for step in refused][:3] == ["pass"] * 3
+            assert "pass" not in [step.result for step in refused][4:]
+            dead = await prove(found.body, Policy.parse(policy), "http://127.0.0.1:9")
+            assert [step.result for step in dead][3:] == ["inconclusive"] * 3
         served = [node for node in (alpha, beta) if node.attempts[0].resume is not None]
     await transport.aclose()
     keys = [

@@ -342,6 +342,19 @@ def receipts_open(
     raise typer.Exit(implementation.open_(_folder(data), answer, only=only, to=to, wait_s=wait))
 
 
+@receipts.command("prove")
+def receipts_prove(
+    answer: AnswerId, data: Data = None, wait: Wait = 10, json: Json = False
+) -> None:
+    """Prove an answer's receipts against the log as it is now.
+
+    Inclusion, and consistency of what the log showed then with what it shows now.
+    """
+    from trunkline.cli import prove as implementation
+
+    raise typer.Exit(implementation.command(_folder(data), answer, wait_s=wait, as_program=json))
+
+
 @receipts.command("forget")
 def receipts_forget(answer: AnswerId, data: Data = None) -> None:
     """Delete what was said in an answer from this gateway.

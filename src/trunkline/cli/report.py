@@ -56,6 +56,11 @@ def show(console: Console, report: Report) -> None:
     console.print(summary(report))
 
 
+def show_steps(console: Console, steps: Sequence[Step]) -> None:
+    """Numbered steps alone."""
+    console.print(_table(steps))
+
+
 def show_split_view(console: Console, report: SplitViewReport) -> None:
     """Every step about a log that contradicted itself, then the outcome."""
     mark, style = MARKS[report.outcome]
