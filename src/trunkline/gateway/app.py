@@ -35,11 +35,16 @@ from trunkline.tlog.policy import Policy
 __all__ = ["Gateway", "build", "create_store", "run"]
 
 SERVICE: Final = "trunkline-gateway"
+SPARE_CONNECTIONS: Final = 64
+"""To one node, for what is asked beside the answers: hedges, state."""
 
 
 def build(settings: GatewayConfig, config_path: Path, logger: Logger) -> Gateway:
     """Wire a gateway from its configuration. Raises :class:`ConfigError` naming what to mend."""
-    clock, randomness, transport = SystemClock(), SystemRandomness(), HttpTransport()
+    clock, randomness = SystemClock(), SystemRandomness()
+    # What runs is bounded by the queue alone: all of it may run at one node.
+    most = settings.answers_running_max + SPARE_CONNECTIONS
+    transport = HttpTransport(max_connections_per_origin=most)
     file = settings.routing_file
     routing = Routing(
         None if file is None else resolve(config_path, file), clock=clock, logger=logger

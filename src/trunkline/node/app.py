@@ -18,9 +18,11 @@ from trunkline.crypto.signer import Signer
 from trunkline.node import accounts, publish, store
 from trunkline.node import config as configuration
 from trunkline.node.attempts import Attempts, Served, reply_error
+from trunkline.node.cache import AnswerCache
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.config import EmbeddedEngine as EngineSettings
 from trunkline.node.config import NodeConfig
+from trunkline.node.config_providers import ProviderEngine
 from trunkline.node.core import envelope
 from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.statement import Identity
@@ -53,6 +55,8 @@ RECEIPTS_PREFIX: Final = "/v1/receipts/"
 LOG_INDEX_HEADER: Final = "trunkline-log-index"
 RELOAD_S: Final = 5.0
 """Between two tries to load the model, or to ask the upstream for its models."""
+SPARE_CONNECTIONS: Final = 16
+"""To one origin, for what is asked beside the calls."""
 EMBEDDINGS_AT_ONCE: Final = 4
 """The embedder takes turns between calls, so that a small one does not wait for a large one."""
 
@@ -114,12 +118,13 @@ class NodeApp:
     async def startup(self) -> None:
         """Open the store, start the engine's loading and the deliveries to the log."""
         self._database = store.open_store(resolve(self._base, self._config.data))
-        self._transport = self._transport or HttpTransport()
+        self._transport = self._transport or _transport(self._config.engine)
         enqueue = self._publish(self._database, self._transport)
         self._receipts = ReceiptSigner(
             self._signer, self._database, clock=self._clock, enqueue=enqueue
         )
         self._served = tuple(self._serve(self._transport))
+        cache = self._config.cache
         attempts = Attempts(
             self._served,
             identity=self._identity,
@@ -129,6 +134,7 @@ class NodeApp:
             randomness=self._randomness,
             logger=self._logger,
             telemetry=self._telemetry,
+            cache=None if cache is None else AnswerCache(cache, clock=self._clock),
         )
         self._router.add("POST", ATTEMPT_PATH, attempts.handle)
 
@@ -288,6 +294,12 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Signed and durable, and not yet with the log."""
     api_keys: tuple[KeyState, ...] = ()
     """The provider account's keys by their labels, where there are several."""
+
+
+def _transport(engine: EngineSettings | ProviderEngine) -> HttpTransport:
+    """As many connections to a provider as calls may run there."""
+    most = engine.concurrency if isinstance(engine, ProviderEngine) else 0
+    return HttpTransport(max_connections_per_origin=most + SPARE_CONNECTIONS)
 
 
 def run(config_path: Path) -> None:
