@@ -1,0 +1,236 @@
+"""A log that grows large on disk: does appending, memory and proving stay as cheap?
+
+Part of ``bench/evidence.py``. The log's own sequencer, store and folder, without HTTP and
+witnesses: every round stages, syncs and publishes its tiles and swaps the checkpoint as in service.
+For very large logs the tiles may be written unsynced: the same files, and the disk's own time for
+each out of the way; the index is synced all the same. An entry is as long as a batch's signed note.
+A proof is what a reader does: the tiles that it takes, read from disk, hashed up and verified
+against the root.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from trunkline.crypto import merkle
+from trunkline.crypto.signer import Signer
+from trunkline.log.core.cosigning import Signed
+from trunkline.log.core.tree import Tree, grow
+from trunkline.log.crash import no_crash
+from trunkline.log.disk import Disk
+from trunkline.log.files import Folder
+from trunkline.log.sequencer import ROUND_ENTRIES_MAX, Sequencer
+from trunkline.log.store import LogStore, create_log
+from trunkline.runtime.clock import SystemClock
+from trunkline.runtime.logger import get_logger
+from trunkline.tlog import tile_proof
+from trunkline.tlog.checkpoint import Checkpoint, open_checkpoint
+from trunkline.tlog.tile import tile_at
+
+ENTRY_BYTES = 260
+"""As a signed batch note of one node is."""
+PROOFS = 200
+MARKS = (0.01, 0.1, 0.3, 1.0)
+"""Shares of the whole at which it is measured."""
+WINDOW = 100_000
+"""Entries up to a mark over which its rate is taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """The log at one size."""
+
+    size: int
+    rate: float
+    """Entries a second, over the last ``WINDOW``."""
+    cpu_us: float
+    """CPU of the log's process per entry, there."""
+    memory_mib: float
+    proof_us: float
+    """Median wall time to read, build and verify an inclusion proof."""
+    proof_p99_us: float
+    disk_bytes: float
+    """On disk per entry, index and tiles."""
+
+
+def entry(number: int) -> bytes:
+    return b"%0*d" % (ENTRY_BYTES, number)
+
+
+class Unsynced(Disk):
+    """Writes the same files, and leaves when they reach the disk to the kernel."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+
+    def sync_folder(self, path: Path) -> None:
+        return
+
+
+class Growing:
+    """One log in a folder of its own."""
+
+    def __init__(self, folder: Path, *, synced: bool) -> None:
+        self._signer = Signer.generate("bench.example/log", bytes(32))
+        self._data = folder / "log"
+        create_log(self._data, self._signer)
+        self._folder = Folder(self._data, disk=None if synced else Unsynced())
+        self._newest: Signed | None = None
+        self.size = 0
+
+    async def run(self, marks: list[int]) -> list[Row]:
+        """Append up to each mark, and measure there."""
+        store = LogStore.open(self._data)
+        current = await store.current()
+        sequencer = Sequencer(
+            tree=Tree(),
+            checkpoint=current.checkpoint,
+            store=store,
+            folder=self._folder,
+            signer=self._signer,
+            clock=SystemClock(),
+            logger=get_logger("bench"),
+            publish=self._publish,
+            interval_ms=0,
+            entries_max=4 * ROUND_ENTRIES_MAX,
+            bytes_max=64 * 1024 * 1024,
+            reach=no_crash,
+        )
+        task = asyncio.create_task(sequencer.run())
+        rows = []
+        for mark in marks:
+            await self._append(sequencer, max(self.size, mark - WINDOW))
+            begun, used, before = time.monotonic(), time.process_time(), self.size
+            await self._append(sequencer, mark)
+            added = self.size - before
+            rate = added / (time.monotonic() - begun)
+            rows.append(self._row(rate, (time.process_time() - used) / added * 1e6))
+            show(rows[-1])
+        sequencer.stop()
+        await task
+        await store.aclose()
+        return rows
+
+    async def _publish(self, signed: Signed) -> None:
+        self._newest = signed
+        await asyncio.to_thread(self._folder.write_checkpoint, signed.note)
+
+    async def _append(self, sequencer: Sequencer, to: int) -> None:
+        while self.size < to:
+            count = min(2 * ROUND_ENTRIES_MAX, to - self.size)
+            await asyncio.gather(*(sequencer.add(entry(self.size + n)) for n in range(count)))
+            self.size += count
+
+    def _row(self, rate: float, cpu_us: float) -> Row:
+        assert self._newest is not None
+        checkpoint = open_checkpoint(self._newest.note, self._signer.vkey)
+        assert checkpoint.size == self.size
+        took = sorted(self._prove(checkpoint))
+        return Row(
+            size=self.size,
+            rate=rate,
+            cpu_us=cpu_us,
+            memory_mib=resident_bytes() / 2**20,
+            proof_us=statistics.median(took) * 1e6,
+            proof_p99_us=took[int(len(took) * 0.99)] * 1e6,
+            disk_bytes=folder_bytes(self._data) / self.size,
+        )
+
+    def _prove(self, checkpoint: Checkpoint) -> Iterator[float]:
+        chosen = random.Random(checkpoint.size)  # noqa: S311 - a sample that can be repeated
+        for _ in range(PROOFS):
+            index = chosen.randrange(checkpoint.size)
+            begun = time.perf_counter()
+            names = tile_proof.tiles_needed_for_inclusion(index, checkpoint.size)
+            tiles = self._folder.read_tiles(names)
+            path = tile_proof.inclusion_proof(index, checkpoint.size, tiles)
+            leaf = merkle.leaf_hash(entry(index))
+            merkle.verify_inclusion(leaf, index, checkpoint.size, path, checkpoint.root)
+            yield time.perf_counter() - begun
+        # What was proven is also what is stored.
+        bundle = tile_at(None, index // 256, checkpoint.size)
+        assert entry(index) in self._folder.read_tile(bundle)
+
+
+def resident_bytes() -> int:
+    """Memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def folder_bytes(folder: Path) -> int:
+    """What a folder takes on disk, blocks and all."""
+    return sum(
+        (Path(root) / name).stat().st_blocks * 512
+        for root, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def head(*, synced: bool) -> None:
+    how = "every round synced" if synced else "tiles unsynced"
+    print(f"A log on disk, entries of {ENTRY_BYTES} bytes, rounds of {ROUND_ENTRIES_MAX}, {how}")
+    print(
+        f"    {'entries':>12} {'entries/s':>10} {'CPU/entry':>10} {'memory':>9} "
+        f"{'proof':>9} {'p99':>9} {'disk/entry':>10}"
+    )
+
+
+def show(row: Row) -> None:
+    print(
+        f"    {row.size:>12,} {row.rate:>10,.0f} {row.cpu_us:>7.1f} µs {row.memory_mib:>5.0f} MiB "
+        f"{row.proof_us:>6.0f} µs {row.proof_p99_us:>6.0f} µs {row.disk_bytes:>8.0f} B",
+        flush=True,
+    )
+
+
+def measure(entries: int, *, synced: bool) -> None:
+    """Grow a log to ``entries``, and print a row per mark."""
+    # A line per round is the operator's, not the bench's.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    head(synced=synced)
+    folder = Path(tempfile.mkdtemp(prefix="trunkline-bench-log-"))
+    begun = time.monotonic()
+    try:
+        marks = sorted({max(1024, int(entries * share)) for share in MARKS})
+        rows = asyncio.run(Growing(folder, synced=synced).run(marks))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    first, last = rows[0], rows[-1]
+    print(
+        f"    {last.size / first.size:.0f} times the entries: {last.rate / first.rate:.2f} times "
+        f"the rate, {last.memory_mib - first.memory_mib:+.0f} MiB, "
+        f"{last.proof_us / first.proof_us:.2f} times the proof; {time.monotonic() - begun:.0f} s"
+    )
+
+
+def in_memory(entries: int) -> None:
+    """The tree alone, without a disk: entries in rounds, and proofs from the tiles they left."""
+    tree, tiles = Tree(), dict[str, bytes]()
+    begun = time.process_time()
+    for start in range(0, entries, ROUND_ENTRIES_MAX):
+        batch = [entry(number) for number in range(start, min(start + ROUND_ENTRIES_MAX, entries))]
+        growth = grow(tree, batch, [merkle.leaf_hash(data) for data in batch])
+        tree = growth.tree
+        tiles |= {tile.path: data for tile, data in growth.files if tile.level is not None}
+    append = (time.process_time() - begun) / entries
+    root = tree.root()
+    step = max(1, entries // PROOFS)
+    begun = time.process_time()
+    for index in range(0, entries, step):
+        path = tile_proof.inclusion_proof(index, entries, tiles)
+        merkle.verify_inclusion(merkle.leaf_hash(entry(index)), index, entries, path, root)
+    prove = (time.process_time() - begun) / len(range(0, entries, step))
+    name = f"Trunkline, rounds of {ROUND_ENTRIES_MAX}, as tiles"
+    print(f"    {name:<46} {append * 1e6:>9.1f} µs   an entry; proof {prove * 1e6:,.0f} µs")
