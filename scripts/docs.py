@@ -35,7 +35,8 @@ COLUMNS: Final = "96"
 COMMANDS: Final = (
     (), ("up",), ("init",), ("chat",), ("verify",), ("status",),
     ("receipts",), ("receipts", "ls"), ("receipts", "show"), ("receipts", "export"),
-    ("receipts", "open"), ("receipts", "forget"),
+    ("receipts", "open"), ("receipts", "forget"), ("receipts", "prove"),
+    ("operator",), ("operator", "create"), ("operator", "state"), ("operator", "revoke"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"),
