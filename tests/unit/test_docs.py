@@ -97,3 +97,20 @@ def test_an_example_with_a_wrong_key_would_be_found() -> None:
     table = tomllib.loads('[engine]\nkind = "openai"\nmodel = "m"\n')
 
     assert list(unknown(table, DOCS.FILES["node.toml"][0])) == ["model"]
+
+
+def test_the_map_names_files_that_exist() -> None:
+    """ARCHITECTURE's table of where each decision lives: core on the left, shells beside it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    gateway = ROOT / "src" / "trunkline" / "gateway"
+    rows = re.findall(r"^\| [a-z ,]+ \| (.*?) \| (.*?) \| \[", text, re.MULTILINE)
+    named = [
+        place / f"{name}.py"
+        for decided, carried in rows
+        for place, cell in ((gateway / "core", decided), (gateway, carried))
+        if "(rooms)" not in cell
+        for name in re.findall(r"`([a-z_]+)`", cell)
+    ]
+
+    assert len(named) > 30
+    assert [path.name for path in named if not path.exists()] == []
