@@ -18,6 +18,7 @@ from tests.support.limited import (
 )
 
 from trunkline.gateway.core.breaker import Admission
+from trunkline.gateway.core.facts import Began, Heard, Left
 from trunkline.gateway.core.fair import AGED_EVERY, AGED_S, Request
 from trunkline.gateway.core.policy import LimitsPolicy
 from trunkline.gateway.core.quota import Cost
@@ -156,6 +157,30 @@ def test_two_tenants_get_the_same_while_both_want_more(first: int, second: int) 
         # After the first window, which whoever came first had.
         got[seen.request.tenant] += seen.started_s is not None and seen.started_s > 10
     assert fairness(list(got.values())) >= 0.95
+
+
+def test_what_a_tenant_is_given_at_another_gateway_counts_here() -> None:
+    """At each step ann is given as much elsewhere as anybody is here."""
+    scheduler = blocked(waiting_max=1000, waiting_bytes_max=1 << 20)
+    for number in range(1, 401):
+        scheduler.arrive(request(number, "ann" if number % 2 else "ben", deadline_s=1e6), 0.0)
+    got = {"ann": 0, "ben": 0}
+    last = 0
+    for step in range(1, 150):
+        (started,) = scheduler.finished(last, OK, float(step))
+        last = started.number
+        got["ann" if last % 2 else "ben"] += 1
+        facts = (
+            Began(
+                number=step, place=("b", MODEL), tenant=None, cost=Cost(input_tokens=10),
+                payer="ann", domain=(MODEL, "chat"),
+            ),
+            Left(number=step, end=OK),
+        )  # fmt: skip
+        heard = [Heard(teller=1, at_s=float(step), fact=fact) for fact in facts]
+        scheduler.heard(heard, float(step))
+        got["ann"] += 1
+    assert fairness(list(got.values())) >= 0.99
 
 
 def test_weights_divide_what_there_is() -> None:

@@ -21,6 +21,10 @@ class Began(msgspec.Struct, frozen=True, kw_only=True, tag="began"):
     tenant: str | None
     """Whose own limits it counts against; None: nobody's, its answer was counted before."""
     cost: Cost
+    payer: str = ""
+    """Who asked, with its weight, for the model and kind that it asked for."""
+    weight: int = 1
+    domain: tuple[str, str] = ("", "")
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True, tag="left"):

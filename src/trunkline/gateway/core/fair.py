@@ -137,8 +137,15 @@ class Shares:
         began = self.at(request.tenant)
         self._now = max(self._now, began)
         if len(self.waiting) > 1:
-            weighed = (request.cost.tokens + REQUEST_TOKENS) / max(request.weight, 1)
-            self._spent[request.tenant] = began + weighed
+            self._spent[request.tenant] = began + _weighed(request.cost, request.weight)
+
+    def served_elsewhere(self, tenant: str, weight: int, cost: Cost) -> None:
+        """Another gateway started a request of the tenant. While somebody else waits here, that
+        was at its expense."""
+        if any(name != tenant for name in self.waiting):
+            self._spent[tenant] = max(self.at(tenant), self._now) + _weighed(cost, weight)
+            if len(self._spent) > TENANTS_KEPT:
+                self._prune()
 
     def took(self, seconds: float) -> None:
         """A request went well in so long."""
@@ -258,3 +265,7 @@ class _Class:
 
     def of(self, tenant: str) -> Iterator[Waiting]:
         return (waiting for waiting in self._queues.get(tenant, ()) if not waiting.left)
+
+
+def _weighed(cost: Cost, weight: int) -> float:
+    return (cost.tokens + REQUEST_TOKENS) / max(weight, 1)

@@ -205,9 +205,12 @@ class Scheduler:
         """What other processes did since. Look with :meth:`tick` or any event what follows."""
         for heard in facts:
             match heard.fact:
-                case Began(number=number, place=place, tenant=tenant, cost=cost):
+                case Began(number=number, place=place, tenant=tenant, cost=cost) as began:
                     run = self.slots.start_elsewhere(place, cost, tenant, heard.at_s)
                     self._elsewhere[heard.teller, number] = run
+                    shares = self._shares.get(began.domain)
+                    if shares is not None:
+                        shares.served_elsewhere(began.payer, began.weight, cost)
                 case Left(number=number, end=end):
                     left = self._elsewhere.pop((heard.teller, number), None)
                     if left is not None:
@@ -373,7 +376,17 @@ class Scheduler:
         run = self.slots.start(key, request.cost, charged, request.tenant, now_s)
         self._running[request.number] = run, self._domain(request.need)
         tenant = request.tenant if charged else None
-        self._tell(Began(number=request.number, place=run.place, tenant=tenant, cost=request.cost))
+        self._tell(
+            Began(
+                number=request.number,
+                place=run.place,
+                tenant=tenant,
+                cost=request.cost,
+                payer=request.tenant,
+                weight=request.weight,
+                domain=(request.need.model, request.need.kind),
+            )
+        )
 
     def _forget(self, waiting: Waiting, *, refund: bool) -> None:
         """It waits no more."""
