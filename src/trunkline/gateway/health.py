@@ -29,6 +29,7 @@ from trunkline.gateway.core.deadline import (
     more_patience,
     waited_for,
 )
+from trunkline.gateway.core.ending import HEDGE_LOST
 from trunkline.gateway.core.normal import Measure, Normal, Timings
 from trunkline.gateway.core.outlier import OutlierPolicy, Peer, Tally, ejection_s, outliers
 from trunkline.gateway.core.policy import TimeoutPolicy
@@ -46,6 +47,8 @@ REST_S: Final = 5.0
 """A deployment that was bad when the process ended is not probed earlier after a restart."""
 LOAD_WEIGHT: Final = 0.05
 
+OUTRUN_MAX: Final = 4
+"""Hedges lost in a row that say nothing: whoever loses more, and finishes nothing, may hang."""
 _FAULTS: Final = {"upstream_auth": Fault.AUTH, "upstream_model_missing": Fault.MODEL}
 
 
@@ -106,8 +109,8 @@ class _Known:
     """One deployment's record."""
 
     __slots__ = (
-        "breaker", "error", "first_token_s", "limits", "load", "normal", "patience", "running",
-        "tally", "unlearnt",
+        "breaker", "error", "first_token_s", "limits", "load", "normal", "outrun", "patience",
+        "running", "tally", "unlearnt",
     )  # fmt: skip
 
     def __init__(self, breaker: Breaker, half_life_s: float) -> None:
@@ -121,6 +124,8 @@ class _Known:
         """Attempts that the limits do not know of."""
         self.first_token_s: float | None = None
         self.running = 0
+        self.outrun = 0
+        """Attempts in a row that a hedge beside them was faster than."""
         self.load = 0.0
         """What ran there when attempts began: EWMA."""
         self.error = ""
@@ -196,12 +201,13 @@ class Health:
         known = self._get(deployment.node, deployment.model)
         known.running = max(known.running - 1, 0)
         self._learn(known, timings)
+        known.outrun = known.outrun + 1 if failure is HEDGE_LOST else 0
         if failure is None:
             known.tally.add(now_s, failed=False)
             known.breaker.succeeded(now_s)
             if known.breaker.state is State.CLOSED:
                 known.error = ""
-        elif failure.faultless:
+        elif failure.faultless and known.outrun <= OUTRUN_MAX:
             known.breaker.abandoned()
         else:
             known.tally.add(now_s, failed=True)

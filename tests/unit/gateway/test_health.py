@@ -19,9 +19,10 @@ from tests.support.health import (
 from trunkline.gateway.core.actions import Failure
 from trunkline.gateway.core.breaker import Admission, BreakerPolicy, Fault, State
 from trunkline.gateway.core.deadline import UNKNOWN
+from trunkline.gateway.core.ending import HEDGE_LOST
 from trunkline.gateway.core.normal import SAMPLES_MIN
 from trunkline.gateway.core.outlier import OutlierPolicy
-from trunkline.gateway.health import Health
+from trunkline.gateway.health import OUTRUN_MAX, Health
 from trunkline.gateway.health_file import decode
 
 RECOVERY_S = BreakerPolicy().cooldown_s_max + BreakerPolicy().slow_start_s
@@ -45,6 +46,18 @@ def test_bad_credentials_bench_the_deployment_and_are_said(health: Health) -> No
     assert found.left_s == BreakerPolicy().lasting_s
     health.heard_of("a")
     assert health.of("a", "m").admission is Admission.NO, "a poll says nothing of the key"
+
+
+def test_whoever_is_outrun_time_and_again_and_finishes_nothing_is_left(health: Health) -> None:
+    for _ in range(OUTRUN_MAX):
+        attempt(health, deployment(), HEDGE_LOST)
+    attempt(health, deployment())
+    for _ in range(OUTRUN_MAX):
+        attempt(health, deployment(), HEDGE_LOST)
+    assert (health.of("a", "m").state, health.of("a", "m").failures) == (State.CLOSED, 0)
+    for _ in range(BreakerPolicy().failures):
+        attempt(health, deployment(), HEDGE_LOST)
+    assert (health.of("a", "m").state, health.of("a", "m").error) == (State.OPEN, "hedge_lost")
 
 
 def test_a_missing_model_benches_only_that_model(health: Health) -> None:
