@@ -39,6 +39,7 @@ from trunkline.gateway.core.actions import (
     Seek,
     Start,
     Store,
+    stable_code,
 )
 from trunkline.gateway.core.check import accepted_problem, check_receipt
 from trunkline.gateway.core.deadline import Stage
@@ -325,7 +326,9 @@ class Answer:
         """Our own disk refused the evidence: the end stays unsaid, explicitly."""
         if self.over:
             return ()
-        return self._fail(Failure(code="evidence_not_stored", message=error.message, status=503))
+        # What the disk said names places of this machine: it is for the log alone.
+        message = f"the answer's evidence could not be stored ({stable_code(error.error_code)})"
+        return self._fail(Failure(code="evidence_not_stored", message=message, status=503))
 
     def on_failed(self, number: int, failure: Failure, now_s: float) -> Actions:
         """The attempt ended without a receipt: refused, cut, stalled, or an error event."""
