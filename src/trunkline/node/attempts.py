@@ -17,6 +17,7 @@ import msgspec
 from trunkline.base.errors import Error, RequestError, TimedOutError, UpstreamError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.node import store
+from trunkline.node.cache import AnswerCache, Recorded
 from trunkline.node.core import envelope
 from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity, Outcome, Sent, bound_request, statement
@@ -75,9 +76,11 @@ class Attempts:
         randomness: Randomness,
         logger: Logger,
         telemetry: NodeTelemetry | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self._telemetry = telemetry or NodeTelemetry(Metrics())
         self._served = served
+        self._cache = cache
         self._identity = identity
         self._signer = signer
         self._database = database
@@ -131,7 +134,7 @@ class Attempts:
         try:
             served = self._find(attempt)
             run.model = attempt.model
-            work = await run.patiently(served.service.prepare(attempt))
+            work = await run.patiently(self._prepare(served.service, attempt))
             ticket = served.gate.ask(work.places)
             try:
                 await run.patiently(ticket.admitted)
@@ -139,7 +142,7 @@ class Attempts:
             finally:
                 await work.close()
                 ticket.give_back()
-            await self._conclude(attempt, outcome, run)
+            await self._conclude(attempt, work, outcome, run)
         finally:
             self._running.discard(attempt.attempt)
 
@@ -166,6 +169,11 @@ class Attempts:
             "the model is not served here", code="model_not_found", param="model", status=404
         )
 
+    async def _prepare(self, service: Service, attempt: Attempt) -> Work:
+        if self._cache is None:
+            return await service.prepare(attempt)
+        return await self._cache.prepare(service, attempt)
+
     async def _run(self, attempt: Attempt, work: Work, run: "_Run") -> Outcome:
         run.waited_ms()
         await run.patiently(work.begin())
@@ -176,7 +184,7 @@ class Attempts:
         run.digest = StreamDigest(bound_bytes(bound_request(attempt)), attempt.attempt)
         return await work.run(run)
 
-    async def _conclude(self, attempt: Attempt, outcome: Outcome, run: "_Run") -> None:
+    async def _conclude(self, attempt: Attempt, work: Work, outcome: Outcome, run: "_Run") -> None:
         receipt = statement(
             self._identity,
             attempt,
@@ -187,8 +195,11 @@ class Attempts:
         # A crash here: no receipt, and the gateway sees a stream cut before its last event.
         data = await run.patiently(self._signer.sign(receipt))
         # A crash here: the receipt is durable and will be logged, see signing.py.
+        if isinstance(work, Recorded):
+            work.keep(data, receipt.times.ended_ms)
         run.line.set(
             outcome="answered",
+            cached=outcome.cached is not None,
             finish=",".join(outcome.finish),
             prompt_tokens=outcome.usage.prompt,
             completion_tokens=outcome.usage.completion,

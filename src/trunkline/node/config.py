@@ -15,6 +15,7 @@ from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
 from trunkline.runtime.config import load
 from trunkline.runtime.metrics import MetricsConfig, render_config
+from trunkline.schema.attempt import Kind
 
 PLACES_MAX: Final = 10_000
 
@@ -64,6 +65,23 @@ class EmbeddedEngine(
             raise ValueError("threads must be between 1 and 256")
 
 
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[cache]``: answers kept in memory for those who ask the very same again."""
+
+    keep_s: float = 3600.0
+    """For how long after it was made an answer is given again."""
+    bytes_max: int = 64 * 1024 * 1024
+    """Memory for them, about; those used longest ago go first. One takes at most a quarter."""
+    kinds: tuple[Kind, ...] = ("chat", "embeddings")
+    """Of which calls."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep_s <= 30 * 86_400:
+            raise ValueError("cache.keep_s must be above 0 and at most 30 days")
+        if not 2**16 <= self.bytes_max <= 2**40:
+            raise ValueError("cache.bytes_max must be between 65536 and 2^40")
+
+
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a node reads at its start."""
 
@@ -85,6 +103,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Serve embeddings by the embedded model (its process starts with the first call)."""
     queue_max: int = 64
     """Attempts that may wait for a place; further ones are told to come back (503)."""
+    cache: CacheConfig | None = None
+    """Absent: no answer is given twice."""
     telemetry: MetricsConfig = MetricsConfig()
     """Metrics (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 10.0
@@ -143,6 +163,15 @@ def render(config: NodeConfig) -> str:
             "[log]",
             f"url = {_text(config.log.url)}",
             f"vkey = {_text(config.log.vkey)}",
+            "",
+        ]
+    if config.cache is not None:
+        lines += [
+            "# Answers kept in memory for calls that ask for the cache.",
+            "[cache]",
+            f"keep_s = {config.cache.keep_s}",
+            f"bytes_max = {config.cache.bytes_max}",
+            f"kinds = {json.dumps(config.cache.kinds)}",
             "",
         ]
     match config.engine:

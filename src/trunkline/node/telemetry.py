@@ -87,10 +87,12 @@ class NodeTelemetry:
         self, kind: Kind, model: str, outcome: Outcome, first_ms: int, rest_ms: int
     ) -> None:
         """It has a receipt. ``first_ms``: to its first token; ``rest_ms``: from there to its
-        last."""
+        last. Times of an answer that was kept say nothing of the model."""
         usage = outcome.usage
         self._tokens.add(model, "input", by=usage.prompt)
         self._tokens.add(model, "output", by=usage.completion)
+        if outcome.cached is not None:
+            return
         about = (kind, self._provider, model)
         self._first_token.record(max(first_ms, 0) / 1000, *about)
         if usage.completion > 1:

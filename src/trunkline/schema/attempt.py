@@ -107,6 +107,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     resume: Resume | None = None
     prefix: Prefix | None = None
     """Not beside ``resume``."""
+    cache: str = ""
+    """64 hex digits: the answer may be one that was given before to the same request of the same
+    scope, and may be given to later ones. Empty: neither."""
     request: msgspec.Raw
     """The request in the OpenAI format, raw: the receipt's digest binds these very bytes."""
 
@@ -126,6 +129,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node_nonce: str | None = None
     prefix: str | None = None
     """With the request's ``prefix``: its text's digest, by ``trunkline.receipts.prefix_digest``."""
+    cached: bool = False
+    """The answer was made for an earlier attempt, and kept: so will the receipt say."""
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

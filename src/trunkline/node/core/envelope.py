@@ -56,6 +56,7 @@ def _checks(attempt: Attempt) -> tuple[tuple[str, bool], ...]:
         ("client_request_digest", _DIGEST.fullmatch(attempt.client_request_digest) is not None),
         ("caller_nonce", _HEX32.fullmatch(attempt.caller_nonce) is not None),
         ("blinding", not attempt.blinding or _HEX32.fullmatch(attempt.blinding) is not None),
+        ("cache", not attempt.cache or _HEX32.fullmatch(attempt.cache) is not None),
         ("deadline_ms", 1 <= attempt.deadline_ms <= DEADLINE_MS_MAX),
         ("seed", attempt.seed is None or _HEX32.fullmatch(attempt.seed) is not None),
         ("numerics", attempt.numerics is None or len(attempt.numerics) <= NAME_CHARS_MAX),

@@ -6,6 +6,7 @@ from trunkline.receipts import (
     Hiding,
     Receipt,
     ReceiptAttempt,
+    ReceiptCached,
     ReceiptModel,
     ReceiptPolicy,
     ReceiptRequest,
@@ -45,6 +46,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the answer's tokens."""
     resumed: tuple[tuple[int, ...], ...] = ()
     """Tokens per choice that an earlier attempt had produced."""
+    cached: ReceiptCached | None = None
+    """The receipt of the attempt that it was made for, if that is another one."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +78,7 @@ def statement(
     return Receipt(
         answer=attempt.answer,
         attempt=attempt.attempt,
+        cached=outcome.cached or msgspec.UNSET,
         created_s=attempt.created_s,
         key=identity.key,
         model=outcome.model,
