@@ -25,7 +25,7 @@ VECTORS: Final = "vectors"
 GOLD: Final = "gold"
 SILVER: Final = "silver"
 BATCH: Final = "batch"
-SILVER_PER_MINUTE: Final = 5
+SILVER_PER_MINUTE: Final = 2
 
 WEIGHTS: Final = {"alpha": "w1", "beta": "w1", "gamma": "w2"}
 """Two nodes that continue each other, and one of the same model's name with other weights."""
@@ -75,7 +75,7 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
             embedded=embedded,
             fronts=fronts,
             policy=_policy(random, real, substitutes=substitutes),
-            menu=Menu(models=tuple(models), keys=(GOLD, GOLD, SILVER, BATCH)),
+            menu=Menu(models=tuple(models), keys=(GOLD, SILVER, SILVER, BATCH)),
             allowed=allowed,
         )
 
@@ -106,7 +106,7 @@ def _policy(random: Random, real: tuple[str, ...], *, substitutes: bool) -> Rout
             GOLD: KeyPolicy(weight=3),
             SILVER: KeyPolicy(
                 requests_per_minute=SILVER_PER_MINUTE,
-                budget_usd=MicroUsd(random.choice((600, 40_000, 1_000_000))),
+                budget_usd=MicroUsd(random.choice((250, 40_000, 1_000_000))),
                 budget_period=random.choice(("day", "total")),
             ),
             BATCH: KeyPolicy(priority="batch"),

@@ -245,7 +245,7 @@ def _upstream(random: Random) -> Upstream:
     upstream = Upstream(
         allowance=Allowance(
             requests_per_minute=random.choice((None, None, 6, 10)),
-            concurrency=random.choice((1, 2)),
+            concurrency=random.choice((1, 2, 6)),
         )
     )
     upstream.token_s = random.choice((0.1, 0.2))

@@ -198,7 +198,7 @@ class _Telling:
         self._fault = fault
         self._extra = extra
         self._model = "quite-another" if fault == "wrong_model" else str(asked["model"])
-        said = answer_to(asked)
+        said = answer_to({**asked, "model": self._model})
         given = _given(asked)
         pieces = list(said.pieces)
         known = 0

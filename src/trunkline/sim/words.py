@@ -31,7 +31,7 @@ def wrong_with(seen: Seen, text: bytes, model: str, *, failed: bool, parts: int)
     if told.wrong:
         return f"not readable: {told.wrong}"
     said = spoken(model, ask.said, tool="tools" in asked, document="response_format" in asked)
-    found = _marks(told)
+    found = "another model named" if told.models - {model} else _marks(told)
     if seen.ending is Ending.COMPLETE and not failed:
         return found or _whole(ask, asked, told, said, parts)
     if failed and told.finish:
