@@ -78,7 +78,10 @@ class ContentStore:
             parts = "UPDATE parts SET bodies = NULL WHERE answer = ?"
             return connection.execute(parts, (answer,)).rowcount > 0
 
-        return await self._database.write(work)
+        found = await self._database.write(work)
+        # The words are in the write-ahead file still, where they were written first.
+        await self._database.scrub()
+        return found
 
 
 def publish(connection: Connection, signed: SignedReceipt, created_ms: int) -> None:

@@ -117,6 +117,12 @@ class Database:
         """Run ``work`` on one consistent snapshot that holds every acknowledged write."""
         return await self._readers.submit(work)
 
+    async def scrub(self) -> bool:
+        """Move acknowledged writes out of the write-ahead file and empty that, so that what was
+        deleted is in neither file. False: a reader was in the way; it is done at the latest by
+        :meth:`close`."""
+        return await asyncio.get_running_loop().run_in_executor(None, _scrub, self._path)
+
     def close(self) -> None:
         """Finish the writes already queued and close the files. Blocks; safe to repeat."""
         if self._closed:
@@ -366,6 +372,16 @@ def _connect(path: Path) -> Connection:
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA trusted_schema=OFF")
     return connection
+
+
+def _scrub(path: Path) -> bool:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        return connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    except sqlite3.Error as error:
+        raise translate(error, path) from None
+    finally:
+        connection.close()
 
 
 def _lock(path: Path, *, patience_s: float) -> int:
