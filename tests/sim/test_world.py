@@ -5,20 +5,30 @@ A fresh seed that fails is printed with the commit: ``python scripts/sim.py --se
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 from typing import cast
 
+import msgspec
 import pytest
 
 from trunkline.crypto.signer import Signer
-from trunkline.gateway import headers
+from trunkline.gateway import dispatcher, front, headers
 from trunkline.gateway.core import attempt as core_attempt
+from trunkline.gateway.core import budget, replay, route
 from trunkline.gateway.core.breaker import Breaker
 from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.core.check import Seen
 from trunkline.gateway.core.replay import Kept
+from trunkline.gateway.core.route import Candidate, Deployment, Need
+from trunkline.gateway.core.seam import Seam
+from trunkline.gateway.core.slots import Slot, Slots
+from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.core.transcript import Reception, Tokens
+from trunkline.gateway.keys import Keys
 from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
+from trunkline.node import provider
 from trunkline.node import store as node_store
+from trunkline.node.core.served import ServedName
 from trunkline.node.ports import Generate
 from trunkline.node.store import Head
 from trunkline.receipts import Batch, SealedBatch, VerifiedReceipt, decode
@@ -28,11 +38,16 @@ from trunkline.sim.cast import KEYED, WEIGHTS
 from trunkline.sim.checkers import WHOLE
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
-from trunkline.sim.world import Variant, Verdict, play
+from trunkline.sim.upstream import Fault
+from trunkline.sim.weather import Weather
+from trunkline.sim.world import RUSH_EVERY, Variant, Verdict, play
 
 FIXED = range(1, 25)
 ONCE_BROKEN = (
     3418010034,  # a call whose body was still coming when the gateway's last words were due
+    33,  # a key's limit did not count an answer whose first node could not be reached
+    20,  # a rush was told to come back while windows had room for it
+    50074,  # an answer that a stopping gateway ended was called a bug
 )
 """Seeds that found something; what they play may change with the simulation."""
 FRESH = 3
@@ -80,12 +95,14 @@ def test_seeds_differ() -> None:
 # Broken on purpose: the judges must notice, each in its own words.
 
 
-def _noticed(variant: Variant, check: str, *, seeds: int = 16) -> None:
-    """Some seed among a few brings the break to light, under this name."""
-    for seed in range(1, 1 + seeds):
-        if check in {violation.check for violation in play(seed, variant).violations}:
+def _noticed(variant: Variant, *checks: str, rush: bool = False, seeds: int = 16) -> None:
+    """Some seed among a few brings the break to light, under one of these names. ``rush``: those
+    seeds that play a rush."""
+    every = RUSH_EVERY if rush else 1
+    for seed in range(every, every * (1 + seeds), every):
+        if {violation.check for violation in play(seed, variant).violations} & set(checks):
             return
-    pytest.fail(f"no {check} noticed in {seeds} seeds")
+    pytest.fail(f"no {checks} noticed in {seeds} seeds")
 
 
 class ForgetfulStore(EvidenceStore):
@@ -225,3 +242,131 @@ def test_text_altered_on_the_way_never_becomes_a_whole_answer() -> None:
     ]
     assert damaged, "no letter was changed in text that was shown"
     assert not [what for what in damaged if WHOLE in what]
+
+
+# Whom calls go to, and what they cost.
+
+
+def test_a_model_that_nobody_allowed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_of_them(*_: object, **__: object) -> tuple[Candidate, ...]:
+        return tuple(Candidate(model=name) for name in ("keyed", "spoken"))
+
+    monkeypatch.setattr(front, "candidates", all_of_them)
+    _noticed(Variant(), "substituted")
+
+
+def test_another_model_of_a_providers_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServedName, "note", lambda *_: None)
+    _upstreams_often(monkeypatch, "wrong_model")
+    _noticed(Variant(), "damaged")
+
+
+def test_an_answer_that_begins_again_at_a_seam_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider, "going_on", lambda body, *_: body)
+    monkeypatch.setattr(Seam, "take", lambda *_: None)
+    _upstreams_often(monkeypatch, "clean_end")
+    _noticed(Variant(), "damaged")
+
+
+def _upstreams_often(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    def often(self: Weather) -> Fault | None:
+        return fault if self.strikes(0.5) else None
+
+    monkeypatch.setattr(Weather, "upstream_fault", often)
+
+
+class DearStore(EvidenceStore):
+    """Charges a little more than the price."""
+
+    async def add(
+        self,
+        row: AnswerRow,
+        signed: SignedReceipt,
+        bodies: Bodies | None,
+        charge: Charge | None = None,
+        kept: Kept | None = None,
+    ) -> None:
+        if charge is not None:
+            charge = msgspec.structs.replace(charge, nusd=charge.nusd + 1)
+        await super().add(row, signed, bodies, charge, kept)
+
+
+class FreeStore(EvidenceStore):
+    """Forgets to charge."""
+
+    async def add(
+        self,
+        row: AnswerRow,
+        signed: SignedReceipt,
+        bodies: Bodies | None,
+        charge: Charge | None = None,
+        kept: Kept | None = None,
+    ) -> None:
+        await super().add(row, signed, bodies, None, kept)
+
+
+@pytest.mark.parametrize("store", [DearStore, FreeStore])
+def test_a_charge_that_is_not_the_price_is_noticed(store: type[EvidenceStore]) -> None:
+    def open_store(disk: Disk) -> EvidenceStore:
+        return store(disk.mount())
+
+    _noticed(Variant(open_store=open_store), "charge")
+
+
+def test_a_budget_that_nobody_keeps_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_admit", lambda *_: None)
+    # Nor its limit, which keeps it from spending much.
+    monkeypatch.setattr(Slots, "configure_tenant", lambda *_: None)
+    _noticed(Variant(), "budget", seeds=40)
+
+
+def test_a_keys_limit_that_nobody_keeps_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slots, "configure_tenant", lambda *_: None)
+    _noticed(Variant(), "exceeded", seeds=40)
+
+
+def test_an_idempotency_key_that_nobody_reads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "read_key", lambda _: None)
+    _noticed(Variant(), "repeated")
+
+
+# Who gets how much.
+
+
+def test_an_accounts_limit_that_nobody_keeps_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slot, "opens_s", lambda _self, _cost, now_s: now_s)
+    _noticed(Variant(), "exceeded", rush=True)
+
+
+def test_shares_by_other_weights_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _tenants(monkeypatch, gold=1, silver=6)
+    _noticed(Variant(), "unfair", rush=True)
+
+
+def test_a_tenant_that_never_gets_a_turn_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _tenants(monkeypatch, gold=100_000, silver=1)
+    _noticed(Variant(), "starved", "unfair", rush=True)
+
+
+def test_calls_refused_while_there_is_room_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slot, "room", lambda *_: 0.0)
+    _noticed(Variant(), "idle", rush=True)
+
+
+def test_a_node_that_gets_no_calls_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_zeta(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ...]:
+        return route.order(need, (d for d in deployments if not d.node.startswith("zeta")))
+
+    monkeypatch.setattr(dispatcher, "order", without_zeta)
+    _noticed(Variant(), "traffic", rush=True)
+
+
+def _tenants(monkeypatch: pytest.MonkeyPatch, **weights: int) -> None:
+    """Have the gateway share by these weights, whatever its policy says."""
+    honest_tenant = Keys._tenant
+
+    def other(self: Keys, id_: str, name: str) -> Tenant:
+        tenant = honest_tenant(self, id_, name)
+        return msgspec.structs.replace(tenant, weight=weights.get(name, tenant.weight))
+
+    monkeypatch.setattr(Keys, "_tenant", other)
