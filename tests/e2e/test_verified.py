@@ -237,6 +237,29 @@ def test_evidence_that_was_meddled_with_is_refused(
     assert receipt.state == "provisional"
 
 
+def test_a_nonce_that_is_none_is_refused_by_name(network: RunningNetwork) -> None:
+    with httpx2.Client(headers={"trunkline-nonce": "AB"}, timeout=60) as plain:
+        reply = plain.post(f"{network.base_url}/v1/chat/completions", json=ASKED)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "trunkline-nonce")
+
+
+def test_a_call_that_is_repeated_keeps_its_nonce_and_its_proof(
+    network: RunningNetwork, trust: verified.Trust
+) -> None:
+    """The gateway rightly gives one key one answer: that is no replay."""
+    with verified.wrap(httpx2.Client(timeout=60), trust) as wrapped:
+        once, again = (
+            wrapped.post(
+                f"{network.base_url}/v1/chat/completions",
+                json=ASKED,
+                headers={"idempotency-key": "the same one"},
+            )
+            for _ in range(2)
+        )
+        assert once.content == again.content
+        assert proven(once) == proven(again)
+
+
 def test_the_file_at_its_word_is_said_to_be_that(network: RunningNetwork) -> None:
     with verified.wrap(httpx2.Client(timeout=60), verified.Trust.in_file()) as wrapped:
         reply = wrapped.post(f"{network.base_url}/v1/chat/completions", json=ASKED)
