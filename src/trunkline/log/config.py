@@ -45,7 +45,11 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     witnesses are among ``witnesses``, known by their keys."""
     quorum_window_s: float = 10.0
     """How long a checkpoint waits for them before newer ones are published without."""
-    entry_types: tuple[str, ...] = ("trunkline.batch/v1",)
+    entry_types: tuple[str, ...] = (
+        "trunkline.batch/v1",
+        "trunkline.key/v1",
+        "trunkline.revocation/v1",
+    )
     """First lines of the notes that are taken as entries."""
     submitters: tuple[str, ...] = ()
     """If any are listed: vkeys of which one must have signed an entry."""
