@@ -10,9 +10,9 @@ from trunkline.node.core import envelope, grammar, toolcalls
 from trunkline.node.core.upstream import (
     StreamCheck,
     check_completion,
-    check_embeddings,
     with_model,
 )
+from trunkline.node.core.vectors import check_embeddings
 from trunkline.schema.parsing import top_level
 
 json_values = st.recursive(

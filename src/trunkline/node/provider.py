@@ -24,6 +24,7 @@ from trunkline.node.core.presets import NOTHING_KNOWN, Preset
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.core.upstream import Said, StreamCheck
 from trunkline.node.core.usage import Told, UsageAsked, UsageFilter
+from trunkline.node.core.vectors import check_embeddings, inputs
 from trunkline.node.translated import Answer, Caller
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import ReceiptModel, ReceiptSampling, prefix_digest
@@ -272,7 +273,7 @@ class ProviderWork:
         except RejectedError as error:
             raise _rejected(error) from None
         if self._attempt.kind == "embeddings":
-            said = upstream.check_embeddings(body)
+            said = check_embeddings(body, inputs(self._body), self._names)
         else:
             body = self._preset.answer(body)
             said = upstream.check_completion(body, self._asked.n or 1, self._names)

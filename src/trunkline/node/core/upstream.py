@@ -217,28 +217,3 @@ def _answers(choice: ReadChoice) -> bool:
     said = message.content or message.refusal or message.tool_calls or message.function_call
     thought = message.reasoning_content or _some(message.reasoning)
     return bool(said or thought or choice.finish_reason != "stop")
-
-
-class _Vector(msgspec.Struct, frozen=True, kw_only=True):
-    index: int = 0
-    embedding: msgspec.Raw
-
-
-class _Vectors(msgspec.Struct, frozen=True, kw_only=True):
-    model: str = ""
-    data: tuple[_Vector, ...]
-    usage: Usage | None = None
-
-
-_VECTORS: Final = msgspec.json.Decoder(_Vectors)
-
-
-def check_embeddings(body: bytes) -> Said:
-    """Check an embeddings answer. Raises BadResponseError."""
-    try:
-        found = _VECTORS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadResponseError("the answer holds no embeddings", code=BAD_CHUNK) from None
-    if not found.data:
-        raise BadResponseError("the answer is empty", code=EMPTY)
-    return Said(model=found.model[:NAME_CHARS_MAX], usage=found.usage)
