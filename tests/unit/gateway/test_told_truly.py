@@ -32,4 +32,4 @@ def test_who_fits_into_what_windows_have_left_is_not_told_to_come_back() -> None
     for number in range(10):
         world.ask(number * 0.01, deadline_s=8.0)
     world.run()
-    assert [seen.refusals for seen in world.seen.values() if seen.refusals] == []
+    assert [seen.refused for seen in world.seen.values() if seen.refused is not None] == []
