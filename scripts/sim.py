@@ -1,6 +1,6 @@
 """Plays seeds of the simulation and says which broke a promise.
 
-Usage: ``sim.py [--seeds N] [--seed S] [--trace]``. Without ``--seed`` the first seed is fresh, and
+Usage: ``sim.py [--seeds N] [--seed S] [--jobs J] [--trace]``. Without ``--seed`` the first seed is fresh, and
 printed; seeds count up from it. ``--trace`` prints the last events of each seed that failed. A
 seed and a commit together repeat a run to its last event.
 """
@@ -8,15 +8,19 @@ seed and a commit together repeat a run to its last event.
 # ruff: noqa: T201, S603 -- a script: it prints, and asks git for the commit
 
 import argparse
+import multiprocessing
 import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from trunkline.sim.world import Verdict, play
 
 ROOT = Path(__file__).resolve().parent.parent
+TOLD_EVERY: Final = 1000
 
 
 def main() -> int:
@@ -24,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="play seeds of the simulation")
     parser.add_argument("--seeds", type=int, default=20, help="how many (20)")
     parser.add_argument("--seed", type=int, help="the first; without it a fresh one")
+    parser.add_argument("--jobs", type=int, default=1, help="in so many processes (1)")
     parser.add_argument("--trace", action="store_true", help="show the last events of a failure")
     asked = parser.parse_args()
     first: int = secrets.randbelow(1 << 32) if asked.seed is None else asked.seed
@@ -31,13 +36,22 @@ def main() -> int:
     print(f"seeds {first} to {first + asked.seeds - 1} at {commit}", flush=True)
     begun = time.monotonic()
     verdicts: list[Verdict] = []
-    for seed in range(first, first + asked.seeds):
-        verdict = play(seed)
+    for verdict in _played(range(first, first + asked.seeds), asked.jobs):
         verdicts.append(verdict)
         if verdict.violations:
             _tell(verdict, commit, trace=asked.trace)
+        if len(verdicts) % TOLD_EVERY == 0:
+            print(f"{len(verdicts)} seeds played", flush=True)
     _sum_up(verdicts, time.monotonic() - begun)
     return 1 if any(verdict.violations for verdict in verdicts) else 0
+
+
+def _played(seeds: range, jobs: int) -> Iterator[Verdict]:
+    if jobs == 1:
+        yield from map(play, seeds)
+        return
+    with multiprocessing.Pool(jobs) as pool:
+        yield from pool.imap(play, seeds, chunksize=8)
 
 
 def _tell(verdict: Verdict, commit: str, *, trace: bool) -> None:
