@@ -1,8 +1,8 @@
 """Plays seeds of the simulation and says which broke a promise.
 
-Usage: ``sim.py [--seeds N] [--seed S] [--jobs J] [--trace]``. Without ``--seed`` the first seed is fresh, and
-printed; seeds count up from it. ``--trace`` prints the last events of each seed that failed. A
-seed and a commit together repeat a run to its last event.
+Usage: ``sim.py [--seeds N] [--seed S] [--jobs J] [--trace]``. Without ``--seed`` the first seed is
+fresh, and printed; seeds count up from it. ``--trace`` prints the last events of each seed that
+failed. A seed and a commit together repeat a run to its last event.
 """
 
 # ruff: noqa: T201, S603 -- a script: it prints, and asks git for the commit
