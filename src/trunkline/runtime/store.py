@@ -377,7 +377,8 @@ def _connect(path: Path) -> Connection:
 def _scrub(path: Path) -> bool:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
-        return connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return int(busy) == 0
     except sqlite3.Error as error:
         raise translate(error, path) from None
     finally:
