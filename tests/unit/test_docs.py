@@ -114,3 +114,27 @@ def test_the_map_names_files_that_exist() -> None:
 
     assert len(named) > 30
     assert [path.name for path in named if not path.exists()] == []
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)", (ROOT / "docs" / "README.md").read_text()))
+    pages = {
+        str(page.relative_to(ROOT / "docs"))
+        for page in (ROOT / "docs").rglob("*.md")
+        if page.parent.name != "adr"
+    }
+
+    assert pages - linked - {"README.md"} == set()
+
+
+def test_every_decision_record_is_listed_under_a_number_of_its_own() -> None:
+    folder = ROOT / "docs" / "adr"
+    files = sorted(path.name for path in folder.glob("0*.md"))
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\((.*?)\)", (folder / "README.md").read_text(), re.MULTILINE
+    )
+
+    assert sorted(file for _, file in listed) == files
+    assert [number for number, _ in listed] == [f"{n:04}" for n in range(1, len(files) + 1)]
+    assert all(file.startswith(number) for number, file in listed)
+    assert all((folder / file).read_text().startswith(f"# {number}: ") for number, file in listed)
