@@ -95,7 +95,7 @@ class Charges:
         """The charge for a verified part, to be stored with it; None: nothing is charged.
 
         From here only :meth:`written` ends the hold. A provider that reported no usage at all is
-        taken to have used what was held.
+        taken to have used what was held; an answer that its node had kept costs nothing.
         """
         quote = self._quotes.get(answer)
         if quote is None:
@@ -107,11 +107,13 @@ class Charges:
             usage = part.verified.receipt.usage
             tokens = Tokens(prompt=usage.prompt, completion=usage.completion, cached=usage.cached)
             silent = not usage.counted and not tokens.prompt and not tokens.completion
+            nusd = quote.held_nusd if silent else cost_nusd(price, tokens)
             charge = Charge(
                 answer=answer,
                 tenant=quote.tenant,
                 model=model,
-                nusd=quote.held_nusd if silent else cost_nusd(price, tokens),
+                # What was kept was paid for when it was made.
+                nusd=0 if part.verified.receipt.cached else nusd,
                 tokens=tokens,
                 day=ended_ms // DAY_MS,
             )

@@ -25,7 +25,7 @@ from trunkline.gateway.core.candidates import candidates, likely
 from trunkline.gateway.core.normal import size_class
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.core.price import Tokens, most_tokens
-from trunkline.gateway.core.tenant import Tenant
+from trunkline.gateway.core.tenant import Tenant, cache_scope
 from trunkline.gateway.core.values import Values
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.dispatcher import QueueDispatcher
@@ -62,6 +62,7 @@ from trunkline.schema.openai_responses_answer import Echo
 from trunkline.schema.traceparent import TRACEPARENT, TraceParent, read_traceparent
 
 NONCE_BYTES: Final = 32
+CACHE_SALT_BYTES: Final = 32
 CRASHED: Final = Failure(code="internal_error", message="a bug", status=500)
 MESSAGES_PATH: Final = "/v1/messages"
 
@@ -140,6 +141,8 @@ class Gateway:
         )
         self._models = Models(self._directory, self._routing, self._keys)
         self._pumps: dict[Pump, None] = {}
+        # Drawn anew at each start: nodes forget what they kept soon enough.
+        self._cache_salt = randomness.token(CACHE_SALT_BYTES)
         self._bodies = Bodies(settings.bodies_bytes_max, settings.body_bytes_max)
         self._stopping: asyncio.Task[None] | None = None
         self._replays = Replays(
@@ -281,9 +284,8 @@ class Gateway:
         """Make an answer, or show the one that this request was given before."""
         settings = self._settings
         keep_bodies = settings.keep_bodies if wanted.store is None else wanted.store
-        wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies)
         tenant = self._keys.authenticate(call)
-        wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies, most=tenant.mode)
+        wishes = read_wishes(call, settings.timeouts, keep_bodies=keep_bodies, tenant=tenant)
         self._keys.authorize(tenant, wanted.model)
         trace = read_traceparent(call.header(TRACEPARENT))
         key = replay.read_key(call.header(replay.HEADER))
@@ -398,6 +400,8 @@ class Gateway:
             priority=tenant.priority,
             tokens=cost.tokens,
             prompt_tokens=cost.input_tokens,
+            text_bytes=cost.text_bytes,
+            cache=cache_scope(tenant, self._cache_salt) if wishes.cache else "",
             again=again,
             size=size_class(len(wanted.request)),
         )

@@ -12,6 +12,7 @@ import msgspec
 from trunkline.base.errors import RequestError
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import Timeouts, total_s
+from trunkline.gateway.core.tenant import ANONYMOUS, CacheUse, Tenant
 from trunkline.gateway.writer import Headers, request_id_header
 from trunkline.runtime.http import Call
 from trunkline.schema.attempt import ClientFormat, Mode
@@ -34,14 +35,16 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """Hold text back too, until the answer is whole."""
     nonce: str
     """The caller's own, for the receipts to bind: 64 hex digits. Empty: the gateway draws one."""
+    cache: bool
+    """The answer may be one that a node kept, and may be kept."""
 
 
 def read_wishes(
-    call: Call, timeouts: Timeouts, *, keep_bodies: bool, most: Mode | None = None
+    call: Call, timeouts: Timeouts, *, keep_bodies: bool, tenant: Tenant = ANONYMOUS
 ) -> Wishes:
-    """Read the ``trunkline-*`` request headers. ``most``: what the caller's key publishes, and the
-    most that a call with it may. Raises :class:`RequestError` naming the header."""
-    mode = _mode(call, most)
+    """Read the ``trunkline-*`` request headers. ``tenant``: who calls; its mode is the most that a
+    call of it publishes. Raises :class:`RequestError` naming the header."""
+    mode = _mode(call, tenant.mode)
     hold = _value(call, "trunkline-hold", "values")
     if hold not in ("values", "answer"):
         raise _invalid("trunkline-hold", "values or answer")
@@ -55,6 +58,7 @@ def read_wishes(
         detail=_value(call, "trunkline-detail", "") == "1",
         hold=hold == "answer",
         nonce=nonce,
+        cache=_cache(call, tenant.cache) and mode != "private",
     )
 
 
@@ -72,6 +76,14 @@ def _mode(call: Call, most: Mode | None) -> Mode:
             status=403,
         )
     return mode
+
+
+def _cache(call: Call, use: CacheUse) -> bool:
+    """Whether the call wants an answer again, and may."""
+    wish = _value(call, "trunkline-cache", "use" if use == "always" else "off")
+    if wish not in ("use", "off"):
+        raise _invalid("trunkline-cache", "use or off")
+    return wish == "use" and use != "never"
 
 
 def _keep(call: Call, mode: Mode, default: bool) -> bool:
@@ -103,6 +115,8 @@ def answer_headers(
     headers = [request_id_header(format_, answer_id), ("trunkline-receipt", answer_id)]
     if accepted is not None:
         headers.append(("trunkline-model", accepted.model))
+        if accepted.cached:
+            headers.append(("trunkline-cache", "hit"))
     if detail and accepted is not None:
         headers += [
             ("trunkline-node", accepted.node),

@@ -145,7 +145,14 @@ class Keys:
 
     def _tenant(self, id_: str, name: str) -> Tenant:
         own = self._policy().keys.get(name, NO_POLICY)
-        return Tenant(id=id_, name=name, weight=own.weight, priority=own.rank, mode=own.mode)
+        return Tenant(
+            id=id_,
+            name=name,
+            weight=own.weight,
+            priority=own.rank,
+            cache=own.cache or ("asked" if id_ else "never"),
+            mode=own.mode,
+        )
 
 
 def _secret(call: Call) -> str | None:

@@ -354,6 +354,7 @@ class Pump:
             deadline_ms=max(left_ms, 1),
             mode=plan.mode,
             blinding=plan.blinding,
+            cache=plan.cache,
             seed=start.seed,
             numerics=start.numerics,
             previous=start.previous,
@@ -498,14 +499,8 @@ class Pump:
             actions = self._answer.on_not_stored(error)
         else:
             self._observer.stored(part)
-            usage = part.verified.receipt.usage
             lane = self._lanes[part.number]
-            outcome = Outcome(
-                tokens=usage.prompt + usage.completion,
-                prompt_tokens=usage.prompt,
-                first_token_s=lane.first_token_s,
-            )
-            lane.release(outcome)
+            lane.release(Outcome.of(part.verified.receipt, lane.first_token_s))
             actions = self._answer.on_stored()
         await self._do(actions)
 

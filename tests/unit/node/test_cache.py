@@ -218,7 +218,8 @@ async def test_the_embedded_models_answers_too(tmp_path: Path, stream: bool) -> 
     assert again.accepted is not None
     assert (again.accepted.numerics, again.accepted.seed) == (None, None)
     assert again.accepted.weights == receipt.model.weights == original.model.weights != ""
-    assert again.tokens == again.progress == []
+    assert not again.tokens
+    assert not again.progress
     assert (receipt.sampling.source, receipt.sampling.seed) == ("none", "")
     assert (receipt.response.tokens, receipt.request.prompt) == ("", "")
     assert receipt.usage == original.usage

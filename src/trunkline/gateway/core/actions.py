@@ -72,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What ``prompt_tokens`` was estimated from; 0: not from text alone."""
     again: bool = False
     """A gateway died over an earlier try to make this answer."""
+    cache: str = ""
+    """Scope within which nodes may keep the answer and give it again; empty: they may not."""
     size: int = 0
     """Class of the request's size: what reads it takes longer where it is larger."""
 

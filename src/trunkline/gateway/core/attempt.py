@@ -188,7 +188,7 @@ class Answer:
         if running is None:
             return ()
         start = running.start
-        problem = accepted_problem(accepted, start, self._first)
+        problem = accepted_problem(accepted, start, self._first, cache=self._plan.cache)
         if running.phase is not Phase.ATTEMPTING:
             problem = "it accepted twice"
         if problem is not None:

@@ -41,8 +41,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Finish reasons by choice; empty where not read."""
 
 
-def accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) -> str | None:
-    """What is wrong with an ``accepted``, if anything. ``first``: of whose text stands."""
+def accepted_problem(
+    accepted: Accepted, start: Start, first: Accepted | None, *, cache: str
+) -> str | None:
+    """What is wrong with an ``accepted``, if anything. ``first``: of whose text stands; ``cache``:
+    the plan's."""
     if accepted.attempt != start.attempt:
         return "another attempt's id"
     if accepted.node != start.deployment.node:
@@ -51,6 +54,8 @@ def accepted_problem(accepted: Accepted, start: Start, first: Accepted | None) -
         return "another operator's name"
     if not 0 < len(accepted.model) <= MODEL_CHARS_MAX:
         return "a model's name of absurd length"
+    if accepted.cached and (not cache or start.previous):
+        return "an answer from a cache, where one was to be made"
     text = None if start.prefix is None else prefix_digest(start.prefix.text)
     if accepted.prefix != text:
         return "another text to go on after"
@@ -87,6 +92,7 @@ def _check_identity(receipt: Receipt, seen: Seen) -> None:
     _agree(receipt.attempt, seen.start.attempt, "attempt")
     _agree(receipt.operator, seen.start.deployment.operator, "operator")
     _agree(receipt.created_s, seen.plan.created_s, "creation time")
+    _agree(bool(receipt.cached), seen.accepted.cached, "word on its node's cache")
     _agree(receipt.policy.mode, seen.plan.mode, "mode")
     _agree(receipt.model.requested, seen.plan.model, "requested model")
     # An upstream may spell its model's name more precisely in the answer than beforehand; weights

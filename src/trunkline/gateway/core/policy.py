@@ -14,7 +14,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError
 from trunkline.base.money import MicroUsd
-from trunkline.gateway.core.tenant import BATCH, INTERACTIVE
+from trunkline.gateway.core.tenant import BATCH, INTERACTIVE, CacheUse
 from trunkline.gateway.core.toml_tables import WrongKeyError, convert
 from trunkline.schema.attempt import Mode
 
@@ -191,6 +191,10 @@ class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """``batch`` waits for interactive calls (``docs/operate/limits.md``)."""
     weight: int = 1
     """Share of the capacity beside other keys while there is not enough for all."""
+    cache: CacheUse | None = None
+    """Whether nodes may give its calls an answer again: ``never``, ``asked`` (by the header
+    ``trunkline-cache``), ``always``. None: ``asked``, and ``never`` without a key, as all who have
+    none would share."""
     mode: Mode | None = None
     """What of its answers is published: ``private``, ``batched`` or ``full``. A call may ask for
     less, never for more. None: ``batched``, and whatever a call asks for."""

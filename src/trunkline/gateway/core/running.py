@@ -6,6 +6,7 @@ from typing import Final
 from trunkline.gateway.core.actions import Ended, Failure, Plan, Start
 from trunkline.gateway.core.check import Seen
 from trunkline.gateway.core.deadline import UNKNOWN, Stage, Stopwatch, stage_limit_s
+from trunkline.gateway.core.normal import Timings
 from trunkline.gateway.core.transcript import Reception
 from trunkline.schema.attempt import Accepted
 
@@ -94,10 +95,12 @@ class Running:
 
     def ended(self, failure: Failure | None) -> Ended:
         """The report of its end."""
+        cached = self.accepted is not None and self.accepted.cached
         return Ended(
             number=self.start.number,
             attempt=self.start.attempt,
             deployment=self.start.deployment,
             failure=failure,
-            timings=self.watch.read(),
+            # What a node had kept says nothing of how long it takes to make an answer.
+            timings=Timings() if cached else self.watch.read(),
         )

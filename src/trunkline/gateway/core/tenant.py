@@ -3,7 +3,8 @@
 A tenant is what fairness, limits and budgets are counted by. It holds no secret.
 """
 
-from typing import Final
+from hashlib import sha256
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,6 +16,11 @@ BATCH: Final = 1
 """Nobody is: it may start after every interactive call that waits."""
 
 
+CacheUse = Literal["never", "asked", "always"]
+"""Whose calls may be given answers that nodes kept: none, those that ask, all but who refuse."""
+_SCOPE_DOMAIN: Final = b"trunkline.cache-scope/v1\n"
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """One caller, as the scheduler and the budgets know it."""
 
@@ -24,8 +30,15 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = 1
     """Share of the capacity relative to the other tenants, while there is not enough for all."""
     priority: int = INTERACTIVE
+    cache: CacheUse = "never"
     mode: Mode | None = None
     """What of its answers is published unless a call asks for less; None: as the call says."""
+
+
+def cache_scope(tenant: Tenant, salt: bytes) -> str:
+    """The name under which nodes keep the tenant's answers: 64 hex digits that no other tenant has,
+    and that name the tenant to nobody who does not know ``salt``."""
+    return sha256(_SCOPE_DOMAIN + salt + tenant.id.encode()).hexdigest()
 
 
 ANONYMOUS: Final = Tenant(id="", name="anonymous")

@@ -4,6 +4,7 @@ import msgspec
 
 from trunkline.gateway.core.actions import Failure
 from trunkline.gateway.core.tenant import Tenant
+from trunkline.receipts import Receipt
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,3 +35,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Of ``tokens``: the prompt's."""
     first_token_s: float | None = None
     """From its start to the first token."""
+
+    @classmethod
+    def of(cls, receipt: Receipt, first_token_s: float | None) -> "Outcome":
+        """How an attempt ended well. An answer that its node had kept used nothing, and says
+        nothing of what others will take."""
+        if receipt.cached:
+            return cls(tokens=0)
+        usage = receipt.usage
+        return cls(
+            tokens=usage.prompt + usage.completion,
+            prompt_tokens=usage.prompt,
+            first_token_s=first_token_s,
+        )
