@@ -10,7 +10,7 @@ from tests.support.gateway import Stack
 from tests.support.upstream import PARTS, USAGE, Exchange, cut
 
 from trunkline.evidence import Report, decode, verify
-from trunkline.receipts import prefix_digest
+from trunkline.receipts import binds, prefix_digest
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -56,7 +56,9 @@ async def test_the_stream_is_one_and_its_receipt_says_whose_text_is_whose(tmp_pa
 
     report = verify(file, policy=None, trusted_keys=decode(file).keys, response=body)
     (receipt,) = report.receipts
-    assert receipt.response.prefix == prefix_digest(SHOWN)
+    salts = decode(file).parts[-1].salts
+    assert binds(receipt, "response.prefix", prefix_digest(SHOWN), salts) is True
+    assert binds(receipt, "response.prefix", prefix_digest(SHOWN + " "), salts) is False
     (before,) = receipt.route
     assert before.characters == receipt.response.prefix_characters == len(SHOWN)
     assert before.node != receipt.node
