@@ -79,7 +79,7 @@ AFTER = [
 SUSPECT = {Fault.GARBAGE, Fault.ALIEN_ERROR, Fault.DOUBLE}
 AT_END = [
     Fault.NO_RECEIPT, Fault.BAD_SIGNATURE, Fault.WRONG_STREAM, Fault.WRONG_REQUEST,
-    Fault.WRONG_NODE, Fault.WRONG_ATTEMPT, Fault.NO_FINISH,
+    Fault.WRONG_NODE, Fault.WRONG_ATTEMPT, Fault.NO_FINISH, Fault.HIDDEN_CACHE,
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from trunkline.receipts import (
     Hiding,
     Receipt,
     ReceiptAttempt,
+    ReceiptCached,
     ReceiptModel,
     ReceiptPolicy,
     ReceiptRequest,
@@ -108,6 +109,10 @@ class Fault(Enum):
     WRONG_SEED = auto()
     """Accepts with a seed of its own, resumed or not."""
     WRONG_NUMERICS = auto()
+    UNASKED_CACHE = auto()
+    """Accepts with an answer that was kept, unasked."""
+    HIDDEN_CACHE = auto()
+    """Only the receipt says that the answer was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -472,6 +477,7 @@ class Answering:
             numerics=numerics,
             seed=self.seed if numerics else None,
             node_nonce="00" * 32 if numerics else None,
+            cached=self.script.fault is Fault.UNASKED_CACHE,
         )
 
     def _embeddings(self) -> Iterator[tuple[bytes, bytes | None]]:
@@ -597,6 +603,9 @@ class Answering:
             case Fault.WRONG_REQUEST:
                 request = msgspec.structs.replace(receipt.request, digest=digest(b"other"))
                 receipt = msgspec.structs.replace(receipt, request=request)
+            case Fault.HIDDEN_CACHE | Fault.UNASKED_CACHE:
+                cached = ReceiptCached(ended_ms=NOW_MS, receipt="0f" * 32)
+                receipt = msgspec.structs.replace(receipt, cached=cached)
             case Fault.WRONG_NODE:
                 receipt = msgspec.structs.replace(receipt, node="other.localhost/node")
             case Fault.WRONG_ATTEMPT:
