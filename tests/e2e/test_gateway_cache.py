@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.gateway import FakeLog, PlainClient, Reply
-from tests.unit.node.harness import SIGNER, node
+from tests.support.gateway import FakeLog, PlainClient, Reply, gateway_over
+from tests.unit.node.harness import NAME, SIGNER, node
+from tests.unit.node.scripted import ScriptedEngine, noise
 from tests.unit.node.test_provider import GOOD, WHOLE, Upstream, config
 
 from trunkline.evidence import verify
@@ -212,3 +213,37 @@ async def test_another_wish_is_refused(tmp_path: Path) -> None:
             trunkline_cache="yes",
         )
         assert (reply.status, reply.json()["error"]["param"]) == (400, "trunkline-cache")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_embedded_models_answers_too(tmp_path: Path, stream: bool) -> None:
+    routing = tmp_path / "routing.toml"
+    routing.write_text('[keys.anonymous]\ncache = "always"\n')
+    settings = NodeConfig(
+        name=NAME, operator="alpha.example", embeddings=False, cache=CacheConfig()
+    )
+    asked = {
+        "model": "scripted",
+        "messages": [{"role": "user", "content": "hello"}],
+        "stream": stream,
+    }
+    async with node(tmp_path / "node", ScriptedEngine(noise), config=settings) as behind:
+        known = NodeOf(url=behind.base_url, vkey=str(SIGNER.vkey))
+        config_ = GatewayConfig(
+            policy_file="policy", log_url="http://127.0.0.1:1", nodes=(known,), poll_s=0.2
+        )
+        async with gateway_over([], tmp_path, config=config_, routing=routing) as stack:
+            replies = [await stack.http.post(CHAT, json.dumps(asked).encode()) for _ in range(2)]
+            assert [reply.header("trunkline-cache") for reply in replies] == [None, "hit"]
+            names = [reply.header("trunkline-receipt") for reply in replies]
+            first, again = [
+                (await stack.http.get(f"/trunkline/v1/receipts/{name}")).body for name in names
+            ]
+    for name, reply, evidence in zip(names, replies, (first, again), strict=True):
+        assert name is not None
+        assert reply.status == 200
+        assert name.removeprefix("ans_").encode() in reply.body
+        steps = {step.title: step for step in verify(evidence, response=reply.body).steps}
+        assert (steps["response"].result, steps["parts"].result) == ("pass", "pass")
+        kept = "taken from the node's cache" in steps["parts"].detail
+        assert kept == (name == names[1])

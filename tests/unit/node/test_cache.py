@@ -8,7 +8,8 @@ from tests.unit.node.harness import KEY, NAME, Heard, attempt, chat, node
 from tests.unit.node.scripted import ScriptedEngine, noise
 from tests.unit.node.test_provider import GOOD, WHOLE, Upstream, config
 
-from trunkline.node.config import CacheConfig, NodeConfig
+from trunkline.base.errors import ConfigError
+from trunkline.node.config import CacheConfig, NodeConfig, read, render
 from trunkline.receipts import (
     Receipt,
     ReceiptCached,
@@ -235,3 +236,15 @@ async def test_a_scope_is_32_bytes_or_nothing(tmp_path: Path) -> None:
         with pytest.raises(NodeRefusedError) as refused:
             await running.hear(asks(1, scope="me"))
     assert refused.value.node_error.param == "cache"
+
+
+def test_its_configuration_is_read_and_bounded(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    for cache in (None, CacheConfig(keep_s=2.5, bytes_max=100_000, kinds=("chat",))):
+        made = cached_config("http://127.0.0.1:1", cache)
+        file.write_text(render(made))
+        assert read(file) == made
+    for wrong in ("keep_s = 0", "bytes_max = 1000", 'kinds = ["pictures"]', "share = true"):
+        file.write_text(f'name = "{NAME}"\noperator = "alpha.example"\n[cache]\n{wrong}\n')
+        with pytest.raises(ConfigError):
+            read(file)
