@@ -125,9 +125,9 @@ EXAMPLE: Final = """\
 
 # A virtual model: apps ask for "fast".
 # [models.fast]
-# use = ["smollm2-135m", "gpt-5-mini"]    # what may serve it, best first
-# strategy = "order"                      # order | weights | least-latency | cheapest
-# weights = { "smollm2-135m" = 3 }        # for strategy "weights"; others count 1
+# use = ["gpt-5-mini", "smollm2-135m-instruct"]     # what may serve it, best first
+# strategy = "weights"                    # order (if absent) | weights | least-latency | cheapest
+# weights = { "gpt-5-mini" = 3 }          # for strategy "weights"; others count 1
 
 # A model that nodes serve: what may stand in when it can not be had, and where it may run.
 # [models."gpt-5"]
@@ -148,5 +148,18 @@ EXAMPLE: Final = """\
 # input = "1.25"
 # cached_input = "0.125"
 # output = "10"
+
+# What the account behind a node allows, if its provider does not say so itself.
+# [limits."groq.localhost/node"]
+# requests_per_minute = 500
+
+# A second attempt beside one that is slow to begin, for at most this share of the answers.
+# [hedging]
+# share = 0.02
+
+# What the holder of a virtual key may use (`trunkline keys create my-app`).
+# [keys.my-app]
+# models = ["fast"]
+# budget_usd = "10"
 """
 """What ``trunkline init`` writes."""

@@ -43,12 +43,14 @@ def test_the_example_changes_nothing_and_every_part_of_it_is_valid(tmp_path: Pat
     lines = [line.removeprefix("# ") for line in EXAMPLE.split("\n") if line.startswith("# ")]
     begin = next(number for number, line in enumerate(lines) if line.startswith("["))
     settings = [line for line in lines[begin:] if line.startswith("[") or " = " in line]
-    text = "\n".join(settings).replace('"order"     ', '"weights"   ')
-    policy = RoutingPolicy.parse(text)
+    policy = RoutingPolicy.parse("\n".join(settings))
     assert set(policy.models) == {"fast", "gpt-5"}
     assert policy.prices
     assert policy.classes
     assert policy.operators.deny
+    assert policy.limits
+    assert policy.hedging is not None
+    assert policy.keys["my-app"].budget_usd
 
 
 def test_a_wrong_file_is_refused_at_the_start(tmp_path: Path) -> None:
