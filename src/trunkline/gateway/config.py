@@ -82,7 +82,6 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     (``docs/operate/limits.md``): the same file for all. It may be lost. None: this one is alone."""
     telemetry: TelemetryConfig = TelemetryConfig()
     """Metrics, and what is sent to OpenTelemetry (``docs/operate/telemetry.md``)."""
-    shutdown_grace_s: float = 10.0
     replays_keep_s: float = 86_400.0
     """How long an answer is kept on disk for whoever repeats a request with its
     ``Idempotency-Key``."""
@@ -90,6 +89,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What such answers may take; beyond, the oldest go."""
     replays_linger_s: float = 10.0
     """How long such an answer is worked on for a caller that is gone and may come back."""
+    shutdown_grace_s: float = 10.0
     """What running answers get to finish in when the gateway stops."""
 
     def __post_init__(self) -> None:
@@ -177,12 +177,12 @@ def render(config: GatewayConfig) -> str:
         '# limits_file = "../limits.db"'
         if config.limits_file is None
         else f"limits_file = {_text(config.limits_file)}",
-        "# Seconds that running answers get to finish in when the gateway stops.",
         "# How long answers to requests with an Idempotency-Key are kept, seconds and bytes.",
         f"replays_keep_s = {config.replays_keep_s}",
         f"replays_bytes_max = {config.replays_bytes_max}",
         "# Seconds that such an answer goes on for a caller that is gone.",
         f"replays_linger_s = {config.replays_linger_s}",
+        "# Seconds that running answers get to finish in when the gateway stops.",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "",
         *_timeouts(config.timeouts),
