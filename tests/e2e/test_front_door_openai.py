@@ -16,6 +16,7 @@ from tests.support.network import RunningNetwork
 pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
 
 ASK = [{"role": "user", "content": "Name three colours of the rainbow."}]
+BOTH_S_MAX = 120.0
 CLOCK = {
     "type": "function",
     "function": {
@@ -104,7 +105,11 @@ async def test_a_seed_gives_one_answer_on_both_nodes_at_once(
         )  # fmt: skip
         return raw.headers["trunkline-node"], raw.parse().choices[0].message.content
 
-    answers = await asyncio.gather(*(one() for _ in range(16)))
+    answers: list[tuple[str, str]] = []
+    # A node that a busy machine held up is left alone for some seconds: ask until both answered.
+    async with asyncio.timeout(BOTH_S_MAX):
+        while len({node for node, _ in answers}) < 2:
+            answers += await asyncio.gather(*(one() for _ in range(16)))
 
     assert {node for node, _ in answers} == {"alpha.localhost/node", "beta.localhost/node"}
     assert len({text for _, text in answers}) == 1
