@@ -7,6 +7,7 @@ that the client left: the server does not cancel a handler then, so whoever does
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Literal, NotRequired, TypedDict
@@ -20,6 +21,7 @@ BODY_TIMEOUT_S: Final = 60.0
 """Longest that a client may take to send a body."""
 QUERY_FIELDS_MAX: Final = 64
 PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:]*))(?::[0-9]*)?")
 STOPPING_KEY: Final = "trunkline.stopping"
 DRAINING_KEY: Final = "trunkline.draining"
 
@@ -105,8 +107,11 @@ class Call:
     @property
     def local(self) -> bool:
         """Whether the caller is on this machine; a server that knows no addresses has no others.
-        What a proxy passes on is not: its caller may be anywhere."""
+        What a proxy passes on is not: its caller may be anywhere. Nor is what asks for a foreign
+        host: a page in this machine's browser whose own name was made to lead here does."""
         if any(name in self.headers for name in PROXY_HEADERS):
+            return False
+        if not _is_own_name(self.header("host")):
             return False
         peer = self._scope.get("client")
         if peer is None:
@@ -333,6 +338,20 @@ def header_bytes(value: str) -> bytes:
 def http_status(error: Error) -> int:
     """The HTTP status that says the same as ``error``."""
     return error.http_status if isinstance(error, RequestError) else error.status
+
+
+def _is_own_name(host: str | None) -> bool:
+    """Whether a ``Host`` is one by which only this machine calls itself; without one, it is."""
+    found = _HOST.fullmatch("" if host is None else host)
+    if found is None:
+        return False
+    name: str = found[2] if found[1] is None else found[1]
+    if not name or name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _register(methods: dict[str, Handler], method: Method, handler: Handler) -> None:

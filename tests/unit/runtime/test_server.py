@@ -516,3 +516,33 @@ def test_signals_stop_a_real_process(grace_s, signals):
     assert out == "closed\nreturned\n"
     assert process.returncode == 0
     assert [msgspec.json.decode(line)["event"] for line in err.splitlines()] == ["server.stopped"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "local"),
+    [
+        ((), True),
+        (((b"host", b"127.0.0.1:8480"),), True),
+        (((b"host", b"[::1]:8480"),), True),
+        (((b"Host", b"LocalHost:8480"),), True),
+        # A page in the browser whose own name was made to lead to this machine.
+        (((b"host", b"evil.example:8480"),), False),
+        (((b"host", b"localhost.evil.example"),), False),
+        (((b"host", b"127.0.0.1.evil.example:8480"),), False),
+        (((b"host", b"127.0.0.1:8480"), (b"host", b"evil.example")), False),
+        (((b"host", b"10.0.0.7:8480"),), False),
+        (((b"host", b"[::1"),), False),
+        (((b"host", b"127.0.0.1:8480"), (b"x-forwarded-for", b"127.0.0.1")), False),
+    ],
+)
+def test_who_is_on_this_machine(headers, local):
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": list(headers),
+        "client": ("127.0.0.1", 50_000),
+    }
+    assert Call(scope, None, None).local is local
+    assert not Call(scope | {"client": ("10.0.0.7", 50_000)}, None, None).local
