@@ -349,9 +349,11 @@ def _is_own_name(host: str | None) -> bool:
     if not name or name.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    # 0.0.0.0 is where a role listens that serves others too; our own commands call it so.
+    return address.is_loopback or address.is_unspecified
 
 
 def _register(methods: dict[str, Handler], method: Method, handler: Handler) -> None:

@@ -525,6 +525,7 @@ def test_signals_stop_a_real_process(grace_s, signals):
         (((b"host", b"127.0.0.1:8480"),), True),
         (((b"host", b"[::1]:8480"),), True),
         (((b"Host", b"LocalHost:8480"),), True),
+        (((b"host", b"0.0.0.0:8480"),), True),
         # A page in the browser whose own name was made to lead to this machine.
         (((b"host", b"evil.example:8480"),), False),
         (((b"host", b"localhost.evil.example"),), False),
