@@ -10,6 +10,8 @@ import pytest
 from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, text_of
 from tests.support.gateway import Stack, gateway_over
 
+from trunkline.gateway import conversations
+
 ASK = "say it"
 
 
@@ -167,6 +169,22 @@ async def test_an_item_of_a_kept_answer_can_be_referred_to(
     asked = [json.loads(bytes(a.request)) for a in (*nodes[0].attempts, *nodes[1].attempts)]
     (messages,) = [each["messages"] for each in asked if len(each["messages"]) == 3]
     assert messages[1]["content"] == [{"type": "text", "text": first.output_text}]
+
+
+async def test_what_is_referred_to_is_bounded(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await stack.openai.responses.create(model=MODEL, input=ASK, store=True)
+    reference = {"type": "item_reference", "id": first.output[0].id}
+    monkeypatch.setattr(conversations, "REFERRED_BYTES_MAX", 10_000)
+    await stack.openai.responses.create(model=MODEL, input=[reference] * 3)  # type: ignore[arg-type,list-item]
+    with pytest.raises(openai.APIStatusError) as refused:
+        await stack.openai.responses.create(model=MODEL, input=[reference] * 300)  # type: ignore[arg-type,list-item]
+    assert (refused.value.status_code, refused.value.code) == (413, "body_too_large")
+    monkeypatch.setattr(conversations, "REFERRED_BYTES_MAX", 100)
+    with pytest.raises(openai.APIStatusError) as refused:
+        await stack.openai.responses.create(model=MODEL, input=ASK, previous_response_id=first.id)
+    assert refused.value.param == "previous_response_id"
 
 
 async def test_what_was_not_kept_is_refused_by_name(stack: Stack) -> None:

@@ -28,6 +28,8 @@ from trunkline.schema.grid import responses_openai, responses_openai_items
 
 RESPONSES_PATH: Final = "/v1/responses"
 NOT_FOUND: Final = "previous_response_not_found"
+REFERRED_BYTES_MAX: Final = 32 * 1024 * 1024
+"""What one request may refer to, together: a few bytes of it may each stand for a whole answer."""
 
 _ITEM: Final = re.compile(r"(?:msg|fc|rs)_([a-z0-9]{1,64})_([0-9]{1,6})")
 
@@ -45,6 +47,25 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def output(self) -> tuple[src.Item, ...]:
         return src.output_items(self.response)
+
+
+class _Referred:
+    """What one request refers to: each answer is read once, and all of it is bounded."""
+
+    def __init__(self) -> None:
+        self._left = REFERRED_BYTES_MAX
+        self.outputs: dict[str, tuple[src.Item, ...]] = {}
+
+    def take(self, size: int, param: str) -> None:
+        """Count ``size`` more bytes. Raises :class:`RequestError` 413 if that is too much."""
+        self._left -= size
+        if self._left < 0:
+            raise RequestError(
+                f"{param}: the request refers to more than {REFERRED_BYTES_MAX} bytes",
+                code="body_too_large",
+                param=param,
+                status=413,
+            )
 
 
 class _Chat(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,9 +91,10 @@ class Conversations:
         """What a Responses request asks for, its references resolved. Raises RequestError."""
         tenant = self._keys.authenticate(call)
         view = src.parse(raw)
+        referred = _Referred()
         items = tuple(
             [
-                await self._item(item, f"input[{index}]", tenant)
+                await self._item(item, f"input[{index}]", tenant, referred)
                 if isinstance(item, src.ItemReference)
                 else item
                 for index, item in enumerate(view.items)
@@ -81,7 +103,9 @@ class Conversations:
         view = msgspec.structs.replace(view, items=items)
         if view.previous_response_id is None:
             return asked.responses(view)
-        kept = await self._kept(view.previous_response_id, "previous_response_id", tenant)
+        param = "previous_response_id"
+        kept = await self._kept(view.previous_response_id, param, tenant)
+        referred.take(len(kept.response) + sum(map(len, kept.messages)), param)
         # Instructions hold for one answer: the format has new ones take their place.
         told = kept.messages[kept.request.instructions is not None :]
         said = responses_openai_items.translate(kept.output)
@@ -99,14 +123,22 @@ class Conversations:
         kept = await self._kept(name, "response_id", tenant, status=404)
         await call.reply(200, kept.response)
 
-    async def _item(self, item: src.ItemReference, param: str, tenant: Tenant) -> src.Item:
+    async def _item(
+        self, item: src.ItemReference, param: str, tenant: Tenant, referred: _Referred
+    ) -> src.Item:
         met = _ITEM.fullmatch(item.id or "")
         if met is None:
             raise _unknown(param, 400)
-        output = (await self._kept(f"resp_{met[1]}", param, tenant)).output
+        output = referred.outputs.get(met[1])
+        if output is None:
+            kept = await self._kept(f"resp_{met[1]}", param, tenant)
+            referred.take(len(kept.response), param)
+            output = referred.outputs[met[1]] = kept.output
         if int(met[2]) >= len(output):
             raise _unknown(param, 400)
-        return output[int(met[2])]
+        found = output[int(met[2])]
+        referred.take(len(msgspec.json.encode(found)), param)
+        return found
 
     async def _kept(self, name: str, param: str, tenant: Tenant, status: int = 400) -> _Kept:
         answer = "ans_" + name.removeprefix("resp_")
