@@ -55,6 +55,7 @@ def test_an_absurd_usage_has_a_bound() -> None:
     [
         (b'{"max_tokens":5}', 1, 5),
         (b'{"max_completion_tokens":7,"max_tokens":5}', 3, 21),
+        (b'{"max_completion_tokens":1,"max_tokens":500}', 2, 1000),
         (b'{"max_tokens":null}', 1, COMPLETION_TOKENS_UNSAID),
         (b"{}", 2, 2 * COMPLETION_TOKENS_UNSAID),
         (b'{"max_tokens":"many"}', 1, COMPLETION_TOKENS_UNSAID),

@@ -64,6 +64,7 @@ def most_tokens(request: bytes, kind: Kind, choices: int) -> Tokens:
         said = _BOUNDS.decode(request)
     except msgspec.MsgspecError:
         said = _Bounds()
-    each = said.max_completion_tokens or said.max_tokens or COMPLETION_TOKENS_UNSAID
-    completion = min(max(each, 0), COMPLETION_TOKENS_MAX) * choices
+    # Where both are said, some providers go by the one, some by the other.
+    each = max(said.max_completion_tokens or 0, said.max_tokens or 0) or COMPLETION_TOKENS_UNSAID
+    completion = min(each, COMPLETION_TOKENS_MAX) * choices
     return Tokens(prompt=len(request), completion=completion)
