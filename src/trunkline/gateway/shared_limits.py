@@ -10,6 +10,7 @@ It refuses to wait long for a turn: whoever holds one holds it for less than a m
 stopped, and then this gateway decides alone until it can have its turn again.
 """
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +139,8 @@ class SharedFile:
 
     def _opened(self, now_s: float) -> sqlite3.Connection | None:
         if self._connection is None and now_s >= self._again_s:
+            # Made here, so that at no time anybody but its owner can open it.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = sqlite3.connect(
                 self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
