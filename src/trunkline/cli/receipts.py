@@ -2,6 +2,7 @@
 one side of it to somebody, forget what was said."""
 
 import asyncio
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +83,8 @@ def _write(data: bytes, to: Path | None) -> None:
         sys.stdout.buffer.write(data + b"\n")
         return
     try:
-        with to.open("xb") as file:
+        # It may hold what was said: for the eyes of who asked for it.
+        with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
     except FileExistsError:
         raise ConfigError(f"{to} exists; it is not overwritten") from None

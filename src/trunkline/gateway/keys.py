@@ -84,13 +84,14 @@ class Keys:
             await self._store.close()
 
     def authenticate(self, call: Call) -> Tenant:
-        """Who sent this call. Raises :class:`RequestError` 401 ``invalid_api_key``."""
+        """Who sent this call. Raises :class:`RequestError` 401 ``invalid_api_key``, and 403
+        ``foreign_origin`` for a page in somebody's browser that knows no key."""
         if self._use == "off":
-            return self._anonymous()
+            return self._anonymous(call)
         secret = _secret(call)
         if secret is None:
             if self._use == "optional":
-                return self._anonymous()
+                return self._anonymous(call)
             raise _denied("a key of this gateway is needed, tlk_…, as the client's api_key")
         found = self._known.get(digest_of(secret))
         if found is None:
@@ -140,7 +141,15 @@ class Keys:
             else:
                 self._readable = True
 
-    def _anonymous(self) -> Tenant:
+    def _anonymous(self, call: Call) -> Tenant:
+        # Any site that the user looks at could spend the user's accounts otherwise.
+        if call.from_foreign_page:
+            raise RequestError(
+                "a page of another site may not call this gateway without a key of its own",
+                code="foreign_origin",
+                param="origin",
+                status=403,
+            )
         return self._tenant(ANONYMOUS.id, ANONYMOUS.name)
 
     def _tenant(self, id_: str, name: str) -> Tenant:

@@ -121,6 +121,16 @@ class Call:
         except ValueError:
             return False
 
+    @property
+    def from_foreign_page(self) -> bool:
+        """Whether a page of another site sent this, from the user's own browser: one can, to any
+        port of this machine, though it is not shown the answer. A page that hides its site too."""
+        origin = self.header("origin")
+        if origin is None:
+            return False
+        scheme, _, host = origin.partition("://")
+        return origin == "null" or (scheme in ("http", "https") and not _is_own_name(host))
+
     def header(self, name: str) -> str | None:
         """One request header, by lower-case name."""
         return self.headers.get(name)

@@ -241,3 +241,25 @@ async def test_the_store_holds_no_secret(tmp_path: Path, store: KeyStore) -> Non
         assert one.encode() not in held
         assert one.removeprefix("tlk_").encode() not in held
     assert (tmp_path / "keys.db").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "http://127.0.0.1.evil.example", "http://evil.example:8480", "null"],
+)
+async def test_a_page_of_another_site_needs_a_key(
+    store: KeyStore, clock: FixedClock, origin: str
+) -> None:
+    for use in ("off", "optional"):
+        with pytest.raises(RequestError) as error:
+            keys_over(store, clock, use).authenticate(call(origin=origin))
+        assert (error.value.error_code, error.value.http_status) == ("foreign_origin", 403)
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "http://127.0.0.1:8480", "https://[::1]", "app://desktop"]
+)
+async def test_pages_and_apps_of_this_machine_need_none(
+    store: KeyStore, clock: FixedClock, origin: str
+) -> None:
+    assert keys_over(store, clock, "off").authenticate(call(origin=origin)).id == ""
