@@ -24,8 +24,8 @@ unit:  ## the quick tests
 	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py unit
 e2e:  ## the tests with real processes
 	@sh scripts/setup.sh test && exec .venv/bin/python scripts/check.py e2e
-sim:  ## play 200 fresh seeds of disasters; again with SEED=… SEEDS=1
-	@sh scripts/setup.sh test && exec .venv/bin/python scripts/sim.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
+sim:  ## play 200 fresh seeds of disasters; one again with SEED=…
+	@sh scripts/setup.sh test && exec .venv/bin/python scripts/sim.py --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
 fuzz:  ## fuzz the parsers with atheris for SECONDS=120, from the corpus in tests/fuzz
 	@sh scripts/setup.sh test && exec .venv/bin/python scripts/fuzz.py --seconds $(or $(SECONDS),120) $(if $(KEEP),--keep)
 check: test  ## the same as test
