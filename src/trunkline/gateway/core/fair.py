@@ -131,6 +131,10 @@ class Shares:
             self.waiting[tenant] = count
         else:
             del self.waiting[tenant]
+        if not self.waiting:
+            # Everybody had what they wanted: nobody owes anything to whoever comes next. A debt
+            # made when calls were thought to cost more would else keep its tenant out for long.
+            self._spent.clear()
 
     def served(self, request: Request) -> None:
         """A request of the tenant starts. Call before :meth:`left`."""
