@@ -18,8 +18,9 @@ Checks, by the names that a violation carries:
 ============ =======================================================================================
 """
 
+import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -32,7 +33,14 @@ from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity
 from trunkline.receipts import Receipt, open_batch, verify_signed
 from trunkline.schema import openai_responses
-from trunkline.schema.attempt import Accepted, Attempt, ClientFormat, Limits, SignedReceipt
+from trunkline.schema.attempt import (
+    ATTEMPT_PATH,
+    Accepted,
+    Attempt,
+    ClientFormat,
+    Limits,
+    SignedReceipt,
+)
 from trunkline.schema.grid import responses_openai
 from trunkline.schema.sse import SseParser
 from trunkline.sim.app import Ending, Seen
@@ -71,6 +79,30 @@ class Tapped:
                 self.accepted = msgspec.json.decode(event.data or b"", type=Accepted)
                 self._parser = None
                 return
+
+
+class Taps:
+    """Every attempt that crossed the wire, by its answer."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Tapped]] = {}
+
+    def tap(self, _host: str, path: str, body: bytes) -> Callable[[bytes], None]:
+        """A network's ``tap``."""
+        if path != ATTEMPT_PATH:
+            return _unheard
+        now_s = asyncio.get_running_loop().time()
+        tapped = Tapped(msgspec.json.decode(body, type=Attempt), now_s)
+        self.answers.setdefault(tapped.attempt.answer, []).append(tapped)
+        return tapped.hear
+
+    def of(self, seen: Seen) -> Sequence[Tapped]:
+        """The attempts at the answer that an app saw."""
+        return self.answers.get(seen.answer or "", ())
+
+
+def _unheard(_frame: bytes) -> None:
+    """Polls are not listened to."""
 
 
 class _Collect:
@@ -184,9 +216,11 @@ class Judge:
         self._keys = keys
         self._allowed = allowed
 
-    async def judge(self, seen: Seen, tapped: Iterable[Tapped]) -> list[Violation]:
-        """Everything wrong with this call. ``tapped``: the attempts at its answer."""
-        attempts = list(tapped)
+    async def judge(self, calls: Iterable[Seen], taps: Taps) -> list[Violation]:
+        """Everything wrong with these calls."""
+        return [wrong for seen in calls for wrong in await self._judge(seen, taps.of(seen))]
+
+    async def _judge(self, seen: Seen, attempts: Sequence[Tapped]) -> list[Violation]:
         found = [*_time(seen), *_ending(seen)]
         allowed = self._allowed[seen.ask.model]
         if any(one.attempt.model not in allowed for one in attempts):
@@ -198,7 +232,7 @@ class Judge:
         number = f"call {seen.ask.number}, answer {seen.answer}: "
         return [Violation(item.check, number + item.detail) for item in found]
 
-    async def _text(self, seen: Seen, tapped: list[Tapped]) -> list[Violation]:
+    async def _text(self, seen: Seen, tapped: Sequence[Tapped]) -> list[Violation]:
         text, failed = split_error(seen.ask.format, seen.body) if seen.ask.stream else (b"", False)
         marks = _fingerprints(seen)
         if len(marks) > 1:

@@ -26,12 +26,11 @@ from trunkline.base.money import MicroUsd
 from trunkline.gateway.core.policy import KeyPolicy, Price, RoutingPolicy
 from trunkline.gateway.store import EvidenceStore
 from trunkline.node.config_providers import AccountLimits, OpenAIEngine
-from trunkline.schema.attempt import ATTEMPT_PATH, Attempt
 from trunkline.sim import app as apps
 from trunkline.sim import ledger
 from trunkline.sim.app import Ask, Seen
 from trunkline.sim.cast import BATCH, GOLD, SILVER, SPOKEN, TIMEOUTS, upstream_of
-from trunkline.sim.checkers import Judge, Tapped, Undisturbed, succeeded
+from trunkline.sim.checkers import Judge, Taps, Undisturbed, succeeded
 from trunkline.sim.network import Network
 from trunkline.sim.process import Process, install
 from trunkline.sim.roles import SimGateway, SimLog, SimNode, fronting
@@ -77,8 +76,8 @@ class Crowd:
         random = self._random("cast")
         self.trace = Trace()
         self._network = Network(self._random("network"), self.trace)
-        self._network.tap = self._tap
-        self.tapped: dict[str, list[Tapped]] = {}
+        self.taps = Taps()
+        self._network.tap = self.taps.tap
         self.crashes = 0
         self._upstreams = {name: _upstream(random) for name in NODES}
         self._fails = random.random() < 0.5
@@ -138,14 +137,6 @@ class Crowd:
             limits=limits if stated else AccountLimits(),
         )
         return SimNode(name, self._network, fronting(engine), self._random(name))
-
-    def _tap(self, _host: str, path: str, body: bytes) -> Callable[[bytes], None]:
-        if path != ATTEMPT_PATH:
-            return lambda _frame: None
-        now_s = asyncio.get_running_loop().time()
-        tapped = Tapped(msgspec.json.decode(body, type=Attempt), now_s)
-        self.tapped.setdefault(tapped.attempt.answer, []).append(tapped)
-        return tapped.hear
 
     async def _missing(self) -> None:
         if not self._fails:
@@ -211,16 +202,13 @@ class Crowd:
             {node.key.name: node.key for node in self._nodes},
             {SPOKEN: frozenset({SPOKEN})},
         )
-        found: list[Violation] = []
-        for one in seen:
-            found += await judge.judge(one, self.tapped.get(one.answer or "", ()))
-        return found
+        return await judge.judge(seen, self.taps)
 
     def _begun(self, wave: Wave) -> dict[str, list[float]]:
         """When the first attempt of each call arrived at a node."""
         begun: dict[str, list[float]] = {key: [] for key in CALLS_EACH}
         for one in wave.seen:
-            attempts = self.tapped.get(one.answer or "")
+            attempts = self.taps.of(one)
             if attempts:
                 begun[one.ask.key].append(min(attempt.at_s for attempt in attempts))
         return begun

@@ -6,7 +6,7 @@ final. The world itself decides nothing that a checker relies on.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from random import Random
@@ -17,12 +17,11 @@ import msgspec
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.status import Status
 from trunkline.gateway.store import EvidenceStore
-from trunkline.schema.attempt import ATTEMPT_PATH, Attempt
 from trunkline.sim import app as apps
 from trunkline.sim import ledger
 from trunkline.sim.app import Ask, Ending, Seen
 from trunkline.sim.cast import GOLD, KEYED, WEIGHTS, Cast, upstream_of
-from trunkline.sim.checkers import Judge, Tapped, Undisturbed, history, succeeded
+from trunkline.sim.checkers import Judge, Taps, Undisturbed, history, succeeded
 from trunkline.sim.crowd import Crowd
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace, honest, model_info
@@ -127,7 +126,7 @@ class Rush:
         """The verdict."""
         crowd = self._crowd
         seen, found = await crowd.play()
-        return _verdict(self._seed, seen, found, crowd.trace, crowd.tapped, crowd.crashes)
+        return _verdict(self._seed, seen, found, crowd.trace, crowd.taps, crowd.crashes)
 
 
 class World:
@@ -139,7 +138,8 @@ class World:
         self._weather = Weather(self._random("weather"), flips=variant.flips)
         self._network = Network(self._random("network"), self._trace)
         self._network.weather = self._weather.passage
-        self._network.tap = self._tap
+        self._taps = Taps()
+        self._network.tap = self._taps.tap
         self._log = SimLog(self._random("log"))
         self._log.loses = self._weather.log_loses
         self._variant = variant
@@ -156,7 +156,6 @@ class World:
         )
         self._gateway.disk.fate = self._weather.disk_fate
         self._gateway.disk.kill = lambda: self._outside(self._crash(self._gateway))
-        self._tapped: dict[str, list[Tapped]] = {}
         self._outages: dict[asyncio.Task[None], None] = {}
         self._down: set[str] = set()
         self._crashes = 0
@@ -180,16 +179,16 @@ class World:
         storm = await self._storm()
         await self._calm()
         peace = await self._calls(self._asks("peace", PEACE_CALLS, over_s=2.0, patient=True))
-        found = await self._judged([*storm, *peace])
-        found += [_dead(seen) for seen in peace if not succeeded(seen)]
+        seen = [*storm, *peace]
+        found = await self._judged(seen)
+        found += [_dead(one) for one in peace if not succeeded(one)]
         found += await self._breakers()
-        found += await self._kept([*storm, *peace])
-        found += self._histories([*storm, *peace])
-        found += self._books([*storm, *peace])
+        found += await self._kept(seen)
+        found += self._histories(seen)
+        found += self._books(seen)
         await self._stop()
         found += [Violation("bug", line) for line in self._trace.bugs]
-        seen = [*storm, *peace]
-        return _verdict(self._seed, seen, found, self._trace, self._tapped, self._crashes)
+        return _verdict(self._seed, seen, found, self._trace, self._taps, self._crashes)
 
     # Building.
 
@@ -222,14 +221,6 @@ class World:
         upstream.token_s = self._weather.climate.token_s
         upstream.fault = self._weather.upstream_fault
         return upstream
-
-    def _tap(self, _host: str, path: str, body: bytes) -> Callable[[bytes], None]:
-        if path != ATTEMPT_PATH:
-            return _unheard
-        now_s = asyncio.get_running_loop().time()
-        tapped = Tapped(msgspec.json.decode(body, type=Attempt), now_s)
-        self._tapped.setdefault(tapped.attempt.answer, []).append(tapped)
-        return tapped.hear
 
     # The storm.
 
@@ -364,10 +355,7 @@ class World:
             {node.key.name: node.key for node in self._nodes},
             self._cast.allowed,
         )
-        found: list[Violation] = []
-        for one in seen:
-            found += await judge.judge(one, self._tapped.get(one.answer or "", ()))
-        return found
+        return await judge.judge(seen, self._taps)
 
     async def _breakers(self) -> list[Violation]:
         """Whom calls do not reach now. What was ejected for what it did in the storm has its
@@ -425,7 +413,7 @@ class World:
         if self._gateway.lives == 1:
             begun: dict[str, list[float]] = {}
             keys = {one.answer: one.ask.key for one in seen}
-            for answer, attempts in self._tapped.items():
+            for answer, attempts in self._taps.answers.items():
                 if answer in keys:
                     begun.setdefault(keys[answer], []).append(min(a.at_s for a in attempts))
             found += ledger.rates(self._cast.policy, begun)
@@ -437,7 +425,7 @@ def _verdict(
     seen: list[Seen],
     found: list[Violation],
     trace: Trace,
-    tapped: Mapping[str, list[Tapped]],
+    taps: Taps,
     crashes: int,
 ) -> Verdict:
     good = [one for one in seen if succeeded(one)]
@@ -449,15 +437,11 @@ def _verdict(
         calls=len(seen),
         succeeded=len(good),
         failed=sum(one.ending is Ending.COMPLETE for one in seen) - len(good),
-        taken_over=sum(len(tapped.get(one.answer or "", ())) > 1 for one in good),
+        taken_over=sum(len(taps.of(one)) > 1 for one in good),
         crashes=crashes,
         virtual_s=asyncio.get_running_loop().time(),
         newest=tuple(trace.newest),
     )
-
-
-def _unheard(_frame: bytes) -> None:
-    """Polls are not listened to."""
 
 
 def _dead(seen: Seen) -> Violation:
