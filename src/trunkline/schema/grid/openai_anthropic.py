@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.schema import openai_chat
 from trunkline.schema.grid import openai_anthropic_messages as messages
+from trunkline.schema.grid import openai_turns
 from trunkline.schema.grid.openai_anthropic_answer import translate_answer
 from trunkline.schema.grid.openai_anthropic_stream import StreamTranslator
 from trunkline.schema.openai_chat import ChatRequest
@@ -105,8 +106,7 @@ def from_openai(
 
 
 def _refuse_inexpressible(request: ChatRequest) -> None:
-    for name in sorted(openai_chat.parameters_set(request) - HONOURED - openai_chat.HINTS):
-        raise unsupported(name)
+    openai_turns.refuse_unhonoured(request, HONOURED)
     if request.temperature is not None and request.temperature > TEMPERATURE_MAX:
         raise unsupported("temperature", f"at most {TEMPERATURE_MAX} is supported")
     if request.reasoning_effort == "minimal":
@@ -122,9 +122,7 @@ def _tools(request: ChatRequest) -> Json:
     choice = request.tool_choice
     translated: Json = {}
     if isinstance(choice, ToolChoice):
-        # Other kinds of choice have been refused by name.
-        named = "" if choice.function is None else choice.function.name
-        translated = {"type": "tool", "name": named}
+        translated = {"type": "tool", "name": openai_turns.function_chosen(choice)}
     elif choice is not None:
         translated = {"type": _TOOL_CHOICES[choice]}
     if request.parallel_tool_calls is False and choice != "none":

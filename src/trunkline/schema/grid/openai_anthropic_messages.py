@@ -102,9 +102,8 @@ def _image(part: ImagePart, param: str) -> Json:
 
 
 def _document(part: FilePart, param: str) -> Json:
-    if part.file.file_id is not None or part.file.file_data is None:
-        raise unsupported(f"{param}.file.file_id", "only file_data is supported")
-    kind, data = openai_turns.data_url(part.file.file_data, f"{param}.file.file_data")
+    url = openai_turns.file_data(part, param)
+    kind, data = openai_turns.data_url(url, f"{param}.file.file_data")
     if kind != "application/pdf":
         raise unsupported(f"{param}.file.file_data", "only application/pdf is supported")
     source = {"type": "base64", "media_type": kind, "data": data}

@@ -14,6 +14,7 @@ import msgspec
 
 from trunkline.schema import openai_chat
 from trunkline.schema.grid import openai_bedrock_messages as messages
+from trunkline.schema.grid import openai_turns
 from trunkline.schema.grid.openai_anthropic import object_schema
 from trunkline.schema.grid.openai_bedrock_answer import StreamTranslator, translate_answer
 from trunkline.schema.openai_chat import ChatRequest
@@ -94,8 +95,7 @@ def from_openai(request: ChatRequest, *, model: str | None = None) -> Converse:
 
 
 def _refuse_inexpressible(request: ChatRequest) -> None:
-    for name in sorted(openai_chat.parameters_set(request) - HONOURED - openai_chat.HINTS):
-        raise unsupported(name)
+    openai_turns.refuse_unhonoured(request, HONOURED)
     if request.temperature is not None and request.temperature > TEMPERATURE_MAX:
         raise unsupported("temperature", f"at most {TEMPERATURE_MAX} is supported")
     if request.reasoning_effort in ("none", "minimal"):
@@ -129,10 +129,7 @@ def _tools(request: ChatRequest) -> Json:
     config: Json = {"tools": [{"toolSpec": _tool(tool)} for tool in request.tools]}
     choice = request.tool_choice
     if isinstance(choice, ToolChoice):
-        # Other kinds of choice have been refused by name.
-        config["toolChoice"] = {
-            "tool": {"name": "" if choice.function is None else choice.function.name}
-        }
+        config["toolChoice"] = {"tool": {"name": openai_turns.function_chosen(choice)}}
     elif choice is not None:
         config["toolChoice"] = {"any": {}} if choice == "required" else {"auto": {}}
     return {"toolConfig": config}

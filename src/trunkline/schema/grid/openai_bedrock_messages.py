@@ -111,9 +111,8 @@ def _image(part: ImagePart, param: str) -> Json:
 
 
 def _document(part: FilePart, param: str, index: int) -> Json:
-    if part.file.file_id is not None or part.file.file_data is None:
-        raise unsupported(f"{param}.file.file_id", "only file_data is supported")
-    kind, data = openai_turns.data_url(part.file.file_data, f"{param}.file.file_data")
+    url = openai_turns.file_data(part, param)
+    kind, data = openai_turns.data_url(url, f"{param}.file.file_data")
     if kind not in DOCUMENT_FORMATS:
         raise unsupported(f"{param}.file.file_data", "this type of file is not supported")
     # A name is demanded, of few characters, and no two the same in a message.

@@ -14,6 +14,7 @@ import msgspec
 
 from trunkline.schema import openai_chat
 from trunkline.schema.grid import openai_gemini_contents as contents
+from trunkline.schema.grid import openai_turns
 from trunkline.schema.grid.openai_gemini_answer import translate_answer
 from trunkline.schema.grid.openai_gemini_stream import StreamTranslator
 from trunkline.schema.openai_chat import ChatRequest
@@ -109,8 +110,7 @@ def from_openai(request: ChatRequest, *, model: str | None = None) -> GenerateCo
 
 
 def _refuse_inexpressible(request: ChatRequest) -> None:
-    for name in sorted(openai_chat.parameters_set(request) - HONOURED - openai_chat.HINTS):
-        raise unsupported(name)
+    openai_turns.refuse_unhonoured(request, HONOURED)
     if request.choices > CHOICES_MAX:
         raise unsupported("n", f"at most {CHOICES_MAX} is supported")
     if request.seed is not None and not -SEED_MAX <= request.seed <= SEED_MAX:
@@ -167,8 +167,7 @@ def _tools(request: ChatRequest) -> Json:
     choice = request.tool_choice
     config: Json = {}
     if isinstance(choice, ToolChoice):
-        # Other kinds of choice have been refused by name.
-        named = "" if choice.function is None else choice.function.name
+        named = openai_turns.function_chosen(choice)
         config = {"mode": "ANY", "allowedFunctionNames": [named]}
     elif choice is not None:
         config = {"mode": _TOOL_MODES[choice]}

@@ -92,11 +92,10 @@ def _parts(parts: Sequence[Part], param: str) -> Iterator[Json]:
 
 
 def _file(part: FilePart, param: str) -> Json:
-    if part.file.file_id is not None or part.file.file_data is None:
-        raise unsupported(f"{param}.file.file_id", "only file_data is supported")
+    url = openai_turns.file_data(part, param)
     if part.file.filename is not None:
         raise unsupported(f"{param}.file.filename")
-    return _inline(part.file.file_data, "file", f"{param}.file.file_data")
+    return _inline(url, "file", f"{param}.file.file_data")
 
 
 def _inline(url: str, kind: str, param: str) -> Json:

@@ -1,4 +1,4 @@
-"""What the translations of a chat request's messages have in common (part of ``openai_anthropic``,
+"""What the translations of a chat request have in common (part of ``openai_anthropic``,
 ``openai_gemini`` and ``openai_bedrock``).
 
 Small checks and conversions, each the same for every provider that is not of the OpenAI format; it
@@ -12,13 +12,27 @@ from typing import Final, TypeVar
 import msgspec
 
 from trunkline.crypto.digest import sha256
-from trunkline.schema.openai_parts import FunctionCall, Message, ToolCall
+from trunkline.schema import openai_chat
+from trunkline.schema.openai_chat import ChatRequest
+from trunkline.schema.openai_parts import FilePart, FunctionCall, Message, ToolCall, ToolChoice
 from trunkline.schema.parsing import unsupported
 
 _DATA_URL: Final = re.compile(r"data:([a-zA-Z0-9.+/-]{1,128});base64,")
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 T = TypeVar("T")
+
+
+def refuse_unhonoured(request: ChatRequest, honoured: frozenset[str]) -> None:
+    """Raise :class:`RequestError` for the first thing asked for that is neither ``honoured`` (names
+    of ``openai_chat.parameters_set``) nor a hint."""
+    for name in sorted(openai_chat.parameters_set(request) - honoured - openai_chat.HINTS):
+        raise unsupported(name)
+
+
+def function_chosen(choice: ToolChoice) -> str:
+    """The function that has to be called; other kinds of choice have been refused by name."""
+    return "" if choice.function is None else choice.function.name
 
 
 def refuse_inexpressible(message: Message, param: str, names: Mapping[str, str]) -> None:
@@ -67,6 +81,13 @@ def data_url(url: str, param: str) -> tuple[str, str]:
     if head is None:
         raise unsupported(param, "this kind of URL is not supported; base64 data URLs are")
     return head[1].lower(), url[head.end() :]
+
+
+def file_data(part: FilePart, param: str) -> str:
+    """The ``data:`` URL of a file, which has one and is not kept elsewhere."""
+    if part.file.file_id is not None or part.file.file_data is None:
+        raise unsupported(f"{param}.file.file_id", "only file_data is supported")
+    return part.file.file_data
 
 
 def arguments_object(arguments: str, param: str) -> msgspec.Raw:
