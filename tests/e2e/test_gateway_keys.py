@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from hashlib import sha256
@@ -18,7 +15,7 @@ import msgspec
 import openai
 import pytest
 from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, with_hold
-from tests.support.gateway import FakeLog, PlainClient, Reply, settings
+from tests.support.gateway import FakeLog, PlainClient, Reply, process, settings
 
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.config import render
@@ -449,30 +446,6 @@ async def test_no_key_reaches_disk_logger_or_answers(
 
 def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()]
-
-
-MAIN = (
-    "import sys; from pathlib import Path; from trunkline.gateway.app import run;"
-    "run(Path(sys.argv[1]))"
-)
-
-
-@asynccontextmanager
-async def process(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A gateway of its own and its URL."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", MAIN, str(config), stderr=PIPE, env=dict(os.environ)
-    )
-    assert child.stderr is not None
-    try:
-        async with asyncio.timeout(30):
-            while b"server.started" not in (line := await child.stderr.readline()):
-                assert line, "it ended instead of starting"
-        yield child, line.decode().partition('"url":"')[2].partition('"')[0]
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.communicate()
 
 
 def write_config(folder: Path, node: FakeNode) -> Path:

@@ -1,27 +1,20 @@
 """The gateway as a process: started from its file, killed without warning, started again."""
 
 import asyncio
-import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import PIPE
 from hashlib import sha256
 from pathlib import Path
 
 from tests.support.fake_node import FakeNode
-from tests.support.gateway import FakeLog, PlainClient, gateway_over
+from tests.support.gateway import MAIN, FakeLog, PlainClient, gateway_over, process
 
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.app import create_store
 from trunkline.gateway.config import GatewayConfig, NodeConfig, render
 
 BODY = b'{"model":"tiny","stream":true,"messages":[{"role":"user","content":"say it"}]}'
-MAIN = (
-    "import sys; from pathlib import Path; from trunkline.gateway.app import run;"
-    "run(Path(sys.argv[1]))"
-)
 
 
 def write_config(folder: Path, node: FakeNode) -> Path:
@@ -37,24 +30,6 @@ def write_config(folder: Path, node: FakeNode) -> Path:
     path = folder / "gateway.toml"
     path.write_text(render(config))
     return path
-
-
-@asynccontextmanager
-async def process(config: Path) -> AsyncIterator[tuple[Process, str]]:
-    """A running gateway and its URL, as its own logger reports it."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", MAIN, str(config), stderr=PIPE, env=dict(os.environ)
-    )
-    assert child.stderr is not None
-    try:
-        async with asyncio.timeout(30):
-            while b"server.started" not in (line := await child.stderr.readline()):
-                assert line, "it ended instead of starting"
-        yield child, line.decode().partition('"url":"')[2].partition('"')[0]
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.communicate()
 
 
 async def test_killed_after_the_answer_nothing_is_lost(tmp_path: Path) -> None:

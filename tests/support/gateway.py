@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -174,6 +177,31 @@ async def gateway_over(
             yield stack
         finally:
             await stack.close()
+
+
+MAIN = (
+    "import sys; from pathlib import Path; from trunkline.gateway.app import run;"
+    "run(Path(sys.argv[1]))"
+)
+"""For ``python -c``: a gateway, by the path of its configuration."""
+
+
+@asynccontextmanager
+async def process(config: Path) -> AsyncIterator[tuple[Process, str]]:
+    """A gateway as a process of its own, and its URL, as its own logger reports it."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", MAIN, str(config), stderr=PIPE, env=dict(os.environ)
+    )
+    assert child.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            while b"server.started" not in (line := await child.stderr.readline()):
+                assert line, "it ended instead of starting"
+        yield child, line.decode().partition('"url":"')[2].partition('"')[0]
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
 
 
 class BrokenStore(EvidenceStore):
