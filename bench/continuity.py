@@ -240,7 +240,6 @@ def _print_matrix(wanted: Sequence[Cell], told: dict[str, dict[Cell, str]]) -> N
 
 # A provider that fails all the time.
 
-HEADS = ("p50", "p99", "+p50", "+p99")
 FAILURES: dict[str, Act] = {
     "closes at once": upstream.gone,
     "500": upstream.status(500),

@@ -127,10 +127,6 @@ class Script:
     """Wait for this after ``after`` events, then go on."""
 
 
-class Silenced(Exception):
-    """The script says: not another byte."""
-
-
 class FakeNode:
     """One node. Use as an async context manager; scripts are consumed one per attempt."""
 
