@@ -9,6 +9,7 @@ pass as well, and are then said to be unproven.
 from dataclasses import dataclass, field
 from typing import Final
 
+from trunkline.schema import sse
 from trunkline.schema.attempt import ClientFormat
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -18,9 +19,6 @@ PATHS: Final[dict[str, ClientFormat]] = {
     "/v1/embeddings": "openai.embeddings",
     "/v1/messages": "anthropic.messages",
 }
-END_MARKER: Final = b"data: [DONE]\n\n"
-VERBATIM: Final = frozenset({"openai.chat", "openai.embeddings"})
-"""Formats that nodes speak themselves."""
 
 
 def format_of(path: str) -> tuple[ClientFormat, str] | None:
@@ -56,7 +54,7 @@ class Exchange:
     def ended(self) -> bool:
         """The app has seen the whole answer. Clients may leave a stream once they read its end
         marker, before the body's own end."""
-        return self.closed or self.response.endswith(END_MARKER)
+        return self.closed or self.response.endswith(sse.DONE)
 
     def add(self, data: bytes) -> None:
         """Take note of bytes that pass."""

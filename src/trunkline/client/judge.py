@@ -12,9 +12,10 @@ import msgspec
 
 from trunkline.base.errors import Error
 from trunkline.client import translated
-from trunkline.client.exchange import VERBATIM, Exchange
+from trunkline.client.exchange import Exchange
 from trunkline.client.trust import Trust
 from trunkline.evidence import Evidence, Outcome, Report, State, Step, decode, verify
+from trunkline.evidence.content import VERBATIM
 from trunkline.evidence.report import (
     Finding,
     combine,

@@ -8,7 +8,8 @@ says that something could not be shown, not that somebody lied.
 import msgspec
 
 from trunkline.base.errors import Error, MalformedError
-from trunkline.client.exchange import VERBATIM, Exchange
+from trunkline.client.exchange import Exchange
+from trunkline.evidence.content import VERBATIM
 from trunkline.schema import anthropic_messages, openai_responses
 from trunkline.schema.grid import anthropic_openai, responses_openai
 from trunkline.schema.openai_responses_answer import Echo

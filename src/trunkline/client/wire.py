@@ -20,11 +20,12 @@ from functools import cache
 from types import ModuleType
 from typing import Final, Protocol
 
-from trunkline.client.exchange import VERBATIM, Exchange, format_of
+from trunkline.client.exchange import Exchange, format_of
 from trunkline.client.receipt import AsyncReceipt, Fetched, Receipt
 from trunkline.client.sightings import Sightings
 from trunkline.client.trust import Trust
 from trunkline.evidence import EVIDENCE_BYTES_MAX
+from trunkline.evidence.content import VERBATIM
 
 EVIDENCE_PATH: Final = "/trunkline/v1/receipts/"
 SLACK_S: Final = 15.0
