@@ -11,6 +11,7 @@ It refuses to describe what it does not know: any exception outside our tree bec
 """
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
@@ -274,11 +275,13 @@ def anthropic_event(described: Described, request_id: str | None = None) -> byte
     return sse.encode(event="error", data=anthropic_body(described, request_id))
 
 
-def renamed(described: Described, param: str) -> Described:
+def renamed(described: Described, caller_name: Callable[[str], str]) -> Described:
     """The error with the parameter's name as the caller knows it, in ``param`` and in the message,
     which begins with it where it is about one parameter."""
-    message = described.message
-    if described.param is not None and message.startswith(f"{described.param}:"):
+    if described.param is None:
+        return described
+    param, message = caller_name(described.param), described.message
+    if message.startswith(f"{described.param}:"):
         message = param + message.removeprefix(described.param)
     return msgspec.structs.replace(described, param=param, message=message)
 

@@ -41,6 +41,4 @@ def caller_name(param: str) -> str:
 
 def caller_words(described: Described) -> Described:
     """The error, said in the caller's names."""
-    if described.param is None:
-        return described
-    return renamed(described, caller_name(described.param))
+    return renamed(described, caller_name)
