@@ -36,7 +36,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 from network import TRUNKLINE, free_port_base
-from peers import listening, process
+from peers import roles
 
 from trunkline.base.errors import Error
 from trunkline.remote.http1 import HttpTransport
@@ -239,13 +239,7 @@ async def network(
     started = [(role, data / role / f"{role}.toml") for role in ("log", "witness")]
     started += [("node", data / f"node-{name}" / "node.toml") for name in urls]
     started += [("gateway", path)]
-    async with AsyncExitStack() as stack:
-        for role, config in started:
-            out = scratch / f"{config.parent.name}.log"
-            run = [sys.executable, "-m", "trunkline.cli.role", role, str(config)]
-            child = await stack.enter_async_context(process(run, out, cwd=scratch))
-            port = int(re.findall(r'(?m)^listen = ".*:(\d+)"', config.read_text())[0])
-            await listening(port, child, out)
+    async with roles(started, scratch):
         yield f"http://127.0.0.1:{base}", keys
 
 

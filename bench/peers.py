@@ -240,17 +240,24 @@ async def trunkline(
     path = data / "gateway" / "gateway.toml"
     stages = ("head_s", "first_event_s", "first_token_s", "whole_s", "idle_s")
     path.write_text(_edited(path.read_text(), "timeouts", dict.fromkeys(stages, SILENCE_S)))
+    started = [(role, data / role / f"{role}.toml") for role in ROLES]
+    started += [("node", data / f"node-{name}" / "node.toml") for name in names.values()]
+    async with roles(started, scratch):
+        await _all_seen(f"http://127.0.0.1:{base}/v1/models", set(deployments.urls))
+        yield System("Trunkline", f"http://127.0.0.1:{base}/v1", note="as `trunkline init` sets it")
+
+
+@asynccontextmanager
+async def roles(started: Sequence[tuple[str, Path]], scratch: Path) -> AsyncIterator[None]:
+    """Run these roles, one after another, each by its file; their logs go to ``scratch``."""
     async with AsyncExitStack() as stack:
-        started = [(role, data / role / f"{role}.toml") for role in ROLES]
-        started += [("node", data / f"node-{name}" / "node.toml") for name in names.values()]
         for role, config in started:
             log = scratch / f"{config.parent.name}.log"
             run = [sys.executable, "-m", "trunkline.cli.role", role, str(config)]
             child = await stack.enter_async_context(process(run, log, cwd=scratch))
             port = int(re.findall(r'(?m)^listen = ".*:(\d+)"', config.read_text())[0])
             await listening(port, child, log)
-        await _all_seen(f"http://127.0.0.1:{base}/v1/models", set(deployments.urls))
-        yield System("Trunkline", f"http://127.0.0.1:{base}/v1", note="as `trunkline init` sets it")
+        yield
 
 
 async def _all_seen(url: str, models: set[str]) -> None:
