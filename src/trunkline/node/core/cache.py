@@ -15,7 +15,7 @@ import msgspec
 
 from trunkline.node.core.answer import AnswerHead
 from trunkline.node.core.statement import Outcome
-from trunkline.node.core.upstream import with_members
+from trunkline.node.core.upstream import joined
 from trunkline.receipts import ReceiptCached, ReceiptSampling
 from trunkline.schema.attempt import Accepted, Attempt, Kind
 from trunkline.schema.parsing import top_level
@@ -113,7 +113,7 @@ def renamed(data: bytes, attempt: Attempt) -> bytes:
     }
     members = top_level(data)
     changes = {name: value for name, value in named.items() if name in members}
-    return with_members(data, changes) if changes else data
+    return joined({**members, **changes}) if changes else data
 
 
 class Entries:

@@ -47,9 +47,14 @@ def with_model(raw: bytes, model: str) -> bytes:
 
 def with_members(raw: bytes, changes: Mapping[str, bytes]) -> bytes:
     """The JSON object with some members set to these values (JSON too); the rest is kept."""
-    members: dict[str, bytes] = {name: bytes(value) for name, value in top_level(raw).items()}
-    members |= changes
-    return b"{%b}" % b",".join(_encode(name) + b":" + value for name, value in members.items())
+    return joined({**top_level(raw), **changes})
+
+
+def joined(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
+    """The JSON object of these members; their values are JSON and kept to the byte."""
+    return b"{%b}" % b",".join(
+        _encode(name) + b":" + bytes(value) for name, value in members.items()
+    )
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
