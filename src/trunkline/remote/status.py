@@ -37,7 +37,6 @@ QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
 UNAVAILABLE: Final = "upstream_unavailable"
 REDIRECT: Final = "upstream_redirect"
 NOT_JSON: Final = "upstream_not_json"
-BAD_RESPONSE: Final = "upstream_bad_response"
 TOO_LARGE: Final = "request_too_large"
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
