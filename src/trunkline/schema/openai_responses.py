@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from trunkline.schema.parsing import ABSENT, decode, invalid, top_level, unsupported
+from trunkline.schema.parsing import ABSENT, decode, given, invalid, top_level, unsupported
 from trunkline.schema.unknown import plain_name
 
 ITEMS_MAX = 10_000
@@ -343,7 +343,7 @@ def _function(raw: msgspec.Raw, param: str) -> FunctionTool:
 def _choice(
     raw: msgspec.Raw,
 ) -> Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None:
-    if bytes(raw) in (b"", b"null"):
+    if not given(raw):
         return None
     if bytes(raw).startswith(b'"'):
         return decode(raw, _WORD, unknown_code="invalid_value", at="tool_choice")

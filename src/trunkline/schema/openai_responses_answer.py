@@ -12,7 +12,7 @@ import msgspec
 
 from trunkline.schema.openai_answer import CompletionTokensDetails, PromptTokensDetails
 from trunkline.schema.openai_answer import Usage as ChatUsage
-from trunkline.schema.parsing import ABSENT
+from trunkline.schema.parsing import given
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -183,15 +183,14 @@ class _Logprobs(msgspec.Struct, frozen=True, kw_only=True):
     content: tuple[TokenLogprob, ...] | None = None
 
 
-_LOGPROBS = msgspec.json.Decoder(_Logprobs | None)
+_LOGPROBS = msgspec.json.Decoder(_Logprobs)
 
 
 def logprobs_of(raw: msgspec.Raw) -> tuple[TokenLogprob, ...]:
     """A chat choice's log-probabilities of its text. Raises ``msgspec.DecodeError``."""
-    if bytes(raw) == bytes(ABSENT):
+    if not given(raw):
         return ()
-    found = _LOGPROBS.decode(raw)
-    return () if found is None else tuple(_filled(token) for token in found.content or ())
+    return tuple(_filled(token) for token in _LOGPROBS.decode(raw).content or ())
 
 
 def _filled(token: TokenLogprob) -> TokenLogprob:

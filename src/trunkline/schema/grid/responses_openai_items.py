@@ -91,7 +91,7 @@ def _said(item: src.Message, param: str) -> str | list[Json]:
 def _output_part(part: src.Part, param: str) -> Json:
     match part:
         case src.OutputText(text=text):
-            if bytes(part.annotations) not in (b"", b"null", b"[]"):
+            if given(part.annotations) and bytes(part.annotations) != b"[]":
                 raise unsupported(f"{param}.annotations")
             return {"type": "text", "text": text}
         case src.OutputRefusal(refusal=refusal):
