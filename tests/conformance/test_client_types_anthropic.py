@@ -1,11 +1,9 @@
 """What we write in the Anthropic format is what the official client reads; it raises our errors."""
 
-from collections.abc import Iterator
-
 import anthropic
-import httpx2
 import pytest
 from anthropic.types import Message, ModelInfo
+from tests.support.canned import anthropic_client as client
 
 from trunkline.base.errors import OverloadedError, RequestError, TruncatedError
 from trunkline.schema import anthropic_answer, anthropic_messages, errors, models
@@ -13,22 +11,6 @@ from trunkline.schema import openai_answer as openai
 from trunkline.schema.grid import anthropic_openai
 
 ASK = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
-
-
-def client(body: bytes, *, status: int = 200, stream: bool = False) -> anthropic.Anthropic:
-    """The real client, whose transport answers every request with ``body``, byte by byte."""
-
-    def reply(_: httpx2.Request) -> httpx2.Response:
-        kind = "text/event-stream" if stream else "application/json"
-        pieces: Iterator[bytes] = (body[i : i + 1] for i in range(len(body)))
-        return httpx2.Response(status, headers={"content-type": kind}, content=pieces)
-
-    return anthropic.Anthropic(
-        api_key="test",
-        base_url="http://gateway.test",
-        max_retries=0,
-        http_client=httpx2.Client(transport=httpx2.MockTransport(reply)),
-    )
 
 
 def stream() -> bytes:

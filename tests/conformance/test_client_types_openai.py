@@ -2,13 +2,14 @@
 
 import json
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx2
 import openai
 import pytest
 from openai.types import CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tests.support.canned import openai_client as client
 
 from trunkline.base.errors import OverloadedError, RequestError, TruncatedError
 from trunkline.schema import errors, models, openai_chat, openai_embeddings, sse
@@ -71,22 +72,6 @@ def completion() -> answer.Completion:
             prompt_tokens_details=answer.PromptTokensDetails(cached_tokens=1),
         ),
         system_fingerprint="fp",
-    )
-
-
-def client(body: bytes, *, status: int = 200, stream: bool = False) -> openai.OpenAI:
-    """The real client, whose transport answers every request with ``body``, byte by byte."""
-
-    def reply(_: httpx2.Request) -> httpx2.Response:
-        kind = "text/event-stream" if stream else "application/json"
-        pieces: Iterator[bytes] = (body[i : i + 1] for i in range(len(body)))
-        return httpx2.Response(status, headers={"content-type": kind}, content=pieces)
-
-    return openai.OpenAI(
-        api_key="test",
-        base_url="http://gateway.test/v1",
-        max_retries=0,
-        http_client=httpx2.Client(transport=httpx2.MockTransport(reply)),
     )
 
 

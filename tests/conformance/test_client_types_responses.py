@@ -1,16 +1,15 @@
 """What we write in the Responses format is what the official client reads; it raises our errors."""
 
 import json
-from collections.abc import Iterator
 from typing import Any, Literal
 
-import httpx2
 import msgspec
 import openai
 import pydantic
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
+from tests.support.canned import openai_client as client
 
 from trunkline.base.errors import RateLimitedError, TruncatedError
 from trunkline.schema import errors, openai_responses
@@ -46,22 +45,6 @@ USAGE = chat.Usage(
     prompt_tokens_details=chat.PromptTokensDetails(cached_tokens=3),
     completion_tokens_details=chat.CompletionTokensDetails(reasoning_tokens=1),
 )
-
-
-def client(body: bytes, *, status: int = 200, stream: bool = False) -> openai.OpenAI:
-    """The real client, whose transport answers every request with ``body``, byte by byte."""
-
-    def reply(_: httpx2.Request) -> httpx2.Response:
-        kind = "text/event-stream" if stream else "application/json"
-        pieces: Iterator[bytes] = (body[i : i + 1] for i in range(len(body)))
-        return httpx2.Response(status, headers={"content-type": kind}, content=pieces)
-
-    return openai.OpenAI(
-        api_key="test",
-        base_url="http://gateway.test/v1",
-        max_retries=0,
-        http_client=httpx2.Client(transport=httpx2.MockTransport(reply)),
-    )
 
 
 def translator(**more: object) -> responses_openai.StreamTranslator:
