@@ -16,14 +16,21 @@ import typer
 
 from trunkline.base.errors import ConfigError, Error, UpstreamError
 from trunkline.cli import api
-from trunkline.cli.exits import DONE, NO, UNABLE
 from trunkline.cli.folder import Folder
-from trunkline.cli.report import show_steps
+from trunkline.cli.report import EXITS, show_steps
 from trunkline.cli.terminal import console
 from trunkline.cli.verify import trust_of
 from trunkline.crypto import merkle
 from trunkline.evidence import EvidencePart, Step, decode, verify
-from trunkline.evidence.report import Finding, failed, inconclusive, passed, plain
+from trunkline.evidence.report import (
+    Finding,
+    failed,
+    inconclusive,
+    numbered,
+    outcome_of,
+    passed,
+    plain,
+)
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.tlog import proof as tlog_proof
@@ -120,10 +127,7 @@ def command(folder: Folder, answer: str, *, wait_s: int, as_program: bool) -> in
         typer.echo(msgspec.json.encode(steps).decode())
     else:
         show_steps(console(), steps)
-    results = {step.result for step in steps}
-    if "fail" in results:
-        return NO
-    return UNABLE if "inconclusive" in results else DONE
+    return EXITS[outcome_of(steps)]
 
 
 async def prove(evidence: bytes, policy: Policy, log_url: str) -> tuple[Step, ...]:
@@ -141,7 +145,7 @@ async def prove(evidence: bytes, policy: Policy, log_url: str) -> tuple[Step, ..
     return tuple(steps)
 
 
-async def _steps(proving: _Proving, first: int) -> list[Step]:
+async def _steps(proving: _Proving, first: int) -> tuple[Step, ...]:
     checks: tuple[tuple[str, Callable[[], Awaitable[Finding]]], ...] = (
         ("receipt", proving.signed),
         ("entry", proving.entry),
@@ -150,11 +154,8 @@ async def _steps(proving: _Proving, first: int) -> list[Step]:
         ("consistency", proving.consistent),
         ("inclusion now", proving.included),
     )
-    steps = []
-    for number, (title, check) in enumerate(checks, start=first):
-        found = await _find(check)
-        steps.append(Step(number=number, title=title, result=found.result, detail=found.detail))
-    return steps
+    found = [await _find(check) for _, check in checks]
+    return numbered([title for title, _ in checks], found, first)
 
 
 async def _find(check: Callable[[], Awaitable[Finding]]) -> Finding:

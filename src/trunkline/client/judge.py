@@ -22,6 +22,8 @@ from trunkline.evidence.report import (
     failed,
     inconclusive,
     not_applicable,
+    numbered,
+    outcome_of,
     passed,
 )
 from trunkline.receipts import Receipt, binds, request_digest
@@ -79,17 +81,11 @@ def judge(exchange: Exchange, evidence: bytes, trust: Trust) -> Result:
         response=bytes(exchange.response) if whole and verbatim else None,
     )
     own = _own_steps(exchange, evidence, report)
-    first = len(report.steps) + 1
-    steps = report.steps + tuple(
-        Step(number=number, title=title, result=finding.result, detail=finding.detail)
-        for number, (title, finding) in enumerate(zip(OWN_TITLES, own, strict=True), start=first)
-    )
-    results = {step.result for step in steps}
-    outcome: Outcome = "pass" if report.outcome == "pass" else "inconclusive"
-    if "fail" in results:
-        outcome = "fail"
-    elif "inconclusive" in results:
-        outcome = "inconclusive"
+    steps = report.steps + numbered(OWN_TITLES, own, first=len(report.steps) + 1)
+    outcome = outcome_of(steps)
+    if outcome == "pass":
+        # What the file shows may be less than its steps by themselves: it need not be in a log.
+        outcome = report.outcome
     return Result(
         outcome=outcome,
         state=report.state,

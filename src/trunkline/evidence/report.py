@@ -82,6 +82,24 @@ def combine(findings: Sequence[Finding]) -> Finding:
     return Finding(result, "; ".join(details))
 
 
+def numbered(
+    titles: Sequence[str], findings: Sequence[Finding], first: int = 1
+) -> tuple[Step, ...]:
+    """Steps out of as many titles and findings, numbered on from ``first``."""
+    return tuple(
+        Step(number=number, title=title, result=finding.result, detail=finding.detail)
+        for number, (title, finding) in enumerate(zip(titles, findings, strict=True), start=first)
+    )
+
+
+def outcome_of(steps: Sequence[Step]) -> Outcome:
+    """What steps add up to by themselves."""
+    results = {step.result for step in steps}
+    if "fail" in results:
+        return "fail"
+    return "inconclusive" if "inconclusive" in results else "pass"
+
+
 def plain(text: str) -> str:
     """``text`` from outside, safe to print: short, and without anything that steers a terminal."""
     shown = text if text.isascii() and text.isprintable() else ascii(text)[1:-1]

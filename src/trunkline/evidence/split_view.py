@@ -20,6 +20,8 @@ from trunkline.evidence.report import (
     Step,
     failed,
     inconclusive,
+    numbered,
+    outcome_of,
     passed,
     plain,
 )
@@ -176,14 +178,5 @@ def _contradiction(file: SplitView, key: VerifierKey) -> Checkpoint:
 
 
 def _report(origin: str, findings: Sequence[Finding]) -> SplitViewReport:
-    steps = tuple(
-        Step(number=number, title=title, result=finding.result, detail=finding.detail)
-        for number, (title, finding) in enumerate(zip(TITLES, findings, strict=True), start=1)
-    )
-    results = {step.result for step in steps}
-    outcome: Outcome = "pass"
-    if "fail" in results:
-        outcome = "fail"
-    elif "inconclusive" in results:
-        outcome = "inconclusive"
-    return SplitViewReport(outcome=outcome, origin=origin, steps=steps)
+    steps = numbered(TITLES, findings)
+    return SplitViewReport(outcome=outcome_of(steps), origin=origin, steps=steps)

@@ -14,14 +14,14 @@ from trunkline.evidence.file import Evidence, EvidenceKey, decode
 from trunkline.evidence.node import Part
 from trunkline.evidence.report import (
     Finding,
-    Outcome,
     Report,
     State,
-    Step,
     combine,
     failed,
     inconclusive,
     not_applicable,
+    numbered,
+    outcome_of,
     passed,
     plain,
 )
@@ -165,18 +165,12 @@ def _unreadable(problem: str) -> Report:
 
 
 def _report(answer: str, findings: Sequence[Finding], receipts: Sequence[Receipt]) -> Report:
-    steps = tuple(
-        Step(number=number, title=title, result=finding.result, detail=finding.detail)
-        for number, (title, finding) in enumerate(zip(TITLES, findings, strict=True), start=1)
-    )
-    results = {step.result for step in steps}
+    steps = numbered(TITLES, findings)
     logged = all(step.result == "pass" for step in steps if step.title in _LOGGED)
     state: State = "final" if logged else "provisional"
-    outcome: Outcome = "inconclusive"
-    if "fail" in results:
-        outcome = "fail"
-    elif logged and "inconclusive" not in results:
-        outcome = "pass"
+    outcome = outcome_of(steps)
+    if outcome == "pass" and not logged:
+        outcome = "inconclusive"
     return Report(
         outcome=outcome, state=state, answer=answer, steps=steps, receipts=tuple(receipts)
     )
