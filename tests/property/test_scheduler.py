@@ -455,6 +455,18 @@ def test_a_half_open_breaker_lets_one_through_at_a_time() -> None:
     assert len(scheduler.finished(0, OK, 1.0)) == 1
 
 
+def test_what_is_being_probed_may_take_calls_before_their_deadline() -> None:
+    resting = msgspec.structs.replace(deployment("probed"), admission=Admission.NO)
+    probed = msgspec.structs.replace(resting, half_open=True)
+    for other, refused in ((resting, ["deadline"]), (probed, [])):
+        scheduler = Scheduler(offered(deployment("well"), other))
+        scheduler.slots.configure_account("well", LimitsPolicy(requests_per_minute=1))
+        scheduler.arrive(request(0), 0.0)
+        found = scheduler.arrive(request(1, deadline_s=8.0), 0.0)
+        assert [one.reason for one in found if isinstance(one, Refused)] == refused
+        assert scheduler.waiting == 1 - len(refused)
+
+
 def test_a_hedge_takes_only_what_nobody_waits_for() -> None:
     scheduler = Scheduler(offered(deployment("a"), deployment("b")))
     for node in ("a", "b"):

@@ -14,6 +14,7 @@ from trunkline.base.errors import ConfigError, Error, MalformedError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.config import NodeConfig
+from trunkline.gateway.core.breaker import State
 from trunkline.gateway.core.route import Deployment, Need, models
 from trunkline.gateway.health import Health
 from trunkline.remote.node import NodeCaller
@@ -172,6 +173,7 @@ class Directory:
             load=load,
             first_token_s=health.first_token_s,
             admission=health.admission,
+            half_open=health.state is State.HALF_OPEN,
             share=health.share,
             expected=health.expected(load),
             limits=served.limits,

@@ -46,6 +46,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     first_token_s: float | None = None
     """EWMA of the time to its first token; None: not measured yet."""
     admission: Admission = Admission.FREE
+    half_open: bool = False
+    """One probe decides whether it is well again. While it runs, ``admission`` is NO."""
     share: float = 1.0
     """Of the calls that it is fit for, above 0 to 1: it grows after a return."""
     expected: StageLimits = UNKNOWN

@@ -256,8 +256,7 @@ class Scheduler:
         options = self._options(request.need, self.slots.running())
         if not options:
             return None
-        fit = [d for d in options if _fit(d)] or options
-        slots = [self._slot(d, now_s) for d in fit]
+        slots = [self._slot(d, now_s) for d in _hopeful(options)]
         opens_s = min(slot.opens_s(request.cost, now_s) for slot in slots)
         rate_s = sum(slot.rate_s(request.cost, now_s) for slot in slots)
         # Only who comes after those that the windows have room for waits for windows to move on.
@@ -337,8 +336,7 @@ class Scheduler:
 
     def _closed_beyond(self, options: Sequence[Deployment], at_s: float, now_s: float) -> bool:
         """By the providers' own words nothing starts before that time, anywhere."""
-        fit = [d for d in options if _fit(d)] or options
-        return all(self._slot(d, now_s).meter.closed_s >= at_s for d in fit)
+        return all(self._slot(d, now_s).meter.closed_s >= at_s for d in _hopeful(options))
 
     def _choose(
         self, head: Waiting, options: Sequence[Deployment], held: Held, now_s: float
@@ -475,6 +473,13 @@ def _next(lines: Iterable[Line], now_s: float) -> tuple[Line, Waiting] | None:
 def _fit(deployment: Deployment) -> bool:
     """Healthy. One that asked to be left alone for a while is closed for that while, no more."""
     return deployment.ready and deployment.admission is not Admission.NO
+
+
+def _hopeful(options: Sequence[Deployment]) -> Sequence[Deployment]:
+    """What may take calls before long: beside what is healthy, what a probe is asking just now."""
+    if not any(_fit(d) for d in options):
+        return options
+    return [d for d in options if _fit(d) or (d.ready and d.half_open)]
 
 
 def _probing(deployment: Deployment, slot: Slot) -> bool:
