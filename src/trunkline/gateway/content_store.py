@@ -23,7 +23,6 @@ CREATE TABLE published (
 ) STRICT;
 CREATE INDEX published_by_time ON published (created_ms);
 """
-LEAF_BYTES: Final = 32
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):

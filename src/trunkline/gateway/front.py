@@ -376,6 +376,9 @@ class Gateway:
         cost = self._dispatcher.estimate(wanted.model, wanted.request, wanted.kind, wanted.choices)
         blinding = self._randomness.token(BLINDING_BYTES).hex()
         bind = Hiding(blinding, answer=answer, attempt="").bind
+        client = request_digest(wanted.client)
+        # The app's own bytes, where it speaks the nodes' format: hashed once.
+        same = wanted.request == wanted.client
         return Plan(
             answer=answer,
             kind=wanted.kind,
@@ -383,8 +386,10 @@ class Gateway:
             stream=wanted.stream,
             choices=wanted.choices,
             client_format=wanted.format,
-            client_digest=bind("request.client", request_digest(wanted.client)),
-            request_digest=bind("request.digest", request_digest(wanted.request)),
+            client_digest=bind("request.client", client),
+            request_digest=bind(
+                "request.digest", client if same else request_digest(wanted.request)
+            ),
             blinding=blinding,
             caller_nonce=wishes.nonce or self._randomness.token(NONCE_BYTES).hex(),
             created_s=self._clock.unix_ms() // 1000,

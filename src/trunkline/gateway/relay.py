@@ -377,7 +377,7 @@ class Pump:
             # From here the node is not to blame for time: the app or our disk may be slow.
             limit.reschedule(None)
             came_s = self._now_s()
-            await self._do(self._report(start, lane, event))
+            await self._do(self._report(start, lane, event, came_s))
             self._answer.excuse(number, self._now_s() - came_s)
             if not self._answer.runs(number):
                 if self._answer.over and self.outcome is None:
@@ -387,8 +387,9 @@ class Pump:
                 await self._do(self._answer.stop(STOPPING))
                 return
 
-    def _report(self, start: Start, lane: _Lane, event: AttemptEvent) -> tuple[Action, ...]:
-        now_s = self._now_s()
+    def _report(
+        self, start: Start, lane: _Lane, event: AttemptEvent, now_s: float
+    ) -> tuple[Action, ...]:
         answer, number = self._answer, start.number
         match event:
             case ChunkEvent():
