@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import Error
-from trunkline.node.engine import llama, weights
-from trunkline.node.engine.batcher import Batcher
-from trunkline.node.engine.sequence import Running
-from trunkline.node.ports import Generate, Sampling, Token
+from trunkline.engine import llama, weights
+from trunkline.engine.batcher import Batcher
+from trunkline.engine.sequence import Running
+from trunkline.inference.ports import Generate, Sampling, Token
 
 SLOTS = 8
 CONTEXT_TOKENS = 1024

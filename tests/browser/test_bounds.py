@@ -7,10 +7,10 @@ from math import prod
 
 from tests.browser.cases import REPOSITORY
 
-from trunkline.crypto import encoding, merkle, note
+from trunkline.crypto import canonical, encoding, merkle, note
 from trunkline.evidence import content, file, report
 from trunkline.evidence.verify import TITLES
-from trunkline.receipts import batch, canonical, key_statement, receipt
+from trunkline.receipts import batch, key_statement, receipt
 from trunkline.schema import sse
 from trunkline.tlog import checkpoint, policy, proof
 

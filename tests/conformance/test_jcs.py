@@ -8,7 +8,7 @@ import pytest
 import rfc8785
 
 from trunkline.base.errors import MalformedError
-from trunkline.receipts.canonical import parse_canonical
+from trunkline.crypto.canonical import parse_canonical
 
 VECTORS = Path(
     os.environ.get("TRUNKLINE_VECTORS") or Path(__file__).parents[3] / "shared" / "vectors"

@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 
 from trunkline.base.errors import ConfigError, OverloadedError, RequestError, UpstreamError
-from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
-from trunkline.node.ports import Generate, Sampling, Token
+from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.inference.ports import Generate, Sampling, Token
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -300,7 +300,7 @@ async def test_closing_reaps_the_process_and_fails_what_is_in_flight(cache: Path
 
 PARENT = """
 import asyncio, sys
-from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.engine.client import EmbeddedEngine, EngineConfig
 
 async def main():
     engine = EmbeddedEngine(EngineConfig(cache_folder=sys.argv[1], weights="as_shipped"))

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from trunkline.base.errors import RequestError, UpstreamError
-from trunkline.node.engine.embeddings import (
+from trunkline.engine.embeddings import (
     CHARACTERS_MAX,
     TEXT_CHARACTERS_MAX,
     TEXTS_MAX,

@@ -15,11 +15,11 @@ from tests.support.gateway import Stack, gateway_over
 
 from trunkline.base.errors import UpstreamError
 from trunkline.crypto.signer import Signer
+from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.gateway.config import GatewayConfig, NodeConfig
+from trunkline.inference.ports import Generate, ModelInfo, Token
 from trunkline.node.app import NodeApp, create_store
 from trunkline.node.config import NodeConfig as RealNodeConfig
-from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
-from trunkline.node.ports import Generate, ModelInfo, Token
 from trunkline.runtime.server import serving
 from trunkline.schema.sse import SseParser
 

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 from tests.unit.node.harness import KEY, NAME, Node, attempt, chat, node
 
+from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
 from trunkline.node.config import EmbeddedEngine as EngineSettings
 from trunkline.node.config import NodeConfig
-from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
-from trunkline.node.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
 from trunkline.receipts import verify_signed
 from trunkline.remote.node import ErrorEvent, NodeRefusedError
 

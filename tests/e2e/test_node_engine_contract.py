@@ -8,8 +8,8 @@ import pytest_asyncio
 from tests.unit.node.scripted import ScriptedEngine
 
 from trunkline.base.errors import RequestError
-from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
-from trunkline.node.ports import Engine, Generate, Sampling, Token
+from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.inference.ports import Engine, Generate, Sampling, Token
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 

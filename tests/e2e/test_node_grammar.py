@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from trunkline.base.errors import RequestError
-from trunkline.node.core import grammar
-from trunkline.node.core.grammar import FunctionGrammar
-from trunkline.node.core.textpipe import ChoicePipe, PipeSettings
-from trunkline.node.core.toolcalls import Call
-from trunkline.node.engine.llama import Grammar, Library, Model, library_path
-from trunkline.node.engine.weights import locate
+from trunkline.engine.llama import Grammar, Library, Model, library_path
+from trunkline.engine.weights import locate
+from trunkline.inference import grammar
+from trunkline.inference.grammar import FunctionGrammar
+from trunkline.inference.textpipe import ChoicePipe, PipeSettings
+from trunkline.inference.toolcalls import Call
 
 STEPS_MAX = 2_000
 SCHEMAS: list[dict[str, object]] = [

@@ -11,12 +11,12 @@ from typing import Final
 
 from trunkline.base.errors import Error
 from trunkline.crypto import note
+from trunkline.crypto.canonical import parse_canonical
 from trunkline.crypto.keys import VerifierKey
 from trunkline.evidence import EvidenceKey, split_view, verify
 from trunkline.evidence import decode as decode_evidence
 from trunkline.receipts import Batch, open_batch
 from trunkline.receipts import decode as decode_receipt
-from trunkline.receipts.canonical import parse_canonical
 from trunkline.tlog import proof, tile
 from trunkline.tlog.add_checkpoint import parse_add_checkpoint, parse_size
 from trunkline.tlog.checkpoint import Checkpoint

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from tests.unit.node.harness import attempt, chat
 
 from trunkline.base.errors import BadResponseError, RequestError, TruncatedError
-from trunkline.node.core import envelope, grammar, toolcalls
+from trunkline.inference import grammar, toolcalls
+from trunkline.node.core import envelope
 from trunkline.node.core.upstream import (
     StreamCheck,
     check_completion,

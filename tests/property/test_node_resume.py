@@ -11,10 +11,10 @@ from tests.unit.node.harness import attempt, chat
 from tests.unit.node.scripted import EOS, MODEL, PIECES, ScriptedEngine
 
 from trunkline.base.errors import RequestError
+from trunkline.inference.answer import Event
+from trunkline.inference.ports import Generate
 from trunkline.node.chat import EmbeddedChat
-from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity, Outcome
-from trunkline.node.ports import Generate
 from trunkline.receipts import ShownDigest
 
 IDENTITY = Identity(node="a/node", operator="a", key="k")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.base.errors import MalformedError, VerificationError
+from trunkline.crypto.canonical import INTEGER_MAX, parse_canonical
 from trunkline.crypto.keys import VerifierKey
 from trunkline.receipts import (
     Batch,
@@ -26,7 +27,6 @@ from trunkline.receipts import (
     encode,
     verify_signed,
 )
-from trunkline.receipts.canonical import INTEGER_MAX, parse_canonical
 from trunkline.schema.attempt import SignedReceipt
 
 VECTORS = Path(__file__).parents[2] / "docs" / "spec" / "receipt-vectors.json"

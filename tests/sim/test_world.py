@@ -26,10 +26,10 @@ from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.core.transcript import Reception, Tokens
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
+from trunkline.inference.ports import Generate
 from trunkline.node import provider
 from trunkline.node import store as node_store
 from trunkline.node.core.served import ServedName
-from trunkline.node.ports import Generate
 from trunkline.node.store import Head
 from trunkline.receipts import Batch, SealedBatch, VerifiedReceipt, decode
 from trunkline.runtime.store import Connection

@@ -15,6 +15,10 @@ import msgspec
 from trunkline.base.errors import ConfigError, Error, MalformedError, RequestError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
+from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
+from trunkline.engine.weights import MODEL_NAME
+from trunkline.inference.ports import Embedder, Engine
 from trunkline.node import accounts, publish, store
 from trunkline.node import config as configuration
 from trunkline.node.attempts import Attempts, Served, reply_error
@@ -27,11 +31,7 @@ from trunkline.node.core import envelope
 from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.statement import Identity
 from trunkline.node.embeddings import EmbeddedEmbeddings
-from trunkline.node.engine.client import EmbeddedEngine, EngineConfig
-from trunkline.node.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
-from trunkline.node.engine.weights import MODEL_NAME
 from trunkline.node.gate import Gate
-from trunkline.node.ports import Embedder, Engine
 from trunkline.node.signing import Enqueue, ReceiptSigner
 from trunkline.node.store import create_store
 from trunkline.node.telemetry import NodeGauges, NodeTelemetry, provider_name

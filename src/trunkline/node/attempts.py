@@ -16,10 +16,10 @@ import msgspec
 
 from trunkline.base.errors import Error, RequestError, TimedOutError, UpstreamError
 from trunkline.base.ports import Clock, Randomness
+from trunkline.inference.answer import Event
 from trunkline.node import store
 from trunkline.node.cache import AnswerCache, Recorded
 from trunkline.node.core import envelope
-from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity, Outcome, Sent, bound_request, statement
 from trunkline.node.gate import Gate
 from trunkline.node.signing import ReceiptSigner

@@ -11,8 +11,8 @@ import msgspec
 
 from trunkline.base.errors import RequestError
 from trunkline.base.ports import Clock
+from trunkline.inference.answer import Event
 from trunkline.node.config import CacheConfig
-from trunkline.node.core.answer import Event
 from trunkline.node.core.cache import (
     ENTRY_BYTES,
     EVENT_BYTES,

@@ -10,10 +10,9 @@ from typing import Final
 from trunkline.base.errors import BadResponseError, RequestError, TruncatedError, UpstreamError
 from trunkline.base.ports import Randomness
 from trunkline.crypto.digest import sha256
-from trunkline.node.core import account
-from trunkline.node.core.answer import Answer, AnswerHead, Event, Given, token_logprob
-from trunkline.node.core.messages import prompt_messages
-from trunkline.node.core.plan import (
+from trunkline.inference.answer import Answer, AnswerHead, Event, Given, token_logprob
+from trunkline.inference.messages import prompt_messages
+from trunkline.inference.plan import (
     ChatPlan,
     Limits,
     SeedSource,
@@ -21,10 +20,11 @@ from trunkline.node.core.plan import (
     check_supported,
     plan_chat,
 )
+from trunkline.inference.ports import Engine, ModelInfo, Token
+from trunkline.inference.template import ChatTemplate, Segment
+from trunkline.node.core import account
 from trunkline.node.core.prefix import cannot_continue
 from trunkline.node.core.statement import Identity, Outcome, bound_request
-from trunkline.node.core.template import ChatTemplate, Segment
-from trunkline.node.ports import Engine, ModelInfo, Token
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import (
     ReceiptModel,

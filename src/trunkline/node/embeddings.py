@@ -10,9 +10,9 @@ model's own.
 from typing import Final
 
 from trunkline.base.errors import RequestError
-from trunkline.node.core.answer import Event
+from trunkline.inference.answer import Event
+from trunkline.inference.ports import Embedder
 from trunkline.node.core.statement import Identity, Outcome
-from trunkline.node.ports import Embedder
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import ReceiptModel, ReceiptSampling, ReceiptUsage
 from trunkline.schema import openai_embeddings

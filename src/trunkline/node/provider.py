@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from trunkline.base.errors import RequestError
+from trunkline.inference.answer import Event
 from trunkline.node.core import account, upstream
-from trunkline.node.core.answer import Event
 from trunkline.node.core.calls import CallNumbers
 from trunkline.node.core.joint import Joint
 from trunkline.node.core.keyring import KeyState

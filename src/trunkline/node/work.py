@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
-from trunkline.node.core.answer import Event
+from trunkline.inference.answer import Event
 from trunkline.node.core.statement import Outcome
 from trunkline.schema.attempt import Accepted, Attempt, Limits, ServedModel
 

@@ -19,9 +19,9 @@ import msgspec
 
 from trunkline.base.errors import MalformedError, SignatureError, require
 from trunkline.crypto import merkle, note
+from trunkline.crypto.canonical import INTEGER_MAX
 from trunkline.crypto.encoding import decode_decimal, decode_hash, encode_base64
 from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
-from trunkline.receipts.canonical import INTEGER_MAX
 from trunkline.receipts.receipt import Receipt, decode, receipt_leaf
 from trunkline.schema.attempt import SignedReceipt
 

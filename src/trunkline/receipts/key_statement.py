@@ -17,9 +17,9 @@ import msgspec
 
 from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto import note
+from trunkline.crypto.canonical import INTEGER_MAX
 from trunkline.crypto.encoding import decode_decimal
 from trunkline.crypto.keys import ED25519, VerifierKey
-from trunkline.receipts.canonical import INTEGER_MAX
 
 KEY_TYPE = "trunkline.key/v1"
 REVOCATION_TYPE = "trunkline.revocation/v1"

@@ -14,8 +14,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from trunkline.base.errors import MalformedError
+from trunkline.crypto.canonical import INTEGER_MAX, parse_canonical
 from trunkline.crypto.merkle import leaf_hash
-from trunkline.receipts.canonical import INTEGER_MAX, parse_canonical
 
 RECEIPT_TYPE = "trunkline.receipt/v1"
 RECEIPT_DOMAIN = b"trunkline.receipt/v1\n"

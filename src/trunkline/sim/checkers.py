@@ -28,8 +28,8 @@ import msgspec
 from trunkline.base.errors import Error
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.writer import stream_translator, whole_answer
+from trunkline.inference.answer import Event
 from trunkline.node.chat import EmbeddedChat
-from trunkline.node.core.answer import Event
 from trunkline.node.core.statement import Identity
 from trunkline.receipts import Receipt, open_batch, verify_signed
 from trunkline.schema import openai_responses

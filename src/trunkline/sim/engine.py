@@ -14,7 +14,7 @@ import msgspec
 
 from trunkline.base.errors import RequestError, UpstreamError
 from trunkline.crypto.digest import digest
-from trunkline.node.ports import Generate, ModelInfo, Token, TokenLogprob
+from trunkline.inference.ports import Generate, ModelInfo, Token, TokenLogprob
 
 START: Final = 256
 END: Final = 257
@@ -62,8 +62,8 @@ def model_info(name: str, weights: str) -> ModelInfo:
 
 
 class KeyedEngine:
-    """:class:`trunkline.node.ports.Engine`. ``weights`` decide its tokens, ``info`` what it says
-    of itself: an honest one is built by :func:`honest`."""
+    """An :class:`~trunkline.inference.ports.Engine`. ``weights`` decide its tokens, ``info``
+    says what it is: an honest one is built by :func:`honest`."""
 
     def __init__(self, info: ModelInfo, weights: str, pace: Pace | None = None) -> None:
         self._info = info

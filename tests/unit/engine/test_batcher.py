@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from trunkline.base.errors import Error, OverloadedError
-from trunkline.node.engine.batcher import Batcher
-from trunkline.node.engine.sequence import Running
-from trunkline.node.ports import Generate, Sampling, Token
+from trunkline.engine.batcher import Batcher
+from trunkline.engine.sequence import Running
+from trunkline.inference.ports import Generate, Sampling, Token
 
 VOCABULARY = 97
 END = 96

@@ -14,7 +14,7 @@ from trunkline.base.errors import (
     RequestError,
     UpstreamError,
 )
-from trunkline.node.engine.frames import (
+from trunkline.engine.frames import (
     FRAME_BYTES_MAX,
     Cancel,
     FrameSocket,
@@ -26,7 +26,7 @@ from trunkline.node.engine.frames import (
     failure,
     raised,
 )
-from trunkline.node.ports import Token, TokenLogprob
+from trunkline.inference.ports import Token, TokenLogprob
 
 
 def test_a_frame_survives_any_cut() -> None:

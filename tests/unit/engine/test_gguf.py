@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.base.errors import ConfigError, MalformedError
-from trunkline.node.engine.gguf import (
+from trunkline.engine.gguf import (
     TensorType,
     dequantise,
     file_digest,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from trunkline.base.errors import RequestError, UpstreamError
-from trunkline.node.engine.sequence import Running
-from trunkline.node.ports import Generate, Sampling
+from trunkline.engine.sequence import Running
+from trunkline.inference.ports import Generate, Sampling
 
 VOCABULARY = 10
 END = 9

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.base.errors import ConfigError
-from trunkline.node.engine import llama, weights
+from trunkline.engine import llama, weights
 
 
 def test_the_default_model_is_the_packages() -> None:

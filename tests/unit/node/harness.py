@@ -9,9 +9,9 @@ import msgspec
 
 from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer
+from trunkline.inference.ports import Embedder, Engine
 from trunkline.node.app import NodeApp
 from trunkline.node.config import NodeConfig
-from trunkline.node.ports import Embedder, Engine
 from trunkline.node.store import create_store
 from trunkline.receipts import request_digest
 from trunkline.remote.http1 import HttpTransport

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from hashlib import sha256
 
 from trunkline.base.errors import RequestError, UpstreamError
-from trunkline.node.ports import Generate, ModelInfo, Token, TokenLogprob
+from trunkline.inference.ports import Generate, ModelInfo, Token, TokenLogprob
 
 BOS, EOS = 256, 257
 CONTROLS = {"<|im_start|>": BOS, "<|im_end|>": EOS}

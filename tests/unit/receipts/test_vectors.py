@@ -6,6 +6,7 @@ import pytest
 from tests.unit.receipts import make_vectors as made
 
 from trunkline.base.errors import MalformedError
+from trunkline.crypto.canonical import parse_canonical
 from trunkline.crypto.digest import parse_digest
 from trunkline.crypto.keys import VerifierKey
 from trunkline.receipts import (
@@ -22,7 +23,6 @@ from trunkline.receipts import (
     tokens_digest,
     verify_signed,
 )
-from trunkline.receipts.canonical import parse_canonical
 from trunkline.receipts.hiding import bound
 from trunkline.schema.attempt import SignedReceipt
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.node.core.answer import AnswerHead
+from trunkline.inference.answer import AnswerHead
 from trunkline.node.core.statement import Outcome
 from trunkline.node.core.upstream import joined
 from trunkline.receipts import ReceiptCached, ReceiptSampling

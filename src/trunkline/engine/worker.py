@@ -1,6 +1,6 @@
 """The engine's process: loads the model, then one loop that reads jobs, computes, and answers.
 
-Started by ``client.py`` as ``python -m trunkline.node.engine.worker FD``, where ``FD`` is its end
+Started by ``client.py`` as ``python -m trunkline.engine.worker FD``, where ``FD`` is its end
 of a socket pair. It opens no port, logs no prompt, and ends when its parent does: the kernel kills
 it (``PR_SET_PDEATHSIG``), and should that fail, its socket reads end of file.
 
@@ -21,9 +21,9 @@ from typing import NoReturn
 import msgspec
 
 from trunkline.base.errors import ConfigError, Error
-from trunkline.node.engine import llama, weights
-from trunkline.node.engine.batcher import ROWS_MIN, Batcher, Moves
-from trunkline.node.engine.frames import (
+from trunkline.engine import llama, weights
+from trunkline.engine.batcher import ROWS_MIN, Batcher, Moves
+from trunkline.engine.frames import (
     Cancel,
     EngineSetup,
     Failed,
@@ -36,8 +36,8 @@ from trunkline.node.engine.frames import (
     Tokenized,
     failure,
 )
-from trunkline.node.engine.sequence import Running
-from trunkline.node.ports import ModelInfo, Token
+from trunkline.engine.sequence import Running
+from trunkline.inference.ports import ModelInfo, Token
 
 PIECE_TOKENS = 32
 """Rows in a piece of a prompt. Prefill is no faster with 63, and others wait for a piece."""

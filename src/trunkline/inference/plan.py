@@ -16,11 +16,11 @@ from typing import Final, Literal
 import msgspec
 
 from trunkline.base.errors import RequestError
-from trunkline.node.core import grammar
-from trunkline.node.core.grammar import FunctionGrammar
-from trunkline.node.core.textpipe import PipeSettings
-from trunkline.node.core.toolcalls import CALLS_MAX
-from trunkline.node.ports import Generate, Sampling
+from trunkline.inference import grammar
+from trunkline.inference.grammar import FunctionGrammar
+from trunkline.inference.ports import Generate, Sampling
+from trunkline.inference.textpipe import PipeSettings
+from trunkline.inference.toolcalls import CALLS_MAX
 from trunkline.sampling import choice_seed, seed_from_caller
 from trunkline.schema import openai_chat
 from trunkline.schema.openai_chat import ChatRequest

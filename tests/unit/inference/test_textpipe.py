@@ -4,8 +4,8 @@ import pytest
 from tests.unit.node.scripted import EOS, PIECES
 
 from trunkline.base.errors import CorruptStateError
-from trunkline.node.core.textpipe import ChoicePipe, Part, PipeSettings
-from trunkline.node.core.toolcalls import Call
+from trunkline.inference.textpipe import ChoicePipe, Part, PipeSettings
+from trunkline.inference.toolcalls import Call
 
 CALL = '<tool_call>[{"name": "f", "arguments": {"x": 1}}]</tool_call>'
 

@@ -17,7 +17,7 @@ from trunkline.base.errors import (
     RequestError,
     UpstreamError,
 )
-from trunkline.node.ports import Generate, ModelInfo, Token
+from trunkline.inference.ports import Generate, ModelInfo, Token
 
 FRAME_BYTES_MAX = 64 << 20
 """Above any legal frame: the longest text to tokenise, or a large vocabulary's pieces."""

@@ -5,8 +5,8 @@ function messages) is refused by name rather than left out.
 """
 
 from trunkline.base.errors import RequestError
-from trunkline.node.core import toolcalls
-from trunkline.node.core.template import PromptMessage
+from trunkline.inference import toolcalls
+from trunkline.inference.template import PromptMessage
 from trunkline.schema.openai_chat import ChatRequest
 from trunkline.schema.openai_parts import Message, RefusalPart, TextPart
 

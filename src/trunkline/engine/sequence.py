@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import RequestError, UpstreamError
-from trunkline.node.ports import Generate, Token, TokenLogprob
+from trunkline.inference.ports import Generate, Token, TokenLogprob
 from trunkline.sampling import LogProbabilities, choose, ranked
 
 _ADMISSION_CHUNK = 4096

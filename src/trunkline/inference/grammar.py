@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from trunkline.base.errors import RequestError
-from trunkline.node.core.toolcalls import CLOSE_TAG, OPEN_TAG
+from trunkline.inference.toolcalls import CLOSE_TAG, OPEN_TAG
 
 GRAMMAR_BYTES_MAX: Final = 64 * 1024
 RULES_MAX: Final = 2_000

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import CorruptStateError, RequestError, require
-from trunkline.node.core import toolcalls
-from trunkline.node.core.textpipe import ChoicePipe, Part, PipeSettings
+from trunkline.inference import toolcalls
+from trunkline.inference.textpipe import ChoicePipe, Part, PipeSettings
 from trunkline.schema import sse
 from trunkline.schema.attempt import EVENT_PROGRESS
 from trunkline.schema.openai_answer import (

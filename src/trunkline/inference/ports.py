@@ -1,7 +1,8 @@
-"""What a node's service asks of an engine: a typed port that hides which one it is.
+"""What a node or a verifier asks of an engine: typed ports that hide which one it is.
 
-An engine generates tokens from tokens. Everything about text, chat, tools and wire formats is the
-service's. The embedded engine (``engine/client.py``) is a child process behind this port.
+An engine generates tokens from tokens, or scores tokens that somebody says a model chose.
+Everything about text, chat, tools and wire formats is its user's. The embedded engine
+(``engine/client.py``) is a child process behind these ports.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -118,6 +119,56 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Stop the engine's process, waiting for it."""
         ...
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice of an answer, to be scored under a model: one prefill over prompt and answer."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    """The answer's token ids, its end token included where it ended with one."""
+    sampling: Sampling
+    """As it was generated: the choice's own seed, and ``grammar`` where there was one."""
+
+
+class TokenScore(msgspec.Struct, frozen=True, array_like=True):
+    """How one token of an answer stands under the scoring model."""
+
+    token: int
+    position: int
+    """0 for the answer's first token."""
+    margin: float
+    """By how much another token beats it, in units of logits: 0 where it is the one that the model
+    with this seed chooses. See ``trunkline.sampling.score``."""
+    kept: bool
+    """It survives top-k, top-p, min-p and the grammar."""
+    decided: bool
+    """False: roundings that are no part of the rule could have changed the choice."""
+    entropy: float
+    """Of the distribution it was drawn from, nats; known before the noise. 0 when greedy."""
+    end: float
+    """Probability, in that distribution, that the answer ended here."""
+
+
+class Scorer(Protocol):
+    """A loaded model that checks others' answers. Errors as of :class:`Engine`."""
+
+    async def model(self) -> ModelInfo: ...
+
+    async def tokenize(self, text: str, *, parse_special: bool) -> tuple[int, ...]: ...
+
+    def pieces(self) -> Sequence[bytes]: ...
+
+    async def score(self, job: Score) -> tuple[TokenScore, ...]:
+        """A score per token of ``job.tokens``, in order."""
+        ...
+
+    async def self_test(self) -> str:
+        """``sha256:<hex>`` of the logit bits over a fixed script: equal on two machines means that
+        they compute alike."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Embedder(Protocol):

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 import msgspec
 
 from trunkline.base.errors import Error, OverloadedError, RequestError, UpstreamError
-from trunkline.node.engine.child import Child
-from trunkline.node.engine.frames import (
+from trunkline.engine.child import Child
+from trunkline.engine.frames import (
     Cancel,
     EngineSetup,
     Failed,
@@ -25,16 +25,16 @@ from trunkline.node.engine.frames import (
     Tokenized,
     raised,
 )
-from trunkline.node.engine.llama import TEXT_BYTES_MAX
-from trunkline.node.engine.weights import MODEL_NAME
-from trunkline.node.ports import Generate, ModelInfo, Token
+from trunkline.engine.llama import TEXT_BYTES_MAX
+from trunkline.engine.weights import MODEL_NAME
+from trunkline.inference.ports import Generate, ModelInfo, Token
 from trunkline.sampling import SEED_BYTES
 
 TOP_LOGPROBS_MAX = 20
 LOGIT_BIAS_MAX = 1024
 TEMPERATURE_MAX = 100.0
 
-_WORKER = "trunkline.node.engine.worker"
+_WORKER = "trunkline.engine.worker"
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

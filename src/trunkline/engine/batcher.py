@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import Error, OverloadedError, require
-from trunkline.node.engine.sequence import Running
-from trunkline.node.ports import Token
+from trunkline.engine.sequence import Running
+from trunkline.inference.ports import Token
 
 ROWS_MIN = 2
 FILLER_TOKEN = 0
