@@ -49,6 +49,12 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         "trunkline.batch/v1",
         "trunkline.key/v1",
         "trunkline.revocation/v1",
+        "trunkline.nonces/v1",
+        "trunkline.draw/v1",
+        "trunkline.commitment/v1",
+        "trunkline.verdict/v1",
+        "trunkline.self-test/v1",
+        "trunkline.calibration/v1",
     )
     """First lines of the notes that are taken as entries."""
     submitters: tuple[str, ...] = ()

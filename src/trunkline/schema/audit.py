@@ -4,6 +4,8 @@ Specified in ``docs/spec/audit.md``. A node opens only receipts that say they ma
 to verifiers that its operator named, and only what a draw that is in the log has drawn.
 """
 
+from typing import Literal
+
 import msgspec
 
 from trunkline.schema.attempt import SignedReceipt
@@ -12,6 +14,7 @@ OPENINGS_PATH = "/v1/openings"
 SELF_TEST_PATH = "/v1/self-test"
 VERDICTS_PATH = "/v1/verdicts"
 AUDITS_PATH = "/v1/audits"
+ALERTS_PATH = "/v1/alerts"
 
 DEMANDED_MAX = 64
 """Receipts in one demand."""
@@ -81,3 +84,104 @@ class Openings(msgspec.Struct, frozen=True, kw_only=True):
     """Answer to a demand, in its order."""
 
     openings: tuple[Opening, ...]
+
+
+VERIFIER_INFO_PATH = "/v1/info"
+WAIT_S_MAX = 30
+"""Longest that ``GET /v1/verdicts`` waits for something new."""
+VERDICTS_MAX = 100
+"""In one page."""
+VERDICTS_BYTES_MAX = 4 * 1024 * 1024
+BUNDLE_BYTES_MAX = 16 * 1024 * 1024
+ASKED_BYTES_MAX = 32 * 1024 * 1024
+DEADLINE_MS_MAX = 600_000
+
+
+class CheckedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights that a verifier has loaded, or can load."""
+
+    model: str
+    weights: str
+    """``sha256:<hex>``."""
+
+
+class VerifierInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /v1/info`` of a verifier."""
+
+    key: str
+    """Its vkey: what its statements are signed with."""
+    operator: str
+    rate_ppm: int
+    """Receipts drawn of a million."""
+    models: tuple[CheckedModel, ...]
+    log: str
+    """Origin of the log that it follows."""
+    followed: int
+    """Entries of it that were read and verified."""
+    waiting: int
+    """Audits that were drawn and have no verdict yet."""
+    verdicts: int
+    """Number of the newest revealed verdict; 0 before the first."""
+
+
+class RevealedVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One verdict, in the order in which this verifier revealed them."""
+
+    number: int
+    """From 1, without gaps."""
+    receipt: str
+    """Leaf hash of the receipt, 64 hex digits."""
+    note: str
+    """The verdict: a signed note (``trunkline.verdicts.verdict``). Nothing else here is signed."""
+    entry: int | None
+    """Where it is in the log, once it is."""
+
+
+class VerdictPage(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /v1/verdicts?after=NUMBER&wait_s=SECONDS``: what was revealed since, oldest first."""
+
+    verdicts: tuple[RevealedVerdict, ...]
+    newest: int
+    """Number of the newest verdict that there is."""
+
+
+class AskedAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``POST /v1/audits``: a caller brings the opening, and waits for the verdict.
+
+    The opening may lack what who calls a node does not see: ``prompt`` (the verifier renders it)
+    and ``nonce`` (what it would show is ``not_applicable`` then).
+    """
+
+    signed: SignedReceipt
+    content: OpenedContent
+    deadline_ms: int
+    """From the call's arrival; then ``inconclusive`` is answered, and the work goes on unheard."""
+
+
+class AskedVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Answer to it."""
+
+    result: Literal["pass", "fail", "inconclusive", "not_applicable"]
+    reason: str = ""
+    """Why there is no verdict: ``deadline``, ``busy``, ``not_bound`` (the opening is not this
+    receipt's), ``unknown_model``."""
+    note: str = ""
+    """The verdict, a signed note; empty without one."""
+
+
+class AlertStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a verifier found and no verdict says (``GET /v1/alerts``)."""
+
+    number: int
+    unix_ms: int
+    kind: Literal["dispute", "lazy", "lying", "gap", "withheld"]
+    about: str
+    """Key name of the verifier or node that it is about."""
+    receipt: str = ""
+    detail: str
+
+
+class AlertPage(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /v1/alerts?after=NUMBER``, oldest first."""
+
+    alerts: tuple[AlertStatement, ...]
