@@ -26,7 +26,7 @@ then everything else by score, so that a grammar is never contradicted by a narr
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -133,18 +133,31 @@ def survivors(z: NDArray[np.float64], params: Params) -> NDArray[np.int64] | Non
 
     ``z`` has shape (vocabulary,), already divided by the temperature.
     """
-    limited = None
+    parts = leading_parts(z, params, (0.0,))
+    return None if parts is None else parts[0]
+
+
+def leading_parts(
+    z: NDArray[np.float64], params: Params, slacks: Sequence[float]
+) -> list[NDArray[np.int64]] | None:
+    """The survivors if sums came out larger by these shares: one part of the order per slack.
+
+    Slack 0 is the rule; others show what its roundings could have kept or dropped. ``None`` when no
+    limit is set.
+    """
+    parts = None
     if 0 < params.top_k < z.size:
-        limited = _leading(z, params.top_k)[: params.top_k]
+        parts = [_leading(z, params.top_k)[: params.top_k]] * len(slacks)
     if params.top_p < 1.0:
-        limited = _nucleus(z, limited, params.top_p)
+        shares = [params.top_p * (1.0 + slack) for slack in slacks]
+        parts = _nucleus(z, None if parts is None else parts[0], shares)
     if params.min_p > 0.0:
         floor = float(z.max()) + math.log(min(params.min_p, 1.0))
-        if limited is None:
-            kept = np.flatnonzero(z >= floor)
-            return kept[np.argsort(-z[kept], kind="stable")]
-        limited = limited[z[limited] >= floor]
-    return limited
+        if parts is None:
+            kept = np.flatnonzero(z >= floor - max(slacks))
+            parts = [kept[np.argsort(-z[kept], kind="stable")]] * len(slacks)
+        parts = [part[z[part] >= floor - slack] for part, slack in zip(parts, slacks, strict=True)]
+    return parts
 
 
 def _leading(z: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -158,27 +171,29 @@ def _leading(z: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def _nucleus(
-    z: NDArray[np.float64], limited: NDArray[np.int64] | None, top_p: float
-) -> NDArray[np.int64]:
+    z: NDArray[np.float64], limited: NDArray[np.int64] | None, shares: Sequence[float]
+) -> list[NDArray[np.int64]]:
+    """Per share of the whole sum, the shortest part of the order that reaches it."""
     peak = float(z.max())
     if limited is not None:
-        return _shortest(z, limited, peak, top_p * float(np.exp(z[limited] - peak).sum()))
-    target = top_p * float(np.exp(z - peak).sum())
+        total = float(np.exp(z[limited] - peak).sum())
+        return _shortest(z, limited, peak, [share * total for share in shares])
+    total = float(np.exp(z - peak).sum())
     count = _NUCLEUS_FIRST
     while True:
         leading = _leading(z, count)
-        part = _shortest(z, leading, peak, target)
+        parts = _shortest(z, leading, peak, [share * total for share in shares])
         # A shortest part that is the whole of what was sorted may be short of the target.
-        if part.size < leading.size or leading.size == z.size:
-            return part
+        if max(part.size for part in parts) < leading.size or leading.size == z.size:
+            return parts
         count *= _NUCLEUS_GROWTH
 
 
 def _shortest(
-    z: NDArray[np.float64], ordered: NDArray[np.int64], peak: float, target: float
-) -> NDArray[np.int64]:
+    z: NDArray[np.float64], ordered: NDArray[np.int64], peak: float, targets: Sequence[float]
+) -> list[NDArray[np.int64]]:
     running = np.cumsum(np.exp(z[ordered] - peak))
-    return ordered[: int(np.searchsorted(running, target, side="left")) + 1]
+    return [ordered[: int(at) + 1] for at in np.searchsorted(running, targets, side="left")]
 
 
 def _contenders(z: NDArray[np.float64], seed: bytes, position: int) -> NDArray[np.int64]:
