@@ -51,7 +51,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         "trunkline.revocation/v1",
         "trunkline.nonces/v1",
         "trunkline.draw/v1",
-        "trunkline.commitment/v1",
+        "trunkline.verdict-commitment/v1",
         "trunkline.verdict/v1",
         "trunkline.self-test/v1",
         "trunkline.calibration/v1",

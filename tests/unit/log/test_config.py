@@ -46,10 +46,7 @@ def test_it_reads_back(tmp_path):
     [
         (("quorum = 1", "quorum = 2"), "quorum"),
         (("quorum = 1", "quorum = -1"), "quorum"),
-        (
-            ('["trunkline.batch/v1", "trunkline.key/v1", "trunkline.revocation/v1"]', "[]"),
-            "entry_types",
-        ),
+        (('"trunkline.key/v1", ', '"", '), "entry_types"),
         (("checkpoint_interval_ms = 200", "checkpoint_interval_ms = -1"), "checkpoint_interval"),
         (("quorum_window_s = 10.0", "quorum_window_s = 1e9"), "quorum_window_s"),
         (("pending_entries_max = 4096", "pending_entries_max = 0"), "bound"),
