@@ -1,0 +1,71 @@
+"""Signed records about audits: self-tests, draws, demands, commitments, verdicts, calibrations.
+
+Pure: no I/O, no clock, no keys of its own. Specified in ``docs/spec/verdict.md``.
+"""
+
+from trunkline.verdicts.calibration import CALIBRATION_TYPE, Calibration
+from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
+from trunkline.verdicts.demand import DEMAND_TYPE, Demand, demanded_digest, open_demand
+from trunkline.verdicts.draw import (
+    DRAW_TYPE,
+    DRAWN_ENTRIES_MAX,
+    OPINIONS,
+    RATE_PPM_MAX,
+    Draw,
+    check_draw,
+    drawn,
+    opinions,
+    plain_checkpoint,
+    randomness,
+    range_end,
+)
+from trunkline.verdicts.record import Record, decimal
+from trunkline.verdicts.self_test import SELF_TEST_TYPE, SelfTest
+from trunkline.verdicts.verdict import (
+    VERDICT_TYPE,
+    Check,
+    Drawn,
+    Kind,
+    Regime,
+    Result,
+    Standing,
+    StandingEvidence,
+    Subject,
+    Verdict,
+)
+
+__all__ = [
+    "CALIBRATION_TYPE",
+    "COMMITMENT_TYPE",
+    "DEMAND_TYPE",
+    "DRAWN_ENTRIES_MAX",
+    "DRAW_TYPE",
+    "OPINIONS",
+    "RATE_PPM_MAX",
+    "SELF_TEST_TYPE",
+    "VERDICT_TYPE",
+    "Calibration",
+    "Check",
+    "Commitment",
+    "Demand",
+    "Draw",
+    "Drawn",
+    "Kind",
+    "Record",
+    "Regime",
+    "Result",
+    "SelfTest",
+    "Standing",
+    "StandingEvidence",
+    "Subject",
+    "Verdict",
+    "check_draw",
+    "decimal",
+    "demanded_digest",
+    "drawn",
+    "open_demand",
+    "opinions",
+    "plain_checkpoint",
+    "randomness",
+    "range_end",
+]
