@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from tests.support import verdicts as make
+from tests.support import audit_records as make
 
 from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto import note
