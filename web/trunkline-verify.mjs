@@ -401,7 +401,7 @@ const isReceipt = shape({
   }),
   node: isText,
   operator: isText,
-  policy: shape({ mode: oneOf("private", "batched", "full") }),
+  policy: shape({ audit: [isBool], mode: oneOf("private", "batched", "full") }),
   previous: isOptionalHex32,
   request: shape({
     client: isDigest,
@@ -433,6 +433,8 @@ const isReceipt = shape({
   sampling: shape({
     caller_nonce: isHex32,
     node_nonce: [isOptionalHex32],
+    nonce_index: [isCount],
+    nonces: [isOptionalHex32],
     seed: [isOptionalHex32],
     source: oneOf("none", "nonces", "caller", "inherited"),
   }),

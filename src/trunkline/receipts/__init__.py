@@ -32,6 +32,13 @@ from trunkline.receipts.hiding import (
     bound_bytes,
     salts,
 )
+from trunkline.receipts.nonces import (
+    NONCES_TYPE,
+    Nonce,
+    NonceCommitment,
+    open_nonces,
+    verify_nonce,
+)
 from trunkline.receipts.receipt import (
     RECEIPT_BYTES_MAX,
     RECEIPT_TYPE,
@@ -55,6 +62,7 @@ __all__ = [
     "BATCH_RECEIPTS_MAX",
     "BLINDING_BYTES",
     "ITEMS",
+    "NONCES_TYPE",
     "RECEIPT_BYTES_MAX",
     "RECEIPT_TYPE",
     "REQUEST_ITEMS",
@@ -63,6 +71,8 @@ __all__ = [
     "BatchBuilder",
     "Hiding",
     "Item",
+    "Nonce",
+    "NonceCommitment",
     "Receipt",
     "ReceiptAttempt",
     "ReceiptCached",
@@ -84,6 +94,7 @@ __all__ = [
     "decode",
     "encode",
     "open_batch",
+    "open_nonces",
     "prefix_digest",
     "prompt_digest",
     "receipt_leaf",
@@ -91,5 +102,6 @@ __all__ = [
     "salts",
     "stream_digest",
     "tokens_digest",
+    "verify_nonce",
     "verify_signed",
 ]

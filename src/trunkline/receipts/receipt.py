@@ -72,7 +72,9 @@ class ReceiptModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     weights: OptionalPlainDigest = ""
 
 
-class ReceiptPolicy(msgspec.Struct, frozen=True, kw_only=True):
+class ReceiptPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    audit: bool = False
+    """The gateway lets verifiers that the node's operator named open it."""
     mode: Literal["private", "batched", "full"]
 
 
@@ -111,6 +113,11 @@ class ReceiptSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     caller_nonce: Hex32
     min_p: Decimal = ""
     node_nonce: OptionalHex32 = ""
+    nonce_index: Count = 0
+    """Place of ``node_nonce`` in the commitment that ``nonces`` is the root of."""
+    nonces: OptionalHex32 = ""
+    """Root, hex, of the commitment that its node made before (:mod:`trunkline.receipts.nonces`).
+    Of an inherited seed these are the words of the node that began the answer."""
     seed: OptionalHex32 = ""
     """The answer's seed, hex, where the engine is ours. See ``trunkline.sampling``."""
     source: Literal["none", "nonces", "caller", "inherited"]

@@ -96,11 +96,19 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int
     """Time this attempt may take, milliseconds from its arrival."""
     mode: Mode = "batched"
+    audit: bool = False
+    """The node may keep what verifiers need to check the answer, and open it to those that its
+    operator named. Not beside mode ``private``. The receipt says it."""
     blinding: str = ""
     """64 hex digits, the same in every attempt: what the salts of the receipt's digests are made
     from (``trunkline.receipts.hiding``). Known to gateway and node alone; empty: no salts."""
     seed: str | None = None
     """64 hex digits inherited from an earlier attempt at this answer. The answer owns its seed."""
+    node_nonce: str | None = None
+    """With ``seed``: the nonce of the node that began the answer, as it said when it accepted; with
+    ``nonces`` and ``nonce_index``. None: the seed has none in it."""
+    nonces: str | None = None
+    nonce_index: int = 0
     numerics: str | None = None
     """With ``resume``: the fingerprint that the node must have; otherwise it refuses (409)."""
     previous: tuple[PreviousAttempt, ...] = ()
@@ -127,6 +135,10 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Fingerprint; absent where exact continuation is impossible."""
     seed: str | None = None
     node_nonce: str | None = None
+    """In the seed beside the caller's nonce; of an inherited seed, as it was given."""
+    nonces: str | None = None
+    """Root, hex, of the commitment that holds ``node_nonce`` at ``nonce_index``."""
+    nonce_index: int = 0
     prefix: str | None = None
     """With the request's ``prefix``: its text's digest, by ``trunkline.receipts.prefix_digest``."""
     cached: bool = False
