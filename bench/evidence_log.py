@@ -92,7 +92,7 @@ class Growing:
     async def run(self, marks: list[int]) -> list[Row]:
         """Append up to each mark, and measure there."""
         store = LogStore.open(self._data)
-        current = await store.current()
+        current = await store.load()
         sequencer = Sequencer(
             tree=Tree(),
             checkpoint=current.checkpoint,

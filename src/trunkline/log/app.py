@@ -137,7 +137,7 @@ class LogService:
         """Recover: take the database's word for the size, check the disk against it, delete what
         is beyond it. CorruptStateError where they disagree."""
         self._store = LogStore.open(self._data)
-        current = await self._store.current()
+        current = await self._store.load()
         if current.vkey != str(self._signer.vkey):
             raise ConfigError(f"{self._data}: this log belongs to another key")
         tree, published = await asyncio.to_thread(self._recover, current)

@@ -16,7 +16,7 @@ from trunkline.crypto import merkle
 from trunkline.crypto.keys import VerifierKey
 from trunkline.log.core.tree import Tree, grow
 from trunkline.log.files import Folder
-from trunkline.log.store import DATABASE_NAME, Current, find, read_current
+from trunkline.log.store import DATABASE_NAME, Current, find, read_current, read_recent
 from trunkline.tlog.checkpoint import Checkpoint, open_checkpoint
 from trunkline.tlog.tile import TILE_HEIGHT, TILE_WIDTH, Tile, decode_bundle, levels, tile_at
 
@@ -126,6 +126,7 @@ class _Checker:
         self, connection: sqlite3.Connection, folder: Folder, size: int, report: Report
     ) -> None:
         self._connection = connection
+        self._recent = read_recent(connection)
         self._folder = folder
         self._size = size
         self._report = report
@@ -203,7 +204,7 @@ class _Checker:
 
     def _check_indexed(self, bundle: Tile, leaves: list[bytes]) -> None:
         """The index knows each entry by its place."""
-        known = find(self._connection, leaves)
+        known = find(self._connection, self._recent, leaves)
         for number, leaf in enumerate(leaves):
             index = bundle.start + number
             if known.get(leaf) != index:
@@ -211,7 +212,8 @@ class _Checker:
 
     def check_index(self) -> None:
         """The index knows nothing else."""
-        (count,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
+        (count,) = self._connection.execute("SELECT count(*) FROM places").fetchone()
+        count += len(self._recent)
         if count != self._size:
             self._report.problem(f"{DATABASE_NAME}: {count} indexed entries, not {self._size}")
 

@@ -8,7 +8,7 @@ what happened: the process stops, and the next start asks it.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -224,7 +224,7 @@ class Sequencer:
         #    these same indexes. An error: only the database knows which, so the process stops.
         signed = sign_note(checkpoint.text(), self._signer)
         indexes = {leaf: self._tree.size + number for number, leaf in enumerate(leaves)}
-        await self._swap(signed, growth.tree.size, indexes)
+        await self._swap(signed, growth.tree.size, leaves)
         self._tree, self._checkpoint = growth.tree, signed
         self._reach(crash.CHECKPOINT_SWAPPED)
 
@@ -253,9 +253,9 @@ class Sequencer:
                 raise CorruptStateError("tiles of a failed round can not be deleted") from None
             raise DiskError(f"tiles can not be written: {error.strerror}") from None
 
-    async def _swap(self, signed: bytes, size: int, indexes: dict[bytes, int]) -> None:
+    async def _swap(self, signed: bytes, size: int, leaves: Sequence[bytes]) -> None:
         try:
-            await self._store.swap(self._checkpoint, size, signed, list(indexes.items()))
+            await self._store.swap(self._checkpoint, size, signed, self._tree.size, leaves)
         except Error as error:
             raise CorruptStateError(
                 f"the checkpoint could not be swapped: {error.message}", code=error.error_code

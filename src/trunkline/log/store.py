@@ -1,7 +1,8 @@
 """The lock database: which process sequences, the current checkpoint, and where each entry is.
 
 It must exist already, so that a mistyped path can not start a second log under the same key. The
-checkpoint in it is the truth about the log's size; it moves by compare-and-swap alone.
+checkpoint in it is the truth about the log's size; it moves by compare-and-swap alone. An entry's
+place is in ``places``, or still in ``journal`` only (:mod:`trunkline.log.core.recent`).
 """
 
 import sqlite3
@@ -14,6 +15,7 @@ import msgspec
 from trunkline.base.errors import ConfigError, ConflictError, CorruptStateError
 from trunkline.crypto import merkle
 from trunkline.crypto.signer import Signer, sign_note
+from trunkline.log.core.recent import KEY_BYTES, Recent
 from trunkline.log.files import CHECKPOINT_NAME, Folder
 from trunkline.runtime.store import Connection, Database
 from trunkline.tlog.checkpoint import Checkpoint
@@ -33,6 +35,19 @@ MIGRATIONS: Final = (
         leaf_hash BLOB PRIMARY KEY,
         entry_index INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE places (
+        key BLOB PRIMARY KEY,
+        entry_index INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO places SELECT substr(leaf_hash, 1, 16), entry_index FROM entries ORDER BY 1;
+    DROP TABLE entries;
+    CREATE TABLE journal (
+        round INTEGER PRIMARY KEY,
+        first_index INTEGER NOT NULL,
+        keys BLOB NOT NULL
+    ) STRICT;
     """,
 )
 
@@ -87,6 +102,7 @@ class LogStore:
     def __init__(self, database: Database, path: Path) -> None:
         self._database = database
         self._path = path
+        self._recent = Recent()
 
     @classmethod
     def open(cls, data: Path) -> "LogStore":
@@ -94,22 +110,28 @@ class LogStore:
         path = data / DATABASE_NAME
         return cls(Database.open(path, must_exist=True, migrations=MIGRATIONS), path)
 
-    async def current(self) -> Current:
-        """The current checkpoint."""
+    async def load(self) -> Current:
+        """The current checkpoint; for the start, before all else."""
+        self._recent = await self._database.read(read_recent)
         return await self._database.read(lambda connection: read_current(connection, self._path))
 
     async def find(self, leaf_hashes: Sequence[bytes]) -> Mapping[bytes, int]:
         """The indexes of those entries that are in the log already."""
-        return await self._database.read(lambda connection: find(connection, leaf_hashes))
+        recent = self._recent
+        return await self._database.read(lambda connection: find(connection, recent, leaf_hashes))
 
     async def swap(
-        self, old: bytes, size: int, checkpoint: bytes, entries: Sequence[tuple[bytes, int]]
+        self, old: bytes, size: int, checkpoint: bytes, first: int, leaf_hashes: Sequence[bytes]
     ) -> None:
         """Compare-and-swap the checkpoint ``old`` for one of ``size``, with its new entries.
 
-        ``entries`` are (leaf hash, index). Durable when it returns. ConflictError if another
-        process moved the log; whatever else it raises, it is unknown whether the swap happened.
+        ``leaf_hashes`` are those of the entries from index ``first`` on. Durable when it returns.
+        ConflictError if another process moved the log; whatever else it raises, it is unknown
+        whether the swap happened.
         """
+        keys = [leaf[:KEY_BYTES] for leaf in leaf_hashes]
+        recent = self._recent
+        due = recent.due()
 
         def work(connection: Connection) -> None:
             moved = connection.execute(
@@ -118,23 +140,45 @@ class LogStore:
             )
             if moved.rowcount != 1:
                 raise ConflictError("the log's checkpoint was moved by somebody else")
+            row = (recent.round, first, b"".join(keys))
+            connection.execute("INSERT INTO journal VALUES (?, ?, ?)", row)
             try:
-                connection.executemany("INSERT INTO entries VALUES (?, ?)", entries)
+                connection.executemany("INSERT INTO places VALUES (?, ?)", due)
             except sqlite3.IntegrityError:
                 raise CorruptStateError("an entry was about to be sequenced twice") from None
+            superfluous = (recent.journaled_from,)
+            connection.execute("DELETE FROM journal WHERE round < ?", superfluous)
 
+        # A crash before the commit leaves rows and memory as they were; after it, the next start
+        # reads from the journal what memory would have held.
         await self._database.write(work)
+        recent.advance(first, keys)
 
     async def aclose(self) -> None:
         await self._database.aclose()
 
 
-def find(connection: Connection, leaf_hashes: Sequence[bytes]) -> dict[bytes, int]:
+def read_recent(connection: Connection) -> Recent:
+    """The entries that only the journal holds."""
+    rows = connection.execute("SELECT round, first_index, keys FROM journal ORDER BY round")
+    return Recent(rows)
+
+
+def find(connection: Connection, recent: Recent, leaf_hashes: Sequence[bytes]) -> dict[bytes, int]:
     """The indexes of known entries by leaf hash."""
     found: dict[bytes, int] = {}
-    for at in range(0, len(leaf_hashes), LOOKUPS_PER_QUERY):
-        asked = leaf_hashes[at : at + LOOKUPS_PER_QUERY]
-        marks = ",".join("?" * len(asked))
-        query = f"SELECT leaf_hash, entry_index FROM entries WHERE leaf_hash IN ({marks})"  # noqa: S608 - only question marks
-        found.update(connection.execute(query, asked).fetchall())
+    asked: dict[bytes, bytes] = {}
+    for leaf in leaf_hashes:
+        key = leaf[:KEY_BYTES]
+        index = recent.get(key)
+        if index is None:
+            asked[key] = leaf
+        else:
+            found[leaf] = index
+    keys = sorted(asked)
+    for at in range(0, len(keys), LOOKUPS_PER_QUERY):
+        some = keys[at : at + LOOKUPS_PER_QUERY]
+        marks = ",".join("?" * len(some))
+        query = f"SELECT key, entry_index FROM places WHERE key IN ({marks})"  # noqa: S608 - only question marks
+        found.update((asked[key], index) for key, index in connection.execute(query, some))
     return found

@@ -73,9 +73,11 @@ def test_strange_files_are_named(data):
 @pytest.mark.parametrize(
     ("statement", "why"),
     [
-        ("UPDATE entries SET entry_index = entry_index + 1 WHERE entry_index = 599", "misplaces"),
-        ("DELETE FROM entries WHERE entry_index = 5", "misplaces entry 5"),
-        ("INSERT INTO entries VALUES (zeroblob(32), 600)", "601 indexed entries"),
+        ("UPDATE journal SET first_index = first_index + 1", "misplaces"),
+        ("DELETE FROM journal WHERE round = 0", "misplaces entry 5"),
+        ("UPDATE places SET entry_index = entry_index + 1", "misplaces"),
+        ("DELETE FROM places", "misplaces entry"),
+        ("INSERT INTO places VALUES (zeroblob(16), 600)", "601 indexed entries"),
         ("UPDATE log SET size = 599", "size is not that"),
         ("UPDATE log SET checkpoint = x'00'", "its checkpoint"),
     ],
