@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import CorruptStateError, RequestError, require
+from trunkline.crypto.digest import sha256
 from trunkline.inference import toolcalls
 from trunkline.inference.textpipe import ChoicePipe, Part, PipeSettings
 from trunkline.schema import sse
@@ -63,6 +64,11 @@ class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     fingerprint: str
     """``system_fingerprint``."""
+
+    @staticmethod
+    def fingerprint_of(numerics: str) -> str:
+        """``system_fingerprint`` for an engine's numerics."""
+        return f"fp_{sha256(numerics.encode()).hex()[:16]}"
 
     @property
     def completion_id(self) -> str:

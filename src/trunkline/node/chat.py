@@ -9,7 +9,6 @@ from typing import Final
 
 from trunkline.base.errors import BadResponseError, RequestError, TruncatedError, UpstreamError
 from trunkline.base.ports import Randomness
-from trunkline.crypto.digest import sha256
 from trunkline.inference.answer import Answer, AnswerHead, Event, Given, token_logprob
 from trunkline.inference.messages import prompt_messages
 from trunkline.inference.plan import (
@@ -289,7 +288,7 @@ class ChatWork:
                 answer=self._attempt.answer,
                 created_s=self._attempt.created_s,
                 model=self._model.name,
-                fingerprint=f"fp_{sha256(self._model.numerics.encode()).hex()[:16]}",
+                fingerprint=AnswerHead.fingerprint_of(self._model.numerics),
             ),
             choices=self._plan.choices,
             pipe=self._plan.pipe,
