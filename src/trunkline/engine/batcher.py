@@ -26,15 +26,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import Error, OverloadedError, require
-from trunkline.engine.sequence import Running
-from trunkline.inference.ports import Token
+from trunkline.inference.ports import Token, TokenScore
 
 ROWS_MIN = 2
 FILLER_TOKEN = 0
 
+Event = Token | TokenScore | bytes
+"""What a job makes of one position's logits: a token, a score, or a digest of their bits."""
 
-Moves = list[tuple[int, list[Token] | Error]]
-"""Per job that moved: its id, and its new tokens or the error that ended it."""
+Moves = list[tuple[int, Sequence[Event] | Error]]
+"""Per job that moved: its id, and its new events or the error that ended it."""
+
+
+class Job(Protocol):
+    """What runs in a slot: ``sequence.Running`` generates, ``scoring.Scoring`` scores,
+    ``self_test.Probe`` digests."""
+
+    id: int
+    tokens: list[int]
+    """All that must be in the cache; may grow with ``take``."""
+
+    @property
+    def reusable(self) -> int:
+        """Most tokens whose cache may be taken over: those whose logits are not needed."""
+        ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    def wants_logits(self, position: int) -> bool:
+        """Whether the logits after the token at ``position`` of ``tokens`` are needed."""
+        ...
+
+    def take(self, position: int, logits: NDArray[np.float32]) -> Sequence[Event]: ...
+
+    def close(self) -> None: ...
 
 
 class Memory(Protocol):
@@ -58,7 +84,7 @@ class _Slot:
 
     def __init__(self) -> None:
         self.cached: list[int] = []
-        self.running: Running | None = None
+        self.running: Job | None = None
 
     @property
     def pending(self) -> int:
@@ -81,7 +107,7 @@ class Batcher:
         self._slots = [_Slot() for _ in range(slots)]
         self._piece_tokens = piece_tokens
         self._queue_jobs_max = queue_jobs_max
-        self._waiting: deque[Running] = deque()
+        self._waiting: deque[Job] = deque()
         self._turn = 0
 
     @property
@@ -89,7 +115,7 @@ class Batcher:
         """Whether there is anything to advance."""
         return bool(self._waiting) or any(slot.running for slot in self._slots)
 
-    def add(self, running: Running) -> None:
+    def add(self, running: Job) -> None:
         """Queue a job. Raises ``OverloadedError`` when too many wait."""
         if len(self._waiting) >= self._queue_jobs_max:
             raise OverloadedError("the engine's queue is full", code="engine_queue_full")
@@ -110,7 +136,7 @@ class Batcher:
     def advance_answers(self) -> Moves:
         """One micro-batch of single rows: every job that generates gets on by a token.
 
-        Returns, per job that moved, its new tokens, or the error that ended it.
+        Returns, per job that moved, its new events, or the error that ended it.
         """
         self._admit()
         singles = [i for i, slot in enumerate(self._slots) if slot.pending == 1]
@@ -142,7 +168,7 @@ class Batcher:
             del slot.cached[shared[index] :]
             slot.running = running
 
-    def _shared(self, index: int, running: Running) -> int:
+    def _shared(self, index: int, running: Job) -> int:
         """How many tokens of the slot's cache the job can take over."""
         limit = min(len(self._slots[index].cached), running.reusable)
         for at, (mine, its) in enumerate(
@@ -152,7 +178,7 @@ class Batcher:
                 return at
         return limit
 
-    def _single_rows(self, singles: list[int]) -> Iterator[tuple[int, list[Token] | Error]]:
+    def _single_rows(self, singles: list[int]) -> Iterator[tuple[int, Sequence[Event] | Error]]:
         first, last = singles[0], singles[-1]
         if first == last:
             first, last = (first, last + 1) if last + 1 < len(self._slots) else (first - 1, last)
@@ -175,7 +201,7 @@ class Batcher:
                 self._slots[index].cached.append(tokens[row])
                 yield from self._advance(index, {len(self._slots[index].cached) - 1: row})
 
-    def _piece(self, index: int) -> Iterator[tuple[int, list[Token] | Error]]:
+    def _piece(self, index: int) -> Iterator[tuple[int, Sequence[Event] | Error]]:
         slot = self._slots[index]
         running = slot.running
         require(running is not None and slot.pending >= ROWS_MIN, "a piece has two rows")
@@ -194,25 +220,25 @@ class Batcher:
 
     def _advance(
         self, index: int, rows: dict[int, int]
-    ) -> Iterator[tuple[int, list[Token] | Error]]:
+    ) -> Iterator[tuple[int, Sequence[Event] | Error]]:
         """Hand a job the logits of its ``rows`` (position to row), and release it if it ended."""
         slot = self._slots[index]
         running = slot.running
         if running is None:
             return
         try:
-            tokens = []
+            events: list[Event] = []
             for position, row in rows.items():
                 if running.wants_logits(position):
-                    tokens += running.take(position, self._memory.logits(row))
+                    events += running.take(position, self._memory.logits(row))
         except Error as error:
             self._release(slot)
             yield running.id, error
             return
-        if tokens:
-            if tokens[-1].finish:
-                self._release(slot)
-            yield running.id, tokens
+        if running.ended:
+            self._release(slot)
+        if events:
+            yield running.id, events
 
     def _release(self, slot: _Slot) -> None:
         if slot.running:

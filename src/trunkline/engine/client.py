@@ -1,13 +1,15 @@
-"""The embedded engine as the node sees it: ``ports.Engine`` over a child process.
+"""The embedded engine as node and verifier see it: ``ports.Engine`` and ``ports.Scorer`` over a
+child process.
 
-The node never loads native inference code itself. A fault there costs the answers in flight, which
-fail with a retryable error, and a restart; nothing else.
+Neither ever loads native inference code itself. A fault there costs the work in flight, which fails
+with a retryable error, and a restart; nothing else.
 """
 
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -19,15 +21,19 @@ from trunkline.engine.frames import (
     Failed,
     FromChild,
     Ready,
+    SelfTested,
     Start,
+    StartScore,
     Step,
+    TestSelf,
+    ToChild,
     Tokenize,
     Tokenized,
     raised,
 )
 from trunkline.engine.llama import TEXT_BYTES_MAX
 from trunkline.engine.weights import MODEL_NAME
-from trunkline.inference.ports import Generate, ModelInfo, Token
+from trunkline.inference.ports import Generate, ModelInfo, Sampling, Score, Token, TokenScore
 from trunkline.sampling import SEED_BYTES
 
 TOP_LOGPROBS_MAX = 20
@@ -35,6 +41,8 @@ LOGIT_BIAS_MAX = 1024
 TEMPERATURE_MAX = 100.0
 
 _WORKER = "trunkline.engine.worker"
+
+_T = TypeVar("_T")
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,12 +69,17 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class EmbeddedEngine:
-    """``ports.Engine`` over a child process, which starts with the first call."""
+    """``ports.Engine`` and ``ports.Scorer`` over a child process, which starts with the first call.
+
+    Both kinds of work share the process: neither changes a bit of the other's.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._jobs: dict[int, asyncio.Queue[list[Token] | Error]] = {}
+        self._scores: dict[int, asyncio.Queue[list[TokenScore] | Error]] = {}
         self._texts: dict[int, asyncio.Future[tuple[int, ...]]] = {}
+        self._tests: dict[int, asyncio.Future[str]] = {}
         self._last_id = 0
         self._calls = 0
         self._model: ModelInfo | None = None
@@ -85,7 +98,7 @@ class EmbeddedEngine:
             replies=msgspec.msgpack.Decoder(FromChild),
             on_frame=self._on_frame,
             on_lost=self._on_lost,
-            busy=lambda: bool(self._jobs or self._texts),
+            busy=lambda: bool(self._jobs or self._scores or self._texts or self._tests),
             start_timeout_s=config.start_timeout_s,
             stall_timeout_s=config.stall_timeout_s,
             environment={"OMP_NUM_THREADS": str(config.threads), "OMP_WAIT_POLICY": "passive"},
@@ -112,17 +125,32 @@ class EmbeddedEngine:
                 f"{len(text)} characters of text; at most {TEXT_BYTES_MAX} are tokenised",
                 code="text_too_long",
             )
+        return await self._asked(
+            self._texts, lambda id_: Tokenize(id=id_, text=text, parse_special=parse_special)
+        )
+
+    async def self_test(self) -> str:
+        """As ``ports.Scorer.self_test``. Takes its turn among the other work, whose company is part
+        of what is tested."""
+        return await self._asked(self._tests, lambda id_: TestSelf(id=id_))
+
+    async def _asked(
+        self, pending: dict[int, asyncio.Future[_T]], message: Callable[[int], ToChild]
+    ) -> _T:
         with self._admitted():
             await self._child.ready()
             id_ = self._next_id()
-            future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-            self._texts[id_] = future
+            future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+            pending[id_] = future
             try:
-                if not self._child.send(Tokenize(id=id_, text=text, parse_special=parse_special)):
-                    raise UpstreamError("the engine's process is gone", code="engine_crashed")
+                self._send(message(id_))
                 return await future
             finally:
-                self._texts.pop(id_, None)
+                pending.pop(id_, None)
+
+    def _send(self, message: ToChild) -> None:
+        if not self._child.send(message):
+            raise UpstreamError("the engine's process is gone", code="engine_crashed")
 
     async def generate(self, job: Generate) -> AsyncGenerator[Token, None]:
         """As ``ports.Engine.generate``."""
@@ -134,8 +162,7 @@ class EmbeddedEngine:
             self._jobs[id_] = events
             finished = False
             try:
-                if not self._child.send(Start(id=id_, job=job)):
-                    raise UpstreamError("the engine's process is gone", code="engine_crashed")
+                self._send(Start(id=id_, job=job))
                 while not finished:
                     tokens = await events.get()
                     if isinstance(tokens, Error):
@@ -148,6 +175,30 @@ class EmbeddedEngine:
                 del self._jobs[id_]
                 if not finished:
                     self._child.send(Cancel(id=id_))
+
+    async def score(self, job: Score) -> tuple[TokenScore, ...]:
+        """As ``ports.Scorer.score``."""
+        with self._admitted():
+            check_score(job, await self.model())
+            if not job.tokens:
+                return ()
+            id_ = self._next_id()
+            # Bounded by the answer's length: at most one item a token.
+            arriving: asyncio.Queue[list[TokenScore] | Error] = asyncio.Queue()
+            self._scores[id_] = arriving
+            scores: list[TokenScore] = []
+            try:
+                self._send(StartScore(id=id_, job=job))
+                while len(scores) < len(job.tokens):
+                    some = await arriving.get()
+                    if isinstance(some, Error):
+                        raise some
+                    scores += some
+            finally:
+                del self._scores[id_]
+                if len(scores) < len(job.tokens):
+                    self._child.send(Cancel(id=id_))
+            return tuple(scores)
 
     async def close(self) -> None:
         await self._child.close()
@@ -173,69 +224,89 @@ class EmbeddedEngine:
     def _on_frame(self, frame: FromChild) -> None:
         match frame:
             case Step():
+                # A job that was just cancelled may still have had an event under way.
                 for id_, tokens in frame.events:
-                    # A job that was just cancelled may still have had a token under way.
                     if events := self._jobs.get(id_):
                         events.put_nowait(tokens)
+                for id_, scores in frame.scores:
+                    if arriving := self._scores.get(id_):
+                        arriving.put_nowait(scores)
             case Tokenized():
-                self._settle(frame.id, frame.tokens)
+                _settle(self._texts, frame.id, frame.tokens)
+            case SelfTested():
+                _settle(self._tests, frame.id, frame.digest)
             case Failed():
-                error = raised(frame)
-                if events := self._jobs.get(frame.id):
-                    events.put_nowait(error)
-                self._settle(frame.id, error)
+                self._fail(frame.id, raised(frame))
             case Ready():
                 self._model = frame.model
                 self._pieces = frame.pieces
             case _:
                 pass
 
-    def _settle(self, id_: int, result: tuple[int, ...] | Error) -> None:
-        future = self._texts.get(id_)
-        if future is None or future.done():
-            return
-        if isinstance(result, Error):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+    def _fail(self, id_: int, error: Error) -> None:
+        if events := self._jobs.get(id_):
+            events.put_nowait(error)
+        if arriving := self._scores.get(id_):
+            arriving.put_nowait(error)
+        _settle(self._texts, id_, error)
+        _settle(self._tests, id_, error)
 
     def _on_lost(self, error: UpstreamError) -> None:
-        for events in self._jobs.values():
-            events.put_nowait(UpstreamError(error.message, code=error.error_code))
-        for id_ in list(self._texts):
-            self._settle(id_, UpstreamError(error.message, code=error.error_code))
+        for id_ in (*self._jobs, *self._scores, *self._texts, *self._tests):
+            self._fail(id_, UpstreamError(error.message, code=error.error_code))
+
+
+def _settle(pending: dict[int, asyncio.Future[_T]], id_: int, result: _T | Error) -> None:
+    future = pending.get(id_)
+    if future is None or future.done():
+        return
+    if isinstance(result, Error):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def check(job: Generate, model: ModelInfo) -> None:
     """Refuse what ``model`` can not serve, before it costs anything. Raises ``RequestError``."""
-    if not job.prompt:
-        raise RequestError("the prompt is empty", code="prompt_empty", param="prompt")
     if job.max_tokens < 1 or len(job.prefix) >= job.max_tokens:
         raise RequestError(
             f"max_tokens is {job.max_tokens}, with {len(job.prefix)} tokens of the answer given",
             code="max_tokens_invalid",
             param="max_tokens",
         )
-    wanted = len(job.prompt) + job.max_tokens
+    _check_tokens(job.prompt, ("prefix", job.prefix), job.max_tokens, model)
+    _check_sampling(job.sampling, model)
+
+
+def check_score(job: Score, model: ModelInfo) -> None:
+    """Refuse what ``model`` can not score. Raises ``RequestError``."""
+    _check_tokens(job.prompt, ("tokens", job.tokens), len(job.tokens), model)
+    _check_sampling(job.sampling, model)
+
+
+def _check_tokens(
+    prompt: tuple[int, ...], answer: tuple[str, tuple[int, ...]], room: int, model: ModelInfo
+) -> None:
+    if not prompt:
+        raise RequestError("the prompt is empty", code="prompt_empty", param="prompt")
+    wanted = len(prompt) + room
     if wanted > model.context_tokens:
         raise RequestError(
             f"the model's context is {model.context_tokens} tokens; the prompt's"
-            f" {len(job.prompt)} and {job.max_tokens} for the answer make {wanted}",
+            f" {len(prompt)} and {room} for the answer make {wanted}",
             code="context_length_exceeded",
             param="messages",
         )
-    for name, tokens in (("prompt", job.prompt), ("prefix", job.prefix)):
+    for name, tokens in (("prompt", prompt), answer):
         if tokens and not 0 <= min(tokens) <= max(tokens) < model.vocabulary_size:
             raise RequestError(
                 f"the {name} holds a token that the model does not have",
                 code="token_unknown",
                 param=name,
             )
-    _check_sampling(job, model)
 
 
-def _check_sampling(job: Generate, model: ModelInfo) -> None:
-    sampling = job.sampling
+def _check_sampling(sampling: Sampling, model: ModelInfo) -> None:
     limits = (
         ("temperature", sampling.temperature, 0.0, TEMPERATURE_MAX),
         ("top_p", sampling.top_p, 0.0, 1.0),

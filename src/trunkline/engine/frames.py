@@ -17,7 +17,7 @@ from trunkline.base.errors import (
     RequestError,
     UpstreamError,
 )
-from trunkline.inference.ports import Generate, ModelInfo, Token
+from trunkline.inference.ports import Generate, ModelInfo, Score, Token, TokenScore
 
 FRAME_BYTES_MAX = 64 << 20
 """Above any legal frame: the longest text to tokenise, or a large vocabulary's pieces."""
@@ -43,6 +43,15 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     job: Generate
 
 
+class StartScore(msgspec.Struct, frozen=True, kw_only=True, tag="start_score"):
+    id: int
+    job: Score
+
+
+class TestSelf(msgspec.Struct, frozen=True, kw_only=True, tag="test_self"):
+    id: int
+
+
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     id: int
 
@@ -64,11 +73,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
     """One round of the engine's loop. Sent even when it yielded nothing: it shows progress."""
 
     events: list[tuple[int, list[Token]]]
+    scores: list[tuple[int, list[TokenScore]]] = []
 
 
 class Tokenized(msgspec.Struct, frozen=True, kw_only=True, tag="tokenized"):
     id: int
     tokens: tuple[int, ...]
+
+
+class SelfTested(msgspec.Struct, frozen=True, kw_only=True, tag="self_tested"):
+    id: int
+    digest: str
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -101,8 +116,8 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
     tokens: int
 
 
-ToEngine = EngineSetup | Start | Cancel | Tokenize
-FromEngine = Ready | Step | Tokenized | Failed
+ToEngine = EngineSetup | Start | StartScore | TestSelf | Cancel | Tokenize
+FromEngine = Ready | Step | Tokenized | SelfTested | Failed
 ToEmbedder = EmbedderSetup | Embed
 FromEmbedder = EmbedderReady | Vectors | Failed
 ToChild = ToEngine | ToEmbedder

@@ -522,7 +522,7 @@ class Grammar:
             self._library.run("llama_sampler_free", self._handle)
             self._handle = 0
 
-    def admitted(self, tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def admitted(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of ``tokens`` may come next. Shape as given. End-of-turn tokens are admitted
         exactly when the text so far is a complete document."""
         data = np.zeros(len(tokens), dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])

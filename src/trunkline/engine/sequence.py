@@ -22,7 +22,7 @@ _ADMISSION_CHUNK = 4096
 class Constraint(Protocol):
     """What generation needs of ``llama.Grammar``."""
 
-    def admitted(self, tokens: NDArray[np.int32]) -> NDArray[np.bool_]: ...
+    def admitted(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]: ...
 
     def accept(self, token: int) -> None: ...
 
@@ -47,12 +47,13 @@ class Running:
         self._sampling = job.sampling
         self._max_tokens = job.max_tokens
         self._end_tokens = end_tokens
-        self._ends = np.array(sorted(end_tokens), dtype=np.int32)
+        self._ends = np.array(sorted(end_tokens), dtype=np.int64)
         self._vocabulary_size = vocabulary_size
         self._constraint = constraint
         self._prompt_tokens = len(job.prompt)
         self._replayed = len(job.prefix)
         self.tokens = [*job.prompt, *job.prefix]
+        self.ended = False
         self._counts: Counter[int] = Counter()
         try:
             for token in job.prefix:
@@ -93,6 +94,7 @@ class Running:
             return [self._event(token, answer_position, logits, replayed=True)]
         token = self._next(answer_position, logits)
         finish = self._note(token, answer_position)
+        self.ended = bool(finish)
         return [self._event(token, answer_position, logits, finish=finish)]
 
     def _next(self, position: int, logits: NDArray[np.float32]) -> int:
@@ -112,7 +114,7 @@ class Running:
             counts=self._counts,
         )
         for group in groups:
-            admitted = self._constraint.admitted(group.astype(np.int32))
+            admitted = self._constraint.admitted(group)
             if admitted.any():
                 return int(group[np.argmax(admitted)])
         raise UpstreamError(
@@ -139,7 +141,7 @@ class Running:
         self._counts[token] += 1
         if self._constraint is not None:
             # The library aborts the process on a token that its grammar does not admit.
-            if not self._constraint.admitted(np.array([token], dtype=np.int32))[0]:
+            if not self._constraint.admitted(np.array([token], dtype=np.int64))[0]:
                 raise _not_continuable("the grammar does not admit it")
             self._constraint.accept(token)
 
@@ -148,14 +150,14 @@ class Running:
         if self._constraint is None or not self._admits(self._ends):
             return False
         others = np.setdiff1d(
-            np.arange(self._vocabulary_size, dtype=np.int32), self._ends, assume_unique=True
+            np.arange(self._vocabulary_size, dtype=np.int64), self._ends, assume_unique=True
         )
-        chunks: Iterator[NDArray[np.int32]] = (
+        chunks: Iterator[NDArray[np.int64]] = (
             others[at : at + _ADMISSION_CHUNK] for at in range(0, others.size, _ADMISSION_CHUNK)
         )
         return not any(self._admits(chunk) for chunk in chunks)
 
-    def _admits(self, tokens: NDArray[np.int32]) -> bool:
+    def _admits(self, tokens: NDArray[np.int64]) -> bool:
         return self._constraint is not None and bool(self._constraint.admitted(tokens).any())
 
     def _event(

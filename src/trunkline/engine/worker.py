@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,22 +23,27 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, Error
 from trunkline.engine import llama, weights
-from trunkline.engine.batcher import ROWS_MIN, Batcher, Moves
+from trunkline.engine.batcher import ROWS_MIN, Batcher, Event, Job, Moves
 from trunkline.engine.frames import (
     Cancel,
     EngineSetup,
     Failed,
     FrameSocket,
     Ready,
+    SelfTested,
     Start,
+    StartScore,
     Step,
+    TestSelf,
     ToEngine,
     Tokenize,
     Tokenized,
     failure,
 )
+from trunkline.engine.scoring import Scoring
+from trunkline.engine.self_test import SelfTest
 from trunkline.engine.sequence import Running
-from trunkline.inference.ports import ModelInfo, Token
+from trunkline.inference.ports import ModelInfo, Token, TokenScore
 
 PIECE_TOKENS = 32
 """Rows in a piece of a prompt. Prefill is no faster with 63, and others wait for a piece."""
@@ -144,6 +150,7 @@ class _Engine:
             piece_tokens=PIECE_TOKENS,
             queue_jobs_max=QUEUE_JOBS_MAX,
         )
+        self._tests: list[SelfTest] = []
 
     @property
     def busy(self) -> bool:
@@ -170,8 +177,12 @@ class _Engine:
 
     def handle(self, message: ToEngine) -> None:
         match message:
-            case Start():
+            case Start() | StartScore():
                 self._start(message)
+            case TestSelf():
+                test = SelfTest(message.id, self._model.vocabulary_size)
+                self._tests.append(test)
+                self._probe(test)
             case Cancel():
                 self._batcher.cancel(message.id)
             case Tokenize():
@@ -186,19 +197,24 @@ class _Engine:
         if self._batcher.busy:
             self._report(self._batcher.advance_prompt())
 
-    def _start(self, message: Start) -> None:
+    def _start(self, message: Start | StartScore) -> None:
         try:
-            grammar = message.job.sampling.grammar
-            running = Running(
-                message.id,
-                message.job,
-                end_tokens=self._end_tokens,
-                vocabulary_size=self._model.vocabulary_size,
-                constraint=llama.Grammar(self._model, grammar) if grammar else None,
-            )
-            self._batcher.add(running)
+            self._batcher.add(self._job(message))
         except Error as error:
             self._channel.send(failure(message.id, error))
+
+    def _job(self, message: Start | StartScore) -> Job:
+        grammar = message.job.sampling.grammar
+        constraint = llama.Grammar(self._model, grammar) if grammar else None
+        if isinstance(message, StartScore):
+            return Scoring(message.id, message.job, ends=self._end_tokens, constraint=constraint)
+        return Running(
+            message.id,
+            message.job,
+            end_tokens=self._end_tokens,
+            vocabulary_size=self._model.vocabulary_size,
+            constraint=constraint,
+        )
 
     def _tokenize(self, message: Tokenize) -> None:
         try:
@@ -209,16 +225,48 @@ class _Engine:
 
     def _report(self, moves: Moves) -> None:
         events: list[tuple[int, list[Token]]] = []
+        scores: list[tuple[int, list[TokenScore]]] = []
         failures: list[Failed] = []
         for job_id, outcome in moves:
-            if isinstance(outcome, Error):
+            if test := next((test for test in self._tests if test.owns(job_id)), None):
+                self._note(test, job_id, outcome)
+            elif isinstance(outcome, Error):
                 failures.append(failure(job_id, outcome))
-            else:
-                events.append((job_id, outcome))
+            elif tokens := [event for event in outcome if isinstance(event, Token)]:
+                events.append((job_id, tokens))
+            elif scored := [event for event in outcome if isinstance(event, TokenScore)]:
+                scores.append((job_id, scored))
         # Sent even when empty: the parent's watchdog tells a long prompt from a stall by it.
-        self._channel.send(Step(events=events))
+        self._channel.send(Step(events=events, scores=scores))
         for failed in failures:
             self._channel.send(failed)
+
+    def _note(self, test: SelfTest, probe_id: int, outcome: Sequence[Event] | Error) -> None:
+        if isinstance(outcome, Error):
+            self._end_test(test, outcome)
+        elif test.note(probe_id, [event for event in outcome if isinstance(event, bytes)]):
+            self._probe(test)
+
+    def _probe(self, test: SelfTest) -> None:
+        """Start the next stage of ``test``, or say what it found."""
+        probes = test.stage()
+        try:
+            for probe in probes:
+                self._batcher.add(probe)
+        except Error as error:
+            self._end_test(test, error)
+            return
+        if not probes:
+            self._end_test(test, test.result())
+
+    def _end_test(self, test: SelfTest, result: str | Error) -> None:
+        self._tests.remove(test)
+        for probe_id in test.probes:
+            self._batcher.cancel(probe_id)
+        if isinstance(result, Error):
+            self._channel.send(failure(test.id, result))
+        else:
+            self._channel.send(SelfTested(id=test.id, digest=result))
 
 
 def _log_native(line: str) -> None:
