@@ -163,8 +163,9 @@ class Recording:
         self._wake()
 
     def fail(self, error: Error) -> None:
-        """There is no answer: each follower is told so."""
-        self._error = error
+        """There is no answer: each follower is told so, unless it is told already how it ended."""
+        if not self._ended or self._sealed is not None:
+            self._error = error
         self._wake()
 
     # As those who follow see it.

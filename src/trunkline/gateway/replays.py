@@ -139,7 +139,15 @@ class Replays:
         finally:
             cancelled = (task := asyncio.current_task()) is not None and task.cancelling()
             if not whole and not cancelled:
-                await self._claims.release(claim.id, answer)
+                await self._release(claim.id, answer)
+
+    async def _release(self, claim: bytes, answer: str) -> None:
+        """Free a failed answer's key. Not done, by a crash or a failing disk: it stays with the
+        answer's id, under which a repetition makes it anew."""
+        try:
+            await self._claims.release(claim, answer)
+        except Error as error:
+            self._logger.crashed("replay.not_released", error)
 
     async def _prune_forever(self) -> None:
         while True:
