@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 KEY_BYTES: Final = 16
-"""Of a leaf hash, as the index keeps it. Nobody finds two entries that share so much of one; who did
-would be told the first one's place for the second, and could not prove it there."""
+"""Of a leaf hash, as the index keeps it. Nobody finds two entries that share so much of one; who
+did would be told the first one's place for the second, and could not prove it there."""
 PARTS: Final = 256
 """A key's first byte is its part, so they are equally large."""
 
