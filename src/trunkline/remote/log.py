@@ -28,8 +28,10 @@ from trunkline.tlog.tile import BUNDLE_BYTES_MAX, TILE_BYTES_MAX, TILE_WIDTH, Ti
 from trunkline.tlog.tile_proof import (
     inclusion_proof,
     prefix_proof,
+    subtree_roots,
     tiles_needed_for_inclusion,
     tiles_needed_for_prefix,
+    tiles_needed_for_root,
 )
 
 ADD_PATH: Final = "/add"
@@ -104,6 +106,14 @@ class LogCaller:
         proof = await self.prefix_proof(size1, size2)
         # RFC 6962 leaves out the old tree's own root, where that is one of the hashes.
         return proof[1:] if size1 & (size1 - 1) == 0 else proof
+
+    async def subtree_roots(self, size: int) -> list[bytes]:
+        """Roots of the complete subtrees of the tree of ``size``. Not verified; raises as above."""
+        tiles = await self._tiles(tiles_needed_for_root(size))
+        try:
+            return subtree_roots(size, tiles)
+        except MalformedError as error:
+            raise BadResponseError(f"the log's tiles: {error.message}", code=BAD_LOG) from None
 
     async def _tiles(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Tiles by path, fetched at once: a proof takes at most some dozens."""

@@ -54,6 +54,13 @@ def tree_root(size: int, tiles: Mapping[str, bytes]) -> bytes:
     return _hashes([(0, size)], size, tiles)[0] if size else merkle.EMPTY_ROOT
 
 
+def subtree_roots(size: int, tiles: Mapping[str, bytes]) -> list[bytes]:
+    """Roots of the complete subtrees of a tree of ``size``, the largest first: what it takes to go
+    on from there. From the tiles of :func:`tiles_needed_for_root`; MalformedError as above."""
+    ranges = [(begin, begin + (1 << height)) for begin, height in _complete_subtrees(0, size)]
+    return _hashes(ranges, size, tiles)
+
+
 def _paths(ranges: Iterable[Range], size: int) -> list[str]:
     tiles = (
         _locate(begin, height, size)[0].path
