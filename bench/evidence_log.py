@@ -5,7 +5,8 @@ witnesses: every round stages, syncs and publishes its tiles and swaps the check
 For very large logs the tiles may be written unsynced: the same files, and the disk's own time for
 each out of the way; the index is synced all the same. An entry is as long as a batch's signed note.
 A proof is what a reader does: the tiles that it takes, read from disk, hashed up and verified
-against the root.
+against the root. It is measured at each tenth of the whole, and the last tenth is compared with the
+first. In a folder of the caller's own a run that was ended goes on where it was.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import logging
 import os
 import random
 import resource
-import shutil
 import statistics
 import tempfile
 import time
@@ -26,12 +26,12 @@ import structlog
 from trunkline.crypto import merkle
 from trunkline.crypto.signer import Signer
 from trunkline.log.core.cosigning import Signed
-from trunkline.log.core.tree import Tree, grow
+from trunkline.log.core.tree import Tree, edge_tiles, grow, load
 from trunkline.log.crash import no_crash
 from trunkline.log.disk import Disk
 from trunkline.log.files import Folder
 from trunkline.log.sequencer import ROUND_ENTRIES_MAX, Sequencer
-from trunkline.log.store import LogStore, create_log
+from trunkline.log.store import Current, LogStore, create_log
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.logger import get_logger
 from trunkline.tlog import tile_proof
@@ -41,10 +41,7 @@ from trunkline.tlog.tile import tile_at
 ENTRY_BYTES = 260
 """As a signed batch note of one node is."""
 PROOFS = 200
-MARKS = (0.01, 0.1, 0.3, 1.0)
-"""Shares of the whole at which it is measured."""
-WINDOW = 100_000
-"""Entries up to a mark over which its rate is taken."""
+TENTHS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +50,7 @@ class Row:
 
     size: int
     rate: float
-    """Entries a second, over the last ``WINDOW``."""
+    """Entries a second, over this tenth."""
     cpu_us: float
     """CPU of the log's process per entry, there."""
     memory_mib: float
@@ -84,17 +81,19 @@ class Growing:
     def __init__(self, folder: Path, *, synced: bool) -> None:
         self._signer = Signer.generate("bench.example/log", bytes(32))
         self._data = folder / "log"
-        create_log(self._data, self._signer)
+        if not (self._data / "checkpoint").exists():
+            create_log(self._data, self._signer)
         self._folder = Folder(self._data, disk=None if synced else Unsynced())
         self._newest: Signed | None = None
         self.size = 0
 
     async def run(self, marks: list[int]) -> list[Row]:
-        """Append up to each mark, and measure there."""
+        """Append up to each mark, and measure there. Marks that are passed already are left out."""
         store = LogStore.open(self._data)
         current = await store.load()
+        self.size = current.size
         sequencer = Sequencer(
-            tree=Tree(),
+            tree=self._tree(current),
             checkpoint=current.checkpoint,
             store=store,
             folder=self._folder,
@@ -110,8 +109,9 @@ class Growing:
         task = asyncio.create_task(sequencer.run())
         rows = []
         for mark in marks:
-            await self._append(sequencer, max(self.size, mark - WINDOW))
             begun, used, before = time.monotonic(), time.process_time(), self.size
+            if mark <= before:
+                continue
             await self._append(sequencer, mark)
             added = self.size - before
             rate = added / (time.monotonic() - begun)
@@ -121,6 +121,12 @@ class Growing:
         await task
         await store.aclose()
         return rows
+
+    def _tree(self, current: Current) -> Tree:
+        self._folder.discard_beyond(current.size, ROUND_ENTRIES_MAX)
+        checkpoint = open_checkpoint(current.checkpoint, self._signer.vkey)
+        tiles = {tile: self._folder.read_tile(tile) for tile in edge_tiles(current.size)}
+        return load(current.size, checkpoint.root, tiles)
 
     async def _publish(self, signed: Signed) -> None:
         self._newest = signed
@@ -195,22 +201,23 @@ def show(row: Row) -> None:
     )
 
 
-def measure(entries: int, *, synced: bool) -> None:
-    """Grow a log to ``entries``, and print a row per mark."""
+def measure(entries: int, *, synced: bool, folder: Path | None = None) -> None:
+    """Grow a log to ``entries``, and print a row per tenth. ``folder``: where, kept afterwards."""
     # A line per round is the operator's, not the bench's.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     head(synced=synced)
-    folder = Path(tempfile.mkdtemp(prefix="trunkline-bench-log-"))
     begun = time.monotonic()
-    try:
-        marks = sorted({max(1024, int(entries * share)) for share in MARKS})
+    marks = [max(1024, entries * tenth // TENTHS) for tenth in range(1, TENTHS + 1)]
+    if folder is not None:
         rows = asyncio.run(Growing(folder, synced=synced).run(marks))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        with tempfile.TemporaryDirectory(prefix="trunkline-bench-log-") as made:
+            rows = asyncio.run(Growing(Path(made), synced=synced).run(marks))
     first, last = rows[0], rows[-1]
     print(
-        f"    {last.size / first.size:.0f} times the entries: {last.rate / first.rate:.2f} times "
-        f"the rate, {last.memory_mib - first.memory_mib:+.0f} MiB, "
+        f"    last tenth to first: {last.cpu_us / first.cpu_us:.2f} times the CPU, "
+        f"{last.rate / first.rate:.2f} times the rate, "
+        f"{last.memory_mib - first.memory_mib:+.0f} MiB, "
         f"{last.proof_us / first.proof_us:.2f} times the proof; {time.monotonic() - begun:.0f} s"
     )
 
