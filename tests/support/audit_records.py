@@ -1,6 +1,7 @@
 """Signed records about audits, as tests need them: valid, with keys from a fixed seed."""
 
 import hashlib
+from functools import cache
 
 import msgspec
 
@@ -49,6 +50,7 @@ def digest_of(name: str) -> str:
     return digest(name.encode())
 
 
+@cache  # ML-DSA-44 signs the same in another way each time.
 def checkpoint_note(size: int, *, at_s: int = NOW_MS // 1000, log: Signer = LOG) -> bytes:
     """A checkpoint by the log that both witnesses cosigned, the second one first."""
     tree = Checkpoint(origin=log.vkey.name, size=size, root=hash32(f"root {size}"))

@@ -20,7 +20,15 @@ from trunkline.verdicts.draw import (
     range_end,
 )
 from trunkline.verdicts.record import Record, decimal
+from trunkline.verdicts.reveal import (
+    REVEAL_AFTER_MS,
+    Logged,
+    are_independent,
+    check_reveal,
+    may_reveal,
+)
 from trunkline.verdicts.self_test import SELF_TEST_TYPE, SelfTest
+from trunkline.verdicts.sequence import Fault, check_sequence
 from trunkline.verdicts.verdict import (
     VERDICT_TYPE,
     Check,
@@ -42,6 +50,7 @@ __all__ = [
     "DRAW_TYPE",
     "OPINIONS",
     "RATE_PPM_MAX",
+    "REVEAL_AFTER_MS",
     "SELF_TEST_TYPE",
     "VERDICT_TYPE",
     "Calibration",
@@ -50,7 +59,9 @@ __all__ = [
     "Demand",
     "Draw",
     "Drawn",
+    "Fault",
     "Kind",
+    "Logged",
     "Record",
     "Regime",
     "Result",
@@ -59,10 +70,14 @@ __all__ = [
     "StandingEvidence",
     "Subject",
     "Verdict",
+    "are_independent",
     "check_draw",
+    "check_reveal",
+    "check_sequence",
     "decimal",
     "demanded_digest",
     "drawn",
+    "may_reveal",
     "open_demand",
     "opinions",
     "plain_checkpoint",
