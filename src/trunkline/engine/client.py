@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -55,6 +55,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     model_name: str = MODEL_NAME
     weights: str = "f16"
     """``f16``: best answers. ``as_shipped``: 4-bit as in the file; a lone answer twice as fast."""
+    compute: Literal["llama.cpp", "pytorch"] = "llama.cpp"
+    """``pytorch``: a second opinion on the same weights. Slow, not exact, an extra to install."""
     sequences: int = 8
     """Answers generated at once; more wait."""
     context_tokens: int = 2048
@@ -94,6 +96,7 @@ class EmbeddedEngine:
                 sequences=config.sequences,
                 context_tokens=config.context_tokens,
                 threads=config.threads,
+                compute=config.compute,
             ),
             replies=msgspec.msgpack.Decoder(FromChild),
             on_frame=self._on_frame,

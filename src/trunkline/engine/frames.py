@@ -36,6 +36,7 @@ class EngineSetup(msgspec.Struct, frozen=True, kw_only=True, tag="engine_setup")
     sequences: int
     context_tokens: int
     threads: int
+    compute: str
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):

@@ -22,8 +22,8 @@ from typing import NoReturn
 import msgspec
 
 from trunkline.base.errors import ConfigError, Error
-from trunkline.engine import llama, weights
-from trunkline.engine.batcher import ROWS_MIN, Batcher, Event, Job, Moves
+from trunkline.engine import llama, torch_memory, weights
+from trunkline.engine.batcher import ROWS_MIN, Batcher, Event, Job, Memory, Moves
 from trunkline.engine.frames import (
     Cancel,
     EngineSetup,
@@ -124,14 +124,29 @@ class _Engine:
         )
         self._weights = prepared
         self._advice = weights.advice(setup.model_path)
-        library = llama.Library(llama.library_path(), log=_log_native)
-        self._model = llama.Model(library, prepared.path)
+        self._library = llama.Library(llama.library_path(), log=_log_native)
+        self._model = llama.Model(self._library, prepared.path)
         if setup.context_tokens > self._model.context_tokens_trained:
             raise ConfigError(
                 f"the engine's context_tokens is {setup.context_tokens}; the model was trained"
                 f" for at most {self._model.context_tokens_trained}"
             )
         slots = max(setup.sequences, ROWS_MIN)
+        self._end_tokens = frozenset(self._model.end_tokens())
+        memory, self._numerics, piece_tokens = self._compute(setup, slots)
+        self._batcher = Batcher(
+            memory, slots=slots, piece_tokens=piece_tokens, queue_jobs_max=QUEUE_JOBS_MAX
+        )
+        self._tests: list[SelfTest] = []
+
+    def _compute(self, setup: EngineSetup, slots: int) -> tuple[Memory, str, int]:
+        """What computes logits, its numerics, and the tokens in a piece of a prompt."""
+        advice = (self._advice.temperature, self._advice.top_p)
+        if setup.compute == "pytorch":
+            model = torch_memory.load(self._weights.path, threads=setup.threads)
+            numerics = torch_memory.numerics(self._weights.digest, weights.PIPELINE_VERSION, advice)
+            memory = torch_memory.TorchMemory(model, sequences=slots)
+            return memory, numerics, torch_memory.PIECE_TOKENS
         # One position more than a job may use, for fillers, in the library's own granularity.
         room = (setup.context_tokens // _CACHE_ALIGNMENT + 1) * _CACHE_ALIGNMENT
         settings = llama.Settings(
@@ -140,17 +155,8 @@ class _Engine:
             ubatch_tokens=max(PIECE_TOKENS, slots),
             threads=setup.threads,
         )
-        self._settings = settings
-        self._library = library
-        self._context = llama.Context(self._model, settings)
-        self._end_tokens = frozenset(self._model.end_tokens())
-        self._batcher = Batcher(
-            self._context,
-            slots=slots,
-            piece_tokens=PIECE_TOKENS,
-            queue_jobs_max=QUEUE_JOBS_MAX,
-        )
-        self._tests: list[SelfTest] = []
+        numerics = weights.numerics(self._library, self._weights, settings, self._advice)
+        return llama.Context(self._model, settings), numerics, PIECE_TOKENS
 
     @property
     def busy(self) -> bool:
@@ -162,7 +168,7 @@ class _Engine:
             name=self._name,
             weights_digest=self._weights.digest,
             source_digest=self._weights.source_digest,
-            numerics=weights.numerics(self._library, self._weights, self._settings, self._advice),
+            numerics=self._numerics,
             context_tokens=self._context_tokens,
             vocabulary_size=model.vocabulary_size,
             eos_token_ids=tuple(sorted(self._end_tokens)),

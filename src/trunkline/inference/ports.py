@@ -165,7 +165,8 @@ class Scorer(Protocol):
 
     async def self_test(self) -> str:
         """``sha256:<hex>`` of the logit bits over a fixed script: equal on two machines means that
-        they compute alike."""
+        they compute alike. Raises ``UpstreamError`` (``engine_not_exact``) where they depend on how
+        work is cut: such an engine is never in the exact regime."""
         ...
 
     async def close(self) -> None: ...
