@@ -10,6 +10,8 @@ import pytest
 from tests.support.fake_node import MODEL, NUMERICS, TOKENS, FakeNode, Fault, text_of
 from tests.support.gateway import Stack, gateway_over
 
+from trunkline.runtime.http import Call
+
 ASK = [{"role": "user", "content": "say it"}]
 
 
@@ -65,6 +67,24 @@ async def check_whole(stack: Stack, got: tuple[str, str, str]) -> dict[str, obje
     assert finish == "stop"
     assert receipt["answer"] == answer
     return receipt
+
+
+async def test_events_that_come_together_are_sent_together(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    send = Call.send
+
+    async def noted(call: Call, data: bytes) -> None:
+        sent.append(data)
+        await send(call, data)
+
+    monkeypatch.setattr(Call, "send", noted)
+    await check_whole(stack, await streamed(stack))
+    events = b"".join(sent).count(b"data: ")
+    # The fake node writes all of an answer at once. Only its end waits, for the evidence.
+    assert events > TOKENS // 2
+    assert len(sent) <= 3
 
 
 BEFORE = [

@@ -33,11 +33,10 @@ from trunkline.gateway.core.actions import (
     Seek,
     Start,
     Store,
-    stable_code,
 )
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
-from trunkline.gateway.core.ending import BUSY_CODES, DAMAGING_CODES, HEDGE_LOST
+from trunkline.gateway.core.ending import BUSY_CODES, HEDGE_LOST, node_failure
 from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
@@ -60,15 +59,12 @@ from trunkline.remote.node import (
     ReplayedEvent,
 )
 from trunkline.runtime.logger import Logger
-from trunkline.schema.attempt import Attempt, Limits, NodeError, Resume
-from trunkline.schema.errors import MESSAGE_CHARS_MAX
+from trunkline.schema.attempt import Attempt, Limits, Resume
 
 KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
 """Answers longer than this are not kept, even if the caller asked."""
 DRAIN_S: Final = 1.0
 """To read the end of a node's response after its receipt, so that the connection can be reused."""
-REFUSED_STATUSES: Final = frozenset({400, 413, 422})
-"""By these a node says that the request is at fault, or (retryable) not for this node."""
 
 CLIENT_GONE: Final = Failure(code="client_gone", message="the client left", status=499)
 STOPPING: Final = Failure(
@@ -161,6 +157,8 @@ class Pump:
         self._lanes: dict[int, _Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """Of the lanes that are not done."""
+        self._text: list[bytes] = []
+        """To be sent to the app before anything else is done."""
         self._hedge_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self.outcome: Failure | None = None
@@ -366,19 +364,25 @@ class Pump:
     async def _read(
         self, start: Start, stream: AttemptStream, lane: _Lane, limit: asyncio.Timeout
     ) -> None:
-        """Hand the attempt's events in until it is over."""
+        """Hand the attempt's events in until it is over. Those that came together are taken at one
+        moment, and the app is sent what they say in one piece."""
         number = start.number
+        came_s = self._now_s()
         while True:
-            self._arm(number, lane)
+            waiting = not stream.ready
+            if waiting:
+                self._arm(number, lane)
             try:
                 event = await anext(stream)
             except StopAsyncIteration:
                 raise MalformedError("the node ended without a receipt") from None
-            # From here the node is not to blame for time: the app or our disk may be slow.
-            limit.reschedule(None)
-            came_s = self._now_s()
-            await self._do(self._report(start, lane, event, came_s))
-            self._answer.excuse(number, self._now_s() - came_s)
+            if waiting:
+                # From here the node is not to blame for time: the app or our disk may be slow.
+                limit.reschedule(None)
+                came_s = self._now_s()
+            await self._do(self._report(start, lane, event, came_s), more=stream.ready)
+            if not stream.ready:
+                self._answer.excuse(number, self._now_s() - came_s)
             if not self._answer.runs(number):
                 if self._answer.over and self.outcome is None:
                     await self._drain(stream, limit)
@@ -419,19 +423,17 @@ class Pump:
         if limits is not None:
             self._shared.dispatcher.learned(start.deployment, limits)
 
-    async def _do(self, actions: tuple[Action, ...]) -> None:
-        """Carry out actions in order. Neighbouring pieces of text are sent together."""
-        text: list[bytes] = []
+    async def _do(self, actions: tuple[Action, ...], *, more: bool = False) -> None:
+        """Carry out actions in order. Neighbouring pieces of text are sent together; ``more``: the
+        last of them may wait for the next call, which follows at once."""
         for action in actions:
             if isinstance(action, Relay):
-                text.append(action.data)
+                self._text.append(action.data)
                 continue
-            if text:
-                await self._show(text)
-                text = []
+            await self._show()
             await self._do_one(action)
-        if text:
-            await self._show(text)
+        if not more:
+            await self._show()
 
     async def _do_one(self, action: Action) -> None:
         match action:
@@ -451,7 +453,7 @@ class Pump:
             case Cancel():
                 self._cancel(action.number)
             case Relay():
-                await self._show([action.data])
+                self._text.append(action.data)
             case _:
                 assert_never(action)
 
@@ -461,8 +463,9 @@ class Pump:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
-    async def _show(self, data: list[bytes]) -> None:
-        if self.outcome is not None:
+    async def _show(self) -> None:
+        data, self._text = self._text, []
+        if not data or self.outcome is not None:
             return
         try:
             await self._writer.relay(data)
@@ -574,21 +577,3 @@ class Pump:
             await anext(stream)
         except (StopAsyncIteration, Error):
             return
-
-
-def node_failure(error: NodeError) -> Failure:
-    """What a node said of its own failure."""
-    busy = error.status in (429, 503) and error.retryable
-    unfit = error.status in REFUSED_STATUSES and error.retryable
-    wait_ms = error.retry_after_ms
-    return Failure(
-        code=stable_code(error.code),
-        message=error.message[:MESSAGE_CHARS_MAX],
-        retryable=error.retryable,
-        status=error.status if 400 <= error.status <= 599 else 502,
-        param=error.param,
-        retry_after_s=None if wait_ms is None else max(wait_ms, 0) / 1000,
-        damaging=error.code in DAMAGING_CODES,
-        faultless=busy or unfit or not error.retryable,
-        unfit=unfit,
-    )

@@ -215,16 +215,18 @@ class AttemptStream:
         if self._ended:
             await self._expect_end()
             raise StopAsyncIteration
-        while True:
-            while self._ready:
-                event = self._ready.popleft()
-                if not event.comment:
-                    return self._typed(event)
+        while not self._ready:
             # Comments are bytes of the body like others, so they reset the transport's idle timer.
             data = await anext(self._bodies, b"")
             if not data:
                 raise TruncatedError("the node's answer ended without a receipt")
             self._feed(data)
+        return self._typed(self._ready.popleft())
+
+    @property
+    def ready(self) -> bool:
+        """The next event is here already: reading it waits for nothing."""
+        return bool(self._ready) and not self._ended
 
     async def aclose(self) -> None:
         """Stop reading; an unfinished attempt is cancelled by cutting the connection."""
@@ -243,7 +245,7 @@ class AttemptStream:
 
     def _feed(self, data: bytes) -> None:
         try:
-            self._ready.extend(self._parser.feed(data))
+            self._ready.extend([event for event in self._parser.feed(data) if not event.comment])
         except MalformedError as error:
             raise _broken(error.message) from None
 
@@ -255,7 +257,7 @@ class AttemptStream:
                     self._feed(data)
         except (TimeoutError, UpstreamError):
             await self._response.aclose()
-        if any(not event.comment for event in self._ready):
+        if self._ready:
             raise _broken("events after the last one")
 
     def _typed(self, event: SseEvent) -> AttemptEvent:

@@ -96,6 +96,32 @@ async def test_the_events_of_an_answer(transport, server):
         assert await collect(transport, s.url) == expected
 
 
+async def test_what_came_with_an_event_is_ready(transport, server):
+    piece = ACCEPTED + b": queued\n\n" + CHUNK + b": still here\n\n"
+    async with (
+        server(streams(piece, end=False)) as s,
+        await NodeCaller(transport, s.url).attempt(ATTEMPT, idle_timeout_s=5.0) as stream,
+    ):
+        assert not stream.ready
+        assert isinstance(await anext(stream), AcceptedEvent)
+        assert stream.ready
+        assert isinstance(await anext(stream), ChunkEvent)
+        # A comment is no event: the next one has to be waited for.
+        assert not stream.ready
+
+
+async def test_after_the_last_event_nothing_is_ready(transport, server):
+    async with (
+        server(streams(ACCEPTED + RECEIPT + CHUNK)) as s,
+        await NodeCaller(transport, s.url).attempt(ATTEMPT, idle_timeout_s=5.0) as stream,
+    ):
+        await anext(stream)
+        assert isinstance(await anext(stream), ReceiptEvent)
+        assert not stream.ready
+        with pytest.raises(BadResponseError):
+            await anext(stream)
+
+
 async def test_a_resumed_attempt_starts_at_its_id(transport, server):
     script = streams(ACCEPTED, b"id: 7\ntokens: 0:5\n\n", RECEIPT)
     async with server(script) as s:

@@ -1,14 +1,19 @@
-"""When nobody could give the answer: what the app is told, honestly and in one stable code."""
+"""When nobody could give the answer: what the app is told, honestly and in one stable code. And
+what a node's own word on its failure means."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from trunkline.gateway.core.actions import Failure
+from trunkline.gateway.core.actions import Failure, stable_code
 from trunkline.gateway.core.deadline import Stage
+from trunkline.schema.attempt import NodeError
+from trunkline.schema.errors import MESSAGE_CHARS_MAX
 
 BUSY_CODES: Final = frozenset({"overloaded", "upstream_rate_limited", "rate_limited", "queue_full"})
 DAMAGING_CODES: Final = frozenset({"upstream_repeated_chunk"})
 """By these a node says that the text it sent before is wrong."""
+REFUSED_STATUSES: Final = frozenset({400, 413, 422})
+"""By these a node says that the request is at fault, or (retryable) not for this node."""
 UNKNOWN_CODES: Final = frozenset(
     {
         *(stage.value for stage in Stage),
@@ -78,3 +83,21 @@ def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
 
 def _busy(failure: Failure) -> bool:
     return failure.code in BUSY_CODES or failure.status == 429
+
+
+def node_failure(error: NodeError) -> Failure:
+    """What a node said of its own failure."""
+    busy = error.status in (429, 503) and error.retryable
+    unfit = error.status in REFUSED_STATUSES and error.retryable
+    wait_ms = error.retry_after_ms
+    return Failure(
+        code=stable_code(error.code),
+        message=error.message[:MESSAGE_CHARS_MAX],
+        retryable=error.retryable,
+        status=error.status if 400 <= error.status <= 599 else 502,
+        param=error.param,
+        retry_after_s=None if wait_ms is None else max(wait_ms, 0) / 1000,
+        damaging=error.code in DAMAGING_CODES,
+        faultless=busy or unfit or not error.retryable,
+        unfit=unfit,
+    )
