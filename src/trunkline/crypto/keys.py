@@ -32,6 +32,7 @@ VKEY_CHARS_MAX = 2048
 _PUBLIC_BYTES = {ED25519: 32, COSIGNATURE_ED25519: 32, COSIGNATURE_ML_DSA_44: ml_dsa.PUBLIC_BYTES}
 _SIGNATURE_BYTES = 64
 _KEY_ID = regex(r"[0-9a-f]{8}")
+_NOT_IN_A_NAME = regex(r"[+\s\x00-\x1f]")
 
 
 def is_key_name(name: str) -> bool:
@@ -40,9 +41,7 @@ def is_key_name(name: str) -> bool:
         encoded = name.encode()
     except UnicodeEncodeError:
         return False
-    if not 0 < len(encoded) <= NAME_BYTES_MAX:
-        return False
-    return not any(c == "+" or c.isspace() or c < " " for c in name)
+    return 0 < len(encoded) <= NAME_BYTES_MAX and _NOT_IN_A_NAME.search(name) is None
 
 
 def key_id(name: str, algorithm: int, public: bytes) -> int:

@@ -14,6 +14,7 @@ Nothing here signs: the node holds the key.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -28,6 +29,8 @@ from trunkline.schema.attempt import SignedReceipt
 BATCH_TYPE = "trunkline.batch/v1"
 BATCH_RECEIPTS_MAX = 64
 BATCH_NOTE_BYTES_MAX = 8 * 1024
+OPENED_MAX = 64
+"""Batches remembered as verified: those whose receipts are still being handed out."""
 PATH_HASHES_MAX = 6
 """log2 of ``BATCH_RECEIPTS_MAX``."""
 
@@ -155,7 +158,7 @@ class BatchBuilder:
         ``previous`` is the root of the node's batch before this one, ``None`` for its first.
         """
         require(bool(self._leaves), "a batch holds at least one receipt")
-        root, paths = _tree(self._leaves)
+        root, paths = root_and_paths(self._leaves)
         text = batch_text(
             node=self._node,
             count=len(self._leaves),
@@ -180,8 +183,10 @@ class VerifiedReceipt(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch
 
 
+@lru_cache(maxsize=OPENED_MAX)
 def open_batch(note_bytes: bytes, key: VerifierKey) -> Batch:
-    """The batch that ``key`` signed.
+    """The batch that ``key`` signed. The receipts of one batch share its signature's check: what
+    the very same bytes and key were shown to be is remembered, and a failure never is.
 
     Raises :class:`MalformedError`, or :class:`SignatureError` when ``key`` did not sign it or it
     names another node.
@@ -246,7 +251,7 @@ def note_bytes(signed: SignedReceipt) -> bytes:
     return _utf8(signed.batch)
 
 
-def _tree(leaves: Sequence[bytes]) -> tuple[bytes, tuple[tuple[bytes, ...], ...]]:
+def root_and_paths(leaves: Sequence[bytes]) -> tuple[bytes, tuple[tuple[bytes, ...], ...]]:
     """Root and every audit path of an RFC 6962 tree, hashing each inner node once.
 
     ``merkle.audit_path`` hashes the whole tree for each path: 30 times the work for a full batch.

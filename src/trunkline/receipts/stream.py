@@ -10,8 +10,9 @@ under its own tag, so no prefix of a stream ends like a whole one.
     end = SHA256(0x02 ‖ cₙ ‖ u64(n))                                      integers big-endian
 """
 
-import hashlib
 from collections.abc import Iterable
+from hashlib import sha256
+from struct import Struct
 
 from trunkline.base.errors import require
 
@@ -19,6 +20,9 @@ STREAM_DOMAIN = b"trunkline.stream/v1\n"
 SHOWN_DOMAIN = b"trunkline.shown/v1\n"
 CHUNK_BYTES_MAX = 2**32 - 1
 ATTEMPT_BYTES_MAX = 2**16 - 1
+
+_LINK = Struct(">c32sI").pack
+"""What a link hashes before its chunk. Made for every event of every stream: kept cheap."""
 
 
 class StreamDigest:
@@ -40,7 +44,7 @@ class StreamDigest:
         if len(name) > ATTEMPT_BYTES_MAX:
             raise ValueError("an attempt id is too long")
         head = STREAM_DOMAIN + len(name).to_bytes(2, "big") + name
-        self._link = hashlib.sha256(head + request_digest).digest()
+        self._link = sha256(head + request_digest).digest()
         self._closed = False
         self.chunks = 0
 
@@ -49,15 +53,14 @@ class StreamDigest:
         require(not self._closed, "a stream digest takes no chunk after its end")
         if len(data) > CHUNK_BYTES_MAX:
             raise ValueError("a chunk is too long")
-        head = b"\x01" + self._link + len(data).to_bytes(4, "big")
-        self._link = hashlib.sha256(head + data).digest()
+        self._link = sha256(_LINK(b"\x01", self._link, len(data)) + data).digest()
         self.chunks += 1
 
     def close(self) -> str:
         """End the chain: ``sha256:<hex>``. A stream ends once."""
         require(not self._closed, "a stream digest ends once")
         self._closed = True
-        end = hashlib.sha256(b"\x02" + self._link + self.chunks.to_bytes(8, "big"))
+        end = sha256(b"\x02" + self._link + self.chunks.to_bytes(8, "big"))
         return "sha256:" + end.hexdigest()
 
 
@@ -70,7 +73,7 @@ class ShownDigest:
     __slots__ = ("_hash",)
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256(SHOWN_DOMAIN)
+        self._hash = sha256(SHOWN_DOMAIN)
 
     def update(self, data: bytes | None) -> None:
         """Add one unnamed event's ``data``; an event without any shows nothing."""

@@ -13,6 +13,7 @@ from trunkline.base.errors import (
     VerificationError,
 )
 from trunkline.crypto import merkle
+from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import (
     BATCH_RECEIPTS_MAX,
@@ -202,3 +203,35 @@ def test_no_text_is_written_that_could_not_be_read(wrong: dict[str, object]) -> 
     values = {"node": "n", "count": 1, "root": bytes(32), "previous": None, "unix_ms": 0}
     with pytest.raises(ValueError, match=r"node|batch|root"):
         batch_text(**(values | wrong))  # type: ignore[arg-type]
+
+
+def test_the_receipts_of_a_batch_share_one_check_of_its_signature(
+    make_receipt: Make, alpha: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    verify = VerifierKey.verify
+
+    def counted(key: VerifierKey, message: bytes, signature: bytes) -> None:
+        checked.append(message)
+        verify(key, message, signature)
+
+    monkeypatch.setattr(VerifierKey, "verify", counted)
+    first = sign(alpha, [encode(make_receipt(attempt=f"att_{index}")) for index in range(8)])
+    second = sign(alpha, [encode(make_receipt(attempt="att_8"))])
+    open_batch.cache_clear()
+    for signed in (*first, *second, *first):
+        verify_signed(signed, alpha.vkey)
+    assert len(checked) == 2
+
+
+def test_a_batch_that_does_not_verify_is_checked_each_time(
+    make_receipt: Make, alpha: Signer, beta: Signer
+) -> None:
+    (signed,) = sign(alpha, [encode(make_receipt())])
+    verify_signed(signed, alpha.vkey)
+    impostor = VerifierKey.create(
+        name=alpha.name, algorithm=alpha.vkey.algorithm, public=beta.vkey.public
+    )
+    for _ in range(2):
+        with pytest.raises(SignatureError):
+            verify_signed(signed, impostor)
