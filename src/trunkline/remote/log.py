@@ -6,6 +6,7 @@ it verified under the caller's policy.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from trunkline.base.errors import (
@@ -16,11 +17,10 @@ from trunkline.base.errors import (
     UpstreamError,
 )
 from trunkline.crypto.encoding import decode_decimal
-from trunkline.crypto.merkle import HASH_BYTES, leaf_hash
+from trunkline.crypto.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from trunkline.remote.plain import PlainCaller
 from trunkline.remote.status import NOT_FOUND
 from trunkline.remote.transport import Transport
-from trunkline.tlog import proof as tlog_proof
 from trunkline.tlog.checkpoint import CHECKPOINT_NOTE_BYTES_MAX, Checkpoint
 from trunkline.tlog.policy import Policy
 from trunkline.tlog.proof import Proof
@@ -39,15 +39,31 @@ CHECKPOINT_PATH: Final = "/checkpoint"
 INDEX_BYTES_MAX: Final = 21
 POLL_FIRST_S: Final = 0.1
 POLL_MAX_S: Final = 1.0
+VIEW_S_MAX: Final = POLL_FIRST_S
+"""How long proofs are made from one checkpoint before the log is asked for a newer one."""
 
 BAD_LOG: Final = "log_bad_response"
 NOT_YET: Final = "log_inclusion_timeout"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """The log as one accepted checkpoint shows it, shared by those who look at about one time."""
+
+    policy: Policy
+    note: bytes
+    checkpoint: Checkpoint
+    seen_s: float
+    """Loop time at which it was accepted."""
+    tiles: dict[str, bytes] = field(default_factory=dict)
+    """What was read for it, by path. Not verified: the proofs made of it are."""
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class LogCaller:
     """One log, by the URL prefix of its tiles."""
 
-    __slots__ = ("_observe", "_plain")
+    __slots__ = ("_looking", "_looks", "_observe", "_plain", "_view")
 
     def __init__(
         self,
@@ -61,6 +77,9 @@ class LogCaller:
         used. An UpstreamError from it is waited out, any other Error ends the waiting."""
         self._plain = PlainCaller(transport, base_url, timeout_s)
         self._observe = observe
+        self._view: _View | None = None
+        self._looking = asyncio.Lock()
+        self._looks = 0
 
     async def add(self, entry: bytes) -> int:
         """Submit an entry; returns its index once the log has it durably. Submitting the same
@@ -152,6 +171,41 @@ class LogCaller:
 
     async def _try_inclusion(self, leaf: bytes, index: int, policy: Policy) -> Proof | None:
         """The proof, or None where the accepted checkpoint does not reach so far yet."""
+        view = await self._look(index, policy)
+        if view is None:
+            return None
+        checkpoint = view.checkpoint
+        needed = tiles_needed_for_inclusion(index, checkpoint.size)
+        async with view.reading:
+            missing = [path for path in needed if path not in view.tiles]
+            view.tiles.update(await self._tiles(missing))
+        path = inclusion_proof(index, checkpoint.size, view.tiles)
+        verify_inclusion(leaf, index, checkpoint.size, path, checkpoint.root)
+        return Proof(index=index, path=tuple(path), checkpoint_note=view.note)
+
+    async def _look(self, index: int, policy: Policy) -> _View | None:
+        """An accepted checkpoint that holds ``index``, or None. Many wait for one log at a time:
+        whoever has to wait for another's look makes do with what that one saw."""
+        looks = self._looks
+        async with self._looking:
+            if looks == self._looks and self._known(index, policy) is None:
+                try:
+                    self._view = await self._accepted(policy)
+                finally:
+                    self._looks += 1
+        return self._known(index, policy)
+
+    def _known(self, index: int, policy: Policy) -> _View | None:
+        """What was seen a moment ago, if that holds ``index``. Nothing older: a log that is caught
+        at a lie is believed no longer than it takes to look."""
+        view = self._view
+        if view is None or view.policy is not policy or view.checkpoint.size <= index:
+            return None
+        age_s = asyncio.get_running_loop().time() - view.seen_s
+        return view if age_s < VIEW_S_MAX else None
+
+    async def _accepted(self, policy: Policy) -> _View | None:
+        """The log's newest checkpoint, if enough witnesses have seen it."""
         checkpoint_note = await self.checkpoint()
         if self._observe is not None:
             await self._observe(checkpoint_note)
@@ -159,10 +213,5 @@ class LogCaller:
             checkpoint: Checkpoint = policy.accepts(checkpoint_note).checkpoint
         except QuorumError:
             return None
-        if checkpoint.size <= index:
-            return None
-        tiles = await self._tiles(tiles_needed_for_inclusion(index, checkpoint.size))
-        path = inclusion_proof(index, checkpoint.size, tiles)
-        proof = Proof(index=index, path=tuple(path), checkpoint_note=checkpoint_note)
-        tlog_proof.verify(proof, leaf, policy)
-        return proof
+        seen_s = asyncio.get_running_loop().time()
+        return _View(policy=policy, note=checkpoint_note, checkpoint=checkpoint, seen_s=seen_s)

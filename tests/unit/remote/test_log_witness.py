@@ -132,6 +132,30 @@ async def test_inclusion_waits_for_the_log(transport, server):
     assert tlog_proof.verify(found, LEAVES[7], POLICY).checkpoint.size == 9
 
 
+async def test_many_who_wait_for_a_log_look_once(transport, server):
+    async with server(serves({}, files(5), files(600))) as s:
+        log = LogCaller(transport, s.url)
+        found = await asyncio.gather(
+            *(log.fetch_inclusion(ENTRIES[i], i, POLICY, timeout_s=5) for i in range(300, 340))
+        )
+        asked = [request.split(b" ")[1].decode() for peer in s.peers for request in peer.requests]
+    for proof in found:
+        accepted = tlog_proof.verify(proof, LEAVES[proof.index], POLICY)
+        assert accepted.checkpoint.size == 600
+    assert asked.count("/checkpoint") < 8
+    tiles = [path for path in asked if path.startswith("/tile/")]
+    assert len(tiles) == len(set(tiles))
+
+
+async def test_each_policy_has_its_own_look(transport, server):
+    other = Policy.parse(f"log {OTHER.vkey}\nquorum none\n")
+    async with server(serves(files(9))) as s:
+        log = LogCaller(transport, s.url)
+        await log.fetch_inclusion(ENTRIES[7], 7, POLICY, timeout_s=5)
+        with pytest.raises(SignatureError):
+            await log.fetch_inclusion(ENTRIES[7], 7, other, timeout_s=5)
+
+
 async def test_inclusion_waits_for_the_quorum(transport, server):
     policy = Policy.parse(f"log {SIGNER.vkey}\nwitness w {WITNESS.cosigner_vkey}\nquorum w\n")
     async with server(serves(files(9))) as s:
