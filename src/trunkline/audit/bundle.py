@@ -1,0 +1,79 @@
+"""Bundles: a verdict's numbers and all that they are made from, without a word of the content.
+
+Public: ids, quantised scores with their entropy bins, the state before, the checks' results. From
+it and the calibration anyone recomputes the numbers (``recompute``); a verdict names its digest.
+What a bundle shows of an answer is its length and how surprising its tokens were, in ten steps.
+
+Canonical JSON, floats as decimals or hexadecimal. It proves nothing about the scores themselves:
+that takes the opening and the model.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from trunkline.audit.findings import failed, inconclusive, not_applicable, passed
+from trunkline.audit.standing import SavedState
+from trunkline.audit.trials import Trials
+from trunkline.base.errors import MalformedError
+from trunkline.crypto.canonical import parse_canonical
+from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
+from trunkline.verdicts.record import Digest, Hex32, Name
+from trunkline.verdicts.verdict import CHECKS_MAX
+
+BUNDLE_BYTES_MAX: Final = 16 * 1024 * 1024
+REPLAY: Final = "replay"
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file. Field order is key order; keep it so."""
+
+    answer: Name
+    attempt: Name
+    calibration: Digest
+    checks: Annotated[tuple[Check, ...], msgspec.Meta(max_length=CHECKS_MAX)]
+    evidence: StandingEvidence
+    kind: Kind
+    previous: SavedState
+    """The subject's state before (``trunkline.audit.standing``), as text."""
+    receipt: Hex32
+    regime: Regime
+    result: Result
+    standing: Standing
+    subject: Subject
+    trials: Trials | msgspec.UnsetType = msgspec.UNSET
+    """Absent: the answer could not be scored."""
+    type: Literal["trunkline.audit-bundle/v1"] = "trunkline.audit-bundle/v1"
+
+
+def encode(bundle: Bundle) -> bytes:
+    """Its bytes."""
+    return msgspec.json.encode(bundle)
+
+
+def decode(data: bytes) -> Bundle:
+    """The bundle that ``data`` spells; nothing in it is verified. Raises MalformedError."""
+    parse_canonical(data, bytes_max=BUNDLE_BYTES_MAX)
+    try:
+        bundle = msgspec.json.decode(data, type=Bundle)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError("not a bundle of an audit") from error
+    trials = bundle.trials
+    consistent = isinstance(trials, msgspec.UnsetType) or trials.consistent()
+    if encode(bundle) != data or not consistent:
+        raise MalformedError("a bundle whose parts can not stand together")
+    return bundle
+
+
+def replay_check(trials: Trials | None, regime: Regime, unreachable: str) -> Check:
+    """What scores say of one answer by itself."""
+    if trials is None:
+        return inconclusive(REPLAY, unreachable)
+    if regime == "noisy":
+        return not_applicable(REPLAY, "another engine's noise: it counts for the standing alone")
+    if regime == "none":
+        return inconclusive(REPLAY, "no calibration says what its scores mean")
+    count = len(trials.margins)
+    if trials.mismatches:
+        return failed(REPLAY, f"{trials.mismatches} of {count} tokens are not the model's")
+    return passed(REPLAY, f"all of {count} tokens are the model's")

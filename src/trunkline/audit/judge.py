@@ -1,0 +1,208 @@
+"""One audited receipt, judged: its checks, its result, and what its subject's standing is now.
+
+The order: may it be audited at all; was it opened; is the opening what was signed; does the account
+add up; would the model have said it. Whatever could not be reached is ``inconclusive``, and nothing
+passes by default. Only the opening of a receipt that its node signed is looked at here: signatures,
+logs and draws were checked by the caller.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from trunkline.audit import accounting, bundle, content, nonces
+from trunkline.audit.bundle import Bundle, replay_check
+from trunkline.audit.calibration import Calibration
+from trunkline.audit.findings import failed, inconclusive, not_applicable, total
+from trunkline.audit.replay import NOT_AN_ANSWER, Measured
+from trunkline.audit.standing import State, adopt, encode_state, update
+from trunkline.audit.trials import Trials, quantise
+from trunkline.crypto.keys import VerifierKey
+from trunkline.receipts import Receipt
+from trunkline.schema.audit import OpenedContent
+from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
+
+ALLOWED: Final = "allowed"
+OPENED: Final = "opened"
+WITHHELD: Final = "withheld"
+"""The reason where no answer came to a demand within its deadline, or none that could be read."""
+FAULTS: Final = frozenset({WITHHELD, "unknown", "not_audited"})
+"""Reasons that a node with a receipt like this one can not have. The others leave it open: what was
+kept for too short a time, or demanded too late, shows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What there is to judge."""
+
+    receipt: Receipt
+    """As its node signed it: verified by the caller, like ``origin``."""
+    leaf: bytes
+    key: VerifierKey
+    """The node's."""
+    calibration: Calibration
+    content: OpenedContent | None = None
+    reason: str = ""
+    """Without content: the node's reason, or ``WITHHELD``."""
+    measured: Measured | None = None
+    """None: the model could not be asked."""
+    context_tokens: int = 0
+    """Of the node's engine, as it states it; 0: as the verifier's."""
+    nonce_used_by: str = ""
+    """Another answer for which the verifier has seen the same nonce."""
+    nonces_entry: int | None = None
+    """The log's entry with the commitment to the nonce, as the verifier has seen it."""
+    entry: int | None = None
+    """The log's entry with the receipt's batch."""
+    origin: Receipt | None = None
+    """Of an answer given again: the receipt that it came from."""
+    origin_leaf: bytes | None = None
+    others: tuple[Check, ...] = field(default=())
+    """Checks made elsewhere (embeddings), which count like these. A failed one is a fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a verdict says, and the state to go on from."""
+
+    checks: tuple[Check, ...]
+    result: Result
+    kind: Kind
+    regime: Regime
+    subject: Subject
+    trials: Trials | None
+    state: State
+    bundle: bytes
+
+    @property
+    def standing(self) -> Standing:
+        return self.state.standing
+
+    @property
+    def evidence(self) -> StandingEvidence:
+        return self.state.evidence
+
+
+def judge(case: Case, before: State | None) -> Judged:
+    """Judge ``case``. ``before``: the subject's state so far; None: nothing is known of it.
+
+    A state of another calibration goes on as :func:`~trunkline.audit.standing.adopt` says.
+    """
+    calibration = case.calibration
+    if before is None:
+        before = State.start(calibration)
+    elif before.calibration != calibration.digest:
+        before = adopt(before, calibration)
+    kind, checks, trials = _examine(case)
+    result = total(checks)
+    after = update(before, calibration, trials, result, fault=at_fault(checks))
+    subject = subject_of(case.receipt, calibration)
+    made = Bundle(
+        answer=case.receipt.answer,
+        attempt=case.receipt.attempt,
+        calibration=calibration.digest,
+        checks=tuple(checks),
+        evidence=after.evidence,
+        kind=kind,
+        previous=encode_state(before).decode(),
+        receipt=case.leaf.hex(),
+        regime=calibration.regime,
+        result=result,
+        standing=after.standing,
+        subject=subject,
+        trials=msgspec.UNSET if trials is None else trials,
+    )
+    return Judged(
+        checks=made.checks,
+        result=result,
+        kind=kind,
+        regime=made.regime,
+        subject=subject,
+        trials=trials,
+        state=after,
+        bundle=bundle.encode(made),
+    )
+
+
+def subject_of(receipt: Receipt, calibration: Calibration) -> Subject:
+    """Whose standing a receipt is evidence on."""
+    return Subject(
+        configuration=calibration.parties.configuration,
+        key=receipt.key,
+        model=receipt.model.served,
+        node=receipt.node,
+        numerics=receipt.model.numerics,
+        operator=receipt.operator,
+        weights=receipt.model.weights,
+    )
+
+
+def at_fault(checks: list[Check] | tuple[Check, ...]) -> bool:
+    """Whether a check failed that needs no statistics."""
+    return any(check.result == "fail" and check.name != bundle.REPLAY for check in checks)
+
+
+def _examine(case: Case) -> tuple[Kind, list[Check], Trials | None]:
+    receipt, others = case.receipt, list(case.others)
+    if not receipt.policy.audit:
+        return "opening", [not_applicable(ALLOWED, "the receipt allows no audit")], None
+    if not isinstance(receipt.cached, msgspec.UnsetType):
+        again = accounting.check_cached(receipt, case.origin, case.origin_leaf)
+        return "accounting", [again, *others], None
+    if case.content is None:
+        return "opening", [_unopened(case.reason), *others], None
+    if others and not receipt.model.weights:
+        return "embedding", others, None
+    if not receipt.model.weights:
+        return "opening", [not_applicable(ALLOWED, "not a model whose weights are known")], None
+    return _opened(case, case.content, others)
+
+
+def _unopened(reason: str) -> Check:
+    if reason in FAULTS:
+        return failed(OPENED, "the node did not open what it had signed")
+    return inconclusive(OPENED, "the node no longer has it, or never kept it")
+
+
+def _opened(
+    case: Case, opened: OpenedContent, others: list[Check]
+) -> tuple[Kind, list[Check], Trials | None]:
+    receipt, calibration, measured = case.receipt, case.calibration, case.measured
+    read = content.open_(receipt, opened, measured, case.context_tokens)
+    checks = [*content.check(read), *_origin_of_seed(case, read)]
+    bound = all(check.result == "pass" for check in checks if check.name in content.BINDING)
+    trials = None
+    if measured is not None and not measured.unreachable and bound and _complete(measured, opened):
+        trials = quantise(
+            measured.scores,
+            clip=float(calibration.clip),
+            end_tokens=frozenset(measured.model.eos_token_ids),
+        )
+    proven = trials is not None and calibration.regime == "exact" and not trials.mismatches
+    checks += accounting.check(read, calibration, proven=proven)
+    why = content.NO_MODEL if measured is None else measured.unreachable or NOT_AN_ANSWER
+    checks.append(replay_check(trials, calibration.regime, why))
+    return "replay", [*checks, *others], trials
+
+
+def _origin_of_seed(case: Case, read: content.Opened) -> list[Check]:
+    if read.request is None:
+        return [inconclusive(nonces.SEED, "the request that was opened is none that can be read")]
+    return [
+        nonces.check_seed(case.receipt, read.request),
+        nonces.check_nonce(
+            case.receipt,
+            read.content.nonce,
+            case.key,
+            used_by=case.nonce_used_by,
+            noted_at=case.nonces_entry,
+            entry=case.entry,
+        ),
+    ]
+
+
+def _complete(measured: Measured, opened: OpenedContent) -> bool:
+    """A score for every token, and for no other."""
+    scored = [[score.token for score in choice] for choice in measured.scores]
+    return scored == [list(choice) for choice in opened.tokens]

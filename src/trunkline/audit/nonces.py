@@ -1,0 +1,107 @@
+"""Where an answer's seed came from: is it the one that neither side could choose?
+
+A seed of two nonces is checked from the receipt alone; that the node was bound to its nonce before
+it saw the request needs its signed note, and the log's order. An inherited seed stays checkable,
+since the nonces of whoever began the answer are handed on.
+"""
+
+from typing import Final
+
+from trunkline.audit.findings import either, failed, inconclusive, not_applicable
+from trunkline.base.errors import Error
+from trunkline.crypto.encoding import decode_hash
+from trunkline.crypto.keys import VerifierKey
+from trunkline.receipts import NonceCommitment, Receipt, bound_bytes, open_nonces, verify_nonce
+from trunkline.sampling import answer_seed, seed_from_caller
+from trunkline.schema.audit import NonceProof
+from trunkline.schema.openai_chat import ChatRequest
+from trunkline.verdicts import Check
+
+SEED: Final = "seed"
+NONCE: Final = "nonce"
+
+
+def check_seed(receipt: Receipt, request: ChatRequest) -> Check:
+    """Is the receipt's seed what its source makes of it?"""
+    said = receipt.sampling
+    if not said.seed:
+        return failed(SEED, "the receipt names no seed")
+    asked = None if request.seed is None else seed_from_caller(request.seed).hex()
+    if asked is not None:
+        good = said.seed == asked and said.source in ("caller", "inherited")
+        return either(SEED, good, yes="the request's own", no="not the request's own seed")
+    match said.source:
+        case "caller":
+            return failed(SEED, "said to be the request's own, and the request has none")
+        case "inherited" if not receipt.route:
+            return failed(SEED, "said to be inherited, and there was no earlier attempt")
+        case "none":
+            return failed(SEED, "a seed without a source")
+        case "nonces" | "inherited":
+            return _from_nonces(receipt)
+
+
+def _from_nonces(receipt: Receipt) -> Check:
+    said = receipt.sampling
+    if not said.node_nonce:
+        if said.source == "inherited":
+            return inconclusive(SEED, "inherited, without the nonce that it was made from")
+        return failed(SEED, "the receipt lacks the node's nonce")
+    seed = answer_seed(
+        bytes.fromhex(said.caller_nonce),
+        bytes.fromhex(said.node_nonce),
+        bound_bytes(receipt.request.digest),
+    )
+    return either(
+        SEED, seed.hex() == said.seed, yes="made from both nonces", no="not made from the nonces"
+    )
+
+
+def check_nonce(
+    receipt: Receipt,
+    proof: NonceProof | None,
+    key: VerifierKey,
+    *,
+    used_by: str,
+    noted_at: int | None,
+    entry: int | None,
+) -> Check:
+    """Was the node bound to its nonce before the request, and has it used it once?
+
+    ``used_by``: another answer for which the verifier has seen this nonce, or empty; ``noted_at``
+    and ``entry``: the log's entries with the commitment and with the receipt's batch, or None.
+    """
+    said = receipt.sampling
+    if not said.node_nonce or said.source not in ("nonces", "inherited"):
+        return not_applicable(NONCE, "the seed has no nonce of a node in it")
+    if used_by and used_by != receipt.answer:
+        return failed(NONCE, "the nonce was used before, for another answer")
+    if not said.nonces:
+        return inconclusive(NONCE, "the node was not bound to its nonce beforehand")
+    if proof is None:
+        return inconclusive(NONCE, "the commitment to the nonce was not opened")
+    if said.source == "inherited":
+        return inconclusive(NONCE, "the commitment is that of the node that began the answer")
+    try:
+        commitment = open_nonces(proof.note.encode(), key)
+        _check_place(receipt, commitment, proof)
+    except (Error, UnicodeEncodeError):
+        return failed(NONCE, "what was opened does not commit this node to its nonce")
+    if commitment.unix_ms > receipt.times.arrived_ms:
+        return failed(NONCE, "the node committed to its nonce after the request had come")
+    if noted_at is None or entry is None:
+        return inconclusive(NONCE, "the commitment has not been seen in the log")
+    return either(
+        NONCE,
+        noted_at < entry,
+        yes="committed to before, and in the log before the receipt",
+        no="the commitment came into the log after the receipt",
+    )
+
+
+def _check_place(receipt: Receipt, commitment: NonceCommitment, proof: NonceProof) -> None:
+    said = receipt.sampling
+    path = [decode_hash(text) for text in proof.path]
+    verify_nonce(commitment, proof.index, bytes.fromhex(said.node_nonce), path)
+    if commitment.root.hex() != said.nonces or proof.index != said.nonce_index:
+        raise Error("the receipt names another commitment", code="wrong_nonces")

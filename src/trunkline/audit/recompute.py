@@ -1,0 +1,125 @@
+"""The same numbers again, by anyone: from a bundle to the last digit, scores from the opening.
+
+Two levels. *Numbers*: bundle and calibration are enough, and no key or model is needed; every
+number of the verdict follows from the integers in the bundle. *Scores*: whoever also has the
+receipt's opening and the model asks a scorer of their own. In the exact regime it finds the very
+same integers; another engine finds nearly the same, and says so.
+
+What is not shown here: that the verdict was signed and logged, and that its bundle's previous state
+is where the verdict before left off; for the latter see :func:`follows`.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trunkline.audit import bundle, calibration, replay
+from trunkline.audit.bundle import Bundle, replay_check
+from trunkline.audit.calibration import Calibration
+from trunkline.audit.findings import total
+from trunkline.audit.judge import at_fault
+from trunkline.audit.standing import State, decode_state, encode_state, update
+from trunkline.audit.trials import Trials, quantise
+from trunkline.base.errors import VerificationError
+from trunkline.crypto.digest import digest
+from trunkline.inference.ports import Scorer
+from trunkline.receipts import Receipt
+from trunkline.schema.audit import OpenedContent
+from trunkline.verdicts import Verdict
+
+DIFFERS: Final = "recomputed_otherwise"
+
+
+class Recomputed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle leads to."""
+
+    bundle: Bundle
+    calibration: Calibration
+    state: State
+    """After this answer."""
+
+
+class Rescored(msgspec.Struct, frozen=True, kw_only=True):
+    """What another look at the content found."""
+
+    trials: Trials | None
+    """None: it could not be scored here."""
+    unreachable: str
+    """Why not."""
+    same: bool
+    """The very integers of the bundle."""
+
+
+def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
+    """Recompute everything in a bundle.
+
+    Raises :class:`MalformedError` for bytes that are none, and :class:`VerificationError` for a
+    number, a result or a standing that does not follow.
+    """
+    said = bundle.decode(bundle_bytes)
+    measure = calibration.decode(calibration_bytes)
+    if measure.digest != said.calibration or measure.regime != said.regime:
+        raise _differs("the calibration is not the one that the bundle names")
+    trials = None if isinstance(said.trials, msgspec.UnsetType) else said.trials
+    for check in said.checks:
+        again = replay_check(trials, measure.regime, check.detail)
+        if check.name == bundle.REPLAY and check != again:
+            raise _differs("the scores do not lead to the replay check's result")
+    if trials is not None and not any(check.name == bundle.REPLAY for check in said.checks):
+        raise _differs("there are scores, and no check of them")
+    if said.result != total(said.checks):
+        raise _differs("the checks do not add up to the result")
+    before = decode_state(said.previous.encode(), measure)
+    after = update(before, measure, trials, said.result, fault=at_fault(said.checks))
+    if (after.evidence, after.standing) != (said.evidence, said.standing):
+        raise _differs("the scores do not lead to the evidence or the standing")
+    return Recomputed(bundle=said, calibration=measure, state=after)
+
+
+def verdict(said: Verdict, bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
+    """Recompute a verdict from its bundle. Raises as :func:`numbers`."""
+    if digest(bundle_bytes) != said.bundle:
+        raise _differs("the bundle is not the one that the verdict names")
+    found = numbers(bundle_bytes, calibration_bytes)
+    made = found.bundle
+    for name in (
+        "answer", "attempt", "calibration", "checks", "evidence", "kind", "receipt", "regime",
+        "result", "standing", "subject",
+    ):  # fmt: skip
+        if getattr(made, name) != getattr(said, name):
+            raise _differs(f"verdict and bundle differ in {name}")
+    if said.alpha != found.calibration.alpha:
+        raise _differs("verdict and calibration differ in alpha")
+    return found
+
+
+def follows(before: Recomputed, after: Recomputed) -> bool:
+    """Whether ``after`` went on where ``before``, the verdict before on this subject, left off."""
+    return (
+        before.bundle.subject == after.bundle.subject
+        and encode_state(before.state).decode() == after.bundle.previous
+    )
+
+
+async def scores(
+    said: Recomputed,
+    receipt: Receipt,
+    content: OpenedContent,
+    scorer: Scorer,
+    *,
+    context_tokens: int = 0,
+) -> Rescored:
+    """Score the content again and hold the integers against the bundle's. Raises the scorer's."""
+    measured = await replay.measure(receipt, content, scorer, context_tokens=context_tokens)
+    if measured.unreachable:
+        return Rescored(trials=None, unreachable=measured.unreachable, same=False)
+    trials = quantise(
+        measured.scores,
+        clip=float(said.calibration.clip),
+        end_tokens=frozenset(measured.model.eos_token_ids),
+    )
+    return Rescored(trials=trials, unreachable="", same=trials == said.bundle.trials)
+
+
+def _differs(why: str) -> VerificationError:
+    return VerificationError(why, code=DIFFERS)
