@@ -2,8 +2,9 @@
  * Verifies a Trunkline evidence file where you are: in a browser or in Node 20, asking nobody.
  *
  * The steps, their results and what they add up to are those of docs/spec/evidence.md; receipts,
- * batches and digests those of docs/spec/receipt.md; notes, checkpoints, cosignatures, proofs and
- * policies those of C2SP. It uses WebCrypto and nothing else: no imports, no network, no storage.
+ * batches and digests those of docs/spec/receipt.md; verdicts those of docs/spec/verdict.md; notes,
+ * checkpoints, cosignatures, proofs and policies those of C2SP. It uses WebCrypto and nothing else:
+ * no imports, no network, no storage.
  *
  * It refuses to guess: what is not shown is `inconclusive`, also where this browser lacks Ed25519.
  *
@@ -36,6 +37,13 @@ const KEYS_MAX = 1024;
 const SALTS_MAX = 32;
 const STATEMENTS_MAX = 256;
 const STATEMENT_NOTE_BYTES_MAX = 8 * 1024;
+const VERDICTS_MAX = 64;
+const VERDICT_NOTE_BYTES_MAX = 32 * 1024;
+const SIGNATURE_LINE_BYTES_MAX = 512;
+const CHECKS_MAX = 64;
+const NAME_CHARS_MAX = 255;
+const VKEY_CHARS_MAX = 2048;
+const SAID_CHARS_MAX = 512;
 const RECEIPT_BYTES_MAX = 256 * 1024;
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
 const VERBATIM = new Set(["openai.chat", "openai.embeddings"]);
@@ -251,7 +259,7 @@ function isKeyName(name) {
 
 /** A verifier key: `<name>+<hex id>+<base64(algorithm ‖ public key)>`. */
 export async function parseVkey(vkey) {
-  demand(vkey.length <= 4096 && [...vkey].length <= 2048, "vkey too long");
+  demand(vkey.length <= 4096 && [...vkey].length <= VKEY_CHARS_MAX, "vkey too long");
   const parts = /^([^+]*)\+([0-9a-f]{8})\+(.*)$/s.exec(vkey);
   demand(parts !== null, "a vkey is <name>+<hex key id>+<base64 key>");
   const [, name, id, spelled] = parts;
@@ -382,6 +390,7 @@ const shape = (members) => (value) =>
 const isDigest = matches(/^(?:sha256|salted):[0-9a-f]{64}$/);
 const isOptionalDigest = matches(/^(?:(?:sha256|salted):[0-9a-f]{64})?$/);
 const isOptionalPlainDigest = matches(/^(?:sha256:[0-9a-f]{64})?$/);
+const isPlainDigest = matches(/^sha256:[0-9a-f]{64}$/);
 const isHex32 = matches(/^[0-9a-f]{64}$/);
 const isOptionalHex32 = matches(/^(?:[0-9a-f]{64})?$/);
 
@@ -443,6 +452,53 @@ const isReceipt = shape({
   usage: shape({ completion: isCount, counted: isBool, prompt: isCount }),
 });
 
+const isDecimal = matches(/^(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?(?:e-?[1-9][0-9]{0,3})?$/);
+const isTextOf = (min, max) => (value) => {
+  const size = isText(value) ? [...value].length : -1;
+  return size >= min && size <= max;
+};
+const isName = isTextOf(1, NAME_CHARS_MAX);
+const isVkeyText = isTextOf(1, VKEY_CHARS_MAX);
+const isSaid = isTextOf(0, SAID_CHARS_MAX);
+const isResult = oneOf("pass", "fail", "inconclusive", "not_applicable");
+
+const isVerdict = shape({
+  alpha: isDecimal,
+  answer: isName,
+  attempt: isName,
+  bundle: isPlainDigest,
+  calibration: isOptionalPlainDigest,
+  checks: listOf(shape({ detail: isSaid, name: isName, result: isResult }), 0, CHECKS_MAX),
+  drawn: [shape({ by: isVkeyText, draw: isPlainDigest, entry: isCount, index: isCount })],
+  evidence: shape({
+    detector: isDecimal,
+    failed_at: [isCount],
+    samples: isCount,
+    tokens: isCount,
+    wealth: isDecimal,
+  }),
+  key: isVkeyText,
+  kind: oneOf("replay", "accounting", "opening", "embedding"),
+  operator: isName,
+  previous: isOptionalHex32,
+  receipt: isHex32,
+  regime: oneOf("exact", "noisy", "none"),
+  result: isResult,
+  salt: isHex32,
+  standing: oneOf("good", "failed", "open"),
+  subject: shape({
+    configuration: isSaid,
+    key: isVkeyText,
+    model: isName,
+    node: isName,
+    numerics: isSaid,
+    operator: isName,
+    weights: isOptionalPlainDigest,
+  }),
+  type: oneOf("trunkline.verdict/v1"),
+  unix_ms: isCount,
+});
+
 const isSalts = (value) =>
   shape({})(value) &&
   Object.keys(value).length <= SALTS_MAX &&
@@ -451,7 +507,7 @@ const isSalts = (value) =>
 const isKeyRecord = shape({
   name: isText,
   vkey: isText,
-  role: oneOf("node", "log", "witness", "operator"),
+  role: oneOf("node", "log", "witness", "operator", "verifier"),
   operator: isText,
   statements: [listOf(isText, 0, STATEMENTS_MAX)],
 });
@@ -484,6 +540,7 @@ const isEvidence = shape({
   ),
   keys: [listOf(isKeyRecord, 0, KEYS_MAX)],
   policy: [orNull(isText)],
+  verdicts: [listOf(shape({ verdict: isText, proof: [orNull(isText)] }), 0, VERDICTS_MAX)],
 });
 
 function parseJson(data, bytesMax, what) {
@@ -506,7 +563,8 @@ function parseEvidence(data) {
     bodies: part.bodies ? parseBodies(part.bodies, what) : null,
     salts: new Map(Object.entries(part.salts ?? {})),
   }));
-  return { answer: file.answer, parts, keys: file.keys ?? [], policy: file.policy ?? null };
+  const { answer, keys = [], policy = null, verdicts = [] } = file;
+  return { answer, parts, keys, policy, verdicts };
 }
 
 function parseBodies(bodies, what) {
@@ -800,9 +858,11 @@ async function checkPath(part) {
 /** Check that a receipt's text is in `batch` at `index`; the path is base64 hashes. */
 export async function verifyReceiptPath(receipt, index, path, batch) {
   demand(path.length <= BATCH_PATH_HASHES_MAX, "a batch path is too long");
-  const leaf = await leafHash(encoder.encode("trunkline.receipt/v1\n"), utf8(receipt));
+  const leaf = await receiptLeaf(receipt);
   await verifyInclusion(leaf, BigInt(index), batch.count, path.map(decodeHash), batch.root);
 }
+
+const receiptLeaf = (receipt) => leafHash(encoder.encode("trunkline.receipt/v1\n"), utf8(receipt));
 
 // Steps 6 and 7: are these the request and the answer that the receipts were signed for?
 
@@ -1409,15 +1469,116 @@ function checkValidity(part) {
   return passed(`in the log by ${seen} (Unix seconds), while its key was valid`);
 }
 
+// Step 14: what verifiers said of the receipts since
+
+const DOUBT = Symbol("the verdict speaks against its subject as a whole");
+
+/** One finding for all verdicts: none is weighed against another, and one failure is enough. */
+async function checkVerdicts(verdicts, parts, pinned, policy) {
+  if (verdicts.length === 0) return notApplicable("the file carries no verdicts");
+  const said = [];
+  for (const item of verdicts) said.push(await checkVerdict(item, parts, pinned, policy));
+  const results = new Set(said.map((one) => one.result));
+  const detail = [...new Set(said.map((one) => one.detail))].join("; ");
+  if (results.has("fail")) return failed(detail);
+  if (said.some((one) => one[DOUBT])) return inconclusive(detail);
+  if (results.has("pass")) return passed(detail);
+  return results.has("inconclusive") ? inconclusive(detail) : notApplicable(detail);
+}
+
+async function checkVerdict({ verdict: text, proof = null }, parts, pinned, policy) {
+  try {
+    const { note, verdict, key } = await parseVerdict(text);
+    const who = `${plain(key.name)}, operator ${plain(verdict.operator)}`;
+    const holders = pinned.filter(({ role, vkey }) => role === "verifier" && vkey === verdict.key);
+    if (holders.length === 0) {
+      return notApplicable(`${who}: not a verifier that you know: it says nothing`);
+    }
+    if (holders.some(({ operator }) => operator !== verdict.operator)) {
+      return failed("a verifier's key is pinned for another operator than it says");
+    }
+    demand(note.signatures.length === 1, "a verdict has exactly one signature");
+    await verifyNote(note, key);
+    const problem = await wrongSubject(verdict, parts);
+    if (problem !== null) return problem;
+    return judge(verdict, who, await unlogged(text, proof, policy));
+  } catch (error) {
+    return found(error);
+  }
+}
+
+/** The verdict in a note, not yet verified, and the key that it names. Throws MalformedError. */
+async function parseVerdict(text) {
+  const { length } = utf8(text, "a verdict is not Unicode");
+  demand(length <= VERDICT_NOTE_BYTES_MAX, "a verdict is too long");
+  const note = parseNote(text);
+  const size = encoder.encode(note.text).length;
+  demand(size <= VERDICT_NOTE_BYTES_MAX - SIGNATURE_LINE_BYTES_MAX, "a verdict is too long");
+  const head = "trunkline.verdict/v1\n";
+  demand(note.text.startsWith(head), "not a verdict of version 1");
+  const verdict = parseCanonical(note.text.slice(head.length, -1));
+  demand(isVerdict(verdict), "not a verdict of version 1");
+  const key = await signingKey(verdict.key);
+  await signingKey(verdict.subject.key);
+  if (verdict.drawn !== undefined) await signingKey(verdict.drawn.by);
+  const contradicts = verdict.checks.some(({ result }) => result === "fail");
+  const problem = "a verdict passes what one of its checks failed";
+  demand(verdict.result !== "pass" || !contradicts, problem);
+  return { note, verdict, key };
+}
+
+async function signingKey(vkey) {
+  const key = await parseVkey(vkey);
+  demand(key.algorithm === ED25519, "a record is signed by a plain Ed25519 key");
+  return key;
+}
+
+/** Why the verdict is not about a receipt of this file; null: it is. */
+async function wrongSubject(verdict, parts) {
+  for (const { receipt, signed } of parts.filter((part) => part.receipt !== null)) {
+    if (hex(await receiptLeaf(signed.receipt)) !== verdict.receipt) continue;
+    const { answer, attempt, subject } = verdict;
+    const same = answer === receipt.answer && attempt === receipt.attempt;
+    if (same && subject.key === receipt.key) return null;
+    return failed("a verdict says other things of its receipt than the receipt does");
+  }
+  if (parts.some((part) => part.receipt === null)) return NO_RECEIPT;
+  return failed("a verdict is about another receipt");
+}
+
+/** Why the verdict is not shown to be in a log; empty: it is. Throws for a false proof. */
+async function unlogged(text, proofText, policy) {
+  if (proofText === null) return "not shown to be in a log";
+  const proof = parseProof(proofText);
+  if (policy === null) return "no policy says which logs count";
+  const note = parseNote(proof.note);
+  const tree = await openCheckpoint(note, policy.logs);
+  try {
+    await cosignatureTimes(note, policy);
+  } catch (error) {
+    if (error instanceof QuorumError) return "too few witnesses saw it in the log";
+    throw error;
+  }
+  await verifyInclusion(await leafHash(utf8(text)), proof.index, tree.size, proof.path, tree.root);
+  return "";
+}
+
+function judge({ result, kind, regime, standing }, who, problem) {
+  const detail = `${who}: ${result} (${kind}, regime ${regime}), standing ${standing}`;
+  if (result === "fail") return failed(detail);
+  const said = problem === "" ? { result, detail } : inconclusive(`${detail}; ${problem}`);
+  return { ...said, [DOUBT]: standing === "failed" };
+}
+
 // All steps
 
 /**
  * Verify an evidence file without asking anybody.
  *
  * `evidence`: its bytes (Uint8Array) or text. `policy`: the text of your C2SP tlog-policy; without
- * it the file's own is used, and the outcome is at best inconclusive. `trustedKeys`: records of node
- * keys that you know by other means (see `parseKeys`). `request`, `response`: Uint8Arrays, the
- * bodies as your app sent and received them.
+ * it the file's own is used, and the outcome is at best inconclusive. `trustedKeys`: records of keys
+ * of nodes, operators and verifiers that you know by other means (see `parseKeys`). `request`,
+ * `response`: Uint8Arrays, the bodies as your app sent and received them.
  *
  * Any bytes give a report: `outcome` (pass, fail, inconclusive), `state` (provisional, final),
  * `answer`, `steps` (number, title, result, detail) and `receipts`, as parsed. Throws MalformedError
@@ -1455,7 +1616,7 @@ export async function verify(evidence, options = {}) {
   findings.push(await each(parts, (part) => checkQuorum(part, used)));
   findings.push(await each(parts, checkInclusion));
   findings.push(await each(parts, checkValidity));
-  findings.push(notApplicable("this version carries no verdicts"));
+  findings.push(await checkVerdicts(file.verdicts, parts, trustedKeys, used));
   return report(file.answer, findings, receipts);
 }
 

@@ -14,17 +14,21 @@ from typing import Any
 import msgspec
 from tests.unit.evidence import make_vectors as made
 
-from trunkline.crypto.signer import MlDsaCosigner
-from trunkline.evidence import EvidenceKey, verify
+from trunkline.crypto import note
+from trunkline.crypto.signer import MlDsaCosigner, sign_note
+from trunkline.evidence import EvidenceKey, EvidenceVerdict, verify
+from trunkline.verdicts import Drawn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = REPOSITORY / "docs" / "spec"
-DAMAGED = 250
+DAMAGED = 300
 """Evidence files with one byte changed: enough to reach every step many times over."""
 
 Case = dict[str, Any]
 
 change = msgspec.structs.replace
+
+KNOWN = (*made.KEYS, made.VERIFIER_KEY)
 
 # Each is refused by the policy reader, but for the last, which is not.
 POLICIES = (
@@ -44,7 +48,7 @@ POLICIES = (
 
 
 def all_cases() -> list[Case]:
-    return [*_vectors(), *_edited(), *_answers(), *_damaged()]
+    return [*_vectors(), *_edited(), *_answers(), *_verdicts(), *_damaged()]
 
 
 def expected(case: Case) -> dict[str, Any]:
@@ -242,10 +246,90 @@ def _answers() -> Iterator[Case]:
         yield case(f"an answer translated to {name}", translated, response=saved[0])
 
 
+def _verdicts() -> Iterator[Case]:
+    yield from _verdict_members()
+    yield from _verdict_texts()
+    whole = made.attach(made.verdict())
+    other_proofs = (
+        made.attach(made.verdict(salt="00" * 32)),
+        made.attach(made.verdict(), log=made.OTHER_LOG),
+        made.attach(made.verdict(), witnesses=made.WITNESSES[:1]),
+    )
+    for number, proof in enumerate((None, "", "no proof", *(one.proof for one in other_proofs))):
+        yield case(f"verdict proof {number}", made.audited(change(whole, proof=proof)), keys=KNOWN)
+    failing = made.attach(made.verdict(result="fail"))
+    unclear = made.attach(made.verdict(result="inconclusive"))
+    several = ((whole, failing), (whole, unclear), (unclear, failing), (whole, whole), ())
+    for number, items in enumerate(several):
+        yield case(f"verdicts {number}", made.audited(*items), keys=KNOWN)
+    other = change(made.VERIFIER_KEY, operator="mallory.example")
+    yield case("verdict of another operator", made.audited(whole), keys=(*made.KEYS, other))
+    no_policy = change(made.audited(whole), policy=None)
+    yield case("verdict without a policy", no_policy, policy=None, keys=KNOWN)
+    unread = made.part(made.receipt())
+    unread = change(unread, signed=change(unread.signed, receipt="{}"))
+    file = change(made.evidence(unread), verdicts=(whole,))
+    yield case("verdict without a receipt", file, keys=KNOWN)
+    for raw in (b"null", b"{}", b"[1]", b'[{"verdict":1}]', b'[{"proof":null}]'):
+        data = made.encode(made.evidence(made.part(made.receipt())))
+        yield case(f"verdicts are {raw.decode()}", data[:-1] + b',"verdicts":' + raw + b"}")
+
+
+def _verdict_members() -> Iterator[Case]:
+    """Verdicts of any kind, each for a reader who knows the verifier and for one who does not."""
+    subject = made.verdict().subject
+    drawn = Drawn(by=str(made.VERIFIER.vkey), draw="sha256:" + "d0" * 32, entry=7, index=63)
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"drawn": drawn},
+        {"subject": change(subject, configuration="é" * 512, numerics="", weights="")},
+        {"subject": change(subject, key=str(made.BETA.vkey))},
+        *({"result": result} for result in ("fail", "inconclusive", "not_applicable")),
+        *({"standing": standing} for standing in ("open", "failed")),
+        {"alpha": "1e-300", "calibration": "sha256:" + "0c" * 32, "previous": "0f" * 32},
+        {"answer": "ans_2"},
+        {"receipt": "0e" * 32},
+        {"unix_ms": 2**53 - 1},
+        {"operator": "\u2028é😀"},
+    )
+    for number, one in enumerate(changes):
+        for pinned in (KNOWN, made.KEYS):
+            file = made.audited(made.attach(made.verdict(**one)))
+            yield case(f"verdict {number}, {len(pinned)} keys", file, keys=pinned)
+
+
+def _verdict_texts() -> Iterator[Case]:
+    """Notes that are no verdicts, or not spelled as one, or not signed as one; all in the log."""
+    text = made.verdict().text()
+    head, line, _ = text.split(b"\n")
+    later = head + b"\n" + msgspec.json.encode(json.loads(line) | {"zeta": [{}]}) + b"\n"
+    alphas = (b'"00.1"', b'""', b'"1e+5"', b"1", b'".5"', b'"1.0e05"', b'"1e99999"', b'"1e999"')
+    texts = (
+        head + b"\n{}\n",
+        later,
+        *(text.replace(b'"0.001"', alpha) for alpha in alphas),
+        text.replace(b'"pass"', b'"fail"', 1),
+        text.replace(b'"unix_ms":1', b'"unix_ms":-1'),
+    )
+    twice = [signer.signature(text) for signer in (made.VERIFIER, made.ALPHA)]
+    notes = (
+        *(sign_note(one, made.VERIFIER) for one in texts),
+        sign_note(text, made.ALPHA),
+        note.format(text, twice),
+        made.part(made.receipt()).signed.batch.encode(),
+        b"no note",
+    )
+    for number, data in enumerate(notes):
+        item = EvidenceVerdict(verdict=data.decode(), proof=made.prove(data.decode()))
+        yield case(f"verdict text {number}", made.audited(item), keys=KNOWN)
+
+
 def _damaged() -> Iterator[Case]:
     """One character replaced, anywhere in a file that has everything."""
-    data = made.encode(made.evidence(made.part(made.receipt(), kept=made.bodies())))
+    whole = made.evidence(made.part(made.receipt(), kept=made.bodies()))
+    data = made.encode(change(whole, verdicts=(made.attach(made.verdict()),)))
     random = Random(1)  # noqa: S311 -- the same places every time
     for _ in range(DAMAGED):
         at, byte = random.randrange(len(data)), random.choice(b'A0 "+\n/=}x\x80')
-        yield case(f"byte {at} is {byte}", data[:at] + bytes([byte]) + data[at + 1 :])
+        damaged = data[:at] + bytes([byte]) + data[at + 1 :]
+        yield case(f"byte {at} is {byte}", damaged, keys=KNOWN)

@@ -7,12 +7,13 @@ from math import prod
 
 from tests.browser.cases import REPOSITORY
 
-from trunkline.crypto import canonical, encoding, merkle, note
+from trunkline.crypto import canonical, encoding, keys, merkle, note
 from trunkline.evidence import content, file, report
 from trunkline.evidence.verify import TITLES
 from trunkline.receipts import batch, key_statement, receipt
 from trunkline.schema import sse
 from trunkline.tlog import checkpoint, policy, proof
+from trunkline.verdicts import record, verdict
 
 MODULE = (REPOSITORY / "web" / "trunkline-verify.mjs").read_text()
 
@@ -20,12 +21,14 @@ BOUNDS = {
     "BATCH_NOTE_BYTES_MAX": batch.BATCH_NOTE_BYTES_MAX,
     "BATCH_PATH_HASHES_MAX": batch.PATH_HASHES_MAX,
     "BATCH_RECEIPTS_MAX": batch.BATCH_RECEIPTS_MAX,
+    "CHECKS_MAX": verdict.CHECKS_MAX,
     "CHECKPOINT_BYTES_MAX": checkpoint.CHECKPOINT_BYTES_MAX,
     "DEFINITIONS_MAX": policy.DEFINITIONS_MAX,
     "DEPTH_MAX": canonical.DEPTH_MAX,
     "EVIDENCE_BYTES_MAX": file.EVIDENCE_BYTES_MAX,
     "KEYS_BYTES_MAX": file.KEYS_BYTES_MAX,
     "KEYS_MAX": file.KEYS_MAX,
+    "NAME_CHARS_MAX": keys.NAME_BYTES_MAX,
     "NOTE_BYTES_MAX": note.NOTE_BYTES_MAX,
     "PARTS_MAX": file.PARTS_MAX,
     "POLICY_BYTES_MAX": policy.POLICY_BYTES_MAX,
@@ -33,12 +36,17 @@ BOUNDS = {
     "PROOF_HASHES_MAX": merkle.PROOF_HASHES_MAX,
     "RECEIPT_BYTES_MAX": receipt.RECEIPT_BYTES_MAX,
     "RESPONSE_BYTES_MAX": content.RESPONSE_BYTES_MAX,
+    "SAID_CHARS_MAX": record.TEXT_CHARS_MAX,
     "SALTS_MAX": file.SALTS_MAX,
     "SIGNATURES_MAX": note.SIGNATURES_MAX,
+    "SIGNATURE_LINE_BYTES_MAX": record.SIGNATURE_LINE_BYTES_MAX,
     "SSE_FIELDS_MAX": sse.FIELDS_MAX,
     "STATEMENTS_MAX": file.STATEMENTS_MAX,
     "STATEMENT_NOTE_BYTES_MAX": key_statement.STATEMENT_NOTE_BYTES_MAX,
     "TEXT_CHARS_MAX": report.TEXT_CHARS_MAX,
+    "VERDICTS_MAX": file.VERDICTS_MAX,
+    "VERDICT_NOTE_BYTES_MAX": verdict.Verdict.NOTE_BYTES_MAX,
+    "VKEY_CHARS_MAX": keys.VKEY_CHARS_MAX,
 }
 
 

@@ -14,7 +14,7 @@ evidence = document["cases"][0]["evidence"].encode()
 report = trunkline.verify(evidence, policy=document["policy"], trusted_keys=keys)
 print(json.dumps([report.outcome, sorted(sys.modules)]))
 """
-OURS = {"base", "crypto", "evidence", "receipts", "schema", "tlog"}
+OURS = {"base", "crypto", "evidence", "receipts", "schema", "tlog", "verdicts"}
 """Rooms that verifying loads."""
 FOREIGN = {
     "asyncio", "socket", "ssl", "http", "http.client", "urllib.request", "sqlite3", "subprocess",

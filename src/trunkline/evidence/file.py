@@ -19,8 +19,9 @@ PARTS_MAX = 64
 KEYS_MAX = 1024
 SALTS_MAX = 32
 STATEMENTS_MAX = 256
+VERDICTS_MAX = 64
 
-Role: TypeAlias = Literal["node", "log", "witness", "operator"]
+Role: TypeAlias = Literal["node", "log", "witness", "operator", "verifier"]
 
 
 class EvidenceBodies(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,15 @@ class EvidenceKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     (``trunkline.receipts.key_statement``)."""
 
 
+class EvidenceVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verifier said of one of the receipts (``trunkline.verdicts.verdict``)."""
+
+    verdict: str
+    """The verdict's signed note."""
+    proof: str | None = None
+    """C2SP tlog-proof of that note; ``None``: not shown to be in a log."""
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Evidence file v1. An answer has one part, or one for each attempt that signed a receipt."""
 
@@ -67,6 +77,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     keys: Annotated[tuple[EvidenceKey, ...], msgspec.Meta(max_length=KEYS_MAX)] = ()
     policy: str | None = None
     """C2SP tlog-policy that the writer checked the proofs under. The reader's own comes first."""
+    verdicts: (
+        Annotated[tuple[EvidenceVerdict, ...], msgspec.Meta(max_length=VERDICTS_MAX)]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    """Absent: nobody has audited the answer, or nobody says so."""
 
 
 class _Typed(msgspec.Struct, frozen=True):

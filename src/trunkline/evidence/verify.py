@@ -19,13 +19,13 @@ from trunkline.evidence.report import (
     combine,
     failed,
     inconclusive,
-    not_applicable,
     numbered,
     outcome_of,
     passed,
     plain,
 )
 from trunkline.evidence.validity import check_validity
+from trunkline.evidence.verdicts import check_verdicts
 from trunkline.receipts import Receipt
 from trunkline.tlog.policy import Policy
 
@@ -44,7 +44,7 @@ from trunkline.tlog.policy import Policy
 #   11  witnesses     a quorum of the policy cosigned it
 #   12  inclusion     each batch is in the log, under that checkpoint
 #   13  key validity  each receipt was in the log while its operator let its key count
-#   14  verdicts      what verifiers said of the receipts since (none in this version)
+#   14  verdicts      what verifiers that the reader knows said of the receipts since
 TITLES = (
     "file",
     "receipts",
@@ -75,8 +75,9 @@ def verify(
     """Verify an evidence file without asking anybody.
 
     ``policy``: your C2SP tlog-policy; without it the file's own is used, and the outcome is at best
-    inconclusive. ``trusted_keys``: node keys that you know by other means; a node outside them is
-    inconclusive too. ``request`` and ``response``: the bodies as your app sent and received them,
+    inconclusive. ``trusted_keys``: keys of nodes, operators and verifiers that you know by other
+    means; a node outside them is inconclusive too, and a verifier outside them says nothing.
+    ``request`` and ``response``: the bodies as your app sent and received them,
     to be compared with what was signed.
 
     Any bytes give a report. Raises :class:`MalformedError` only for a ``policy`` that does not
@@ -100,10 +101,13 @@ def verify(
     findings.append(_check_response(parts, response))
     # 8 parts
     findings.append(check_answer(file.answer, receipts) if complete else node.NO_RECEIPT)
-    # 9 to 13
-    findings += _check_log(parts, given, file, trusted_keys or ())
+    # 9 policy
+    used, chosen = inclusion.check_policy(given, file.policy)
+    findings.append(chosen)
+    # 10 to 13
+    findings += _check_log(parts, used, file, trusted_keys or ())
     # 14 verdicts
-    findings.append(not_applicable("this version carries no verdicts"))
+    findings.append(check_verdicts(file.verdicts or (), parts, trusted_keys or (), used))
     return _report(file.answer, findings, receipts)
 
 
@@ -143,11 +147,9 @@ def _check_response(parts: Sequence[Part], response: bytes | None) -> Finding:
 
 
 def _check_log(
-    parts: Sequence[Part], given: Policy | None, file: Evidence, pinned: Sequence[EvidenceKey]
+    parts: Sequence[Part], policy: Policy | None, file: Evidence, pinned: Sequence[EvidenceKey]
 ) -> list[Finding]:
     logged = [inclusion.read_proof(part) for part in parts]
-    # 9 policy
-    policy, used = inclusion.check_policy(given, file.policy)
     # 10 log
     log = combine([inclusion.check_log(item, policy) for item in logged])
     # 11 witnesses
@@ -156,7 +158,7 @@ def _check_log(
     included = combine([inclusion.check_inclusion(item) for item in logged])
     # 13 key validity
     valid = combine([check_validity(item, pinned, file.keys) for item in logged])
-    return [used, inclusion.contradiction(logged) or log, witnesses, included, valid]
+    return [inclusion.contradiction(logged) or log, witnesses, included, valid]
 
 
 def _unreadable(problem: str) -> Report:

@@ -21,6 +21,7 @@ from trunkline.crypto.keys import ED25519, NAME_BYTES_MAX, VKEY_CHARS_MAX, Verif
 
 SIGNATURE_LINE_BYTES_MAX = 512
 """What a note is longer than its text: an empty line and one Ed25519 signature."""
+TEXT_CHARS_MAX = 512
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
 Hex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -30,7 +31,7 @@ OptionalDigest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_BYTES_MAX)]
 Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=VKEY_CHARS_MAX)]
 """A C2SP vkey."""
-Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)]
 Decimal: TypeAlias = Annotated[
     str,
     msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,39})(\.[0-9]{1,40})?(e-?[1-9][0-9]{0,3})?\Z"),

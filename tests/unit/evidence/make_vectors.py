@@ -10,14 +10,21 @@ import json
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from trunkline.crypto import merkle, note
 from trunkline.crypto.digest import parse_digest
 from trunkline.crypto.signer import Cosigner, Signer, sign_note
-from trunkline.evidence import Evidence, EvidenceBodies, EvidenceKey, EvidencePart, encode
+from trunkline.evidence import (
+    Evidence,
+    EvidenceBodies,
+    EvidenceKey,
+    EvidencePart,
+    EvidenceVerdict,
+    encode,
+)
 from trunkline.receipts import (
     ITEMS,
     REQUEST_ITEMS,
@@ -36,6 +43,7 @@ from trunkline.receipts import (
     ReceiptUsage,
     bound_bytes,
     prefix_digest,
+    receipt_leaf,
     request_digest,
     salts,
     stream_digest,
@@ -47,6 +55,7 @@ from trunkline.sampling import answer_seed
 from trunkline.schema.attempt import SignedReceipt
 from trunkline.tlog import proof as tlog_proof
 from trunkline.tlog.checkpoint import Checkpoint
+from trunkline.verdicts import Check, StandingEvidence, Subject, Verdict
 
 VECTORS = Path(__file__).parents[3] / "docs" / "spec" / "evidence-vectors.json"
 
@@ -148,6 +157,57 @@ def operator(*statements: str) -> EvidenceKey:
         operator=OPERATOR.name,
         statements=statements,
     )
+
+
+VERIFIER = signer("gamma.example/verifier", 8)
+VERIFIER_KEY = EvidenceKey(
+    name=VERIFIER.name, vkey=str(VERIFIER.vkey), role="verifier", operator="gamma.example"
+)
+
+
+def verdict(item: Receipt | None = None, **changes: object) -> Verdict:
+    """Gamma's on a receipt of alpha's, which it passes."""
+    item = receipt() if item is None else item
+    made = Verdict(
+        alpha="0.001",
+        answer=item.answer,
+        attempt=item.attempt,
+        bundle="sha256:" + "b0" * 32,
+        calibration="",
+        checks=(Check(detail="5 tokens, as counted", name="usage", result="pass"),),
+        evidence=StandingEvidence(detector="0", samples=1, tokens=5, wealth="0.5"),
+        key=str(VERIFIER.vkey),
+        kind="replay",
+        operator="gamma.example",
+        previous="",
+        receipt=receipt_leaf(encode_receipt(item)).hex(),
+        regime="exact",
+        result="pass",
+        salt="5b" * 32,
+        standing="good",
+        subject=Subject(
+            configuration="temperature=1",
+            key=item.key,
+            model=item.model.served,
+            node=item.node,
+            numerics=item.model.numerics,
+            operator=item.operator,
+            weights=item.model.weights,
+        ),
+        unix_ms=1_780_000_009_000,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def attach(said: Verdict, by: Signer = VERIFIER, **how: Any) -> EvidenceVerdict:
+    """A verdict in the log, as an evidence file has it. ``how``: for :func:`prove`."""
+    signed = sign_note(said.text(), by).decode()
+    return EvidenceVerdict(verdict=signed, proof=prove(signed, before=[b"x"] * 5, **how))
+
+
+def audited(*verdicts: EvidenceVerdict) -> Evidence:
+    """A final answer, and what was said of it."""
+    return msgspec.structs.replace(evidence(part(receipt())), verdicts=verdicts)
 
 
 BLINDING = b"\xb1" * 32
@@ -330,7 +390,7 @@ def vectors() -> list[dict[str, object]]:
         {"name": name, "outcome": outcome, "evidence": encode(file).decode()}
         for name, (file, outcome) in cases.items()
     ]
-    return [*named, *operator_vectors()]
+    return [*named, *operator_vectors(), *verdict_vectors()]
 
 
 def operator_vectors() -> list[dict[str, object]]:
@@ -355,6 +415,31 @@ def operator_vectors() -> list[dict[str, object]]:
             ).decode(),
         }
         for name, (notes, outcome) in said.items()
+    ]
+
+
+def verdict_vectors() -> list[dict[str, object]]:
+    """One answer, and what a verifier said of it, whom the reader knows in all but one."""
+    unlogged = msgspec.structs.replace(attach(verdict()), proof=None)
+    said = {
+        "verdict_pass": (attach(verdict()), "pass"),
+        "verdict_fail": (attach(verdict(result="fail", standing="failed")), "fail"),
+        "verdict_inconclusive": (attach(verdict(result="inconclusive")), "inconclusive"),
+        "verdict_of_a_failed_node": (attach(verdict(standing="failed")), "inconclusive"),
+        "verdict_not_logged": (unlogged, "inconclusive"),
+        "verdict_of_another_receipt": (attach(verdict(receipt="0e" * 32)), "fail"),
+        "verdict_of_another_signer": (attach(verdict(), ALPHA), "fail"),
+    }
+    cases = [(name, (*KEYS, VERIFIER_KEY), item, outcome) for name, (item, outcome) in said.items()]
+    cases.append(("verdict_of_a_stranger", KEYS, attach(verdict(result="fail")), "pass"))
+    return [
+        {
+            "name": name,
+            "outcome": outcome,
+            "trusted_keys": [msgspec.to_builtins(key) for key in pinned],
+            "evidence": encode(audited(item)).decode(),
+        }
+        for name, pinned, item, outcome in cases
     ]
 
 

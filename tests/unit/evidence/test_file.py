@@ -13,7 +13,7 @@ from trunkline.evidence.file import KEYS_MAX, PARTS_MAX
 
 def test_members_of_later_versions_are_ignored() -> None:
     file = made.evidence(made.part(made.receipt()))
-    later = json.loads(encode(file)) | {"verdicts": [{"anything": 1.5}]}
+    later = json.loads(encode(file)) | {"zeta": [{"anything": 1.5}]}
     assert decode(json.dumps(later).encode()) == file
     report = verify(json.dumps(later).encode(), policy=made.POLICY, trusted_keys=made.KEYS)
     assert report.outcome == "pass"
