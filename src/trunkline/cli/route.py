@@ -22,6 +22,8 @@ _STYLES: Final = {
     "healthy": "green",
     "returning": "green",
     "probing": "yellow",
+    "demoted": "yellow",
+    "quarantined": "red",
     "resting": "red",
     "not_ready": "yellow",
     "unreachable": "red",

@@ -187,11 +187,28 @@ def _show(status: NetworkStatus) -> None:
         _show_queue(out, status.gateway.queue)
         _show_unwell(out, status.gateway)
         out.print(f"receipts: {evidence.final} final, {evidence.provisional} provisional")
+        _show_verification(out, status.gateway)
         if status.gateway.routing.problem:
             out.print(f"routing policy not in force: {status.gateway.routing.problem}", style="red")
     out.print(_checkpoint_line(status.checkpoint))
     if status.supervisor is None:
         out.print("no `trunkline up` runs this network", style="yellow")
+
+
+def _show_verification(out: Console, gateway: Status) -> None:
+    """What verifiers and checkpoints show to be wrong, and who is not there to tell."""
+    for log in gateway.logs:
+        if log.split_view is not None:
+            text = f"{log.origin} contradicted itself and is not trusted: {log.split_view}"
+            out.print(Text(text, "red"))
+    for row in gateway.standings:
+        style = "red" if row.standing == "quarantined" else "yellow"
+        by = ", ".join(row.by)
+        out.print(Text(f"{row.node}, {row.model}: {row.standing}: {row.why}, by {by}", style))
+    for verifier in gateway.verifiers:
+        if not verifier.reachable and verifier.error:
+            text = f"verifier {verifier.name}: not reachable ({verifier.error})"
+            out.print(Text(text, "yellow"))
 
 
 _FAULTS: Final = {

@@ -5,7 +5,7 @@ what it last said, as a last resort, and looked at again soon. Nothing is writte
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,8 +14,9 @@ from trunkline.base.errors import ConfigError, Error, MalformedError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.config import NodeConfig
-from trunkline.gateway.core.breaker import State
+from trunkline.gateway.core.breaker import Admission, State
 from trunkline.gateway.core.route import Deployment, Need, models
+from trunkline.gateway.core.standing import Level
 from trunkline.gateway.health import Health
 from trunkline.remote.node import NodeCaller
 from trunkline.remote.transport import Transport
@@ -76,7 +77,11 @@ class Directory:
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
+        level: Callable[[str, str], Level] = lambda _node, _model: Level.GOOD,
+        last_resort: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``level``: what verdicts came to for a model at a node. ``last_resort``: whether what
+        they quarantined is asked when nobody else is there."""
         self.nodes = tuple(Node(node, transport) for node in nodes)
         names = [node.key.name for node in self.nodes]
         if len(set(names)) != len(names):
@@ -86,6 +91,8 @@ class Directory:
         self._clock = clock
         self._randomness = randomness
         self._logger = logger
+        self._level = level
+        self._last_resort = last_resort
         self._since_s: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -159,6 +166,7 @@ class Directory:
     def _deployment(self, node: Node, info: NodeInfo, served: ServedModel) -> Deployment:
         health = self._health.of(info.node, served.name, exact=served.numerics is not None)
         load = max(info.running + info.queued, health.running)
+        level = self._level(info.node, served.name)
         return Deployment(
             node=info.node,
             operator=info.operator,
@@ -172,11 +180,13 @@ class Directory:
             ready=info.ready and node.reachable,
             load=load,
             first_token_s=health.first_token_s,
-            admission=health.admission,
+            admission=Admission.NO if level is Level.QUARANTINED else health.admission,
             half_open=health.state is State.HALF_OPEN,
             share=health.share,
             expected=health.expected(load),
             limits=served.limits,
+            level=level,
+            last_resort=self._last_resort(),
         )
 
     async def _poll_forever(self, node: Node) -> None:

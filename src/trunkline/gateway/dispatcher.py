@@ -20,7 +20,7 @@ from trunkline.gateway.core.fair import Request
 from trunkline.gateway.core.load import QueueLoad, place_loads
 from trunkline.gateway.core.policy import KeyPolicy, RoutingPolicy
 from trunkline.gateway.core.quota import Cost
-from trunkline.gateway.core.route import Deployment, Need, Place, order
+from trunkline.gateway.core.route import Deployment, Need, Place, as_candidate, order
 from trunkline.gateway.core.scheduler import LOOK_S, Decisions, Refused, Scheduler, Started
 from trunkline.gateway.core.slots import End
 from trunkline.gateway.core.tenant import ANONYMOUS, Tenant
@@ -31,6 +31,9 @@ from trunkline.schema.attempt import Kind, Limits
 SHARED_LOOK_S: Final = 0.05
 """With other gateways about, nobody says when a place of theirs comes free."""
 STOPPED_CODES: Final = frozenset({"client_gone", "hedge_lost", "internal_error", "shutting_down"})
+QUARANTINED: Final = "node_quarantined"
+QUARANTINED_RETRY_S: Final = 30.0
+"""A quarantine ends by new evidence: no call makes it end sooner."""
 _NO_KEY: Final = KeyPolicy()
 
 
@@ -176,6 +179,12 @@ class QueueDispatcher:
         finally:
             self._waiters.pop(request.number, None)
         if isinstance(decision, Refused):
+            if decision.reason == "nobody" and self._quarantined(need):
+                raise NoRouteError(
+                    "what serves this model failed verification and is quarantined",
+                    code=QUARANTINED,
+                    retry_after_s=QUARANTINED_RETRY_S,
+                )
             raise _refusal(decision)
         return _Lease(self, request, decision.deployment)
 
@@ -236,6 +245,10 @@ class QueueDispatcher:
             body_bytes=ticket.body_bytes,
             first=not need.tried,
         )
+
+    def _quarantined(self, need: Need) -> bool:
+        """Whether verdicts alone are in the way."""
+        return any(one.barred and as_candidate(one, need) is not None for one in self._offers(need))
 
     def _configure(self, tenant: Tenant) -> None:
         """Take over what the routing policy says, if it is another one."""

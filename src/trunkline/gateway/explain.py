@@ -14,7 +14,15 @@ from trunkline.gateway.core.breaker import Admission, Fault
 from trunkline.gateway.core.candidates import TYPICAL, candidates
 from trunkline.gateway.core.policy import ModelPolicy, RoutingPolicy
 from trunkline.gateway.core.quota import Cost
-from trunkline.gateway.core.route import Candidate, Deployment, Need, candidate, order
+from trunkline.gateway.core.route import (
+    Candidate,
+    Deployment,
+    Need,
+    as_candidate,
+    candidate,
+    order,
+)
+from trunkline.gateway.core.standing import Level, NodeStanding
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.health import DeploymentHealth, Health
 from trunkline.gateway.own_api import local_only
@@ -29,10 +37,22 @@ WAIT_S_MAX: Final = 24 * 3600.0
 ORDINARY: Final = Cost(input_tokens=TYPICAL.prompt, output_tokens=TYPICAL.completion)
 
 State = Literal[
-    "healthy", "returning", "probing", "resting", "not_ready", "unreachable", "excluded"
+    "healthy",
+    "returning",
+    "probing",
+    "demoted",
+    "resting",
+    "not_ready",
+    "unreachable",
+    "quarantined",
+    "excluded",
 ]
 """``returning``: gets few calls at first. ``probing``: one call will tell. ``resting``: its breaker
-is open or it was ejected; a last resort. ``excluded``: never asked."""
+is open or it was ejected; a last resort. ``demoted``, ``quarantined``: by verifiers' verdicts.
+``excluded``: never asked."""
+
+
+GETS_CALLS: Final = ("healthy", "returning", "probing")
 
 
 class StandIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,9 +120,12 @@ class Explainer:
         health: Health,
         routing: Routing,
         wait_s: Callable[[Deployment, Cost], float | None],
+        standing: Callable[[str, str], NodeStanding | None] = lambda _node, _model: None,
     ) -> None:
-        """``wait_s``: how long limits make a call wait there; None: all places are taken."""
+        """``wait_s``: how long limits make a call wait there; None: all places are taken.
+        ``standing``: what verdicts came to for a model at a node."""
         self._wait_s = wait_s
+        self._standing = standing
         self._directory = directory
         self._health = health
         self._routing = routing
@@ -169,6 +192,9 @@ class Explainer:
             node.reachable for node in self._directory.nodes if node.key.name == one.node
         )
         state, reason = _state(one, known, reachable=reachable)
+        standing = self._standing(one.node, one.model)
+        if standing is not None and (one.level is Level.QUARANTINED or state in GETS_CALLS):
+            state, reason = _judged(standing)
         found = candidate(one, need)
         return Considered(
             place=place,
@@ -186,19 +212,31 @@ class Explainer:
 
     def _never(self, one: Deployment, need: Need) -> Considered:
         barred = [each.reach for each in need.candidates if each.model == one.model]
+        state: State = "excluded"
+        reason = barred[0].bars(one.node, one.operator) if barred else ""
+        standing = self._standing(one.node, one.model)
+        if standing is not None and as_candidate(one, need) is not None:
+            state, reason = _judged(standing)
         return Considered(
             place=None,
             node=one.node,
             operator=one.operator,
             model=one.model,
             tier=None,
-            state="excluded",
-            reason=barred[0].bars(one.node, one.operator) if barred else "",
+            state=state,
+            reason=reason,
             available_in_ms=0,
             wait_ms=self._wait_ms(one),
             running=one.load,
             first_token_ms=_ms(one.first_token_s),
         )
+
+
+def _judged(standing: NodeStanding) -> tuple[State, str]:
+    by = f"{standing.why}, by {', '.join(standing.by)}"
+    if standing.level is Level.QUARANTINED:
+        return "quarantined", by
+    return "demoted", f"{by}; after all others of its tier"
 
 
 def _state(one: Deployment, known: DeploymentHealth, *, reachable: bool) -> tuple[State, str]:
@@ -236,17 +274,23 @@ def _outcome(considered: tuple[Considered, ...], *, allowed: bool) -> str:
     if not considered:
         return "refused: no node serves it"
     first = considered[0]
+    if first.place is None and any(row.state == "quarantined" for row in considered):
+        return "refused: what serves it failed verification and is quarantined"
     if first.place is None:
         return "refused: every deployment is excluded by the routing policy"
-    usable = [row for row in considered if row.state in ("healthy", "returning", "probing")]
+    usable = [row for row in considered if row.state in (*GETS_CALLS, "demoted")]
     if not usable:
         return f"asks {first.model} at {first.node} as a last resort: nothing healthy is left"
     # Whoever can start now goes first; a higher tier is turned to only after a while.
-    level = [row for row in usable if row.tier == usable[0].tier]
+    level = [row for row in usable if _level(row) == _level(usable[0])]
     best = next((row for row in level if row.wait_ms == 0), None)
     if best is None:
         return f"waits for {level[0].model} at {level[0].node}, or whatever may start first"
     return f"asks {best.model} at {best.node}"
+
+
+def _level(row: Considered) -> tuple[int | None, bool]:
+    return row.tier, row.state == "demoted"
 
 
 def _stand_in(

@@ -6,6 +6,7 @@ route, listing what there is, and never answers with another model than the one 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from trunkline.base.errors import Error, OverloadedError, RequestError
 from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
 from trunkline.base.ports import Clock, Randomness
 from trunkline.gateway import asked, own_api
+from trunkline.gateway.alerts import Alerts
 from trunkline.gateway.asked import Asked
 from trunkline.gateway.charges import Charges
 from trunkline.gateway.config import GatewayConfig
@@ -25,6 +27,7 @@ from trunkline.gateway.core.candidates import candidates, likely
 from trunkline.gateway.core.normal import size_class
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.core.price import Tokens, most_tokens
+from trunkline.gateway.core.standing import Level
 from trunkline.gateway.core.tenant import Tenant, cache_scope
 from trunkline.gateway.core.values import Values
 from trunkline.gateway.directory import Directory
@@ -49,9 +52,12 @@ from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.telemetry import Sampling, Telemetry, Watch
+from trunkline.gateway.verification import Verdicts, VerifierCalls
+from trunkline.gateway.webhook import Webhook
 from trunkline.gateway.writer import Sink, StreamWriter, WholeWriter, reply_error
 from trunkline.receipts import BLINDING_BYTES, Hiding, request_digest
 from trunkline.remote.transport import Transport
+from trunkline.remote.verifier import VerifierCaller
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.metrics import Metrics
@@ -85,10 +91,12 @@ class Gateway:
         shared_limits: SharedLimits | None = None,
         metrics: Metrics | None = None,
         exporter: Exporter | None = None,
+        verifiers: Callable[[str], VerifierCalls] | None = None,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
     ) -> None:
+        """``verifiers``: a verifier by its URL; None: over ``transport``."""
         self._settings = settings
         self._store = store
         self._transport = transport
@@ -114,6 +122,24 @@ class Gateway:
             poll_s=settings.poll_s,
             clock=clock,
             randomness=randomness,
+            logger=logger,
+            level=self._level,
+            last_resort=self._last_resort,
+        )
+        self._verdicts = Verdicts(
+            store.verdicts,
+            Webhook(
+                store.verdicts.database,
+                transport,
+                self._policy,
+                clock=clock,
+                randomness=randomness,
+                logger=logger,
+            ),
+            {str(node.key): node.key.name for node in self._directory.nodes},
+            self._policy,
+            verifiers or (lambda url: VerifierCaller(transport, url)),
+            clock=clock,
             logger=logger,
         )
         self._keys = Keys(settings.keys, key_store, self._policy, clock=clock, logger=logger)
@@ -165,9 +191,17 @@ class Gateway:
             store,
             self._finalizer,
         )
+        self._alerts = Alerts(store.verdicts, self._verdicts, metrics)
+        self._alerts.add_routes(self._router)
         metrics.add_route(self._router, settings.telemetry)
         self._models.add_routes(self._router)
-        explainer = Explainer(self._directory, self._health, self._routing, self._dispatcher.wait_s)
+        explainer = Explainer(
+            self._directory,
+            self._health,
+            self._routing,
+            self._dispatcher.wait_s,
+            self._verdicts.standing,
+        )
         explainer.add_routes(self._router)
         KeysApi(self._keys, self._charges).add_routes(self._router)
         self._add_own_api(policy)
@@ -186,12 +220,15 @@ class Gateway:
                 self._gossip,
                 authenticate=self._keys.authenticate,
                 queue=self._dispatcher.load,
+                verdicts=self._verdicts,
             ),
         )
 
     async def startup(self) -> None:
         """Begin to look at the nodes, and to finish what an earlier process left provisional."""
         self._routing.start()
+        # Before the nodes are known: nothing goes to what was quarantined before a restart.
+        await self._verdicts.start()
         await self._keys.start()
         await self._charges.start()
         if self._keeper is not None:
@@ -217,6 +254,7 @@ class Gateway:
         if self._telemetry.exporter is not None:
             await self._telemetry.exporter.stop()
         await self._routing.stop()
+        await self._verdicts.stop()
         await self._directory.stop()
         await self._finalizer.stop()
         if self._gossip is not None:
@@ -414,8 +452,16 @@ class Gateway:
     def _writer(
         self, sink: Sink, plan: Plan, answer: Answer, wishes: Wishes, echo: Echo | None
     ) -> StreamWriter | WholeWriter:
+        names = frozenset(one.model for one in plan.candidates) or frozenset({plan.model})
+
         def head() -> list[tuple[str, str]]:
-            return answer_headers(plan.answer, answer, plan.client_format, detail=wishes.detail)
+            return answer_headers(
+                plan.answer,
+                answer,
+                plan.client_format,
+                detail=wishes.detail,
+                alert=self._verdicts.codes(names),
+            )
 
         kind = StreamWriter if plan.stream else WholeWriter
         if echo is not None:
@@ -431,6 +477,14 @@ class Gateway:
 
     def _policy(self) -> RoutingPolicy:
         return self._routing.current
+
+    def _level(self, node: str, model: str) -> Level:
+        found = self._verdicts.standing(node, model)
+        return Level.GOOD if found is None else found.level
+
+    def _last_resort(self) -> bool:
+        verification = self._policy().verification
+        return verification is not None and verification.last_resort
 
     async def _refuse(self, call: Call, error: Error) -> None:
         """An error before the answer began, in the caller's format."""

@@ -108,15 +108,18 @@ def _keep(call: Call, mode: Mode, default: bool) -> bool:
 
 
 def answer_headers(
-    answer_id: str, answer: Answer, format_: ClientFormat, *, detail: bool
+    answer_id: str, answer: Answer, format_: ClientFormat, *, detail: bool, alert: str = ""
 ) -> Headers:
-    """The answer's own response headers; asked for when an attempt was accepted."""
+    """The answer's own response headers; asked for when an attempt was accepted. ``alert``: what
+    stands against those who may serve the model; empty: nothing."""
     accepted = answer.accepted
     headers = [request_id_header(format_, answer_id), ("trunkline-receipt", answer_id)]
     if accepted is not None:
         headers.append(("trunkline-model", accepted.model))
         if accepted.cached:
             headers.append(("trunkline-cache", "hit"))
+    if alert:
+        headers.append(("trunkline-alert", alert))
     if detail and accepted is not None:
         headers += [
             ("trunkline-node", accepted.node),

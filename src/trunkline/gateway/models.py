@@ -8,7 +8,7 @@ from typing import Final
 
 from trunkline.base.errors import NoRouteError, RequestError
 from trunkline.gateway.core.candidates import candidates
-from trunkline.gateway.core.route import Candidate, Need, candidate
+from trunkline.gateway.core.route import Candidate, Need, as_candidate
 from trunkline.gateway.directory import Directory, KnownModel
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.routing import Routing
@@ -91,7 +91,7 @@ class Models:
 
     def _served(self, model: str, kind: Kind, standing_in: tuple[Candidate, ...]) -> bool:
         need = Need(model=model, kind=kind, candidates=standing_in)
-        return any(candidate(one, need) is not None for one in self._directory.offers(need))
+        return any(as_candidate(one, need) is not None for one in self._directory.offers(need))
 
     # GET /v1/models
 

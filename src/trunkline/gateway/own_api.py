@@ -25,6 +25,7 @@ from trunkline.gateway.health import Health
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
 from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore, PartRow
+from trunkline.gateway.verification import Verdicts
 from trunkline.runtime.http import Call, Handler, Router
 
 RECEIPTS_PATH: Final = "/trunkline/v1/receipts"
@@ -63,6 +64,7 @@ class OwnApi:
         *,
         authenticate: Callable[[Call], Tenant],
         queue: Callable[[], QueueLoad],
+        verdicts: Verdicts,
     ) -> None:
         self._store = store
         self._finalizer = finalizer
@@ -74,11 +76,12 @@ class OwnApi:
         self._gossip = gossip
         self._authenticate = authenticate
         self._queue = queue
+        self._verdicts = verdicts
 
     async def evidence(self, call: Call) -> None:
         """One answer's evidence file; ``?wait_s=N`` waits until it is final."""
         answer = call.path.removeprefix(RECEIPTS_PATH + "/")
-        wait_s = _number(call, "wait_s", 0, int(WAIT_S_MAX))
+        wait_s = number(call, "wait_s", 0, int(WAIT_S_MAX))
         found = await self._store.get(answer) if len(answer) <= ID_CHARS_MAX else None
         if found is not None and found[0].state == "provisional" and wait_s:
             async with call.while_connected():
@@ -101,7 +104,7 @@ class OwnApi:
 
     async def publications(self, call: Call) -> None:
         """What was published last; ``?limit=N``."""
-        limit = _number(call, "limit", LIST_DEFAULT, LIST_MAX)
+        limit = number(call, "limit", LIST_DEFAULT, LIST_MAX)
         found = await self._store.content.newest(min(limit, LIST_MAX))
         await call.reply_json(200, Publications(published=tuple(found)))
 
@@ -124,7 +127,7 @@ class OwnApi:
 
     async def newest(self, call: Call) -> None:
         """The newest answers, without content; ``?limit=N``."""
-        limit = _number(call, "limit", LIST_DEFAULT, LIST_MAX)
+        limit = number(call, "limit", LIST_DEFAULT, LIST_MAX)
         rows = await self._store.newest(limit)
         await call.reply_json(200, AnswerList(answers=tuple(rows)))
 
@@ -142,6 +145,7 @@ class OwnApi:
                 routing=self._routing.status(),
                 queue=self._queue(),
                 logs=() if self._gossip is None else self._gossip.status(),
+                verdicts=self._verdicts,
             ),
         )
 
@@ -178,7 +182,8 @@ def _no_answer() -> RequestError:
     return RequestError("no such answer", code="answer_not_found", status=404)
 
 
-def _number(call: Call, name: str, default: int, most: int) -> int:
+def number(call: Call, name: str, default: int, most: int) -> int:
+    """The query parameter ``name``, at most ``most``. Raises :class:`RequestError`."""
     text = call.query.get(name)
     if text is None:
         return default

@@ -40,7 +40,7 @@ from trunkline.gateway.core.ending import BUSY_CODES, HEDGE_LOST, node_failure
 from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
-from trunkline.gateway.dispatcher import Dispatcher, Lease
+from trunkline.gateway.dispatcher import QUARANTINED, Dispatcher, Lease
 from trunkline.gateway.health import Health
 from trunkline.gateway.hedger import Hedger
 from trunkline.gateway.observer import Observer
@@ -281,8 +281,10 @@ class Pump:
         asked_s = self._now_s()
         try:
             lane.lease = await self._shared.dispatcher.place(seek.need, self._ticket())
-        except NoRouteError:
-            actions = answer.on_unplaced(number, None, self._now_s())
+        except NoRouteError as error:
+            quarantined = error.error_code == QUARANTINED
+            failure = _quarantined(error) if quarantined else None
+            actions = answer.on_unplaced(number, failure, self._now_s())
         except RequestError as error:
             failure = msgspec.structs.replace(Failure.of(error), faultless=True)
             actions = answer.on_unplaced(number, failure, self._now_s())
@@ -577,3 +579,9 @@ class Pump:
             await anext(stream)
         except (StopAsyncIteration, Error):
             return
+
+
+def _quarantined(error: NoRouteError) -> Failure:
+    return msgspec.structs.replace(
+        Failure.of(error), retry_after_s=error.retry_after_s, faultless=True
+    )

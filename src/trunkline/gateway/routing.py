@@ -5,6 +5,8 @@ policy in force stays, and status says so. Calls that have begun keep the policy
 """
 
 import asyncio
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError
 from trunkline.base.ports import Clock
+from trunkline.gateway.core.demands import VerifierPolicy
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.runtime.config import read_text
 from trunkline.runtime.logger import Logger
@@ -116,7 +119,7 @@ def read(path: Path) -> RoutingPolicy:
         raise ConfigError(f"{path}: {error.message}") from None
 
 
-EXAMPLE: Final = """\
+_POLICY: Final = """\
 # Routing policy. Reference: docs/operate/routing.md
 #
 # Read again by the gateway when it changes; a wrong file is refused with its line and the policy in
@@ -162,4 +165,33 @@ EXAMPLE: Final = """\
 # models = ["fast"]
 # budget_usd = "10"
 """
-"""What ``trunkline init`` writes."""
+
+_VERIFICATION: Final = """
+# Answers that are shown only after a verifier has passed them (for one call: the header
+# `trunkline-verify: before`).
+# [models.payments]
+# use = ["smollm2-135m-instruct"]
+# verify = "before"
+
+# Verifiers: whose verdicts on answers that were given count here. Two operators that find a node
+# failed quarantine it, one alone demotes it. Reference: docs/operate/verification.md
+{mark}[verification]
+{mark}audit = true                     # nodes keep what a verifier may ask to see, for an hour
+# on_fail = "quarantine"             # or "demote", or "alert"
+# webhook = "http://127.0.0.1:9000/alerts"
+"""
+
+
+def example(verifiers: Sequence[VerifierPolicy] = ()) -> str:
+    """The file that ``trunkline init`` writes, for a network with these verifiers."""
+    tables = [
+        f"\n[[verification.verifiers]]\nvkey = {_text(one.vkey)}\nurl = {_text(one.url)}\n"
+        f"operator = {_text(one.operator)}\n"
+        for one in verifiers
+    ]
+    return _POLICY + _VERIFICATION.format(mark="" if verifiers else "# ") + "".join(tables)
+
+
+def _text(value: str) -> str:
+    # A JSON string is a TOML basic string; neither names nor keys hold a DEL.
+    return json.dumps(value)

@@ -9,6 +9,7 @@ from trunkline.gateway.health import Health
 from trunkline.gateway.routing import RoutingStatus
 from trunkline.gateway.sightings import LogSighting
 from trunkline.gateway.store import Counts
+from trunkline.gateway.verification import Verdicts, VerifierStatus
 from trunkline.schema.attempt import Kind
 
 
@@ -71,6 +72,22 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelStatus, ...]
 
 
+class StandingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A model at a node that verdicts stand against."""
+
+    node: str
+    model: str
+    standing: str
+    """``demoted`` or ``quarantined``."""
+    why: str
+    by: tuple[str, ...]
+    """Key names of the verifiers that say so."""
+    verdicts: tuple[str, ...]
+    """SHA-256 (hex) of their signed verdicts."""
+    said_ms: int
+    """When the newest of them was signed."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """``GET /trunkline/v1/status``."""
 
@@ -82,6 +99,26 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     routing: RoutingStatus
     queue: QueueLoad
     nodes: tuple[NodeStatus, ...]
+    verifiers: tuple[VerifierStatus, ...] = ()
+    """Whose verdicts count here."""
+    standings: tuple[StandingRow, ...] = ()
+    """What they came to, where anything stands against a node."""
+
+
+def rows(verdicts: Verdicts) -> tuple[StandingRow, ...]:
+    """Everything that stands now, by node and model."""
+    return tuple(
+        StandingRow(
+            node=node,
+            model=model,
+            standing=found.level.word,
+            why=found.why,
+            by=found.by,
+            verdicts=found.verdicts,
+            said_ms=found.said_ms,
+        )
+        for (node, model), found in sorted(verdicts.standings().items())
+    )
 
 
 def snapshot(
@@ -93,6 +130,7 @@ def snapshot(
     log_reachable: bool,
     routing: RoutingStatus,
     queue: QueueLoad,
+    verdicts: Verdicts,
     logs: tuple[LogSighting, ...] = (),
 ) -> Status:
     """The status now."""
@@ -111,6 +149,8 @@ def snapshot(
         routing=routing,
         queue=queue,
         nodes=tuple(_node(node, health) for node in directory.nodes),
+        verifiers=verdicts.status(),
+        standings=rows(verdicts),
     )
 
 

@@ -16,6 +16,8 @@ from trunkline.gateway.claim_store import ClaimStore, fill_claim
 from trunkline.gateway.content_store import PUBLISHED_SCHEMA, ContentStore, publish
 from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.core.replay import Kept
+from trunkline.gateway.verdict_store import SCHEMA as VERDICTS_SCHEMA
+from trunkline.gateway.verdict_store import VerdictStore
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import SignedReceipt
 
@@ -86,6 +88,7 @@ MIGRATIONS: Final = (
     CREATE INDEX claims_by_time ON claims (created_ms);
     """,
     PUBLISHED_SCHEMA,
+    VERDICTS_SCHEMA,
 )
 
 
@@ -160,6 +163,8 @@ class EvidenceStore:
         """What was said, in the same file."""
         self.claims = ClaimStore(database)
         """What repeated requests are answered with, in the same file."""
+        self.verdicts = VerdictStore(database)
+        """What verifiers said, in the same file."""
 
     @classmethod
     def open(cls, data: Path) -> "EvidenceStore":

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.verifier_hand import VerifierHand
 
 from trunkline.base.errors import ConfigError
 from trunkline.base.money import MicroUsd
@@ -127,7 +128,61 @@ def test_what_is_wrong_is_refused_with_its_line_and_key(text: str, said: str) ->
 
 
 def test_a_section_that_nothing_acts_on_is_refused_and_not_ignored() -> None:
-    assert refusal("\n[verification]\nquorum = 2").startswith("line 2: verification: no such sec")
+    assert refusal("\n[weather]\nsun = 2").startswith("line 2: weather: no such section")
+
+
+ONE, TWO = VerifierHand("one"), VerifierHand("two")
+
+
+def test_verification_is_read() -> None:
+    text = f"""
+[models.payments]
+use = ["tiny"]
+verify = "before"
+[verification]
+on_withheld = "quarantine"
+webhook = "https://hooks.example/alerts"
+before_inconclusive = "release"
+{ONE.toml}{TWO.toml}"""
+    policy = RoutingPolicy.parse(text)
+    assert policy.models["payments"].verify == "before"
+    found = policy.verification
+    assert found is not None
+    assert (found.audit, found.on_fail, found.on_withheld) == (True, "quarantine", "quarantine")
+    assert found.verifiers == (ONE.policy, TWO.policy)
+    assert found.verifiers[0].key == ONE.key
+    assert found.quorum == 2
+    assert RoutingPolicy.parse("[verification]\n" + ONE.toml).verification is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("quorum = 2", "line 2: verification.quorum: no such key"),
+        ("agree = 2", "line 2: verification.agree: agree must be between 1 and"),
+        ("before_agree = 0", "line 2: verification.before_agree: before_agree must be"),
+        ("before_deadline_s = 0", "line 2: verification.before_deadline_s: before_deadline_s must"),
+        (
+            'on_fail = "ignore"',
+            "line 2: verification.on_fail: one of these is expected: quarantine",
+        ),
+        ('webhook = "ftp://x"', "line 2: verification.webhook: webhook must be a URL"),
+        (
+            ONE.toml + ONE.toml,
+            "line 2: verification.verifiers: verifiers: two have the same key name",
+        ),
+        (ONE.toml.replace("+A", "+B"), "line 2: verification.verifiers: vkey"),
+        (ONE.toml.replace("http:", "file:"), "line 2: verification.verifiers: url must be a URL"),
+    ],
+)
+def test_what_is_wrong_with_verification_is_named(text: str, said: str) -> None:
+    assert refusal("[verification]\n" + text).startswith(said)
+
+
+def test_nothing_is_held_for_a_verdict_that_nobody_could_give() -> None:
+    text = '[models.tiny]\nverify = "before"\n'
+    assert refusal(text).startswith('line 2: models.tiny.verify: "before" needs a verifier')
+    assert refusal(text + "[verification]\naudit = true").startswith("line 2: models.tiny.verify")
 
 
 def test_a_virtual_model_never_leads_back_to_itself() -> None:

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.support.verifier_hand import VerifierHand
 
 from trunkline.base.errors import ConfigError
 from trunkline.gateway import routing
+from trunkline.gateway.core.demands import Verification
 from trunkline.gateway.core.policy import RoutingPolicy
-from trunkline.gateway.routing import EXAMPLE, Routing
+from trunkline.gateway.routing import Routing, example
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.logger import get_logger
 
@@ -38,13 +40,20 @@ def test_without_a_file_the_defaults_are_in_force() -> None:
 
 def test_the_example_changes_nothing_and_every_part_of_it_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "routing.toml"
-    path.write_text(EXAMPLE)
+    path.write_text(example())
     assert over(path).current == RoutingPolicy()
-    lines = [line.removeprefix("# ") for line in EXAMPLE.split("\n") if line.startswith("# ")]
+    hand = VerifierHand("one")
+    whole = example([hand.policy])
+    assert RoutingPolicy.parse(whole) == RoutingPolicy(
+        verification=Verification(verifiers=(hand.policy,))
+    )
+    lines = [line.removeprefix("# ") for line in whole.split("\n")]
     begin = next(number for number, line in enumerate(lines) if line.startswith("["))
     settings = [line for line in lines[begin:] if line.startswith("[") or " = " in line]
     policy = RoutingPolicy.parse("\n".join(settings))
-    assert set(policy.models) == {"fast", "gpt-5"}
+    assert set(policy.models) == {"fast", "gpt-5", "payments"}
+    assert policy.verification is not None
+    assert policy.verification.webhook
     assert policy.prices
     assert policy.classes
     assert policy.operators.deny

@@ -14,6 +14,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError
 from trunkline.base.money import MicroUsd
+from trunkline.gateway.core.demands import Verification, When
 from trunkline.gateway.core.tenant import BATCH, INTERACTIVE, CacheUse
 from trunkline.gateway.core.toml_tables import WrongKeyError, convert
 from trunkline.schema.attempt import Mode
@@ -69,6 +70,9 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Never these nodes, not even as a last resort."""
     operators_denied: Names = ()
     """Never these operators."""
+    verify: When | None = None
+    """``before``: an answer asked for by this name is held until a verifier has passed it
+    (``[verification]``). None: as the call says, and ``after`` if it says nothing."""
 
     def __post_init__(self) -> None:
         for field in ("use", "substitutes", "nodes", "operators", "nodes_denied"):
@@ -222,6 +226,7 @@ class RoutingPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     hedging: Hedging | None = None
     timeouts: TimeoutPolicy = TimeoutPolicy()
     keys: dict[str, KeyPolicy] = {}
+    verification: Verification | None = None
 
     @classmethod
     def parse(cls, text: str) -> "RoutingPolicy":
@@ -249,6 +254,7 @@ _SECTIONS: Final[Mapping[str, type[object]]] = {
     "operators": Access,
     "hedging": Hedging,
     "timeouts": TimeoutPolicy,
+    "verification": Verification,
 }
 _NAMED: Final[Mapping[str, type[object]]] = {
     "models": ModelPolicy,
@@ -273,6 +279,7 @@ def _read(tables: Mapping[str, object]) -> RoutingPolicy:
     policy = convert(tables, RoutingPolicy, ())
     _check_classes(policy)
     _check_use(policy)
+    _check_verify(policy)
     return policy
 
 
@@ -295,6 +302,15 @@ def _check_classes(policy: RoutingPolicy) -> None:
             raise WrongKeyError(("classes", name), str(error)) from None
         if len(members) < 2:
             raise WrongKeyError(("classes", name), "a class needs two models or more")
+
+
+def _check_verify(policy: RoutingPolicy) -> None:
+    """Nothing is held for a verdict that nobody could give."""
+    given = policy.verification
+    for name, model in policy.models.items():
+        if model.verify == "before" and (given is None or not given.verifiers):
+            what = '"before" needs a verifier: [[verification.verifiers]]'
+            raise WrongKeyError(("models", name, "verify"), what)
 
 
 def _check_use(policy: RoutingPolicy) -> None:

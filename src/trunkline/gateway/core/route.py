@@ -15,6 +15,7 @@ import msgspec
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.core.breaker import Admission
 from trunkline.gateway.core.deadline import UNKNOWN, StageLimits
+from trunkline.gateway.core.standing import Level
 from trunkline.schema.attempt import Kind, Limits
 
 LATENCY_S_DEFAULT: Final = 0.5
@@ -54,6 +55,15 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """How long its stages may take, by what it normally does."""
     limits: Limits | None = None
     """Of the account behind it, as its operator states them."""
+    level: Level = Level.GOOD
+    """What verifiers' verdicts came to."""
+    last_resort: bool = False
+    """Where it is quarantined: whether it is asked all the same when nobody else is there."""
+
+    @property
+    def barred(self) -> bool:
+        """It is not asked, whoever else is there."""
+        return self.level is Level.QUARANTINED and not self.last_resort
 
     @property
     def place(self) -> Place:
@@ -147,6 +157,11 @@ def models(need: Need) -> frozenset[str]:
 
 def candidate(deployment: Deployment, need: Need) -> Candidate | None:
     """As what the deployment may take the attempt; None: not at all."""
+    return None if deployment.barred else as_candidate(deployment, need)
+
+
+def as_candidate(deployment: Deployment, need: Need) -> Candidate | None:
+    """The same, whatever verifiers found of it."""
     if deployment.kind != need.kind or deployment.node in need.banned:
         return None
     if deployment.place in need.unfit or deployment.model in need.refused:
@@ -179,7 +194,8 @@ def goes_on(deployment: Deployment, need: Need) -> bool:
 def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ...]:
     """The deployments that may take the attempt, best first.
 
-    Healthy before unhealthy, untried before tried, then by the candidates' tiers and turns, then
+    Healthy before unhealthy, untried before tried, then by the candidates' tiers, in a tier what
+    verifiers have found nothing against before what is demoted, then by turns, then
     (if tokens could be kept) those that continue exactly, then the least expected wait: load times
     first-token latency, over the share of calls that the deployment is fit for. What is unhealthy
     stays at the end instead of being left out: a last resort beats giving up. One that may be well
@@ -199,8 +215,8 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
 
     def rank(
         fit: tuple[Deployment, Candidate],
-    ) -> tuple[bool, int, int, int, int, bool, bool, float, Place]:
-        deployment, as_candidate = fit
+    ) -> tuple[bool, int, int, int, Level, int, bool, bool, float, Place]:
+        deployment, served = fit
         latency_s = deployment.first_token_s
         wait_s = (deployment.load + 1) * (typical_s if latency_s is None else latency_s)
         probe = deployment.admission is Admission.PROBE
@@ -211,8 +227,9 @@ def order(need: Need, deployments: Iterable[Deployment]) -> tuple[Deployment, ..
             deployment.place in need.resting,
             unfit,
             need.tried.count(deployment.place),
-            as_candidate.tier,
-            as_candidate.turn,
+            served.tier,
+            deployment.level,
+            served.turn,
             not (probe and sound),
             not continues(deployment, need),
             wait_s / deployment.share,

@@ -7,9 +7,9 @@ alone may change something.
 Rules:
 
 - A request goes wherever it can start first, in the route's order. A later level of the route (a
-  lower tier, or a node that failed for this answer before) takes it only if nothing above can start
-  within ``PATIENCE_S``, or it has waited so long; what is unhealthy only if nothing healthy serves
-  it at all.
+  lower tier, what verdicts demoted, or a node that failed for this answer before) takes it only if
+  nothing above can start within ``PATIENCE_S``, or it has waited so long; what is unhealthy only if
+  nothing healthy serves it at all.
 - Whose turn it is waits for room; who comes after does not take that room before it, however little
   it needs, nor by another model of the same account. So nobody starves, and at most one request's
   size of a limit lies idle.
@@ -30,6 +30,7 @@ from trunkline.gateway.core.fair import Ageing, Line, Request, Shares, Turn, Wai
 from trunkline.gateway.core.quota import Spent, TooLarge
 from trunkline.gateway.core.route import Deployment, Need, Place, candidate
 from trunkline.gateway.core.slots import End, Run, Slot, Slots
+from trunkline.gateway.core.standing import Level
 from trunkline.schema.attempt import Limits
 
 WAITING_MAX: Final = 4096
@@ -487,9 +488,10 @@ def _probing(deployment: Deployment, slot: Slot) -> bool:
     return deployment.admission is Admission.PROBE and slot.concurrency.running > 0
 
 
-def _level(deployment: Deployment, need: Need) -> tuple[int, int]:
+def _level(deployment: Deployment, need: Need) -> tuple[int, int, Level]:
     found = candidate(deployment, need)
-    return need.tried.count(deployment.place), 0 if found is None else found.tier
+    tier = 0 if found is None else found.tier
+    return need.tried.count(deployment.place), tier, deployment.level
 
 
 def _give_up_s(request: Request, run_s: float, now_s: float) -> float:

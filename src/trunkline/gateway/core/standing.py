@@ -1,0 +1,299 @@
+"""What verifiers' verdicts come to: the standing of each model at each node, here, by the policy.
+
+A verdict's ``standing`` is one verifier's word on one subject; what follows from several verifiers'
+words is decided by the user's ``[verification]``. The newest of each kind of word counts, whatever
+the order in which verdicts are heard and however often: what is kept of them is a maximum. It takes
+as many different operators as the policy asks to quarantine, so that one that lies can at most
+demote a node. Only the verifier that failed a subject can take that back, by a newer ``good`` on
+it.
+
+Verdicts come here verified. Specified in ``docs/operate/verification.md``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from trunkline.gateway.core.demands import Consequence, Verification
+from trunkline.verdicts import Result, Subject, Verdict
+
+SUBJECTS_MAX: Final = 1024
+"""Of one verifier; beyond, what it has not spoken of for longest is forgotten."""
+RECEIPTS_MAX: Final = 4096
+"""Receipts with verdicts that could still contradict each other."""
+WITHHELD: Final = "opening"
+"""Kind of a verdict on a node that did not open a receipt."""
+
+Place = tuple[str, str]
+"""A node's vkey and a model as that node names it."""
+
+
+class Level(IntEnum):
+    """What a standing does to routing; a higher one does more."""
+
+    GOOD = 0
+    DEMOTED = 1
+    """Asked after every other deployment of its tier."""
+    QUARANTINED = 2
+    """Not asked."""
+
+    @property
+    def word(self) -> str:
+        """As it is said and stored."""
+        return self.name.lower()
+
+
+class Mark(NamedTuple):
+    """When a verdict was signed, and which it is. The later one counts."""
+
+    unix_ms: int
+    digest: str
+
+
+class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """A model at a node, where anything is held against it."""
+
+    level: Level
+    why: str
+    """For a person."""
+    by: tuple[str, ...]
+    """Key names of the verifiers that say so."""
+    verdicts: tuple[str, ...]
+    """SHA-256 (hex) of their signed verdicts."""
+    said_ms: int
+    """When the newest of them was signed, Unix milliseconds."""
+
+
+class Dispute(msgspec.Struct, frozen=True, kw_only=True):
+    """Verdicts on one receipt that contradict each other, with no majority of operators."""
+
+    receipt: str
+    place: Place
+    by: tuple[str, ...]
+    verdicts: tuple[str, ...]
+    said_ms: int
+
+
+@dataclass(slots=True)
+class _Word:
+    """What one verifier has said of one subject: the newest verdict of each kind."""
+
+    failed: Mark | None = None
+    withheld: Mark | None = None
+    good: Mark | None = None
+    broken: Mark | None = None
+    """Its ``result`` was ``fail``."""
+    passed: Mark | None = None
+
+    def hear(self, mark: Mark, verdict: Verdict) -> None:
+        match verdict.standing:
+            case "failed" if verdict.kind == WITHHELD:
+                self.withheld = _newer(self.withheld, mark)
+            case "failed":
+                self.failed = _newer(self.failed, mark)
+            case "good":
+                self.good = _newer(self.good, mark)
+            case _:
+                pass
+        if verdict.result == "pass":
+            self.passed = _newer(self.passed, mark)
+        elif verdict.result == "fail":
+            self.broken = _newer(self.broken, mark)
+
+    def marks(self) -> Iterator[Mark]:
+        for mark in (self.failed, self.withheld, self.good, self.broken, self.passed):
+            if mark is not None:
+                yield mark
+
+    def newest(self) -> Mark:
+        return max(self.marks(), default=Mark(0, ""))
+
+    def since_good(self, mark: Mark | None) -> Mark | None:
+        """``mark``, unless a newer ``good`` took it back."""
+        return mark if mark is not None and _stands(mark, self.good) else None
+
+    def doubt(self) -> Mark | None:
+        """Its last word on a single answer, where that was ``fail``."""
+        stands = self.broken is not None and _stands(self.broken, self.passed)
+        return self.since_good(self.broken) if stands else None
+
+
+class _Opinion(NamedTuple):
+    """One verifier's newest conclusive result on a receipt."""
+
+    mark: Mark
+    result: Result
+    subject: Subject
+
+
+class _Voice(NamedTuple):
+    """A word that stands, and whose it is."""
+
+    operator: str
+    verifier: str
+    mark: Mark
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is held against one place."""
+
+    failed: list[_Voice] = field(default_factory=list)
+    withheld: list[_Voice] = field(default_factory=list)
+    doubted: list[_Voice] = field(default_factory=list)
+    disputed: list[_Voice] = field(default_factory=list)
+
+
+class Board:
+    """All that was heard. ``hear`` verdicts; ask for ``standings`` under a policy."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, dict[Subject, _Word]] = {}
+        """By the verifier's vkey."""
+        self._results: dict[str, dict[str, _Opinion]] = {}
+        """By receipt, then by the verifier's vkey."""
+
+    def hear(self, verdict: Verdict, digest: str) -> None:
+        """One verdict, verified. ``digest``: SHA-256 of its signed note, hex."""
+        mark = Mark(verdict.unix_ms, digest)
+        words = self._words.setdefault(verdict.key, {})
+        words.setdefault(verdict.subject, _Word()).hear(mark, verdict)
+        if len(words) > SUBJECTS_MAX:
+            del words[min(words, key=lambda subject: words[subject].newest())]
+        if verdict.result not in ("pass", "fail"):
+            return
+        opinions = self._results.setdefault(verdict.receipt, {})
+        before = opinions.get(verdict.key)
+        if before is None or before.mark < mark:
+            opinions[verdict.key] = _Opinion(mark, verdict.result, verdict.subject)
+        if len(self._results) > RECEIPTS_MAX:
+            del self._results[min(self._results, key=self._age)]
+
+    def support(self) -> frozenset[str]:
+        """Digests of the verdicts that decide what stands: what must be kept of all that was
+        heard."""
+        words = {
+            mark.digest
+            for subjects in self._words.values()
+            for word in subjects.values()
+            for mark in word.marks()
+        }
+        opinions = {one.mark.digest for found in self._results.values() for one in found.values()}
+        return frozenset(words | opinions)
+
+    def standings(self, policy: Verification) -> dict[Place, NodeStanding]:
+        """Every place that anything is held against, by verifiers that the policy names."""
+        names = {verifier.vkey: verifier.key.name for verifier in policy.verifiers}
+        operators = {verifier.vkey: verifier.operator for verifier in policy.verifiers}
+        held: dict[Place, _Held] = {}
+        for vkey, subjects in self._words.items():
+            if vkey not in operators:
+                continue
+            for subject, word in subjects.items():
+                against = held.setdefault((subject.key, subject.model), _Held())
+                voices = (
+                    (against.failed, word.since_good(word.failed)),
+                    (against.withheld, word.since_good(word.withheld)),
+                    (against.doubted, word.doubt()),
+                )
+                for voice, mark in voices:
+                    if mark is not None:
+                        voice.append(_Voice(operators[vkey], names[vkey], mark))
+        for dispute in self.disputes(policy):
+            against = held.setdefault(dispute.place, _Held())
+            mark = Mark(dispute.said_ms, dispute.verdicts[-1])
+            against.disputed += [_Voice("", name, mark) for name in dispute.by]
+        found = ((place, _standing(against, policy)) for place, against in held.items())
+        return {place: standing for place, standing in found if standing is not None}
+
+    def disputes(self, policy: Verification) -> list[Dispute]:
+        """Every receipt on which as many operators say ``pass`` as say ``fail``, until those that
+        failed it have found its subject good since. The newest last."""
+        operators = {verifier.vkey: verifier.operator for verifier in policy.verifiers}
+        found = [
+            dispute
+            for receipt, opinions in self._results.items()
+            if len(opinions) > 1
+            and (dispute := self._dispute(receipt, opinions, operators)) is not None
+        ]
+        return sorted(found, key=lambda dispute: (dispute.said_ms, dispute.receipt))
+
+    def _dispute(
+        self, receipt: str, opinions: Mapping[str, _Opinion], operators: Mapping[str, str]
+    ) -> Dispute | None:
+        counted = {vkey: one for vkey, one in opinions.items() if vkey in operators}
+        passing = {operators[v] for v, one in counted.items() if one.result == "pass"}
+        failing = {v: one for v, one in counted.items() if one.result == "fail"}
+        if not passing or len({operators[v] for v in failing}) != len(passing):
+            return None
+        if not any(self._unretracted(vkey, one) for vkey, one in failing.items()):
+            return None
+        marks = sorted(one.mark for one in counted.values())
+        subject = min(failing.items())[1].subject
+        return Dispute(
+            receipt=receipt,
+            place=(subject.key, subject.model),
+            by=tuple(sorted(_name(vkey) for vkey in counted)),
+            verdicts=tuple(mark.digest for mark in marks),
+            said_ms=marks[-1].unix_ms,
+        )
+
+    def _unretracted(self, vkey: str, opinion: _Opinion) -> bool:
+        word = self._words.get(vkey, {}).get(opinion.subject)
+        return word is None or word.since_good(opinion.mark) is not None
+
+    def _age(self, receipt: str) -> Mark:
+        return max(opinion.mark for opinion in self._results[receipt].values())
+
+
+def _standing(against: _Held, policy: Verification) -> NodeStanding | None:
+    """What stands against a place comes to; None: nothing."""
+    found = [
+        (_level(against.failed, policy.on_fail, policy.quorum), "failed", against.failed),
+        (_level(against.withheld, policy.on_withheld, policy.quorum), "withheld", against.withheld),
+        (min(_level(against.doubted, policy.on_fail, 1), Level.DEMOTED), "broken", against.doubted),
+        (_level(against.disputed, policy.on_dispute, 1), "disputed", against.disputed),
+    ]
+    level, why, voices = max(found, key=lambda each: each[0])
+    if level is Level.GOOD:
+        return None
+    return NodeStanding(
+        level=level,
+        why=_WHY[why],
+        by=tuple(sorted({voice.verifier for voice in voices})),
+        verdicts=tuple(sorted({voice.mark.digest for voice in voices})),
+        said_ms=max(voice.mark.unix_ms for voice in voices),
+    )
+
+
+_WHY: Final = {
+    "failed": "it fails verification",
+    "withheld": "it does not open receipts that were drawn",
+    "broken": "its newest answer that was checked fails",
+    "disputed": "verifiers contradict each other about an answer of it",
+}
+
+
+def _level(voices: Iterable[_Voice], most: Consequence, quorum: int) -> Level:
+    """What so many voices come to, where the policy lets them do ``most``."""
+    operators = {voice.operator for voice in voices}
+    if not operators or most == "alert":
+        return Level.GOOD
+    enough = most == "quarantine" and len(operators) >= quorum
+    return Level.QUARANTINED if enough else Level.DEMOTED
+
+
+def _newer(before: Mark | None, mark: Mark) -> Mark:
+    return mark if before is None else max(before, mark)
+
+
+def _stands(against: Mark, for_it: Mark | None) -> bool:
+    """What was signed in the same millisecond takes nothing back."""
+    return for_it is None or against.unix_ms >= for_it.unix_ms
+
+
+def _name(vkey: str) -> str:
+    return vkey.partition("+")[0]

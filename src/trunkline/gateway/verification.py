@@ -1,0 +1,384 @@
+"""Hears the verifiers that the routing policy names, and holds what follows for routing.
+
+Each is asked for its new verdicts all the time, by long polls. A verdict counts once the pinned key
+is shown to have signed it and its subject is a node of this gateway, and only after it is durable.
+What the verdicts come to is decided in ``core.standing``; here it takes effect at once, is stored,
+and is told. Beside the answers, never in their way: with every verifier away, standings stay as
+they are and calls go on.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from trunkline.base.errors import BadResponseError, Error, MalformedError, VerificationError
+from trunkline.base.ports import Clock
+from trunkline.crypto.digest import sha256
+from trunkline.gateway.core.demands import Verification, VerifierPolicy
+from trunkline.gateway.core.policy import RoutingPolicy
+from trunkline.gateway.core.standing import Board, Dispute, Level, NodeStanding, Place
+from trunkline.gateway.verdict_store import Alert, Conclusion, VerdictRow, VerdictStore
+from trunkline.gateway.webhook import Webhook
+from trunkline.runtime.logger import Logger
+from trunkline.schema.audit import AskedAudit, AskedVerdict, RevealedVerdict, VerdictPage
+from trunkline.verdicts import Verdict
+
+WAIT_S: Final = 20
+"""How long a verifier may hold a poll until there is something new."""
+SLACK_S: Final = 10.0
+PAUSE_S: Final = 0.2
+"""Between two polls that brought nothing and did not wait either; doubles while a verifier can not
+be reached, up to the longest."""
+PAUSE_S_MAX: Final = 15.0
+LOOK_S: Final = 0.5
+"""Between two looks at the routing policy."""
+PRUNE_EVERY: Final = 1000
+"""Verdicts heard between two looks for too many."""
+NOTHING: Final = Verification()
+
+
+class VerifierCalls(Protocol):
+    """One verifier, as far as it matters here. Nothing that it says is verified yet."""
+
+    async def verdicts(self, after: int, wait_s: float) -> VerdictPage:
+        """What it revealed after number ``after``; waits that long where there is nothing."""
+        ...
+
+    async def audit(self, asked: AskedAudit, timeout_s: float) -> AskedVerdict:
+        """Its verdict on an answer that the caller opens."""
+        ...
+
+
+class VerifierStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a verifier is."""
+
+    name: str
+    operator: str
+    url: str
+    reachable: bool
+    error: str
+    """Stable code of why the last poll failed; empty: it did not."""
+    heard: int
+    """Number of its newest verdict that was heard."""
+    heard_ms: int
+    """Unix milliseconds when it last answered; 0: not since the start."""
+
+
+class _Verifier:
+    """One verifier of the policy, and the task that hears it."""
+
+    def __init__(self, policy: VerifierPolicy, calls: VerifierCalls, heard: int) -> None:
+        self.policy = policy
+        self.key = policy.key
+        self.calls = calls
+        self.heard = heard
+        self.reachable = False
+        self.error = ""
+        self.heard_ms = 0
+        self.task: asyncio.Task[None] | None = None
+
+
+class Verdicts:
+    """What was heard, and what stands. ``start`` it, ``stop`` it."""
+
+    def __init__(
+        self,
+        store: VerdictStore,
+        webhook: Webhook,
+        nodes: Mapping[str, str],
+        policy: Callable[[], RoutingPolicy],
+        calls: Callable[[str], VerifierCalls],
+        *,
+        clock: Clock,
+        logger: Logger,
+    ) -> None:
+        """``nodes``: key names by vkey, of all nodes there are. ``calls``: a verifier by its
+        URL."""
+        self._store = store
+        self._webhook = webhook
+        self._nodes = nodes
+        self._policy = policy
+        self._calls = calls
+        self._clock = clock
+        self._logger = logger
+        self._board = Board()
+        self._verifiers: dict[VerifierPolicy, _Verifier] = {}
+        self._heard: dict[str, int] = {}
+        self._verification: Verification | None = None
+        self._standings: dict[tuple[str, str], NodeStanding] = {}
+        """By the node's key name and the model."""
+        self._concluded: dict[Place, str] = {}
+        self._disputed: set[str] = set()
+        self._settling = asyncio.Lock()
+        self._unpruned = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Compute again what stands, and begin to hear the verifiers."""
+        self._heard = await self._store.heard()
+        self._concluded = await self._store.standings()
+        for row in await self._store.all():
+            self._board.hear(_stored(row), row.digest)
+        await self._configure()
+        self._webhook.start()
+        self._task = asyncio.create_task(self._watch(), name="verification")
+
+    async def stop(self) -> None:
+        """Stop hearing them. What stands is in the store."""
+        tasks = [one.task for one in self._verifiers.values() if one.task is not None]
+        if self._task is not None:
+            tasks.append(self._task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._webhook.stop()
+
+    def standing(self, node: str, model: str) -> NodeStanding | None:
+        """What is held against a model at the node of this key name; None: nothing."""
+        return self._standings.get((node, model))
+
+    def standings(self) -> Mapping[tuple[str, str], NodeStanding]:
+        """Everything that stands, by key name and model."""
+        return self._standings
+
+    def codes(self, models: Iterable[str]) -> str:
+        """What a caller of these models is told in a header; empty: nothing stands."""
+        names = frozenset(models)
+        levels = {found.level for (_, model), found in self._standings.items() if model in names}
+        return ", ".join(f"node_{level.word}" for level in sorted(levels, reverse=True))
+
+    def status(self) -> tuple[VerifierStatus, ...]:
+        """Every verifier of the policy."""
+        return tuple(
+            VerifierStatus(
+                name=one.key.name,
+                operator=one.policy.operator,
+                url=one.policy.url,
+                reachable=one.reachable,
+                error=one.error,
+                heard=one.heard,
+                heard_ms=one.heard_ms,
+            )
+            for one in self._verifiers.values()
+        )
+
+    def asked(self) -> tuple[tuple[VerifierPolicy, VerifierCalls], ...]:
+        """Whom to ask for a verdict before an answer is shown."""
+        return tuple((one.policy, one.calls) for one in self._verifiers.values())
+
+    async def told(self, verifier: VerifierPolicy, note: str) -> Verdict:
+        """A verdict that was asked for: it counts as one that was heard. Raises
+        :class:`MalformedError` or a :class:`VerificationError`."""
+        verdict, row = self._open(verifier, note)
+        await self._keep([(verdict, row)], verifier.vkey, None)
+        return verdict
+
+    # Hearing.
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._policy().verification != self._verification:
+                try:
+                    await self._configure()
+                except Exception as error:  # noqa: BLE001 - it must go on for as long as we do
+                    self._logger.crashed("verification.failed", error)
+
+    async def _configure(self) -> None:
+        """Take over what the routing policy says now."""
+        verification = self._policy().verification
+        self._verification = verification
+        wanted = (verification or NOTHING).verifiers
+        for gone in [policy for policy in self._verifiers if policy not in wanted]:
+            verifier = self._verifiers.pop(gone)
+            if verifier.task is not None:
+                verifier.task.cancel()
+        for policy in wanted:
+            if policy not in self._verifiers:
+                heard = self._heard.get(policy.vkey, 0)
+                verifier = _Verifier(policy, self._calls(policy.url), heard)
+                self._verifiers[policy] = verifier
+                verifier.task = asyncio.create_task(
+                    self._follow(verifier), name=f"verdicts.{verifier.key.name}"
+                )
+        await self._settle()
+
+    async def _follow(self, verifier: _Verifier) -> None:
+        failures = 0
+        while True:
+            began_s = self._clock.monotonic_s()
+            try:
+                heard = await self._poll(verifier)
+                failures = 0
+            except (Error, TimeoutError) as error:
+                heard, failures = 0, failures + 1
+                code = error.error_code if isinstance(error, Error) else "upstream_timeout"
+                self._lost(verifier, code)
+            except Exception as error:  # noqa: BLE001 - one verifier must not end the others
+                heard, failures = 0, failures + 1
+                self._logger.crashed("verdicts.failed", error, verifier=verifier.key.name)
+                self._lost(verifier, "internal_error")
+            # Who answers at once with nothing is not asked at once again.
+            if failures or (not heard and self._clock.monotonic_s() - began_s < PAUSE_S):
+                await asyncio.sleep(min(PAUSE_S * 2.0 ** min(failures, 16), PAUSE_S_MAX))
+
+    async def _poll(self, verifier: _Verifier) -> int:
+        """One page. Returns how many verdicts it had. Raises an :class:`Error`."""
+        async with asyncio.timeout(WAIT_S + SLACK_S):
+            page = await verifier.calls.verdicts(verifier.heard, WAIT_S)
+        if page.newest < verifier.heard:
+            # It lost what it had said. What was heard of it stays; it is heard from the beginning.
+            self._logger.warning("verifier.restarted", verifier=verifier.key.name)
+            verifier.heard = 0
+        elif page.verdicts:
+            numbers = [one.number for one in page.verdicts]
+            if numbers != list(range(verifier.heard + 1, verifier.heard + 1 + len(numbers))):
+                raise BadResponseError("the verifier's verdicts are not numbered one by one")
+            found = [row for one in page.verdicts for row in self._believed(verifier.policy, one)]
+            await self._keep(found, verifier.policy.vkey, numbers[-1])
+            verifier.heard = self._heard[verifier.policy.vkey] = numbers[-1]
+        if not verifier.reachable:
+            self._logger.info("verifier.found", verifier=verifier.key.name)
+        verifier.reachable, verifier.error = True, ""
+        verifier.heard_ms = self._clock.unix_ms()
+        return len(page.verdicts)
+
+    def _lost(self, verifier: _Verifier, code: str) -> None:
+        if verifier.reachable or not verifier.error:
+            self._logger.warning("verifier.lost", verifier=verifier.key.name, error=code)
+        verifier.reachable, verifier.error = False, code
+
+    def _believed(
+        self, policy: VerifierPolicy, revealed: RevealedVerdict
+    ) -> list[tuple[Verdict, VerdictRow]]:
+        """The verdict, if it counts. One that does not must not hide those after it."""
+        try:
+            return [self._open(policy, revealed.note)]
+        except (MalformedError, VerificationError) as error:
+            self._logger.warning(
+                "verdict.refused",
+                verifier=policy.key.name,
+                number=revealed.number,
+                error=error.error_code,
+            )
+            return []
+
+    def _open(self, policy: VerifierPolicy, note: str) -> tuple[Verdict, VerdictRow]:
+        data = note.encode()
+        verdict = Verdict.open_note(data, policy.key)
+        subject = verdict.subject
+        if self._nodes.get(subject.key) != subject.node:
+            raise VerificationError(
+                "the verdict is about no node of this gateway", code="foreign_verdict"
+            )
+        row = VerdictRow(
+            digest=sha256(data).hex(), verifier=policy.vkey, receipt=verdict.receipt, note=note
+        )
+        return verdict, row
+
+    # What follows.
+
+    async def _keep(
+        self, found: list[tuple[Verdict, VerdictRow]], vkey: str, heard: int | None
+    ) -> None:
+        await self._store.add([row for _, row in found], vkey, heard)
+        # A crash before this: at the next start they are read from the store.
+        for verdict, row in found:
+            self._board.hear(verdict, row.digest)
+        if found:
+            await self._settle()
+            self._unpruned += len(found)
+        if self._unpruned >= PRUNE_EVERY:
+            self._unpruned = 0
+            await self._store.prune(self._board.support())
+
+    async def _settle(self) -> None:
+        """Let what stands now take effect, and put on record what is new of it."""
+        async with self._settling:
+            verification = self._verification or NOTHING
+            now_ms = self._clock.unix_ms()
+            found = self._board.standings(verification)
+            self._standings = {
+                (self._nodes[key], model): standing
+                for (key, model), standing in found.items()
+                if key in self._nodes
+            }
+            changed = [
+                _changed(place, found.get(place), self._nodes.get(place[0], ""), now_ms)
+                for place in sorted({*found, *self._concluded})
+                if _word(found.get(place)) != self._concluded.get(place, "good")
+            ]
+            disputed = self._board.disputes(verification)
+            disputes = self._disputes(disputed, now_ms)
+            if not changed and not disputes:
+                return
+            # A crash before this is durable: it is concluded again at the next start.
+            enqueue = None if verification.webhook is None else self._webhook.enqueue
+            await self._store.conclude([*changed, *disputes], enqueue)
+            self._concluded = {place: _word(standing) for place, standing in found.items()}
+            self._disputed = {each.receipt for each in disputed}
+            for conclusion in (*changed, *disputes):
+                self._said(conclusion.alert)
+
+    def _disputes(self, disputed: Iterable[Dispute], now_ms: int) -> list[Conclusion]:
+        """Those of the disputes that this process has not seen before."""
+        return [
+            Conclusion(
+                alert=Alert(
+                    unix_ms=now_ms,
+                    code="verdicts_disputed",
+                    node=self._nodes.get(each.place[0], ""),
+                    model=each.place[1],
+                    standing=_word(
+                        self._standings.get((self._nodes[each.place[0]], each.place[1]))
+                    ),
+                    why="verifiers contradict each other about an answer",
+                    by=each.by,
+                    receipt=each.receipt,
+                    verdicts=each.verdicts,
+                ),
+                place=each.place,
+                once=f"dispute {each.receipt}",
+            )
+            for each in disputed
+            if each.receipt not in self._disputed and each.place[0] in self._nodes
+        ]
+
+    def _said(self, alert: Alert) -> None:
+        tell = self._logger.info if alert.code == "node_restored" else self._logger.warning
+        tell(
+            f"{alert.code.replace('_', '.', 1)}",
+            node=alert.node,
+            model=alert.model,
+            reason=alert.why,
+            verifiers=", ".join(alert.by),
+        )
+
+
+def _stored(row: VerdictRow) -> Verdict:
+    """A verdict that was verified before it was stored."""
+    text, _, _ = row.note.encode().rpartition(b"\n\n")
+    return Verdict.parse(text + b"\n")
+
+
+def _word(standing: NodeStanding | None) -> str:
+    return (Level.GOOD if standing is None else standing.level).word
+
+
+def _changed(place: Place, standing: NodeStanding | None, node: str, now_ms: int) -> Conclusion:
+    word = _word(standing)
+    return Conclusion(
+        alert=Alert(
+            unix_ms=now_ms,
+            code="node_restored" if standing is None else f"node_{word}",
+            node=node,
+            model=place[1],
+            standing=word,
+            why="nothing stands against it any more" if standing is None else standing.why,
+            by=() if standing is None else standing.by,
+            verdicts=() if standing is None else standing.verdicts,
+        ),
+        place=place,
+    )

@@ -1,0 +1,252 @@
+"""What verdicts do, on loopback: a gateway over two nodes and two verifiers that are scripted."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.support.fake_node import FakeNode
+from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse
+from tests.support.gateway import Stack, gateway_over
+
+from trunkline.gateway import routing, verification
+from trunkline.gateway.alerts import ALERTS_PATH, AlertList
+from trunkline.runtime.http import Call, Router
+from trunkline.runtime.server import serving
+
+BODY = b'{"model":"tiny","messages":[{"role":"user","content":"say it"}]}'
+NOW_MS = 1_780_000_000_000
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[list[FakeNode]]:
+    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
+        yield [alpha, beta]
+
+
+@pytest.fixture
+async def verifiers() -> AsyncIterator[list[FakeVerifier]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(FakeVerifier(name).serve()) for name in ("one", "two")
+        ]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "LOOK_S", 0.01)
+    monkeypatch.setattr(verification, "LOOK_S", 0.01)
+    monkeypatch.setattr(verification, "PAUSE_S", 0.01)
+
+
+def policy(path: Path, verifiers: list[FakeVerifier], more: str = "") -> Path:
+    file = path / "routing.toml"
+    tables = "".join(verifier.toml for verifier in verifiers)
+    file.write_text(f"[verification]\n{more}\n{tables}")
+    return file
+
+
+async def served_by(stack: Stack) -> str:
+    reply = await stack.http.post("/v1/chat/completions", BODY, trunkline_detail="1")
+    assert reply.status == 200, reply.body
+    return reply.header("trunkline-node") or ""
+
+
+async def alerts(stack: Stack) -> AlertList:
+    reply = await stack.http.get(ALERTS_PATH)
+    return msgspec.json.decode(reply.body, type=AlertList)
+
+
+async def until(look: Callable[[], Awaitable[bool]]) -> None:
+    """Look again and again, and give up after a while."""
+    async with asyncio.timeout(10):
+        while not await look():
+            continue
+
+
+async def stands(stack: Stack, node: FakeNode, standing: str) -> None:
+    """Wait until the gateway says so of the node."""
+
+    async def look() -> bool:
+        found = {row.node: row.standing for row in (await alerts(stack)).standings}
+        return found.get(node.name, "good") == standing
+
+    await until(look)
+
+
+async def test_two_verifiers_quarantine_a_node_and_new_evidence_restores_it(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    alpha, beta = nodes
+    one, two = verifiers
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        assert await served_by(stack) == alpha.name, "equals go by name, until times are known"
+
+        one.reveal(one.verdict(alpha.signer.vkey, NOW_MS, standing="failed", result="fail"))
+        await stands(stack, alpha, "demoted")
+        assert {await served_by(stack) for _ in range(4)} == {beta.name}
+        two.reveal(two.verdict(alpha.signer.vkey, NOW_MS, standing="failed", result="fail"))
+        await stands(stack, alpha, "quarantined")
+        reply = await stack.http.post("/v1/chat/completions", BODY)
+        assert reply.header("trunkline-alert") == "node_quarantined"
+
+        found = await alerts(stack)
+        assert [alert.code for alert in found.alerts] == ["node_quarantined", "node_demoted"]
+        assert found.alerts[0].by == (one.name, two.name)
+        assert {verifier.reachable for verifier in found.verifiers} == {True}
+        explained = (await stack.http.get("/trunkline/v1/route?model=tiny")).json()
+        rows = {row["node"]: row for row in explained["deployments"]}
+        assert rows[alpha.name]["state"] == "quarantined"
+        assert one.name in rows[alpha.name]["reason"]
+        status = (await stack.http.get("/trunkline/v1/status")).json()
+        assert [row["standing"] for row in status["standings"]] == ["quarantined"]
+        metrics = (await stack.http.get("/metrics")).body.decode()
+        assert "trunkline_gateway_deployment_standing" in metrics
+
+        for verifier in verifiers:
+            verifier.reveal(verifier.verdict(alpha.signer.vkey, NOW_MS + 1, standing="good"))
+        await stands(stack, alpha, "good")
+        await beta.die()
+        assert await served_by(stack) == alpha.name
+        assert (await alerts(stack)).alerts[0].code == "node_restored"
+        reply = await stack.http.post("/v1/chat/completions", BODY)
+        assert reply.header("trunkline-alert") is None
+
+
+async def test_what_is_quarantined_everywhere_is_refused_and_served_as_a_last_resort_if_allowed(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        for node in nodes:
+            for verifier in verifiers:
+                verifier.reveal(verifier.verdict(node.signer.vkey, NOW_MS, standing="failed"))
+        for node in nodes:
+            await stands(stack, node, "quarantined")
+        refused = await stack.http.post("/v1/chat/completions", BODY)
+        assert refused.status == 503
+        assert refused.json()["error"]["code"] == "node_quarantined"
+        explained = (await stack.http.get("/trunkline/v1/route?model=tiny")).json()
+        assert "quarantined" in explained["outcome"]
+
+        policy(tmp_path, verifiers, "last_resort = true")
+
+        async def answered() -> bool:
+            return (await stack.http.post("/v1/chat/completions", BODY)).status == 200
+
+        await until(answered)
+
+
+async def test_standings_outlive_a_restart_and_verifiers_that_are_away_change_nothing(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    alpha, beta = nodes
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        for verifier in verifiers:
+            verifier.reveal(verifier.verdict(alpha.signer.vkey, NOW_MS, standing="failed"))
+        await stands(stack, alpha, "quarantined")
+    for verifier in verifiers:
+        verifier.url = "http://127.0.0.1:9"
+    policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        assert {await served_by(stack) for _ in range(4)} == {beta.name}
+        found = await alerts(stack)
+        assert [alert.code for alert in found.alerts].count("node_quarantined") == 1
+        assert not any(verifier.reachable for verifier in found.verifiers)
+
+
+async def test_a_restarted_gateway_goes_on_where_it_had_heard(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    one = verifiers[0]
+    file = policy(tmp_path, [one])
+    one.reveal(one.verdict(nodes[0].signer.vkey, NOW_MS, result="pass"))
+    async with gateway_over(nodes, tmp_path, routing=file):
+        await until(lambda: asyncio.sleep(0, 1 in one.polled))
+    one.polled.clear()
+    async with gateway_over(nodes, tmp_path, routing=file):
+        await until(lambda: asyncio.sleep(0, bool(one.polled)))
+    assert one.polled == [1]
+
+
+async def test_only_what_the_pinned_key_signed_about_a_node_of_ours_counts(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    alpha = nodes[0].signer.vkey
+    one, two = verifiers
+    file = policy(tmp_path, verifiers, "agree = 1")
+    failed = one.verdict(alpha, NOW_MS, standing="failed")
+    one.notes += [
+        "nonsense",
+        two.sign(failed),
+        one.sign(failed).replace('"standing":"failed"', '"standing":"good"'),
+        one.sign(one.verdict(FakeNode("gamma").signer.vkey, NOW_MS, standing="failed")),
+        one.sign(msgspec.structs.replace(
+            failed, subject=msgspec.structs.replace(failed.subject, node="someone.else/node")
+        )),
+    ]  # fmt: skip
+    one.reveal(one.verdict(alpha, NOW_MS, result="pass"))
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+
+        async def heard() -> bool:
+            return (await alerts(stack)).verifiers[0].heard == 6
+
+        await until(heard)
+        found = await alerts(stack)
+        assert found.standings == ()
+        assert found.alerts == ()
+
+
+async def test_verifiers_that_contradict_each_other_are_reported_once(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    alpha = nodes[0].signer.vkey
+    one, two = verifiers
+    file = policy(tmp_path, verifiers, 'on_fail = "alert"')
+    one.reveal(one.verdict(alpha, NOW_MS, result="pass"))
+    two.reveal(two.verdict(alpha, NOW_MS, result="fail"))
+    for _ in range(2):
+        async with gateway_over(nodes, tmp_path, routing=file) as stack:
+
+            async def disputed(stack: Stack = stack) -> bool:
+                return bool((await alerts(stack)).alerts)
+
+            await until(disputed)
+            (alert,) = (await alerts(stack)).alerts
+            assert alert.code == "verdicts_disputed"
+            assert alert.receipt == "ab" * 32
+            assert alert.by == (one.name, two.name)
+
+
+async def test_a_webhook_is_told_of_every_alert_until_it_takes_it(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    told: list[dict[str, Any]] = []
+    refusals = [503]
+
+    async def hook(call: Call) -> None:
+        body = await call.body(1 << 16)
+        if refusals:
+            await call.reply(refusals.pop(), b"")
+            return
+        told.append(json.loads(body))
+        await call.reply(204, b"")
+
+    one = verifiers[0]
+    router = Router(refuse)
+    router.add("POST", "/hook", hook)
+    async with serving(RoutedApp(router), shutdown_grace_s=0.05) as url:
+        file = policy(tmp_path, [one], f'webhook = "{url}/hook"')
+        async with gateway_over(nodes, tmp_path, routing=file) as stack:
+            one.reveal(one.verdict(nodes[0].signer.vkey, NOW_MS, standing="failed"))
+            await until(lambda: asyncio.sleep(0, bool(told)))
+            (alert,) = (await alerts(stack)).alerts
+    assert told[0]["code"] == "node_quarantined"
+    assert told[0]["number"] == alert.number
+    assert told[0]["verdicts"] == list(alert.verdicts)

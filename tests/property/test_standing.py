@@ -1,0 +1,185 @@
+"""What verdicts come to: whatever the order, the repetitions and the liars.
+
+The reference counts, by plain loops over the whole stream, whose newest word on which subject is
+what; the board must agree with it under every order, and no single operator may quarantine.
+"""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.verifier_hand import VerifierHand, digest_of
+
+from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.core.demands import Verification
+from trunkline.gateway.core.standing import Board, Level, NodeStanding, Place
+from trunkline.verdicts import Kind, Result, Standing, Verdict
+
+HANDS = [
+    VerifierHand("one", "red"),
+    VerifierHand("two", "red"),
+    VerifierHand("three", "green"),
+    VerifierHand("four", "blue"),
+]
+NODES = [Signer.generate(f"{name}/node", bytes([number]) * 32).vkey
+         for number, name in enumerate(("a", "b"))]  # fmt: skip
+POLICY = Verification(verifiers=tuple(hand.policy for hand in HANDS))
+
+
+@st.composite
+def verdicts(draw: st.DrawFn) -> Verdict:
+    hand = draw(st.sampled_from(HANDS))
+    standing: Standing = draw(st.sampled_from(("good", "failed", "open")))
+    result: Result = draw(st.sampled_from(("pass", "fail", "inconclusive", "not_applicable")))
+    kind: Kind = draw(st.sampled_from(("replay", "opening")))
+    return hand.verdict(
+        draw(st.sampled_from(NODES)),
+        draw(st.integers(0, 20)),
+        standing=standing,
+        result=result,
+        kind=kind,
+        receipt=draw(st.sampled_from(("aa", "bb", "cc"))) * 32,
+        configuration=draw(st.sampled_from(("", "other"))),
+    )
+
+
+def board_of(stream: list[Verdict]) -> Board:
+    board = Board()
+    for verdict in stream:
+        board.hear(verdict, digest_of(verdict))
+    return board
+
+
+def failing_operators(stream: list[Verdict], place: Place) -> set[str]:
+    """Operators with a verifier whose newest ``failed`` on a subject there no later ``good`` took
+    back."""
+    found = set()
+    for hand in HANDS:
+        own = [v for v in stream if v.key == str(hand.key)]
+        for subject in {v.subject for v in own if (v.subject.key, v.subject.model) == place}:
+            said = [v for v in own if v.subject == subject]
+            failed = [v.unix_ms for v in said if v.standing == "failed" and v.kind != "opening"]
+            good = [v.unix_ms for v in said if v.standing == "good"]
+            if failed and (not good or max(failed) >= max(good)):
+                found.add(hand.operator)
+    return found
+
+
+@given(st.lists(verdicts(), max_size=25), st.randoms(use_true_random=False))
+def test_order_and_repetitions_do_not_matter(stream: list[Verdict], chance: object) -> None:
+    again = [*stream, *stream[::2]]
+    chance.shuffle(again)  # type: ignore[attr-defined]
+    one, other = board_of(stream), board_of(again)
+    assert one.standings(POLICY) == other.standings(POLICY)
+    assert one.disputes(POLICY) == other.disputes(POLICY)
+    assert one.support() == other.support()
+
+
+@given(st.lists(verdicts(), max_size=25))
+def test_a_node_is_quarantined_exactly_when_two_operators_fail_it(stream: list[Verdict]) -> None:
+    found = board_of(stream).standings(POLICY)
+    for node in NODES:
+        place = (str(node), "tiny")
+        operators = failing_operators(stream, place)
+        quarantined = place in found and found[place].level is Level.QUARANTINED
+        assert quarantined == (len(operators) >= 2)
+        if len(operators) == 1:
+            assert found[place].level is Level.DEMOTED
+
+
+@given(st.lists(verdicts(), max_size=25))
+def test_what_supports_the_board_is_all_that_it_needs(stream: list[Verdict]) -> None:
+    board = board_of(stream)
+    kept = [verdict for verdict in stream if digest_of(verdict) in board.support()]
+    again = board_of(kept)
+    assert again.standings(POLICY) == board.standings(POLICY)
+    assert again.disputes(POLICY) == board.disputes(POLICY)
+
+
+@given(st.lists(verdicts(), max_size=25))
+def test_one_operator_alone_quarantines_nobody(stream: list[Verdict]) -> None:
+    red = [verdict for verdict in stream if verdict.operator == "red"]
+    levels = {standing.level for standing in board_of(red).standings(POLICY).values()}
+    assert Level.QUARANTINED not in levels
+
+
+@given(st.lists(verdicts(), max_size=25))
+def test_newer_words_of_all_verifiers_restore_every_node(stream: list[Verdict]) -> None:
+    board = board_of(stream)
+    for node in NODES:
+        for hand in HANDS:
+            for configuration in ("", "other"):
+                good = hand.verdict(
+                    node, 21, standing="good", result="pass", configuration=configuration
+                )
+                board.hear(good, digest_of(good))
+    assert board.standings(POLICY) == {}
+    assert board.disputes(POLICY) == []
+
+
+def said(
+    policy: Verification, *stream: Verdict, node: VerifierKey = NODES[0]
+) -> NodeStanding | None:
+    return board_of(list(stream)).standings(policy).get((str(node), "tiny"))
+
+
+def test_a_verifier_that_is_not_named_is_not_heard() -> None:
+    stranger = VerifierHand("stranger").verdict(NODES[0], 5, standing="failed", result="fail")
+    assert said(POLICY, stranger) is None
+
+
+def test_the_policy_says_how_far_verdicts_go() -> None:
+    one, _, three, _ = HANDS
+    failed = [hand.verdict(NODES[0], 5, standing="failed") for hand in (one, three)]
+    verifiers = POLICY.verifiers
+    only_demote = Verification(verifiers=verifiers, on_fail="demote")
+    only_say = Verification(verifiers=verifiers, on_fail="alert")
+    all_three = Verification(verifiers=verifiers, agree=3)
+    alone = Verification(verifiers=(one.policy,))
+    found = said(POLICY, *failed)
+    assert found is not None
+    assert found.level is Level.QUARANTINED
+    assert found.by == (one.name, three.name)
+    for policy in (only_demote, all_three):
+        found = said(policy, *failed)
+        assert found is not None
+        assert found.level is Level.DEMOTED
+    assert said(only_say, *failed) is None
+    found = said(alone, *failed)
+    assert found is not None, "who names one verifier believes one verifier"
+    assert found.level is Level.QUARANTINED
+
+
+def test_withholding_has_a_consequence_of_its_own() -> None:
+    stream = [
+        hand.verdict(NODES[0], 5, standing="failed", result="fail", kind="opening")
+        for hand in (HANDS[0], HANDS[2])
+    ]
+    demoted = said(POLICY, *stream)
+    assert demoted is not None
+    assert demoted.level is Level.DEMOTED
+    strict = said(Verification(verifiers=POLICY.verifiers, on_withheld="quarantine"), *stream)
+    assert strict is not None
+    assert strict.level is Level.QUARANTINED
+
+
+def test_a_third_opinion_ends_a_dispute() -> None:
+    one, _, three, four = HANDS
+    against = one.verdict(NODES[0], 5, result="fail")
+    for_it = three.verdict(NODES[0], 6, result="pass")
+    third = four.verdict(NODES[0], 7, result="pass")
+    board = board_of([against, for_it])
+    (dispute,) = board.disputes(POLICY)
+    assert dispute.by == (one.name, three.name)
+    assert dispute.place == (str(NODES[0]), "tiny")
+    board.hear(third, digest_of(third))
+    assert board.disputes(POLICY) == []
+
+
+def test_a_failed_answer_demotes_until_a_newer_one_passes() -> None:
+    one = HANDS[0]
+    found = said(POLICY, one.verdict(NODES[0], 5, result="fail"))
+    assert found is not None
+    assert found.level is Level.DEMOTED
+    again = said(POLICY, one.verdict(NODES[0], 5, result="fail"),
+                 one.verdict(NODES[0], 6, result="pass", receipt="cd" * 32))  # fmt: skip
+    assert again is None
