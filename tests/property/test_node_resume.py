@@ -15,7 +15,7 @@ from trunkline.inference.answer import Event
 from trunkline.inference.ports import Generate
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.core.statement import Identity, Outcome
-from trunkline.receipts import ShownDigest
+from trunkline.receipts import Nonce, ShownDigest
 
 IDENTITY = Identity(node="a/node", operator="a", key="k")
 SEED = "cd" * 32
@@ -93,7 +93,7 @@ async def run(
     options: dict[str, object],
     resume: Sequence[Sequence[int]] | None,
 ) -> tuple[list[Event], Outcome, str | None]:
-    service = EmbeddedChat(engine, IDENTITY, choices_max=4, randomness=_NoRandomness())
+    service = EmbeddedChat(engine, IDENTITY, choices_max=4, nonces=_NoNonces())
     await service.load()
     what = attempt(request(options), seed=SEED, numerics=MODEL.numerics, resume=resume)
     work = await service.prepare(what)
@@ -102,9 +102,9 @@ async def run(
     return output.events, outcome, output.shown
 
 
-class _NoRandomness:
-    def token(self, size_bytes: int) -> bytes:
-        raise AssertionError("an inherited seed needs no randomness")
+class _NoNonces:
+    async def take(self) -> Nonce:
+        raise AssertionError("an inherited seed needs no nonce")
 
 
 def taken(events: Sequence[Event], count: int, choices: int) -> list[list[int]]:

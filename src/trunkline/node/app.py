@@ -1,8 +1,9 @@
 """The node as a process: its parts put together, its HTTP paths, its start and its end.
 
-Paths: ``POST /v1/attempts``, ``GET /v1/info``, ``GET /healthz``, ``GET /v1/receipts/<attempt>``.
-There is no authentication: the address is where access is limited. A receipt is found by its
-attempt's id alone, which its gateway made up and nobody else can guess.
+Paths: ``POST /v1/attempts``, ``GET /v1/info``, ``GET /healthz``, ``GET /v1/receipts/<attempt>``,
+``POST /v1/openings``, ``GET /v1/self-test``. There is no authentication but the demands' own: the
+address is where access is limited. A receipt is found by its attempt's id alone, which its gateway
+made up and nobody else can guess.
 """
 
 import asyncio
@@ -32,6 +33,9 @@ from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.statement import Identity
 from trunkline.node.embeddings import EmbeddedEmbeddings
 from trunkline.node.gate import Gate
+from trunkline.node.nonces import Nonces
+from trunkline.node.openings import OpeningDesk, OpeningKeeper, nothing_kept
+from trunkline.node.self_test import SelfTesting, SelfTests
 from trunkline.node.signing import Enqueue, ReceiptSigner
 from trunkline.node.store import create_store
 from trunkline.node.telemetry import NodeGauges, NodeTelemetry, provider_name
@@ -40,6 +44,7 @@ from trunkline.remote.log import LogCaller
 from trunkline.remote.transport import Transport
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.crash import crash_hook
 from trunkline.runtime.http import Call, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger, get_logger
 from trunkline.runtime.metrics import Metrics
@@ -48,6 +53,7 @@ from trunkline.runtime.server import run_server
 from trunkline.runtime.store import Database
 from trunkline.schema import errors
 from trunkline.schema.attempt import ATTEMPT_PATH, HEALTH_PATH, INFO_PATH, NodeInfo
+from trunkline.schema.audit import OPENINGS_PATH, SELF_TEST_PATH
 
 __all__ = ["NodeApp", "create_store", "run"]
 
@@ -97,6 +103,8 @@ class NodeApp:
         self._database: Database | None = None
         self._outbox: Outbox[int] | None = None
         self._receipts: ReceiptSigner | None = None
+        self._nonces: Nonces | None = None
+        self._keeper: OpeningKeeper | None = None
         self._served: tuple[Served, ...] = ()
         self._keys: Callable[[], tuple[KeyState, ...]] = tuple
         self._tasks: list[asyncio.Task[None]] = []
@@ -120,9 +128,15 @@ class NodeApp:
         self._database = store.open_store(resolve(self._base, self._config.data))
         self._transport = self._transport or _transport(self._config.engine)
         enqueue = self._publish(self._database, self._transport)
+        self._keeper = self._keep(self._database)
         self._receipts = ReceiptSigner(
-            self._signer, self._database, clock=self._clock, enqueue=enqueue
+            self._signer,
+            self._database,
+            clock=self._clock,
+            enqueue=enqueue,
+            keep=None if self._keeper is None else self._keeper.keep,
         )
+        self._nonces = await self._commit(self._database, enqueue)
         self._served = tuple(self._serve(self._transport))
         cache = self._config.cache
         attempts = Attempts(
@@ -135,8 +149,10 @@ class NodeApp:
             logger=self._logger,
             telemetry=self._telemetry,
             cache=None if cache is None else AnswerCache(cache, clock=self._clock),
+            audited=self._keeper is not None,
         )
         self._router.add("POST", ATTEMPT_PATH, attempts.handle)
+        self._audit(self._database, enqueue)
 
     async def shutdown(self) -> None:
         """Finish what was promised, then close. Also after a start that failed half-way."""
@@ -146,6 +162,8 @@ class NodeApp:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self._nonces is not None:
+            await self._nonces.close()
         for part in (self._engine, self._embedder):
             if part is not None:
                 await part.close()
@@ -178,6 +196,63 @@ class NodeApp:
         self._background(deliver(), "node.publish")
         return outbox.enqueue
 
+    def _keep(self, database: Database) -> OpeningKeeper | None:
+        """Keep what opens receipts, where somebody may ask for it."""
+        audits = self._config.audits
+        if audits is None:
+            return None
+        keeper = OpeningKeeper(audits, database, clock=self._clock)
+        self._background(keeper.run(), "node.openings")
+        return keeper
+
+    async def _commit(self, database: Database, enqueue: Enqueue | None) -> Nonces | None:
+        """Commit to nonces, where the seeds are the node's own."""
+        if not isinstance(self._config.engine, EngineSettings):
+            return None
+        nonces = Nonces(
+            self._signer,
+            database,
+            clock=self._clock,
+            randomness=self._randomness,
+            enqueue=enqueue,
+            crash=crash_hook(enabled=self._config.crash_points),
+        )
+        await nonces.open()
+        return nonces
+
+    def _audit(self, database: Database, enqueue: Enqueue | None) -> None:
+        """Set up what verifiers ask for."""
+        audits, keeper = self._config.audits, self._keeper
+        if audits is None or keeper is None or self._log is None:
+            self._router.add("POST", OPENINGS_PATH, nothing_kept)
+        else:
+            desk = OpeningDesk(
+                audits,
+                keeper,
+                database,
+                self._nonces,
+                node=self._identity.node,
+                log=self._log,
+                clock=self._clock,
+            )
+            self._router.add("POST", OPENINGS_PATH, desk.handle)
+        engine: object = self._engine
+        tests = SelfTests(
+            engine if isinstance(engine, SelfTesting) else None,
+            self._signer,
+            database,
+            clock=self._clock,
+            logger=self._logger,
+            busy=lambda: any(served.gate.running for served in self._served),
+            enqueue=enqueue,
+        )
+        self._router.add("GET", SELF_TEST_PATH, tests.handle)
+        self._background(self._when_ready(tests.run), "node.self_test")
+
+    async def _when_ready(self, work: Callable[[], Awaitable[None]]) -> None:
+        await self._ready.wait()
+        await work()
+
     def _serve(self, transport: Transport) -> Iterator[Served]:
         """Set up what answers, each with a gate of its own."""
         settings = self._config.engine
@@ -188,13 +263,13 @@ class NodeApp:
             self._keys = provider.keys
             yield Served(provider, self._gate(settings.concurrency))
             self._background(self._loaded(provider.refresh), "node.models")
-        else:
+        elif self._nonces is not None:
             self._engine = self._engine or _engine(settings, self._base)
             chat = EmbeddedChat(
                 self._engine,
                 self._identity,
                 choices_max=settings.sequences,
-                randomness=self._randomness,
+                nonces=self._nonces,
             )
             yield Served(chat, self._gate(settings.sequences))
             self._background(self._loaded(chat.load), "node.load")
@@ -254,7 +329,7 @@ class NodeApp:
 
     async def _health(self, call: Call) -> None:
         ready = self._ready.is_set() and not self._failed and not call.draining.is_set()
-        waiting = 0 if self._outbox is None else (await self._outbox.counts()).waiting
+        waiting = await self._unlogged()
         await call.reply_json(
             200 if ready else 503,
             Health(
@@ -262,9 +337,15 @@ class NodeApp:
             ),
         )
 
+    async def _unlogged(self) -> int:
+        """Batches on their way to the log."""
+        if self._outbox is None or self._database is None:
+            return 0
+        return await self._database.read(store.unlogged)
+
     async def _look(self) -> None:
         """Set the gauges to what is so now."""
-        waiting = 0 if self._outbox is None else (await self._outbox.counts()).waiting
+        waiting = await self._unlogged()
         self._gauges.look(
             ready=self._ready.is_set() and not self._failed,
             running=sum(served.gate.running for served in self._served),

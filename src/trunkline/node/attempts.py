@@ -20,6 +20,7 @@ from trunkline.inference.answer import Event
 from trunkline.node import store
 from trunkline.node.cache import AnswerCache, Recorded
 from trunkline.node.core import envelope
+from trunkline.node.core.content import content
 from trunkline.node.core.statement import Identity, Outcome, Sent, bound_request, statement
 from trunkline.node.gate import Gate
 from trunkline.node.signing import ReceiptSigner
@@ -77,10 +78,13 @@ class Attempts:
         logger: Logger,
         telemetry: NodeTelemetry | None = None,
         cache: AnswerCache | None = None,
+        audited: bool = False,
     ) -> None:
+        """``audited``: keep what opens the receipts that may be opened."""
         self._telemetry = telemetry or NodeTelemetry(Metrics())
         self._served = served
         self._cache = cache
+        self._audited = audited
         self._identity = identity
         self._signer = signer
         self._database = database
@@ -192,8 +196,9 @@ class Attempts:
             run.sent(),
             salt=self._randomness.token(SALT_BYTES),
         )
+        kept = content(attempt, receipt, outcome.made) if self._audited else None
         # A crash here: no receipt, and the gateway sees a stream cut before its last event.
-        data = await run.patiently(self._signer.sign(receipt))
+        data = await run.patiently(self._signer.sign(receipt, kept))
         # A crash here: the receipt is durable and will be logged, see signing.py.
         if isinstance(work, Recorded):
             work.keep(data, receipt.times.ended_ms)

@@ -125,7 +125,8 @@ class Recorded:
         kept = Kept(
             accepted=self._work.accepted,
             data=tuple(tape.data),
-            outcome=outcome,
+            # Words and numbers that only the original's own opening shows.
+            outcome=msgspec.structs.replace(outcome, made=None),
             original=ReceiptCached(ended_ms=ended_ms, receipt=receipt_leaf(receipt).hex()),
         )
         self._cache.put(self._key, kept)

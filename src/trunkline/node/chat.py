@@ -8,13 +8,11 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from trunkline.base.errors import BadResponseError, RequestError, TruncatedError, UpstreamError
-from trunkline.base.ports import Randomness
 from trunkline.inference.answer import Answer, AnswerHead, Event, Given, token_logprob
 from trunkline.inference.messages import prompt_messages
 from trunkline.inference.plan import (
     ChatPlan,
     Limits,
-    SeedSource,
     caller_seed,
     check_supported,
     plan_chat,
@@ -22,49 +20,38 @@ from trunkline.inference.plan import (
 from trunkline.inference.ports import Engine, ModelInfo, Token
 from trunkline.inference.template import ChatTemplate, Segment
 from trunkline.node.core import account
+from trunkline.node.core.content import Made
 from trunkline.node.core.prefix import cannot_continue
-from trunkline.node.core.statement import Identity, Outcome, bound_request
+from trunkline.node.core.seed import Seed, caller_given, from_nonces, inherited
+from trunkline.node.core.statement import Identity, Outcome
+from trunkline.node.nonces import NonceSource
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import (
     ReceiptModel,
     ReceiptSampling,
     ShownDigest,
-    bound_bytes,
     prompt_digest,
     tokens_digest,
 )
-from trunkline.sampling import answer_seed
 from trunkline.schema import openai_chat
 from trunkline.schema.attempt import Accepted, Attempt, ServedModel
 from trunkline.schema.openai_answer import TokenLogprob
 
 PROVIDER: Final = "embedded"
-NONCE_BYTES: Final = 32
 CACHED_SEGMENTS_MAX: Final = 256
-
-
-class _Seed:
-    """The answer's seed and where it came from."""
-
-    __slots__ = ("node_nonce", "seed", "source")
-
-    def __init__(self, seed: bytes, source: SeedSource, node_nonce: str = "") -> None:
-        self.seed = seed
-        self.source = source
-        self.node_nonce = node_nonce
 
 
 class EmbeddedChat:
     """Serves ``chat`` attempts for the engine's model."""
 
     def __init__(
-        self, engine: Engine, identity: Identity, *, choices_max: int, randomness: Randomness
+        self, engine: Engine, identity: Identity, *, choices_max: int, nonces: NonceSource
     ) -> None:
         """``choices_max``: sequences that the engine runs at once."""
         self._engine = engine
         self._identity = identity
         self._choices_max = choices_max
-        self._randomness = randomness
+        self._nonces = nonces
         self._model: ModelInfo | None = None
         self._template: ChatTemplate | None = None
         self._longest_piece = 1
@@ -143,7 +130,7 @@ class EmbeddedChat:
             requested=request.model,
             model=model,
             plan=plan,
-            seed=self._seed(attempt, caller_seed(request)),
+            seed=await self._seed(attempt, caller_seed(request)),
             given=given,
         )
         work.rehearse()
@@ -175,22 +162,12 @@ class EmbeddedChat:
                 self._segments[text] = known
         return known
 
-    def _seed(self, attempt: Attempt, asked: bytes | None) -> _Seed:
+    async def _seed(self, attempt: Attempt, asked: bytes | None) -> Seed:
         if attempt.seed is not None:
-            inherited = bytes.fromhex(attempt.seed)
-            if asked is not None and asked != inherited:
-                raise RequestError(
-                    "seed: is not the one that the request's own seed stands for",
-                    code="invalid_attempt",
-                    param="seed",
-                )
-            return _Seed(inherited, "inherited")
+            return inherited(attempt, asked)
         if asked is not None:
-            return _Seed(asked, "caller")
-        nonce = self._randomness.token(NONCE_BYTES)
-        digest = bound_bytes(bound_request(attempt))
-        seed = answer_seed(bytes.fromhex(attempt.caller_nonce), nonce, digest)
-        return _Seed(seed, "nonces", nonce.hex())
+            return caller_given(asked)
+        return from_nonces(attempt, await self._nonces.take())
 
 
 def _given(attempt: Attempt, plan: ChatPlan, model: ModelInfo) -> Given:
@@ -217,7 +194,7 @@ class ChatWork:
         requested: str,
         model: ModelInfo,
         plan: ChatPlan,
-        seed: _Seed,
+        seed: Seed,
         given: Given | None,
     ) -> None:
         self._engine = engine
@@ -237,8 +214,10 @@ class ChatWork:
             model=model.name,
             weights=model.weights_digest,
             numerics=model.numerics,
-            seed=seed.seed.hex(),
+            seed=seed.value.hex(),
             node_nonce=seed.node_nonce or None,
+            nonces=seed.nonces or None,
+            nonce_index=seed.nonce_index,
         )
 
     @property
@@ -341,7 +320,7 @@ class ChatWork:
             # The engine continues no complete answer: it is asked for the last token once more.
             prefix = tokens[:-1] if complete[choice] else tokens
             finished = bool(answer.finish[choice])
-            job = None if finished else self._plan.job(choice, self._seed.seed, prefix)
+            job = None if finished else self._plan.job(choice, self._seed.value, prefix)
             generator = None if job is None else self._engine.generate(job)
             self._lanes.append(_Lane(generator, eager=self._plan.choices > 1))
 
@@ -364,7 +343,9 @@ class ChatWork:
                 caller_nonce=self._attempt.caller_nonce,
                 min_p=repr(self._plan.sampling.min_p),
                 node_nonce=self._seed.node_nonce,
-                seed=self._seed.seed.hex(),
+                nonce_index=self._seed.nonce_index,
+                nonces=self._seed.nonces,
+                seed=self._seed.value.hex(),
                 source=self._seed.source,
                 temperature=repr(self._plan.sampling.temperature),
                 top_k=self._plan.sampling.top_k,
@@ -375,6 +356,7 @@ class ChatWork:
             prompt=prompt_digest(self._plan.prompt),
             tokens=tokens_digest(answer.tokens),
             resumed=() if self._given is None else self._given.tokens,
+            made=Made(prompt=self._plan.prompt, tokens=answer.tokens),
         )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
-from trunkline.crypto.keys import VerifierKey, is_key_name
+from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
 from trunkline.runtime.config import load
@@ -18,6 +18,7 @@ from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.schema.attempt import Kind
 
 PLACES_MAX: Final = 10_000
+VERIFIERS_MAX: Final = 64
 
 
 class LogTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +83,40 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("cache.bytes_max must be between 65536 and 2^40")
 
 
+class AuditVerifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A verifier that the node opens receipts to."""
+
+    vkey: str
+    """Its key (C2SP vkey)."""
+
+
+class AuditsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[audits]``: what is kept for verifiers, and who they are (``docs/spec/audit.md``)."""
+
+    verifiers: tuple[AuditVerifier, ...]
+    """Who may ask; each may ask for what itself or another of them has drawn."""
+    keep_s: float = 3600.0
+    """For how long what opens a receipt is kept; then it is overwritten."""
+    bytes_max: int = 256 * 1024 * 1024
+    """Disk for it. Beyond, the oldest goes first, and the node can not be audited on it."""
+    rate_max: float = 0.1
+    """Largest share of the receipts that one verifier may draw."""
+    demands_per_s: float = 10.0
+    """Demands that one verifier may make, as many again at once."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.verifiers) <= VERIFIERS_MAX:
+            raise ValueError(f"audits.verifiers must name between 1 and {VERIFIERS_MAX}")
+        if not 1 <= self.keep_s <= 30 * 86_400:
+            raise ValueError("audits.keep_s must be between 1 and 30 days")
+        if not 2**16 <= self.bytes_max <= 2**40:
+            raise ValueError("audits.bytes_max must be between 65536 and 2^40")
+        if not 0 <= self.rate_max <= 1:
+            raise ValueError("audits.rate_max must be between 0 and 1")
+        if not 0 < self.demands_per_s <= 1000:
+            raise ValueError("audits.demands_per_s must be above 0 and at most 1000")
+
+
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a node reads at its start."""
 
@@ -105,10 +140,14 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Attempts that may wait for a place; further ones are told to come back (503)."""
     cache: CacheConfig | None = None
     """Absent: no answer is given twice."""
+    audits: AuditsConfig | None = None
+    """Absent: nothing is kept for verifiers, and nothing opened to them. Takes a ``log``."""
     telemetry: MetricsConfig = MetricsConfig()
     """Metrics (``docs/operate/telemetry.md``)."""
     shutdown_grace_s: float = 10.0
     """What running attempts get to finish in when the node stops."""
+    crash_points: bool = False
+    """For tests alone: let the environment variable TRUNKLINE_CRASH_AT kill the process."""
 
     def __post_init__(self) -> None:
         if not is_key_name(self.name):
@@ -117,6 +156,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("operator must be a domain")
         if not 0 <= self.queue_max <= PLACES_MAX:
             raise ValueError(f"queue_max must be between 0 and {PLACES_MAX}")
+        if self.audits is not None and self.log is None:
+            raise ValueError("audits take a log: what may be opened is drawn from its entries")
         if self.shutdown_grace_s < 0:
             raise ValueError("shutdown_grace_s can not be negative")
 
@@ -132,6 +173,17 @@ def log_key(target: LogTarget) -> VerifierKey:
         return VerifierKey.parse(target.vkey)
     except MalformedError as error:
         raise ConfigError(f"key log.vkey: {error.message}") from None
+
+
+def verifier_keys(audits: AuditsConfig) -> tuple[VerifierKey, ...]:
+    """The verifiers' keys. Raises :class:`ConfigError`."""
+    try:
+        keys = tuple(VerifierKey.parse(verifier.vkey) for verifier in audits.verifiers)
+    except MalformedError as error:
+        raise ConfigError(f"key audits.verifiers.vkey: {error.message}") from None
+    if any(key.algorithm != ED25519 for key in keys):
+        raise ConfigError("key audits.verifiers.vkey: a verifier signs with a plain Ed25519 key")
+    return keys
 
 
 def render(config: NodeConfig) -> str:
@@ -174,12 +226,29 @@ def render(config: NodeConfig) -> str:
             f"kinds = {json.dumps(config.cache.kinds)}",
             "",
         ]
+    if config.audits is not None:
+        lines += _audits(config.audits)
     match config.engine:
         case EmbeddedEngine():
             lines += _embedded(config.engine)
         case _:
             lines += config_providers.render(config.engine)
     return "\n".join(lines)
+
+
+def _audits(audits: AuditsConfig) -> list[str]:
+    lines = [
+        "# What opens receipts to verifiers: for how long it is kept and in how much space; the",
+        "# largest share that a verifier may draw; how often it may ask.",
+        "[audits]",
+        f"keep_s = {audits.keep_s}",
+        f"bytes_max = {audits.bytes_max}",
+        f"rate_max = {audits.rate_max}",
+        f"demands_per_s = {audits.demands_per_s}",
+    ]
+    for verifier in audits.verifiers:
+        lines += ["[[audits.verifiers]]", f"vkey = {_text(verifier.vkey)}"]
+    return [*lines, ""]
 
 
 def _embedded(engine: EmbeddedEngine) -> list[str]:

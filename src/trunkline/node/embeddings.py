@@ -12,6 +12,7 @@ from typing import Final
 from trunkline.base.errors import RequestError
 from trunkline.inference.answer import Event
 from trunkline.inference.ports import Embedder
+from trunkline.node.core.content import Made
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import ReceiptModel, ReceiptSampling, ReceiptUsage
@@ -96,6 +97,7 @@ class EmbeddingsWork:
             model=ReceiptModel(provider=PROVIDER, requested=self._request.model, served=MODEL_NAME),
             sampling=ReceiptSampling(caller_nonce=self._attempt.caller_nonce, source="none"),
             usage=ReceiptUsage(completion=0, counted=True, prompt=embedded.tokens),
+            made=Made(vectors=tuple(embedded.vectors)),
         )
 
     async def close(self) -> None:

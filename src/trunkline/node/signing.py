@@ -10,7 +10,7 @@ Refuses to sign past a chain that it does not know the end of, and to sign for a
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from trunkline.base.errors import Error, OverloadedError
 from trunkline.base.ports import Clock
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.node import store
+from trunkline.node.core.content import Kept
 from trunkline.node.store import Head
 from trunkline.receipts import BatchBuilder, Receipt, SealedBatch, encode
 from trunkline.runtime.store import Connection, Database
@@ -30,8 +31,13 @@ Enqueue = Callable[[Connection, str, bytes], object]
 """Puts a batch's note into the outbox, inside the transaction: key (root in hex), note."""
 
 
+Keep = Callable[[Connection, int, Sequence[tuple[int, bytes]], int], object]
+"""Keeps what opens receipts, in the transaction: batch's number, (place, content), Unix ms."""
+
+
 class _Waiting(msgspec.Struct, frozen=True):
     receipt: Receipt
+    content: Kept | None
     signed: "asyncio.Future[bytes]"
 
 
@@ -41,24 +47,33 @@ class _Chosen(msgspec.Struct, frozen=True):
 
 
 class ReceiptSigner:
-    """The one place where the node's key is used. Belongs to one event loop."""
+    """The one place where receipts are signed. Belongs to one event loop."""
 
     def __init__(
-        self, signer: Signer, database: Database, *, clock: Clock, enqueue: Enqueue | None
+        self,
+        signer: Signer,
+        database: Database,
+        *,
+        clock: Clock,
+        enqueue: Enqueue | None,
+        keep: Keep | None = None,
     ) -> None:
-        """``enqueue``: None for a node that submits to no log."""
+        """``enqueue``: None for a node that submits to no log; ``keep``: for one that is not
+        audited."""
         self._signer = signer
         self._database = database
         self._clock = clock
         self._enqueue = enqueue
+        self._keep = keep
         self._waiting: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
         self._head: Head | None = None
         self.batches = 0
         """Stored by this process."""
 
-    async def sign(self, receipt: Receipt) -> bytes:
+    async def sign(self, receipt: Receipt, content: Kept | None = None) -> bytes:
         """The receipt event's data, once it is durable. ``receipt.previous`` is filled in here.
+        ``content``, which opens the receipt, is stored in the same transaction.
 
         A caller that is cancelled before its batch is formed gets no receipt. Raises
         :class:`OverloadedError`, :class:`MalformedError` for a receipt that can not be one, and
@@ -67,7 +82,7 @@ class ReceiptSigner:
         if len(self._waiting) >= WAITING_MAX:
             raise OverloadedError("too many receipts wait to be signed", code="signer_overloaded")
         signed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(receipt, signed))
+        self._waiting.append(_Waiting(receipt, content, signed))
         if self._task is None:
             self._task = asyncio.create_task(self._drain(), name="node.signing")
         return await signed
@@ -121,6 +136,11 @@ class ReceiptSigner:
         note = sign_note(chosen.sealed.text, self._signer)
         signed = [store.encode_signed(item) for item in chosen.sealed.signed(note)]
         attempts = [item.receipt.attempt for item in chosen.waiting]
+        contents = [
+            (place, item.content.data)
+            for place, item in enumerate(chosen.waiting)
+            if item.content is not None
+        ]
         signed_ms = self._clock.unix_ms()
 
         def insert(connection: Connection) -> Head:
@@ -133,6 +153,8 @@ class ReceiptSigner:
                 signed=signed,
                 signed_ms=signed_ms,
             )
+            if self._keep is not None and contents:
+                self._keep(connection, head.batch, contents, signed_ms)
             if self._enqueue is not None:
                 self._enqueue(connection, chosen.sealed.root.hex(), note)
             return head

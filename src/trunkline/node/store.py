@@ -1,7 +1,8 @@
 """The node's durable state: signed receipts, their batches, the head of both chains, the outbox.
 
-One SQLite file, ``node.db`` in the node's data folder. It is made by :func:`create_store` and by
-nothing else: a node whose chain silently began anew would contradict its own earlier receipts.
+One SQLite file, ``node.db`` in the node's data folder; ``nonce_store`` and ``opening_store`` have
+tables of their own in it. It is made by :func:`create_store` and by nothing else: a node whose
+chain silently began anew would contradict its own earlier receipts.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConfigError, CorruptStateError
+from trunkline.node import nonce_store, opening_store
 from trunkline.receipts import SealedBatch, decode
 from trunkline.runtime import outbox
 from trunkline.runtime.store import Connection, Database
@@ -40,7 +42,7 @@ CREATE TABLE head (
     leaf BLOB NOT NULL
 ) STRICT;
 """
-MIGRATIONS: Final = (_SCHEMA, outbox.SCHEMA)
+MIGRATIONS: Final = (_SCHEMA, outbox.SCHEMA, nonce_store.SCHEMA, opening_store.SCHEMA)
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +161,12 @@ def note_logged(connection: Connection, root_hex: str, index: int) -> None:
     connection.execute(
         "UPDATE batches SET log_index = ? WHERE root = ?", (index, bytes.fromhex(root_hex))
     )
+
+
+def unlogged(connection: Connection) -> int:
+    """How many batches the log is not known to have."""
+    row = connection.execute("SELECT count(*) FROM batches WHERE log_index IS NULL").fetchone()
+    return int(row[0])
 
 
 def not_logged(connection: Connection, after: int, limit: int) -> list[tuple[int, str, bytes]]:

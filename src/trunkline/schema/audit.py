@@ -4,7 +4,7 @@ Specified in ``docs/spec/audit.md``. A node opens only receipts that say they ma
 to verifiers that its operator named, and only what a draw that is in the log has drawn.
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,13 @@ DEMANDED_MAX = 64
 """Receipts in one demand."""
 DEMAND_BYTES_MAX = 128 * 1024
 OPENINGS_BYTES_MAX = 64 * 1024 * 1024
+
+
+Reason: TypeAlias = Literal[
+    "unknown", "not_logged", "not_drawn", "not_audited", "not_kept", "expired", "later"
+]
+"""Of an opening without content. ``not_logged``: the node has not heard yet where the log has the
+batch, and ``later``: the answer is full. Ask again for these two."""
 
 
 class WantedReceipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,11 +80,14 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch: str
     index: int
     signed: SignedReceipt | None = None
-    """None: the node says that it has no such receipt."""
+    """None: for ``unknown``, ``not_logged`` and ``not_drawn``, and in mode ``private``."""
     content: OpenedContent | None = None
-    reason: str = ""
-    """Why there is no content: ``not_audited`` (the receipt does not allow it), ``not_kept``,
-    ``expired``, ``not_drawn``, ``unknown``."""
+    reason: Reason | Literal[""] = ""
+    """Why there is no content."""
+    leaf: str = ""
+    """Of a receipt in mode ``private``, which is not shown: its leaf hash, hex."""
+    path: tuple[str, ...] = ()
+    """From ``leaf`` to the batch's root, base64."""
 
 
 class Openings(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,7 @@ from trunkline.schema.sse import SseParser
 from trunkline.sim.app import Ending, Seen
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine
-from trunkline.sim.ports import SimRandomness
+from trunkline.sim.ports import SimNonces, SimRandomness
 from trunkline.sim.roles import PLACES
 from trunkline.sim.violation import Violation
 from trunkline.sim.words import wrong_with
@@ -141,7 +141,7 @@ class Undisturbed:
                 self._engines[weights],
                 self._identity,
                 choices_max=PLACES,
-                randomness=SimRandomness("unused"),
+                nonces=SimNonces(SimRandomness("unused")),
             )
             await chat.load()
         return chat

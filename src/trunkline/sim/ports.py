@@ -4,6 +4,9 @@ import asyncio
 from random import Random
 from typing import Final
 
+from trunkline.base.ports import Randomness
+from trunkline.receipts import Nonce
+
 BEGAN_UNIX_MS: Final = 1_780_000_000_000
 
 
@@ -35,3 +38,16 @@ class SimRandomness:
     def token(self, size_bytes: int) -> bytes:
         """``size_bytes`` bytes."""
         return self._random.randbytes(size_bytes)
+
+
+class SimNonces:
+    """:class:`trunkline.node.nonces.NonceSource` that commits to nothing."""
+
+    __slots__ = ("_randomness",)
+
+    def __init__(self, randomness: Randomness) -> None:
+        self._randomness = randomness
+
+    async def take(self) -> Nonce:
+        """A fresh one."""
+        return Nonce(value=self._randomness.token(32), root=bytes(32), index=0)

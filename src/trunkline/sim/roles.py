@@ -46,7 +46,7 @@ from trunkline.schema.attempt import ATTEMPT_PATH, INFO_PATH, NodeInfo
 from trunkline.sim.disk import Disk
 from trunkline.sim.engine import KeyedEngine, Pace
 from trunkline.sim.network import App, Network, SimTransport
-from trunkline.sim.ports import SimClock, SimRandomness
+from trunkline.sim.ports import SimClock, SimNonces, SimRandomness
 from trunkline.sim.process import Process
 
 PLACES: Final = 3
@@ -73,7 +73,7 @@ def embedded(make_engine: MakeEngine) -> Serve:
 
     async def serve(node: "SimNode", randomness: SimRandomness) -> Served:
         chat = EmbeddedChat(
-            make_engine(node.pace), node.identity, choices_max=PLACES, randomness=randomness
+            make_engine(node.pace), node.identity, choices_max=PLACES, nonces=SimNonces(randomness)
         )
         await chat.load()
         return Served(chat, Gate(PLACES, QUEUE_MAX, clock=node.clock))

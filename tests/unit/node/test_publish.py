@@ -9,7 +9,7 @@ from tests.unit.node.scripted import ScriptedEngine, says
 
 from trunkline.node import store
 from trunkline.node.config import LogTarget, NodeConfig
-from trunkline.receipts import ITEMS, bound, decode
+from trunkline.receipts import ITEMS, bound, decode, open_nonces
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
 from trunkline.schema.attempt import Mode
@@ -21,7 +21,14 @@ class Log:
     def __init__(self, failures: int = 0) -> None:
         self.entries: list[bytes] = []
         self.failures = failures
+        self.refused = b"nothing"
+        """Entries that begin so are refused for good."""
         self.added = asyncio.Event()
+        """A batch was."""
+
+    @property
+    def batches(self) -> list[bytes]:
+        return [entry for entry in self.entries if entry.startswith(b"trunkline.batch/")]
 
     async def startup(self) -> None:
         """Nothing to open."""
@@ -36,10 +43,14 @@ class Log:
             self.failures -= 1
             await call.reply(503, b"later", "text/plain")
             return
+        if entry.startswith(self.refused):
+            await call.reply(400, b"no", "text/plain")
+            return
         if entry not in self.entries:
             self.entries.append(entry)
         await call.reply(200, b"%d" % (41 + self.entries.index(entry)), "text/plain")
-        self.added.set()
+        if entry in self.batches:
+            self.added.set()
 
 
 def config(base_url: str) -> NodeConfig:
@@ -60,7 +71,7 @@ async def indexed(running: Node, number: int) -> str:
 
 
 async def test_a_batch_reaches_the_log_though_it_failed_first(tmp_path: Path) -> None:
-    log = Log(failures=1)
+    log = Log(failures=3)
     engine = ScriptedEngine(says("x"))
     async with (
         serving(log) as base_url,
@@ -71,8 +82,8 @@ async def test_a_batch_reaches_the_log_though_it_failed_first(tmp_path: Path) ->
         info = await running.caller.info()
 
     assert heard.signed is not None
-    assert log.entries == [heard.signed.batch.encode()]
-    assert index == "41"
+    assert log.batches == [heard.signed.batch.encode()]
+    assert index == str(41 + log.entries.index(log.batches[0]))
     assert info.log == KEY.name
 
 
@@ -100,7 +111,44 @@ async def test_batches_from_before_there_was_a_log_are_caught_up(tmp_path: Path)
     ):
         found = [await indexed(running, number) for number in (1, 2)]
 
-    assert sorted(found) == ["41", "42"]
+    assert sorted(found) == [str(41 + log.entries.index(entry)) for entry in log.batches]
+    assert len(found) == 2
+
+
+async def test_commitments_are_in_the_log_before_any_batch_that_uses_them(tmp_path: Path) -> None:
+    """The log fails while commitments and batches are queued, so that all come back in any order:
+    still, what the nonces of a batch are committed to in is there first."""
+    for failures in range(8):
+        log = Log(failures=failures)
+        folder = tmp_path / str(failures)
+        async with (
+            serving(log) as base_url,
+            node(folder, ScriptedEngine(says("x")), config=config(base_url)) as running,
+        ):
+            heard = [await running.hear(attempt(chat(), number=n)) for n in (1, 2, 3)]
+            for number in (1, 2, 3):
+                await indexed(running, number)
+        first_batch = log.entries.index(log.batches[0])
+        roots = {
+            open_nonces(entry, KEY).root.hex()
+            for entry in log.entries[:first_batch]
+            if entry.startswith(b"trunkline.nonces/")
+        }
+        for each in heard:
+            assert each.signed is not None
+            assert decode(each.signed.receipt.encode()).sampling.nonces in roots
+
+
+async def test_a_log_that_takes_no_commitments_gets_the_batches(tmp_path: Path) -> None:
+    log = Log()
+    log.refused = b"trunkline.nonces/"
+    async with (
+        serving(log) as base_url,
+        node(tmp_path, ScriptedEngine(says("x")), config=config(base_url)) as running,
+    ):
+        await running.hear(attempt(chat()))
+        await indexed(running, 1)
+    assert log.entries == log.batches
 
 
 def stored(folder: Path) -> bytes:
@@ -111,8 +159,8 @@ MODES: tuple[Mode, ...] = ("private", "batched", "full")
 
 
 async def test_every_byte_that_leaves_is_the_signed_root_in_each_mode(tmp_path: Path) -> None:
-    """What the log is sent is the batch's note, whatever the mode; a private receipt is for the
-    caller alone; and nothing of content or blinding is on the node's disk."""
+    """What the log is sent of an answer is the batch's note, whatever the mode; a private receipt
+    is for the caller alone; and nothing of content or blinding is on the node's disk."""
     log = Log()
     async with (
         serving(log) as base_url,
@@ -131,13 +179,15 @@ async def test_every_byte_that_leaves_is_the_signed_root_in_each_mode(tmp_path: 
             async with asyncio.timeout(20):
                 await log.added.wait()
             assert heard.signed is not None
-            assert log.entries[number - 1 :] == [heard.signed.batch.encode()]
+            assert log.batches[number - 1 :] == [heard.signed.batch.encode()]
             status, found, _ = await running.get(f"/v1/receipts/att_{number}")
             assert status == (404 if mode == "private" else 200)
             assert found == store.encode_signed(heard.signed) or mode == "private"
             receipt = decode(heard.signed.receipt.encode())
             assert receipt.policy.mode == mode
             assert {bound(receipt, item)[:7] for item in ITEMS} == {"", "salted:"}
+    others = [entry for entry in log.entries if entry not in log.batches]
+    assert all(open_nonces(entry, KEY) for entry in others)
     left = stored(tmp_path)
     assert left
     assert b"a secret question" not in left

@@ -86,6 +86,8 @@ def given_again(kept: Kept, attempt: Attempt) -> tuple[Accepted, tuple[bytes, ..
         numerics=None,
         seed=None,
         node_nonce=None,
+        nonces=None,
+        nonce_index=0,
         cached=True,
     )
     outcome = msgspec.structs.replace(

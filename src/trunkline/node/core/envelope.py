@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import RequestError
+from trunkline.receipts.nonces import NONCES_COUNT_MAX
 from trunkline.schema.attempt import (
     ATTEMPT_BODY_BYTES_MAX,
     PREFIX_CHARS_MAX,
@@ -58,7 +59,9 @@ def _checks(attempt: Attempt) -> tuple[tuple[str, bool], ...]:
         ("blinding", not attempt.blinding or _HEX32.fullmatch(attempt.blinding) is not None),
         ("cache", not attempt.cache or _HEX32.fullmatch(attempt.cache) is not None),
         ("deadline_ms", 1 <= attempt.deadline_ms <= DEADLINE_MS_MAX),
+        ("audit", not (attempt.audit and attempt.mode == "private")),
         ("seed", attempt.seed is None or _HEX32.fullmatch(attempt.seed) is not None),
+        ("node_nonce", _nonce_valid(attempt)),
         ("numerics", attempt.numerics is None or len(attempt.numerics) <= NAME_CHARS_MAX),
         ("previous", _previous_valid(attempt)),
         ("resume", resume is None or (attempt.kind == "chat" and attempt.seed is not None)),
@@ -76,6 +79,15 @@ def is_id(text: str) -> bool:
 
 def _embeds(attempt: Attempt) -> bool:
     return attempt.client_format == "openai.embeddings"
+
+
+def _nonce_valid(attempt: Attempt) -> bool:
+    nonce, nonces = attempt.node_nonce, attempt.nonces
+    return (
+        (nonce is None or (attempt.seed is not None and _HEX32.fullmatch(nonce) is not None))
+        and (nonces is None or (nonce is not None and _HEX32.fullmatch(nonces) is not None))
+        and 0 <= attempt.nonce_index <= (0 if nonces is None else NONCES_COUNT_MAX - 1)
+    )
 
 
 def _previous_valid(attempt: Attempt) -> bool:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from trunkline.node.core.content import Made
 from trunkline.receipts import (
     Hiding,
     Receipt,
@@ -46,6 +47,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the answer's tokens."""
     resumed: tuple[tuple[int, ...], ...] = ()
     """Tokens per choice that an earlier attempt had produced."""
+    made: Made | None = None
+    """What can be held against the model; None: a provider's answer, or one that was kept."""
     cached: ReceiptCached | None = None
     """The receipt of the attempt that it was made for, if that is another one."""
 
@@ -84,7 +87,7 @@ def statement(
         model=outcome.model,
         node=identity.node,
         operator=identity.operator,
-        policy=ReceiptPolicy(mode=attempt.mode),
+        policy=ReceiptPolicy(audit=attempt.audit, mode=attempt.mode),
         previous="",
         request=ReceiptRequest(
             client=attempt.client_request_digest,
