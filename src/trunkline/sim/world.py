@@ -181,7 +181,7 @@ class World:
         peace = await self._calls(self._asks("peace", PEACE_CALLS, over_s=2.0, patient=True))
         seen = [*storm, *peace]
         found = await self._judged(seen)
-        found += [_dead(one) for one in peace if not succeeded(one)]
+        found += [_dead(one) for one in peace if not succeeded(one) and not _too_slow(one)]
         found += await self._breakers()
         found += await self._kept(seen)
         found += self._histories(seen)
@@ -442,6 +442,11 @@ def _verdict(
         virtual_s=asyncio.get_running_loop().time(),
         newest=tuple(trace.newest),
     )
+
+
+def _too_slow(seen: Seen) -> bool:
+    """The app itself took longer to read than the deadline that it set."""
+    return seen.rested_s >= seen.ask.deadline_s
 
 
 def _dead(seen: Seen) -> Violation:
