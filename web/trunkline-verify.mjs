@@ -464,8 +464,6 @@ const isResult = oneOf("pass", "fail", "inconclusive", "not_applicable");
 
 const isVerdict = shape({
   alpha: isDecimal,
-  answer: isName,
-  attempt: isName,
   bundle: isPlainDigest,
   calibration: isOptionalPlainDigest,
   checks: listOf(shape({ detail: isSaid, name: isName, result: isResult }), 0, CHECKS_MAX),
@@ -1537,10 +1535,8 @@ async function signingKey(vkey) {
 async function wrongSubject(verdict, parts) {
   for (const { receipt, signed } of parts.filter((part) => part.receipt !== null)) {
     if (hex(await receiptLeaf(signed.receipt)) !== verdict.receipt) continue;
-    const { answer, attempt, subject } = verdict;
-    const same = answer === receipt.answer && attempt === receipt.attempt;
-    if (same && subject.key === receipt.key) return null;
-    return failed("a verdict says other things of its receipt than the receipt does");
+    if (verdict.subject.key === receipt.key) return null;
+    return failed("a verdict holds against one node what another signed");
   }
   if (parts.some((part) => part.receipt === null)) return NO_RECEIPT;
   return failed("a verdict is about another receipt");

@@ -104,8 +104,6 @@ def verdict(signer: Signer = VERIFIER, **changes: object) -> Verdict:
     """A failed replay of a drawn receipt."""
     made = Verdict(
         alpha="0.001",
-        answer="ans_1",
-        attempt="att_1",
         bundle=digest_of("bundle"),
         calibration=calibration().digest,
         checks=(

@@ -18,7 +18,7 @@ from trunkline.audit.trials import Trials
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.canonical import parse_canonical
 from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
-from trunkline.verdicts.record import Digest, Hex32, Name
+from trunkline.verdicts.record import Digest, Hex32
 from trunkline.verdicts.verdict import CHECKS_MAX
 
 BUNDLE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -28,8 +28,6 @@ REPLAY: Final = "replay"
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file. Field order is key order; keep it so."""
 
-    answer: Name
-    attempt: Name
     calibration: Digest
     checks: Annotated[tuple[Check, ...], msgspec.Meta(max_length=CHECKS_MAX)]
     evidence: StandingEvidence

@@ -99,8 +99,6 @@ def judge(case: Case, before: State | None) -> Judged:
     after = update(before, calibration, trials, result, fault=at_fault(checks))
     subject = subject_of(case.receipt, calibration)
     made = Bundle(
-        answer=case.receipt.answer,
-        attempt=case.receipt.attempt,
         calibration=calibration.digest,
         checks=tuple(checks),
         evidence=after.evidence,

@@ -83,7 +83,7 @@ def verdict(said: Verdict, bundle_bytes: bytes, calibration_bytes: bytes) -> Rec
     found = numbers(bundle_bytes, calibration_bytes)
     made = found.bundle
     for name in (
-        "answer", "attempt", "calibration", "checks", "evidence", "kind", "receipt", "regime",
+        "calibration", "checks", "evidence", "kind", "receipt", "regime",
         "result", "standing", "subject",
     ):  # fmt: skip
         if getattr(made, name) != getattr(said, name):

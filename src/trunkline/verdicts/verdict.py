@@ -5,7 +5,8 @@ its checks, and in the exact regime its own tokens. ``standing`` is about all ev
 subject (a node's model in one configuration), which is where statistics count. Whoever has the
 bundle that it names can compute every number again (``trunkline.audit.recompute``).
 
-Only ``pass`` is a pass. Nothing here decides what follows from a verdict.
+Only ``pass`` is a pass. Nothing here decides what follows from a verdict. It names a receipt by its
+leaf alone: everybody reads verdicts, and an answer's id is what opens its evidence to a caller.
 """
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
@@ -94,8 +95,6 @@ class Verdict(Record, frozen=True, kw_only=True):
 
     alpha: Decimal
     """Chance, at most, that an honest subject is ever failed by its evidence."""
-    answer: Name
-    attempt: Name
     bundle: Digest
     """Of the file from which the numbers can be computed again."""
     calibration: OptionalDigest

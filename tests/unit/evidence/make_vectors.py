@@ -170,8 +170,6 @@ def verdict(item: Receipt | None = None, **changes: object) -> Verdict:
     item = receipt() if item is None else item
     made = Verdict(
         alpha="0.001",
-        answer=item.answer,
-        attempt=item.attempt,
         bundle="sha256:" + "b0" * 32,
         calibration="",
         checks=(Check(detail="5 tokens, as counted", name="usage", result="pass"),),

@@ -112,11 +112,9 @@ def test_the_pinned_operator_is_the_verdicts() -> None:
     "changes",
     [
         {"receipt": "0e" * 32},
-        {"answer": "ans_2"},
-        {"attempt": "att_2"},
         {"subject": change(made.verdict().subject, key=str(made.BETA.vkey))},
     ],
-    ids=["receipt", "answer", "attempt", "node"],
+    ids=["receipt", "node"],
 )
 def test_a_verdict_is_about_a_receipt_of_this_file(changes: dict[str, object]) -> None:
     assert found(made.attach(made.verdict(**changes))).result == "fail"
