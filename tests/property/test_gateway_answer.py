@@ -185,7 +185,7 @@ def events(world: World, start: Start, script: Script) -> Iterator[tuple[Action,
         caller_nonce=world.plan.caller_nonce,
         deadline_ms=1000,
         seed=start.seed,
-        numerics=start.numerics,
+        numerics=None if start.origin is None else start.origin.numerics,
         previous=start.previous,
         resume=None if start.resume is None else Resume(tokens=start.resume),
         request=msgspec.Raw(REQUEST[world.plan.stream]),
@@ -309,8 +309,9 @@ def test_what_the_app_sees_is_whole_or_explicitly_ended(stream: bool, fates: lis
     for start in world.starts:
         if start.resume is not None:
             assert start.seed is not None
-            assert start.deployment.numerics == start.numerics
-            assert start.numerics in (NUMERICS, "other")
+            assert start.origin is not None
+            assert start.deployment.numerics == start.origin.numerics
+            assert start.origin.numerics in (NUMERICS, "other")
 
 
 @given(

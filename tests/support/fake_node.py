@@ -638,7 +638,7 @@ class Answering:
             ),
             node=self.node.name,
             operator=self.node.operator,
-            policy=ReceiptPolicy(mode=attempt.mode),
+            policy=ReceiptPolicy(audit=attempt.audit, mode=attempt.mode),
             previous="",
             request=ReceiptRequest(
                 client=attempt.client_request_digest,

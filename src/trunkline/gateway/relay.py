@@ -36,7 +36,7 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
-from trunkline.gateway.core.ending import BUSY_CODES, HEDGE_LOST, node_failure
+from trunkline.gateway.core.ending import BUSY_CODES, HEDGE_LOST, KEY_CHANGED, node_failure
 from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.directory import Directory
@@ -341,6 +341,7 @@ class Pump:
 
     def _message(self, start: Start) -> Attempt:
         plan = self._plan
+        origin = start.origin
         left_ms = int((plan.deadline_s - self._now_s()) * 1000)
         return Attempt(
             kind=plan.kind,
@@ -353,10 +354,14 @@ class Pump:
             caller_nonce=plan.caller_nonce,
             deadline_ms=max(left_ms, 1),
             mode=plan.mode,
+            audit=plan.audit,
             blinding=plan.blinding,
             cache=plan.cache,
             seed=start.seed,
-            numerics=start.numerics,
+            node_nonce=None if origin is None else origin.node_nonce,
+            nonces=None if origin is None else origin.nonces,
+            nonce_index=0 if origin is None else origin.nonce_index,
+            numerics=None if origin is None else origin.numerics,
             previous=start.previous,
             resume=None if start.resume is None else Resume(tokens=start.resume),
             prefix=start.prefix,
@@ -534,7 +539,7 @@ class Pump:
         if failure is HEDGE_LOST:
             self._shared.logger.info("attempt.outrun", node=ended.deployment.node, **about)
             return
-        if failure.refused or not failure.faultless:
+        if failure.refused or not failure.faultless or failure is KEY_CHANGED:
             self._shared.directory.look_again(ended.deployment.node)
         self._shared.logger.warning(
             "attempt.failed",

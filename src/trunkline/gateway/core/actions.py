@@ -48,6 +48,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float
     """Monotonic time at which the whole answer is due."""
     timeouts: Timeouts
+    audit: bool = False
+    """Nodes may keep what verifiers need to check the answer. Not in mode ``private``."""
     blinding: str = ""
     """64 hex digits: what the receipts' digests are salted with; empty: they are not."""
     values: Values | None = None
@@ -139,13 +141,19 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     deployment: Deployment
     delay_s: float
     previous: tuple[PreviousAttempt, ...]
-    seed: str | None
-    numerics: str | None
+    origin: Accepted | None
+    """What the node said that began the answer, whose seed and numerics it goes on with; None: it
+    begins the answer, or goes on after text."""
     resume: tuple[tuple[int, ...], ...] | None
     prefix: Prefix | None
     """The text to go on after, where tokens can not be given."""
     first_event: int
     """Id that the attempt's first unnamed event must have: the one after the last token given."""
+
+    @property
+    def seed(self) -> str | None:
+        """Of the answer, where it is given."""
+        return None if self.origin is None else self.origin.seed
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.check import accepted_problem, check_receipt
 from trunkline.gateway.core.deadline import Stage
-from trunkline.gateway.core.ending import HEDGE_LOST, UNKNOWN_CODES, final_failure
+from trunkline.gateway.core.ending import HEDGE_LOST, KEY_CHANGED, UNKNOWN_CODES, final_failure
 from trunkline.gateway.core.history import History
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.running import Phase, Running
@@ -188,6 +188,8 @@ class Answer:
         if running is None:
             return ()
         start = running.start
+        if accepted.key not in ("", str(start.deployment.key)):
+            return self._attempt_failed(running, KEY_CHANGED, now_s)
         problem = accepted_problem(accepted, start, self._first, cache=self._plan.cache)
         if running.phase is not Phase.ATTEMPTING:
             problem = "it accepted twice"
@@ -514,8 +516,7 @@ class Answer:
             deployment=deployment,
             delay_s=delay_s,
             previous=self._history.told(text=prefix is not None),
-            seed=first.seed if goes_on and first is not None else None,
-            numerics=first.numerics if goes_on and first is not None else None,
+            origin=first if goes_on else None,
             resume=self._transcript.snapshot() if goes_on else None,
             prefix=prefix,
             first_event=self._transcript.resumes_at if prefix is None else prefix.events,
@@ -532,8 +533,7 @@ class Answer:
             deployment=deployment,
             delay_s=0.0,
             previous=(*self._history.told(text=False), _past(slow.start, HEDGED)),
-            seed=None,
-            numerics=None,
+            origin=None,
             resume=None,
             prefix=None,
             first_event=self._transcript.resumes_at,

@@ -67,7 +67,14 @@ def accepted_problem(
         return "another seed than the answer's"
     if (accepted.numerics, accepted.weights) != (first.numerics, first.weights):
         return "other weights or numerics than the answer's"
+    if _nonce(accepted) != _nonce(first):
+        return "another nonce than the answer's"
     return None
+
+
+def _nonce(accepted: Accepted) -> tuple[str | None, str | None, int]:
+    """The node's part of the seed, and where it was committed to."""
+    return accepted.node_nonce, accepted.nonces, accepted.nonce_index
 
 
 def check_receipt(signed: SignedReceipt, seen: Seen) -> VerifiedReceipt:
@@ -94,6 +101,7 @@ def _check_identity(receipt: Receipt, seen: Seen) -> None:
     _agree(receipt.created_s, seen.plan.created_s, "creation time")
     _agree(bool(receipt.cached), seen.accepted.cached, "word on its node's cache")
     _agree(receipt.policy.mode, seen.plan.mode, "mode")
+    _agree(receipt.policy.audit, seen.plan.audit, "word on audits")
     _agree(receipt.model.requested, seen.plan.model, "requested model")
     # An upstream may spell its model's name more precisely in the answer than beforehand; weights
     # and numerics are facts and must agree.
@@ -106,7 +114,10 @@ def _check_request(receipt: Receipt, seen: Seen) -> None:
     _agree(receipt.request.digest, seen.plan.request_digest, "request digest")
     _agree(receipt.request.format, seen.plan.client_format, "format")
     _agree(receipt.sampling.caller_nonce, seen.plan.caller_nonce, "caller nonce")
-    _agree(receipt.sampling.seed, seen.accepted.seed or "", "seed")
+    sampling, accepted = receipt.sampling, seen.accepted
+    _agree(sampling.seed, accepted.seed or "", "seed")
+    nonce = (sampling.node_nonce or None, sampling.nonces or None, sampling.nonce_index)
+    _agree(nonce, _nonce(accepted), "nonce")
     route = tuple(
         ReceiptAttempt(
             attempt=p.attempt,
