@@ -96,7 +96,7 @@ class Growing:
             tree=self._tree(current),
             checkpoint=current.checkpoint,
             store=store,
-            folder=self._folder,
+            tiles=self._folder,
             signer=self._signer,
             clock=SystemClock(),
             logger=get_logger("bench"),

@@ -7,7 +7,10 @@ import typer
 
 from trunkline.cli.exits import DONE, NO
 from trunkline.cli.terminal import console
+from trunkline.log.config import read
+from trunkline.log.files import Folder
 from trunkline.log.fsck import fsck
+from trunkline.log.opening import open_tiles
 
 
 class FsckJson(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,8 +25,14 @@ class FsckJson(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(folder: Path, *, as_program: bool) -> int:
-    """Check, print, and return DONE if the log is sound, else NO."""
-    report = fsck(folder)
+    """Check, print, and return DONE if the log is sound, else NO. The tiles are where ``log.toml``
+    in the folder says, if there is one."""
+    config = folder / "log.toml"
+    tiles = open_tiles(config, read(config)) if config.exists() else Folder(folder)
+    try:
+        report = fsck(folder, tiles)
+    finally:
+        tiles.close()
     if as_program:
         record = FsckJson(
             sound=report.sound,

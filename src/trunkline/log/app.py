@@ -28,10 +28,11 @@ from trunkline.log.config import LogConfig, policy_quorum, read, submitter_keys,
 from trunkline.log.core import tree as trees
 from trunkline.log.core.admission import admit
 from trunkline.log.core.cosigning import Cosigning, Signed, at_least
-from trunkline.log.disk import Disk
-from trunkline.log.files import CHECKPOINT_NAME, Folder
+from trunkline.log.files import Folder
+from trunkline.log.opening import open_tiles
 from trunkline.log.sequencer import ROUND_ENTRIES_MAX, Sequencer
 from trunkline.log.store import Current, LogStore, create_log
+from trunkline.log.tiles import CHECKPOINT_CACHE, CHECKPOINT_TYPE, TILE_CACHE, TILE_TYPE, Tiles
 from trunkline.log.witnessing import Publisher, Witness, read_published
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.transport import Transport
@@ -42,15 +43,12 @@ from trunkline.runtime.http import TEXT_TYPE, Call, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger, get_logger
 from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.server import run_server
+from trunkline.runtime.store import DiskError
 from trunkline.tlog.checkpoint import open_checkpoint
 from trunkline.tlog.tile import ENTRY_BYTES_MAX, Tile, width_at
 
 __all__ = ["LogService", "build", "create_log", "run"]
 
-TILE_TYPE: Final = "application/octet-stream"
-TILE_CACHE: Final = ("cache-control", "public, max-age=31536000, immutable")
-"""A tile covered by a checkpoint never changes."""
-CHECKPOINT_CACHE: Final = ("cache-control", "no-cache")
 NO_STORE: Final = ("cache-control", "no-store")
 TILE_READS_MAX: Final = 32
 """Tiles read from disk at once: each may take 16 MiB of memory."""
@@ -88,16 +86,17 @@ class LogService:
         logger: Logger,
         on_fatal: Callable[[], None],
         policy: bytes | None = None,
-        disk: Disk | None = None,
+        tiles: Tiles | None = None,
         reach: crash.CrashHook = crash.no_crash,
     ) -> None:
         """``data``: the log's folder. ``transport`` is closed at shutdown. ``on_fatal`` is called
         when the log can not go on; it should stop the process. ``policy``: the text of
-        ``policy_file``. ``disk``: what writes to the folder (default: the real one)."""
+        ``policy_file``. ``tiles``: where the tiles are, closed at shutdown (default: in ``data``).
+        """
         if signer.name != config.origin:
             raise ConfigError(f"key origin: the key in key_file is named {signer.name}")
         self._config = config
-        self._folder = Folder(data, reach, disk)
+        self._tiles = Folder(data, reach) if tiles is None else tiles
         self._data = data
         self._signer = signer
         self._transport = transport
@@ -140,14 +139,17 @@ class LogService:
         current = await self._store.load()
         if current.vkey != str(self._signer.vkey):
             raise ConfigError(f"{self._data}: this log belongs to another key")
-        tree, published = await asyncio.to_thread(self._recover, current)
+        try:
+            tree, published = await asyncio.to_thread(self._recover, current)
+        except OSError as error:
+            raise DiskError(f"the tiles can not be read: {error.strerror}") from None
         newest = Signed(size=current.size, note=current.checkpoint)
         self._publisher = self._make_publisher(published, newest)
         self._sequencer = Sequencer(
             tree=tree,
             checkpoint=current.checkpoint,
             store=self._store,
-            folder=self._folder,
+            tiles=self._tiles,
             signer=self._signer,
             clock=self._clock,
             logger=self._logger,
@@ -171,22 +173,22 @@ class LogService:
         # Before anything is deleted: a database that is behind what was published is an old copy,
         # and what lies beyond its size is then not left over but the log.
         published = self._read_published(current)
-        self._folder.clear_staging()
+        self._tiles.prepare()
         # Files beyond the size: a round that crashed before its swap. Never served, so they go.
-        discarded = self._folder.discard_beyond(current.size, ROUND_ENTRIES_MAX)
+        discarded = self._tiles.discard_beyond(current.size, ROUND_ENTRIES_MAX)
         if discarded:
             self._logger.warning("tiles.discarded", files=discarded)
         try:
-            tiles = {tile: self._folder.read_tile(tile) for tile in trees.edge_tiles(current.size)}
+            tiles = {tile: self._tiles.read_tile(tile) for tile in trees.edge_tiles(current.size)}
         except FileNotFoundError as error:
             raise CorruptStateError(f"{error}: missing; the checkpoint needs it") from None
         tree = trees.load(current.size, checkpoint.root, tiles)
         return tree, published
 
     def _read_published(self, current: Current) -> Signed:
-        note_bytes = self._folder.read_checkpoint()
+        note_bytes = self._tiles.read_checkpoint()
         if note_bytes is None:
-            raise CorruptStateError(f"{self._data / CHECKPOINT_NAME}: missing")
+            raise CorruptStateError("the published checkpoint is missing")
         try:
             published = read_published(note_bytes, self._signer.vkey, self._witness_keys)
         except (MalformedError, VerificationError) as error:
@@ -214,7 +216,7 @@ class LogService:
         return Publisher(
             cosigning=cosigning,
             witnesses=witnesses,
-            folder=self._folder,
+            tiles=self._tiles,
             clock=self._clock,
             logger=self._logger,
             reach=self._reach,
@@ -231,6 +233,7 @@ class LogService:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT_S)
         await self._transport.aclose()
+        await asyncio.to_thread(self._tiles.close)
         if self._store is not None:
             await self._store.aclose()
 
@@ -260,7 +263,9 @@ class LogService:
 
     async def _checkpoint(self, call: Call) -> None:
         _, publisher = self._running()
-        await call.reply(200, publisher.published, TEXT_TYPE, [CHECKPOINT_CACHE])
+        await call.reply(
+            200, publisher.published, CHECKPOINT_TYPE, [("cache-control", CHECKPOINT_CACHE)]
+        )
 
     async def _tile(self, call: Call) -> None:
         sequencer, _ = self._running()
@@ -277,10 +282,10 @@ class LogService:
             raise RequestError("these entries are no longer published", code="pruned", status=410)
         async with self._reads:
             try:
-                data = await asyncio.to_thread(self._folder.read_tile, tile)
+                data = await asyncio.to_thread(self._tiles.read_tile, tile)
             except FileNotFoundError:
                 raise CorruptStateError(f"{tile.path} is missing") from None
-        await call.reply(200, data, TILE_TYPE, [TILE_CACHE])
+        await call.reply(200, data, TILE_TYPE, [("cache-control", TILE_CACHE)])
 
     async def _health(self, call: Call) -> None:
         self._running()
@@ -349,17 +354,19 @@ def build(config_path: Path, *, logger: Logger | None = None) -> tuple[LogServic
         signer = Signer.parse(read_secret(key_file))
     except MalformedError as error:
         raise ConfigError(f"{key_file}: {error.message}") from None
+    reach = crash.crash_hook(enabled=config.crash_points)
     service = LogService(
         policy=_read_policy(config_path, config),
         config=config,
         data=resolve(config_path, config.data),
+        tiles=open_tiles(config_path, config, reach),
         signer=signer,
         transport=HttpTransport(),
         clock=SystemClock(),
         logger=logger or get_logger("log"),
         # The server's own way of stopping: running calls end, and :meth:`shutdown` is called.
         on_fatal=lambda: signal.raise_signal(signal.SIGTERM),
-        reach=crash.crash_hook(enabled=config.crash_points),
+        reach=reach,
     )
     return service, config
 

@@ -1,6 +1,7 @@
 """The log's configuration: one TOML file, read into frozen structs, unknown keys refused."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,31 @@ from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
 
 WITNESSES_MAX = 32
+_TILES = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9._~/-]{1,512})?")
+
+
+class ObjectStoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The S3-compatible service that ``tiles`` names a bucket of."""
+
+    endpoint: str
+    """Its URL, without the bucket: ``https://s3.eu-central-1.amazonaws.com``."""
+    region: str = "us-east-1"
+    """As it is signed; stores without regions take any."""
+    path_style: bool = False
+    """Whether the bucket is in the URL's path, as most stores but AWS want it."""
+    key_file: str | None = None
+    """File with ``ACCESS_KEY_ID:SECRET_ACCESS_KEY``, and ``:SESSION_TOKEN`` if there is one, mode
+    600."""
+    key_env: str | None = None
+    """Or the environment variable that holds the same."""
+    timeout_s: float = 10.0
+    """For each phase of a request. Requests that fail for now are tried again for 25 s in all."""
+
+    def __post_init__(self) -> None:
+        if (self.key_file is None) == (self.key_env is None):
+            raise ValueError("give key_file or key_env, one of them")
+        if not 0 < self.timeout_s <= 60:
+            raise ValueError("timeout_s must be above 0 and at most 60")
 
 
 class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +58,10 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Address, ``host:port``."""
     data: str = "."
     """Folder of the tiles, the published checkpoint and the lock database."""
+    tiles: str | None = None
+    """``s3://BUCKET/PREFIX``: tiles and published checkpoint are there, not in ``data``."""
+    object_store: ObjectStoreConfig | None = None
+    """Where that bucket is."""
     origin: str
     """The log's identity: first line of its checkpoints, and the name of its key."""
     key_file: str = "key"
@@ -76,6 +106,10 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """For tests alone: let the environment variable TRUNKLINE_CRASH_AT kill the process."""
 
     def __post_init__(self) -> None:
+        if (self.tiles is None) != (self.object_store is None):
+            raise ValueError("tiles and object_store are given together")
+        if self.tiles is not None and _TILES.fullmatch(self.tiles) is None:
+            raise ValueError("tiles must be s3://BUCKET or s3://BUCKET/PREFIX")
         if len(self.witnesses) > WITNESSES_MAX:
             raise ValueError(f"at most {WITNESSES_MAX} witnesses")
         if self.policy_file is not None and self.quorum is not None:
@@ -94,6 +128,12 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("minimum_index can not be negative")
         if self.shutdown_grace_s < 0:
             raise ValueError("shutdown_grace_s can not be negative")
+
+    @property
+    def bucket(self) -> tuple[str, str]:
+        """Bucket and prefix out of ``tiles``, which must be given."""
+        bucket, _, prefix = (self.tiles or "").removeprefix("s3://").partition("/")
+        return bucket, prefix.strip("/")
 
     @property
     def quorum_size(self) -> int:
@@ -155,6 +195,7 @@ def render(config: LogConfig) -> str:
         f"listen = {_text(config.listen)}",
         "# Folder of the tiles, the checkpoint and the lock database; relative to this file's.",
         f"data = {_text(config.data)}",
+        *_tiles(config),
         "# The log's identity: first line of its checkpoints, and the name of its key.",
         f"origin = {_text(config.origin)}",
         f"key_file = {_text(config.key_file)}",
@@ -179,11 +220,35 @@ def render(config: LogConfig) -> str:
         "",
         *render_config(config.telemetry),
         "",
+        *_object_store(config),
     ]
     for witness in config.witnesses:
         lines += ["[[witnesses]]", f"url = {_text(witness.url)}", f"vkey = {_text(witness.vkey)}"]
         lines.append("")
     return "\n".join(lines)
+
+
+def _object_store(config: LogConfig) -> list[str]:
+    store = config.object_store
+    if store is None:
+        return []
+    key = ("key_file", store.key_file) if store.key_env is None else ("key_env", store.key_env)
+    return [
+        "# The S3-compatible service that `tiles` names a bucket of.",
+        "[object_store]",
+        f"endpoint = {_text(store.endpoint)}",
+        f"region = {_text(store.region)}",
+        f"path_style = {str(store.path_style).lower()}",
+        f"{key[0]} = {_text(key[1] or '')}",
+        f"timeout_s = {store.timeout_s}",
+        "",
+    ]
+
+
+def _tiles(config: LogConfig) -> list[str]:
+    if config.tiles is None:
+        return []
+    return ["# Bucket of the tiles and the published checkpoint.", f"tiles = {_text(config.tiles)}"]
 
 
 def _quorum(config: LogConfig) -> str:

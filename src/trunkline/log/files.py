@@ -1,11 +1,11 @@
-"""The log's files: tiles, bundles and the published checkpoint, written so that a crash is safe.
+"""The log's tiles, bundles and published checkpoint in a local folder, safe against crashes.
 
 A file appears under its name only whole and durable: written beside, fsync'd, renamed, its folder
 fsync'd. Blocking; call from a thread. Tiles are never changed once a checkpoint covers them; the
 partial ones are deleted when a wider one is durable, and their bytes are cut from that on request.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from trunkline.base.errors import CorruptStateError, MalformedError
 from trunkline.crypto.merkle import HASH_BYTES
 from trunkline.log.crash import TILES_PARTLY_WRITTEN, CrashHook, no_crash
 from trunkline.log.disk import Disk
+from trunkline.log.tiles import CHECKPOINT_NAME
 from trunkline.tlog import tile_proof
 from trunkline.tlog.tile import (
     TILE_HEIGHT,
@@ -24,13 +25,12 @@ from trunkline.tlog.tile import (
     width_at,
 )
 
-CHECKPOINT_NAME: Final = "checkpoint"
 STAGING_NAME: Final = "staging"
 READ_TRIES: Final = 3
 
 
 class Folder:
-    """The data folder of one log."""
+    """The data folder of one log: :class:`trunkline.log.tiles.Tiles` on a local disk."""
 
     def __init__(self, path: Path, crash: CrashHook = no_crash, disk: Disk | None = None) -> None:
         self.path = path
@@ -38,8 +38,8 @@ class Folder:
         self._disk = Disk() if disk is None else disk
         self._durable: set[Path] = set()
 
-    def clear_staging(self) -> None:
-        """Delete what a crash left half-written. For the start."""
+    def prepare(self) -> None:
+        """Delete what a crash left half-written."""
         staging = self.path / STAGING_NAME
         staging.mkdir(parents=True, exist_ok=True)
         for left in staging.iterdir():
@@ -87,7 +87,7 @@ class Folder:
             except FileNotFoundError:
                 # Replaced by a wider one since it was looked for.
                 continue
-            return _cut(data, found, tile.width)
+            return cut(data, found, tile.width)
         raise FileNotFoundError(tile.path)
 
     def read_tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
@@ -125,17 +125,18 @@ class Folder:
 
         They are what a round wrote before it failed. ``entries_max``: the most that a round adds.
         """
-        deleted = 0
-        for level in (None, *range(levels(size + entries_max))):
-            shift = TILE_HEIGHT * (level or 0)
-            first = (size >> shift) // TILE_WIDTH
-            last = ((size + entries_max) >> shift) // TILE_WIDTH
-            for index in range(first, last + 1):
-                deleted += self._discard(level, index, width_at(level, index, size))
-        return deleted
+        doomed = (self._discard(tile, width) for tile, width in right_of(size, entries_max))
+        return sum(doomed)
 
-    def _discard(self, level: int | None, index: int, width: int) -> int:
-        full = Tile(level=level, index=index)
+    def names(self) -> Iterator[str]:
+        """See :class:`trunkline.log.tiles.Tiles`."""
+        for path in _files(self.path / "tile"):
+            yield path.relative_to(self.path).as_posix()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _discard(self, full: Tile, width: int) -> int:
         doomed = [
             self._partial(full, found) for found in self.partial_widths(full) if found > width
         ]
@@ -179,7 +180,27 @@ class Folder:
             changed[one.parent] = None
 
 
-def _cut(data: bytes, found: Tile, width: int) -> bytes:
+def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from _files(entry)
+            else:
+                yield entry
+
+
+def right_of(size: int, entries_max: int) -> Iterator[tuple[Tile, int]]:
+    """The tiles in which ``entries_max`` entries after ``size`` would lie, each named as full, with
+    the width that it has in a tree of ``size``."""
+    for level in (None, *range(levels(size + entries_max))):
+        shift = TILE_HEIGHT * (level or 0)
+        first = (size >> shift) // TILE_WIDTH
+        last = ((size + entries_max) >> shift) // TILE_WIDTH
+        for index in range(first, last + 1):
+            yield Tile(level=level, index=index), width_at(level, index, size)
+
+
+def cut(data: bytes, found: Tile, width: int) -> bytes:
     """The first ``width`` hashes or entries of a file."""
     if found.level is None:
         if found.width == width:

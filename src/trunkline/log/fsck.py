@@ -1,4 +1,4 @@
-"""Checks a log's folder against itself: every entry, every tile, every checkpoint, the index.
+"""Checks a log against itself: every entry, every tile, every checkpoint, the index.
 
 Recomputes the whole tree from the entries, one bundle at a time, so memory stays flat. Reads only.
 It says what is wrong by the file's name; it repairs nothing. Run beside a running log it is right
@@ -6,7 +6,6 @@ too: files beyond the size that it read first are counted, not judged.
 """
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from trunkline.crypto.keys import VerifierKey
 from trunkline.log.core.tree import Tree, grow
 from trunkline.log.files import Folder
 from trunkline.log.store import DATABASE_NAME, Current, find, read_current, read_recent
+from trunkline.log.tiles import Tiles
 from trunkline.tlog.checkpoint import Checkpoint, open_checkpoint
 from trunkline.tlog.tile import TILE_HEIGHT, TILE_WIDTH, Tile, decode_bundle, levels, tile_at
 
@@ -46,15 +46,18 @@ class Report:
             self.problems.append(text)
 
 
-def fsck(data: Path) -> Report:
-    """Check the log in the folder ``data``. ConfigError if there is none. Blocks."""
+def fsck(data: Path, tiles: Tiles | None = None) -> Report:
+    """Check the log in the folder ``data``. ConfigError if there is none. Blocks.
+
+    ``tiles``: where its tiles are, if not there.
+    """
     path = data / DATABASE_NAME
     if not path.exists():
         raise ConfigError(f"{path}: no such store")
     report = Report()
     try:
         with closing(_open(path)) as connection:
-            _check(connection, data, report)
+            _check(connection, data, tiles or Folder(data), report)
     except sqlite3.Error as error:
         report.problem(f"{DATABASE_NAME}: {error}")
     return report
@@ -66,7 +69,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _check(connection: sqlite3.Connection, data: Path, report: Report) -> None:
+def _check(connection: sqlite3.Connection, data: Path, tiles: Tiles, report: Report) -> None:
     # One snapshot: a running log may go on growing meanwhile.
     connection.execute("BEGIN")
     for (line,) in connection.execute("PRAGMA quick_check"):
@@ -79,13 +82,13 @@ def _check(connection: sqlite3.Connection, data: Path, report: Report) -> None:
         return
     report.origin = checkpoint.origin
     key = VerifierKey.parse(current.vkey)
-    checker = _Checker(connection, Folder(data), current.size, report)
+    checker = _Checker(connection, tiles, current.size, report)
     roots = checker.check_tree()
     if roots.get(current.size) != checkpoint.root:
         report.problem(f"{DATABASE_NAME}: the entries do not have the checkpoint's root")
     checker.check_index()
-    checker.check_names(data)
-    _check_published(Folder(data), key, current, roots, report)
+    checker.check_names()
+    _check_published(tiles, key, current, roots, report)
 
 
 def _check_checkpoint(current: Current, report: Report) -> Checkpoint | None:
@@ -100,10 +103,10 @@ def _check_checkpoint(current: Current, report: Report) -> Checkpoint | None:
 
 
 def _check_published(
-    folder: Folder, key: VerifierKey, current: Current, roots: dict[int, bytes], report: Report
+    tiles: Tiles, key: VerifierKey, current: Current, roots: dict[int, bytes], report: Report
 ) -> None:
     """The published checkpoint is this log's, and of the tree on disk at its size."""
-    note_bytes = folder.read_checkpoint()
+    note_bytes = tiles.read_checkpoint()
     if note_bytes is None:
         report.problem("checkpoint: missing")
         return
@@ -123,11 +126,11 @@ class _Checker:
     """Walks the tree bundle by bundle."""
 
     def __init__(
-        self, connection: sqlite3.Connection, folder: Folder, size: int, report: Report
+        self, connection: sqlite3.Connection, tiles: Tiles, size: int, report: Report
     ) -> None:
         self._connection = connection
         self._recent = read_recent(connection)
-        self._folder = folder
+        self._tiles = tiles
         self._size = size
         self._report = report
 
@@ -158,7 +161,7 @@ class _Checker:
         return roots
 
     def _published_size(self) -> int:
-        note_bytes = self._folder.read_checkpoint()
+        note_bytes = self._tiles.read_checkpoint()
         try:
             text = (note_bytes or b"").rpartition(b"\n\n")[0] + b"\n"
             return Checkpoint.parse(text).size
@@ -180,7 +183,7 @@ class _Checker:
         data = expected if tile.level is None else self._read(tile)
         if data is not None and data != expected:
             self._report.problem(f"{tile.path}: not the hashes of its entries")
-        for width in self._folder.partial_widths(tile):
+        for width in self._tiles.partial_widths(tile):
             if width < tile.width:
                 self._check_partial(Tile(level=tile.level, index=tile.index, width=width), expected)
 
@@ -193,7 +196,7 @@ class _Checker:
 
     def _read(self, tile: Tile) -> bytes | None:
         try:
-            return self._folder.read_tile(tile)
+            return self._tiles.read_tile(tile)
         except FileNotFoundError:
             self._report.problem(f"{tile.path}: missing")
         except CorruptStateError as error:
@@ -217,10 +220,9 @@ class _Checker:
         if count != self._size:
             self._report.problem(f"{DATABASE_NAME}: {count} indexed entries, not {self._size}")
 
-    def check_names(self, data: Path) -> None:
+    def check_names(self) -> None:
         """Every file under ``tile/`` is a tile of this tree, or beyond it."""
-        for path in _files(data / "tile"):
-            name = path.relative_to(data).as_posix()
+        for name in self._tiles.names():
             try:
                 tile = Tile.parse(name)
             except MalformedError:
@@ -232,12 +234,3 @@ class _Checker:
     def _beyond(self, tile: Tile) -> bool:
         hashes = self._size >> TILE_HEIGHT * (tile.level or 0)
         return tile.index * TILE_WIDTH + tile.width > hashes
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                yield from _files(entry)
-            else:
-                yield entry

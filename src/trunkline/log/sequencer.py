@@ -19,8 +19,8 @@ from trunkline.crypto.signer import Signer, sign_note
 from trunkline.log import crash
 from trunkline.log.core.cosigning import Signed
 from trunkline.log.core.tree import Growth, Tree, grow
-from trunkline.log.files import Folder
 from trunkline.log.store import LogStore
+from trunkline.log.tiles import Tiles
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.store import DiskError
 from trunkline.tlog.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ class Sequencer:
         tree: Tree,
         checkpoint: bytes,
         store: LogStore,
-        folder: Folder,
+        tiles: Tiles,
         signer: Signer,
         clock: Clock,
         logger: Logger,
@@ -67,7 +67,7 @@ class Sequencer:
         self._tree = tree
         self._checkpoint = checkpoint
         self._store = store
-        self._folder = folder
+        self._tiles = tiles
         self._signer = signer
         self._clock = clock
         self._logger = logger
@@ -241,13 +241,13 @@ class Sequencer:
 
     async def _write_tiles(self, growth: Growth) -> None:
         try:
-            await asyncio.to_thread(self._folder.write_tiles, growth.files)
+            await asyncio.to_thread(self._tiles.write_tiles, growth.files)
         except OSError as error:
             # The disk is full or failing. What got through would be taken for tiles of the log by
             # a later, wider round, so it goes now; if even that fails, stop.
             try:
                 await asyncio.to_thread(
-                    self._folder.discard_beyond, self._tree.size, ROUND_ENTRIES_MAX
+                    self._tiles.discard_beyond, self._tree.size, ROUND_ENTRIES_MAX
                 )
             except OSError:
                 raise CorruptStateError("tiles of a failed round can not be deleted") from None
@@ -264,7 +264,7 @@ class Sequencer:
     async def _prune(self, growth: Growth) -> None:
         tiles: list[Tile] = [tile for tile, _ in growth.files]
         try:
-            await asyncio.to_thread(self._folder.prune_partials, tiles)
+            await asyncio.to_thread(self._tiles.prune_partials, tiles)
         except OSError as error:
             self._logger.warning("partials.kept", error_type=type(error).__name__)
 

@@ -16,7 +16,8 @@ from trunkline.base.errors import ConfigError, ConflictError, CorruptStateError
 from trunkline.crypto import merkle
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.log.core.recent import KEY_BYTES, Recent
-from trunkline.log.files import CHECKPOINT_NAME, Folder
+from trunkline.log.files import Folder
+from trunkline.log.tiles import CHECKPOINT_NAME
 from trunkline.runtime.store import Connection, Database
 from trunkline.tlog.checkpoint import Checkpoint
 
@@ -75,7 +76,7 @@ def create_log(data: Path, signer: Signer) -> None:
     empty = Checkpoint(origin=signer.name, size=0, root=merkle.EMPTY_ROOT)
     signed = sign_note(empty.text(), signer)
     folder = Folder(data)
-    folder.clear_staging()
+    folder.prepare()
     folder.write_checkpoint(signed)
     # The row makes the log: a crash before it leaves a store that refuses to start.
     Database.open(path, must_exist=False, migrations=MIGRATIONS).close()

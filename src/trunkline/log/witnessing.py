@@ -22,7 +22,7 @@ from trunkline.crypto import note
 from trunkline.crypto.keys import VerifierKey
 from trunkline.log import crash
 from trunkline.log.core.cosigning import Cosigning, Signed
-from trunkline.log.files import Folder
+from trunkline.log.tiles import Tiles
 from trunkline.remote.witness import WitnessCaller, WitnessConflictError
 from trunkline.runtime.logger import Logger
 from trunkline.tlog import cosignature
@@ -51,7 +51,7 @@ class Publisher:
         *,
         cosigning: Cosigning,
         witnesses: Sequence[Witness],
-        folder: Folder,
+        tiles: Tiles,
         clock: Clock,
         logger: Logger,
         reach: crash.CrashHook,
@@ -59,7 +59,7 @@ class Publisher:
     ) -> None:
         self._cosigning = cosigning
         self._witnesses = witnesses
-        self._folder = folder
+        self._tiles = tiles
         self._clock = clock
         self._logger = logger
         self._reach = reach
@@ -107,7 +107,7 @@ class Publisher:
         # cosigns the same size any number of times.
         self._reach(crash.PUBLICATION_STAGED)
         published = publish.published()
-        await asyncio.to_thread(self._folder.write_checkpoint, published)
+        await asyncio.to_thread(self._tiles.write_checkpoint, published)
         self._published = published
         if publish.lines:
             self._reach(crash.COSIGNED_PUBLISHED)
@@ -173,7 +173,7 @@ class Publisher:
         """The witness's verified cosignature line for ``wanted``."""
         proof: list[bytes] = []
         if 0 < known < wanted.size:
-            proof = await asyncio.to_thread(self._folder.consistency_proof, known, wanted.size)
+            proof = await asyncio.to_thread(self._tiles.consistency_proof, known, wanted.size)
         lines = await witness.caller.add_checkpoint(known, proof, wanted.note)
         return verified_line(witness.key, wanted.note, lines)
 

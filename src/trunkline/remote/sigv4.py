@@ -1,8 +1,9 @@
 """AWS Signature Version 4, of header form: what proves to AWS who sends a request.
 
-Pure. Follows AWS's "Signature Version 4 signing process" for all services but S3. Signed are the
-host, the date, the session token if there is one, and the body's digest; it refuses nothing and
-sends nothing. Errors never hold a credential.
+Pure. Follows AWS's "Signature Version 4 signing process" for all services but S3, whose paths are
+encoded once less; for a path that no encoding changes it is right there too. Signed are the host,
+the date, the session token if there is one, and the body's digest; it refuses nothing and sends
+nothing. Errors never hold a credential.
 """
 
 import hmac

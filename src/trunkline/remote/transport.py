@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
 Headers = Sequence[tuple[str, str]]
-Method = Literal["GET", "POST"]
+Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 DNS_FAILED: Final = "upstream_dns_failed"
 REFUSED: Final = "upstream_refused"

@@ -96,7 +96,7 @@ def service(data, disk):
         transport=HttpTransport(),
         clock=SystemClock(),
         logger=get_logger("log"),
-        disk=disk,
+        tiles=Folder(data, disk=disk),
         on_fatal=lambda: None,
     )
 
@@ -121,7 +121,7 @@ async def run_once(data, disk, rounds):
             acknowledged |= await add(log, range(begin, end))
             if log.fatal is not None:
                 break
-    except (OSError, CorruptStateError):
+    except (DiskError, CorruptStateError):
         # It could not even start: a person looks at the disk, and starts it again.
         pass
     finally:
@@ -218,7 +218,7 @@ def test_a_folder_left_by_a_failed_round_is_made_durable_too(tmp_path):
     # Calls: the staged write, three folders made, then the rename.
     disk = Watched({4: ("refused", 0)})
     folder = Folder(tmp_path, disk=disk)
-    folder.clear_staging()
+    folder.prepare()
     files = [(Tile(level=0, index=0, width=1), b"\0" * 32)]
     with pytest.raises(OSError, match="no space"):
         folder.write_tiles(files)

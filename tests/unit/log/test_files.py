@@ -15,7 +15,7 @@ LEAVES = [merkle.leaf_hash(entry) for entry in ENTRIES]
 @pytest.fixture
 def folder(tmp_path):
     found = Folder(tmp_path / "log")
-    found.clear_staging()
+    found.prepare()
     return found
 
 
@@ -93,7 +93,7 @@ def test_a_cut_tile_is_named(folder):
 
 def test_staged_files_are_cleared(folder):
     (folder.path / "staging" / "half").write_bytes(b"x")
-    folder.clear_staging()
+    folder.prepare()
     assert list((folder.path / "staging").iterdir()) == []
 
 

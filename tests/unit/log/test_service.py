@@ -172,16 +172,16 @@ async def test_a_full_queue_says_when_to_come_back(network):
 async def test_a_disk_that_refuses_is_survived(network):
     async with network.log() as (caller, _, service):
         assert await caller.add(network.entry(0)) == 0
-        write = service._folder.write_tiles
+        write = service._tiles.write_tiles
 
         def failing(files):
             write(files[:1])
             raise OSError(28, "No space left on device")
 
-        service._folder.write_tiles = failing
+        service._tiles.write_tiles = failing
         with pytest.raises(UpstreamError):
             await caller.add(network.entry(1))
-        service._folder.write_tiles = write
+        service._tiles.write_tiles = write
         assert await caller.add(network.entry(2)) == 1
         assert await caller.add(network.entry(1)) == 2
     assert fsck(network.data).problems == []
