@@ -502,6 +502,17 @@ def log_fsck(
     raise typer.Exit(fsck.command(folder or _folder(data).path / "log", as_program=json))
 
 
+@log.command("upload", epilog="\b\nExamples:\n  trunkline log upload --config log/log.toml\n")
+def log_upload(config: ConfigOption = None, data: Data = None) -> None:
+    """Copy a stopped log's tiles into the bucket that its configuration names.
+
+    Safe to repeat. The log's own folder is left as it is.
+    """
+    from trunkline.cli import upload
+
+    upload.command(_config("log", config, data))
+
+
 @app.command()
 def gateway(config: ConfigOption = None, data: Data = None) -> None:
     """Run the gateway in the foreground."""
