@@ -8,12 +8,19 @@ the receipt is the caller's.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import msgspec
 
-from trunkline.base.errors import BadResponseError, MalformedError, TruncatedError, UpstreamError
+from trunkline.base.errors import (
+    BadResponseError,
+    MalformedError,
+    TimedOutError,
+    TruncatedError,
+    UpstreamError,
+)
 from trunkline.remote.status import ERROR_BODY_BYTES_MAX, failure
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Response, Transport
@@ -35,11 +42,19 @@ from trunkline.schema.attempt import (
     Replayed,
     SignedReceipt,
 )
+from trunkline.schema.audit import (
+    OPENINGS_BYTES_MAX,
+    OPENINGS_PATH,
+    SELF_TEST_PATH,
+    Demand,
+    Openings,
+)
 from trunkline.schema.sse import SseEvent, SseParser
 from trunkline.schema.traceparent import TRACEPARENT
 
 PROTOCOL_BROKEN: Final = "node_protocol"
 INFO_BYTES_MAX: Final = 1024 * 1024
+SELF_TEST_BYTES_MAX: Final = 8 * 1024
 EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 CLOSING_S: Final = 1.0
 """How long to wait for the end of the body after the last event, to keep the connection."""
@@ -179,6 +194,47 @@ class NodeCaller:
                 raise await _refusal(response)
             return _decode(await response.read(INFO_BYTES_MAX), NodeInfo)
 
+    async def openings(self, demand: Demand, *, timeout_s: float = 30.0) -> Openings:
+        """What opens the receipts demanded, in the demand's order; nothing of it is verified.
+
+        ``timeout_s`` bounds the whole. Raises :class:`NodeRefusedError` for a refusal,
+        :class:`TimedOutError` ``openings_timeout``, and the UpstreamErrors of the transport.
+        """
+        async with _within(timeout_s, "openings_timeout"):
+            response = await self._transport.request(
+                "POST",
+                self._base + OPENINGS_PATH,
+                headers=(("content-type", "application/json"),),
+                body=msgspec.json.encode(demand),
+                connect_timeout_s=timeout_s,
+                head_timeout_s=timeout_s,
+                idle_timeout_s=timeout_s,
+            )
+            async with response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                found = _decode(await response.read(OPENINGS_BYTES_MAX), Openings)
+        asked = [(wanted.batch, wanted.index) for wanted in demand.receipts]
+        if [(opening.batch, opening.index) for opening in found.openings] != asked:
+            raise _broken("openings of other receipts")
+        return found
+
+    async def self_test(self, *, timeout_s: float = 5.0) -> bytes:
+        """The node's signed self-test, not verified. :class:`NodeRefusedError` with the code
+        ``self_test_pending`` where it will be there later, ``not_found`` where there is none."""
+        async with _within(timeout_s, "self_test_timeout"):
+            response = await self._transport.request(
+                "GET",
+                self._base + SELF_TEST_PATH,
+                connect_timeout_s=timeout_s,
+                head_timeout_s=timeout_s,
+                idle_timeout_s=timeout_s,
+            )
+            async with response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                return await response.read(SELF_TEST_BYTES_MAX)
+
 
 class AttemptStream:
     """The events of one attempt, in order; ends after the receipt or the error.
@@ -301,6 +357,16 @@ class AttemptStream:
         chunk = ChunkEvent(self._next_id, _tokens(event), event.data, _used(event))
         self._next_id += 1
         return chunk
+
+
+@asynccontextmanager
+async def _within(timeout_s: float, code: str) -> AsyncIterator[None]:
+    """Bound a call whose parts the transport bounds one by one."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise TimedOutError(f"the node took longer than {timeout_s:g} s", code=code) from None
 
 
 async def _refusal(response: Response) -> UpstreamError:
