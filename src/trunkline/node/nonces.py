@@ -16,13 +16,14 @@ from typing import Final, Protocol
 
 import msgspec
 
+from trunkline.base.errors import VerificationError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto import merkle
 from trunkline.crypto.encoding import encode_base64
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.node import nonce_store
 from trunkline.node.nonce_store import NonceSet
-from trunkline.receipts import Nonce, NonceCommitment
+from trunkline.receipts import Nonce, NonceCommitment, open_nonces
 from trunkline.receipts.batch import root_and_paths
 from trunkline.receipts.nonces import nonce_at, nonce_leaves
 from trunkline.runtime.crash import CrashHook, no_crash
@@ -140,11 +141,20 @@ class Nonces:
 
     async def _fill(self) -> None:
         if self._sets is None:
-            self._sets = deque(await self._database.read(nonce_store.unused))
+            found = await self._database.read(nonce_store.unused)
+            self._sets = deque(made for made in found if self._is_ours(made))
         # One set more than is needed now, so that it is in the log long before it is used.
         while len(self._sets) < 2:
             self._sets.append(await self._make())
         await self._reserve(self._sets)
+
+    def _is_ours(self, made: NonceSet) -> bool:
+        """Not committed to by a key that the node had before."""
+        try:
+            open_nonces(made.note, self._signer.vkey)
+        except VerificationError:
+            return False
+        return True
 
     async def _make(self) -> NonceSet:
         secret = self._randomness.token(SECRET_BYTES)
