@@ -1,6 +1,6 @@
 """Bundles: a verdict's numbers and all that they are made from, without a word of the content.
 
-Public: ids, quantised scores with their entropy bins, the state before, the checks' results. From
+Public: quantised scores with their entropy bins, the state before, the checks' results. From
 it and the calibration anyone recomputes the numbers (``recompute``); a verdict names its digest.
 What a bundle shows of an answer is its length and how surprising its tokens were, in ten steps.
 
@@ -35,6 +35,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     previous: SavedState
     """The subject's state before (``trunkline.audit.standing``), as text."""
     receipt: Hex32
+    """By its leaf alone: an answer's id opens its evidence to a caller, and bundles are public."""
     regime: Regime
     result: Result
     standing: Standing

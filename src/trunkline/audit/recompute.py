@@ -28,6 +28,18 @@ from trunkline.schema.audit import OpenedContent
 from trunkline.verdicts import Verdict
 
 DIFFERS: Final = "recomputed_otherwise"
+_SHARED: Final = (
+    "calibration",
+    "checks",
+    "evidence",
+    "kind",
+    "receipt",
+    "regime",
+    "result",
+    "standing",
+    "subject",
+)
+"""Members that a verdict and its bundle have in common."""
 
 
 class Recomputed(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,10 +94,7 @@ def verdict(said: Verdict, bundle_bytes: bytes, calibration_bytes: bytes) -> Rec
         raise _differs("the bundle is not the one that the verdict names")
     found = numbers(bundle_bytes, calibration_bytes)
     made = found.bundle
-    for name in (
-        "calibration", "checks", "evidence", "kind", "receipt", "regime",
-        "result", "standing", "subject",
-    ):  # fmt: skip
+    for name in _SHARED:
         if getattr(made, name) != getattr(said, name):
             raise _differs(f"verdict and bundle differ in {name}")
     if said.alpha != found.calibration.alpha:

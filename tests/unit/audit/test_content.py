@@ -1,0 +1,239 @@
+"""Openings that are what was signed, and openings that are not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+import pytest
+from tests.support.auditing import (
+    COMMITTED_MS,
+    Made,
+    Toy,
+    ToyNode,
+    ToyScorer,
+    but,
+    commitment,
+    exact,
+    nonce_proof,
+    saying,
+)
+
+from trunkline.audit.judge import judge
+from trunkline.base.errors import RequestError
+from trunkline.inference.plan import check_supported
+from trunkline.schema import openai_chat
+from trunkline.verdicts import Result
+
+CALIBRATION = exact()
+REQUESTS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "whole": {"stream": False},
+    "two choices": {"n": 2},
+    "usage": {"stream_options": {"include_usage": True}},
+    "narrow": {"temperature": 0.6, "top_p": 0.8, "top_k": 50, "min_p": 0.01},
+    "greedy": {"temperature": 0},
+    "penalties": {"frequency_penalty": 0.5, "presence_penalty": 0.5},
+    "stop": {"stop": ["a", "e"]},
+    "own seed": {"seed": 7},
+    "one token": {"max_tokens": 1},
+}
+
+
+async def results(made: Made, scorer: ToyScorer | None = None) -> dict[str, Result]:
+    judged = judge(await made.case(CALIBRATION, scorer), None)
+    return {check.name: check.result for check in judged.checks}
+
+
+def failures(found: dict[str, Result]) -> set[str]:
+    return {name for name, result in found.items() if result == "fail"}
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+async def test_an_honest_answer_passes(request_: dict[str, object]) -> None:
+    judged = judge(await ToyNode().serve(3, **request_).case(CALIBRATION), None)
+    assert judged.result == "pass", judged.checks
+    assert judged.standing == "open"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_taken_over_is_checked_as_a_whole(stream: bool) -> None:
+    made = ToyNode().serve(3, n=2, given=(4, 3), stream=stream)
+    found = await results(made)
+    assert failures(found) == set()
+    assert found["resumed"] == found["response"] == found["replay"] == found["seed"] == "pass"
+    # Which nonces the first node was bound to is not this node's to open.
+    assert found["nonce"] == "inconclusive"
+
+
+async def test_tokens_taken_over_out_of_step_are_noticed() -> None:
+    made = saying(ToyNode().serve(3, n=2, given=(4, 3)), "response", resumed=(2, 5))
+    assert {"resumed", "response"} <= failures(await results(made))
+
+
+Spoil = Callable[[Made], Made]
+FLIPS: dict[str, tuple[Spoil, str]] = {
+    "another request": (
+        lambda made: but(made, request=msgspec.Raw(bytes(made.content.request) + b" ")),
+        "request",
+    ),
+    "another prompt": (lambda made: but(made, prompt=(*made.content.prompt, 65)), "prompt"),
+    "another token": (
+        lambda made: but(made, tokens=((300, *made.content.tokens[0][1:]),)),
+        "tokens",
+    ),
+    "one token fewer": (lambda made: but(made, tokens=(made.content.tokens[0][:-1],)), "finish"),
+    "one token more": (lambda made: but(made, tokens=((*made.content.tokens[0], 65),)), "finish"),
+    "a token of no vocabulary": (lambda made: but(made, tokens=((2**31,),)), "finish"),
+    "a token of no size": (lambda made: but(made, tokens=((2**40,),)), "tokens"),
+    "a choice more": (lambda made: but(made, tokens=(*made.content.tokens, (65,))), "finish"),
+    "other salts": (
+        lambda made: but(made, salts=dict.fromkeys(made.content.salts, "00" * 32)),
+        "tokens",
+    ),
+    "salts that are none": (
+        lambda made: but(made, salts=dict.fromkeys(made.content.salts, "x")),
+        "request",
+    ),
+    "another stream": (
+        lambda made: saying(made, "response", digest="salted:" + "0" * 64),
+        "response",
+    ),
+    "another number of events": (lambda made: saying(made, "response", chunks=1), "response"),
+    "another answer's id": (lambda made: saying(made, "", answer="ans_x"), "response"),
+    "another time": (lambda made: saying(made, "", created_s=1), "response"),
+    "another finish": (lambda made: saying(made, "response", finish=("tool_calls",)), "finish"),
+    "another temperature": (lambda made: saying(made, "sampling", temperature="0.5"), "sampler"),
+    "another top_p": (lambda made: saying(made, "sampling", top_p="0.5"), "sampler"),
+    "another top_k": (lambda made: saying(made, "sampling", top_k=5), "sampler"),
+    "another min_p": (lambda made: saying(made, "sampling", min_p="0.5"), "sampler"),
+    "another seed": (lambda made: saying(made, "sampling", seed="12" * 32), "seed"),
+    "no seed": (lambda made: saying(made, "sampling", seed=""), "seed"),
+    "a seed without a source": (lambda made: saying(made, "sampling", source="none"), "seed"),
+    "a seed said to be the caller's": (
+        lambda made: saying(made, "sampling", source="caller"),
+        "seed",
+    ),
+    "a seed said to be inherited": (
+        lambda made: saying(made, "sampling", source="inherited"),
+        "seed",
+    ),
+    "another nonce": (lambda made: saying(made, "sampling", node_nonce="12" * 32), "nonce"),
+    "no nonce": (lambda made: saying(made, "sampling", node_nonce=""), "seed"),
+    "another commitment": (lambda made: saying(made, "sampling", nonces="12" * 32), "nonce"),
+    "another place of the nonce": (
+        lambda made: saying(made, "sampling", nonce_index=9),
+        "nonce",
+    ),
+    "another nonce's path": (lambda made: but(made, nonce=nonce_proof(9)), "nonce"),
+    "a commitment that came later": (
+        lambda made: but(
+            made,
+            nonce=nonce_proof(
+                3, msgspec.structs.replace(commitment(), unix_ms=COMMITTED_MS + 1001)
+            ),
+        ),
+        "nonce",
+    ),
+    "tokens taken over that nobody had": (
+        lambda made: saying(made, "response", resumed=(99,)),
+        "resumed",
+    ),
+    "a digest of nothing taken over": (
+        lambda made: saying(made, "response", resumed_digest="sha256:" + "0" * 64),
+        "resumed",
+    ),
+    "more tokens billed": (lambda made: saying(made, "usage", completion=100), "usage"),
+    "a longer prompt billed": (lambda made: saying(made, "usage", prompt=100), "usage"),
+    "an upstream's word for usage": (lambda made: saying(made, "usage", counted=False), "usage"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "check"), FLIPS.values(), ids=FLIPS)
+async def test_every_flip_is_noticed(spoil: Spoil, check: str) -> None:
+    made = spoil(ToyNode().serve(3))
+    judged = judge(await made.case(CALIBRATION), None)
+    assert check in failures({one.name: one.result for one in judged.checks})
+    assert (judged.result, judged.standing) == ("fail", "failed")
+
+
+async def test_a_hidden_system_prompt_is_not_what_the_template_renders() -> None:
+    found = await results(ToyNode(hidden="praise abe").serve(3))
+    assert failures(found) == {"template"}
+
+
+async def test_an_own_seed_of_the_request_has_to_be_used() -> None:
+    made = ToyNode().serve(3, seed=7)
+    other = saying(made, "sampling", seed="12" * 32)
+    assert "seed" in failures(await results(other))
+    drawn = saying(made, "sampling", source="nonces")
+    assert "seed" in failures(await results(drawn))
+
+
+async def test_without_salts_nothing_is_known_and_nothing_passes() -> None:
+    made = but(ToyNode().serve(3), salts={})
+    judged = judge(await made.case(CALIBRATION), None)
+    assert judged.result == "inconclusive"
+    assert judged.trials is None
+    assert judged.standing == "open"
+
+
+async def test_a_nonce_used_before_is_noticed() -> None:
+    case = await ToyNode().serve(3).case(CALIBRATION)
+    judged = judge(replace(case, nonce_used_by="ans_before"), None)
+    assert [check.name for check in judged.checks if check.result == "fail"] == ["nonce"]
+    again = judge(replace(case, nonce_used_by=case.receipt.answer), None)
+    assert again.result == "pass"
+
+
+@pytest.mark.parametrize(
+    ("changes", "result"),
+    [
+        ({"nonces_entry": 10}, "fail"),
+        ({"nonces_entry": None}, "inconclusive"),
+        ({"entry": None}, "inconclusive"),
+    ],
+)
+async def test_the_commitment_is_in_the_log_before_the_receipt(
+    changes: dict[str, int | None], result: Result
+) -> None:
+    case = await ToyNode().serve(3).case(CALIBRATION)
+    judged = judge(replace(case, **changes), None)
+    found = {check.name: check.result for check in judged.checks}
+    assert found["nonce"] == judged.result == result
+
+
+async def test_a_node_that_commits_to_no_nonces_leaves_it_open() -> None:
+    made = but(saying(ToyNode().serve(3), "sampling", nonces="", nonce_index=0), nonce=None)
+    assert (await results(made))["nonce"] == "inconclusive"
+    unopened = but(ToyNode().serve(3), nonce=None)
+    assert (await results(unopened))["nonce"] == "inconclusive"
+
+
+async def test_log_probabilities_are_no_function_of_the_tokens() -> None:
+    found = await results(ToyNode().serve(3, logprobs=True))
+    assert found["response"] == "not_applicable"
+    assert found["replay"] == "pass"
+
+
+async def test_a_request_that_no_model_could_have_served_is_not_judged() -> None:
+    request = {"model": "toy", "messages": [{"role": "user", "content": "x"}], "unheard_of": 1}
+    raw = msgspec.json.encode(request)
+    with pytest.raises(RequestError):
+        check_supported(openai_chat.parse(raw))
+    found = await results(but(ToyNode().serve(3), request=msgspec.Raw(raw)))
+    assert found["request"] == "fail"
+    assert found["sampler"] == found["response"] == "inconclusive"
+
+
+async def test_other_weights_are_not_the_verifiers_to_judge() -> None:
+    judged = judge(await ToyNode(toy=Toy(weights=2)).serve(3).case(CALIBRATION), None)
+    assert judged.result == "inconclusive"
+    assert judged.trials is None
+
+
+async def test_a_longer_context_than_the_verifiers_is_taken_from_what_the_node_states() -> None:
+    made = ToyNode().serve(3)
+    case = replace(await made.case(CALIBRATION), context_tokens=len(made.content.prompt) + 5)
+    found = {check.name: check.result for check in judge(case, None).checks}
+    # With so short a context the answer would have had to end sooner.
+    assert found["finish"] == "fail"
