@@ -14,6 +14,8 @@ from trunkline.schema.audit import (
     ALERTS_PATH,
     AUDITS_PATH,
     BUNDLE_BYTES_MAX,
+    CALIBRATION_BYTES_MAX,
+    CALIBRATIONS_PATH,
     VERDICTS_BYTES_MAX,
     VERDICTS_PATH,
     VERIFIER_INFO_PATH,
@@ -60,6 +62,11 @@ class VerifierCaller:
     async def bundle(self, leaf: str) -> bytes:
         """What a verdict's numbers are computed from; ``leaf``: the receipt's hash, hex."""
         return await self._plain.call("GET", f"{AUDITS_PATH}/{leaf}", BUNDLE_BYTES_MAX)
+
+    async def calibration(self, digest: str) -> bytes:
+        """A calibration that a verdict was made with, by its digest (``sha256:<hex>``)."""
+        path = f"{CALIBRATIONS_PATH}/{digest.removeprefix('sha256:')}"
+        return await self._plain.call("GET", path, CALIBRATION_BYTES_MAX)
 
     async def alerts(self, after: int) -> AlertPage:
         """Alerts with numbers above ``after``, oldest first."""

@@ -15,6 +15,8 @@ SELF_TEST_PATH = "/v1/self-test"
 VERDICTS_PATH = "/v1/verdicts"
 AUDITS_PATH = "/v1/audits"
 ALERTS_PATH = "/v1/alerts"
+CALIBRATIONS_PATH = "/v1/calibrations"
+CALIBRATION_BYTES_MAX = 64 * 1024
 
 DEMANDED_MAX = 64
 """Receipts in one demand."""

@@ -1,0 +1,180 @@
+"""What a verifier serves: its verdicts as they are revealed, their bundles, and audits on demand.
+
+An audit on demand answers by its deadline whatever happens; what could not be found out by then is
+``inconclusive``, never a pass. Nothing is told of a verdict that is still kept back.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import Error, MalformedError, OverloadedError, RequestError
+from trunkline.runtime.http import JSON_TYPE, TEXT_TYPE, Call, Router, http_status
+from trunkline.runtime.store import Database
+from trunkline.schema.audit import (
+    ALERTS_PATH,
+    ASKED_BYTES_MAX,
+    AUDITS_PATH,
+    CALIBRATIONS_PATH,
+    DEADLINE_MS_MAX,
+    VERDICTS_MAX,
+    VERDICTS_PATH,
+    VERIFIER_INFO_PATH,
+    WAIT_S_MAX,
+    AlertPage,
+    AskedAudit,
+    AskedVerdict,
+    VerdictPage,
+    VerifierInfo,
+)
+from trunkline.verifier import ledger, store
+
+NO_STORE: Final = ("cache-control", "no-store")
+POLL_S: Final = 0.5
+"""Between two looks for what another process of this verifier has revealed."""
+LEAF_CHARS: Final = 64
+
+Ask = Callable[[AskedAudit], Awaitable[AskedVerdict]]
+
+
+class Api:
+    """The handlers of one process."""
+
+    def __init__(
+        self,
+        database: Callable[[], Database],
+        info: Callable[[], Awaitable[VerifierInfo]],
+        ask: Ask,
+        *,
+        asked_max: int,
+    ) -> None:
+        """``ask`` makes an audit and takes as long as it takes."""
+        self._database = database
+        self._info = info
+        self._ask = ask
+        self._asked_max = asked_max
+        self._asked: set[asyncio.Task[AskedVerdict]] = set()
+        self.revealed = asyncio.Event()
+        """Set when something was revealed by this process."""
+
+    def add_routes(self, router: Router) -> None:
+        """Register what is served."""
+        router.add("GET", VERIFIER_INFO_PATH, self._get_info)
+        router.add("GET", VERDICTS_PATH, self._verdicts)
+        router.add("GET", ALERTS_PATH, self._alerts)
+        router.add("POST", AUDITS_PATH, self._audit)
+        router.add_prefix("GET", AUDITS_PATH + "/", self._bundle)
+        router.add_prefix("GET", CALIBRATIONS_PATH + "/", self._calibration)
+
+    async def close(self) -> None:
+        """Give up the audits that are under way; each is begun anew when somebody asks again."""
+        for task in self._asked:
+            task.cancel()
+        await asyncio.gather(*self._asked, return_exceptions=True)
+
+    async def _get_info(self, call: Call) -> None:
+        await call.reply_json(200, await self._info(), [NO_STORE])
+
+    async def _verdicts(self, call: Call) -> None:
+        after = _number(call.query, "after", default=0, most=2**53)
+        wait_s = _number(call.query, "wait_s", default=0, most=WAIT_S_MAX)
+        await call.reply_json(200, await self._page(call, after, wait_s), [NO_STORE])
+
+    async def _page(self, call: Call, after: float, wait_s: float) -> VerdictPage:
+        number = int(after)
+        try:
+            async with asyncio.timeout(wait_s):
+                while True:
+                    self.revealed.clear()
+                    page = await self._database().read(lambda c: ledger.page(c, number))
+                    if page.verdicts or not wait_s or call.draining.is_set():
+                        return page
+                    await self._something(call)
+        except TimeoutError:
+            return await self._database().read(lambda c: ledger.page(c, number))
+
+    async def _something(self, call: Call) -> None:
+        """Until this process revealed something, or another may have, or the server stops."""
+        events = (self.revealed.wait(), call.draining.wait())
+        waits = {asyncio.create_task(event) for event in events}
+        try:
+            await asyncio.wait(waits, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _alerts(self, call: Call) -> None:
+        after = int(_number(call.query, "after", default=0, most=2**53))
+        found = await self._database().read(lambda c: store.alerts(c, after, VERDICTS_MAX))
+        await call.reply_json(200, AlertPage(alerts=found), [NO_STORE])
+
+    async def _bundle(self, call: Call) -> None:
+        leaf = call.path.removeprefix(AUDITS_PATH + "/")
+        found = None
+        if len(leaf) == LEAF_CHARS and leaf.isalnum():
+            found = await self._database().read(lambda c: ledger.bundle(c, leaf))
+        if found is None:
+            raise RequestError("no verdict on that receipt", code="not_found", status=404)
+        await call.reply(200, found, JSON_TYPE, [NO_STORE])
+
+    async def _calibration(self, call: Call) -> None:
+        digest = "sha256:" + call.path.removeprefix(CALIBRATIONS_PATH + "/")
+        found = await self._database().read(lambda c: ledger.calibration(c, digest))
+        if found is None:
+            raise RequestError("no such calibration", code="not_found", status=404)
+        await call.reply(200, found, JSON_TYPE, [NO_STORE])
+
+    async def _audit(self, call: Call) -> None:
+        try:
+            asked = msgspec.json.decode(await call.body(ASKED_BYTES_MAX), type=AskedAudit)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise MalformedError("the body is no audit to be made") from None
+        if not 1 <= asked.deadline_ms <= DEADLINE_MS_MAX:
+            raise RequestError(
+                f"deadline_ms is between 1 and {DEADLINE_MS_MAX}", param="deadline_ms"
+            )
+        await call.reply_json(200, await self._asked_for(asked), [NO_STORE])
+
+    async def _asked_for(self, asked: AskedAudit) -> AskedVerdict:
+        if len(self._asked) >= self._asked_max:
+            return AskedVerdict(result="inconclusive", reason="busy")
+        task = asyncio.ensure_future(self._ask(asked))
+        self._asked.add(task)
+        task.add_done_callback(self._ended)
+        # The work goes on after the deadline: its verdict counts, though nobody waits for it.
+        await asyncio.wait({task}, timeout=asked.deadline_ms / 1000)
+        if not task.done():
+            return AskedVerdict(result="inconclusive", reason="deadline")
+        return task.result()
+
+    def _ended(self, task: "asyncio.Task[AskedVerdict]") -> None:
+        self._asked.discard(task)
+        if not task.cancelled():
+            # Whoever still waits is told; nobody else is interested.
+            task.exception()
+
+
+def _number(query: Mapping[str, str], name: str, *, default: float, most: float) -> float:
+    try:
+        value = float(query.get(name, default))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= most:
+        raise RequestError(f"{name} is a number from 0 to {most:g}", param=name)
+    return value
+
+
+async def reply_error(call: Call, error: Error) -> None:
+    """A failure as ``{"error": {"code", "message"}}``."""
+    headers = [NO_STORE]
+    if isinstance(error, OverloadedError):
+        headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
+    body = {"error": {"code": error.error_code, "message": error.message}}
+    await call.reply_json(http_status(error), body, headers)
+
+
+async def healthy(call: Call) -> None:
+    """``GET /healthz``."""
+    await call.reply(200, b"ok\n", TEXT_TYPE, [NO_STORE])

@@ -1,0 +1,376 @@
+"""The verifier as a process: its parts put together, its loops, its start and its end.
+
+Several processes may share one data folder: what must happen once is decided in the store. It
+serves before it can check anything: engines start with the first audit that needs them.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, Error, MalformedError, OverloadedError
+from trunkline.base.ports import Clock, Randomness
+from trunkline.crypto.signer import Signer
+from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.engine.weights import MODEL_NAME
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.log import LogCaller
+from trunkline.remote.node import NodeCaller
+from trunkline.remote.transport import Transport
+from trunkline.runtime.clock import SystemClock, SystemRandomness
+from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.crash import CrashHook, crash_hook
+from trunkline.runtime.http import Call, Receive, Router, Scope, Send
+from trunkline.runtime.logger import Logger, get_logger
+from trunkline.runtime.metrics import Metrics
+from trunkline.runtime.server import run_server
+from trunkline.runtime.store import Connection, Database
+from trunkline.schema.audit import AskedAudit, AskedVerdict, CheckedModel, VerifierInfo
+from trunkline.verifier import calibrations, crash, ledger, queue, store
+from trunkline.verifier.api import Api, reply_error
+from trunkline.verifier.auditing import Auditor
+from trunkline.verifier.config import (
+    CheckedWeights,
+    VerifierConfig,
+    parse_key,
+    read,
+    read_policy,
+)
+from trunkline.verifier.core.entry import Reader
+from trunkline.verifier.core.patience import Patience
+from trunkline.verifier.demanding import Demander, KnownNode
+from trunkline.verifier.drawing import Drawer
+from trunkline.verifier.engines import Engines, ScoringEngine
+from trunkline.verifier.follower import Follower
+from trunkline.verifier.heeding import Heeder
+from trunkline.verifier.judging import Judge
+from trunkline.verifier.publishing import Publisher
+from trunkline.verifier.queue import SqliteQueue
+from trunkline.verifier.store import create_store
+from trunkline.verifier.telemetry import VerifierGauges
+
+__all__ = ["VerifierApp", "create_store", "run"]
+
+SPARE_CONNECTIONS: Final = 16
+SEQUENCES: Final = 2
+"""Answers that an engine scores at once: more only cost memory."""
+EngineMaker = Callable[[], ScoringEngine]
+
+
+class VerifierApp:
+    """The ASGI application. Opened by :meth:`startup`, closed by :meth:`shutdown`."""
+
+    def __init__(
+        self,
+        config: VerifierConfig,
+        *,
+        base: Path,
+        engines: Sequence[EngineMaker] | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        randomness: Randomness | None = None,
+        logger: Logger | None = None,
+        reach: CrashHook | None = None,
+    ) -> None:
+        """``base``: the file that relative paths start at. The parts given are used in place of
+        those that the configuration names.
+
+        Raises :class:`ConfigError` for keys, a policy or calibrations that can not be used.
+        """
+        self._config = config
+        self._base = base
+        self._clock = clock or SystemClock()
+        self._randomness = randomness or SystemRandomness()
+        self._logger = logger or get_logger("verifier")
+        self._reach = reach or crash_hook(enabled=config.crash_points)
+        self._signer = _read_key(config, base)
+        self._policy = read_policy(base, config)
+        folder = config.calibrations
+        self._known = calibrations.load(None if folder is None else resolve(base, folder))
+        self._nodes = {one.vkey: parse_key(one.vkey, "nodes.vkey") for one in config.nodes}
+        self._peers = {one.vkey: parse_key(one.vkey, "verifiers.vkey") for one in config.verifiers}
+        self._makers = engines if engines is not None else _makers(config, base)
+        self._transport = transport or HttpTransport(max_connections_per_origin=SPARE_CONNECTIONS)
+        self._engines = Engines(self._makers, clock=self._clock, idle_s=config.idle_s)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._open_database: Database | None = None
+        self._parts: _Parts | None = None
+        self._trouble = ""
+        self._router = Router(reply_error)
+        self._api = Api(lambda: self._database, self._info, self._ask, asked_max=config.asked_max)
+        self._api.add_routes(self._router)
+        self._router.add("GET", "/healthz", self._health)
+        metrics = Metrics()
+        self._gauges = VerifierGauges(metrics)
+        metrics.refresh.append(self._look)
+        metrics.add_route(self._router, config.telemetry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._router.dispatch(Call(scope, receive, send))
+
+    @property
+    def _database(self) -> Database:
+        if self._open_database is None:
+            raise OverloadedError("the verifier is not running", code="verifier_stopping")
+        return self._open_database
+
+    async def startup(self) -> None:
+        """Open the store, and begin to follow the log."""
+        self._open_database = store.open_store(resolve(self._base, self._config.data))
+        parts = self._parts = self._assemble(self._open_database)
+        self._background(parts.publisher.run(), "verifier.publish")
+        self._background(self._engines.tend(), "verifier.engines")
+        self._background(self._watch(parts), "verifier.watch")
+        for number in range(self._config.audits_at_once):
+            self._background(parts.auditor.run(), f"verifier.audit.{number}")
+
+    async def shutdown(self) -> None:
+        """Let go of everything; what was begun is durable, or is begun again."""
+        await self._api.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self._engines.close()
+        await self._transport.aclose()
+        if self._open_database is not None:
+            await self._open_database.aclose()
+
+    def _background(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._note_end)
+        self._tasks.append(task)
+
+    def _note_end(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # A damaged store, or a bug: it goes on serving what it has found, and says so.
+            self._trouble = error.error_code if isinstance(error, Error) else "internal_error"
+            self._logger.crashed("background.failed", error, task=task.get_name())
+
+    async def _watch(self, parts: "_Parts") -> None:
+        """Follow the log, and do what follows from what is in it, until cancelled."""
+        while True:
+            try:
+                if await parts.step():
+                    self._api.revealed.set()
+                    parts.auditor.wake.set()
+                self._trouble = ""
+            except Error as error:
+                self._trouble = error.error_code
+                self._logger.warning("log.unfollowed", error=error.error_code)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.poll_s):
+                    await parts.progress.wait()
+            parts.progress.clear()
+
+    async def _info(self) -> VerifierInfo:
+        def facts(connection: Connection) -> tuple[int, int, int]:
+            head = store.read_head(connection)
+            followed = 0 if head is None else head.frontier.size
+            return followed, queue.count(connection), ledger.newest(connection)
+
+        followed, waiting, newest = await self._database.read(facts)
+        return VerifierInfo(
+            key=str(self._signer.vkey),
+            operator=self._config.operator,
+            rate_ppm=self._config.rate_ppm,
+            models=tuple(
+                CheckedModel(model=one.name, weights=one.weights_digest)
+                for one in self._engines.models()
+            ),
+            log=self._policy.logs[0].key.name,
+            followed=followed,
+            waiting=waiting,
+            verdicts=newest,
+        )
+
+    async def _ask(self, asked: AskedAudit) -> AskedVerdict:
+        if self._parts is None:
+            raise OverloadedError("the verifier is not running", code="verifier_stopping")
+        verdict = await self._parts.auditor.asked(asked)
+        self._api.revealed.set()
+        return verdict
+
+    async def _health(self, call: Call) -> None:
+        await call.reply_json(503 if self._trouble else 200, Health(error=self._trouble))
+
+    async def _look(self) -> None:
+        """Set the gauges to what is so now."""
+        info = await self._info()
+        results = await self._database.read(ledger.results)
+        gauges, work, parts = self._gauges, self._engines.work, self._parts
+        gauges.followed.set(info.followed)
+        gauges.waiting.set(info.waiting)
+        gauges.verdicts.replace(results)
+        gauges.cpu.set(self._engines.cpu_s())
+        gauges.tokens.replace({("prompt",): work.prompt_tokens, ("answer",): work.tokens})
+        if parts is not None:
+            gauges.unlogged.set((await parts.publisher.counts()).waiting)
+            gauges.left_out.set(parts.drawer.left_out)
+
+    def _assemble(self, database: Database) -> "_Parts":
+        config, clock, reach = self._config, self._clock, self._reach
+        loop, progress = asyncio.get_running_loop(), asyncio.Event()
+        log = LogCaller(self._transport, config.log_url)
+        publisher = Publisher(
+            database, log, clock=clock, randomness=self._randomness, logger=self._logger,
+            reach=reach, on_logged=lambda: _wake(loop, progress),
+        )  # fmt: skip
+        reader = Reader(
+            {key.name: key for key in self._nodes.values()},
+            {key.name: key for key in self._peers.values()},
+        )
+        verifiers = {self._peers[one.vkey].name: one.operator for one in config.verifiers}
+        verifiers[self._signer.name] = config.operator
+        nodes = {
+            one.vkey: KnownNode(
+                key=self._nodes[one.vkey],
+                operator=one.operator,
+                caller=NodeCaller(self._transport, one.url),
+            )
+            for one in config.nodes
+        }
+        judge = Judge(
+            database, self._signer, publisher, operator=config.operator, clock=clock,
+            randomness=self._randomness, reach=reach,
+        )  # fmt: skip
+        return _Parts(
+            database=database,
+            publisher=publisher,
+            follower=Follower(database, log, self._policy, reader, reach=reach),
+            drawer=Drawer(
+                database, self._signer, self._policy, publisher, operator=config.operator,
+                rate_ppm=config.rate_ppm, peers=self._peers, clock=clock, reach=reach,
+            ),
+            heeder=Heeder(
+                database, keys=self._peers, verifiers=verifiers, name=self._signer.name,
+                opinions_count=config.opinions, clock=clock,
+            ),
+            auditor=Auditor(
+                database,
+                SqliteQueue(database, clock=clock, randomness=self._randomness),
+                Demander(nodes, self._signer, operator=config.operator, clock=clock),
+                self._engines,
+                judge,
+                nodes=nodes,
+                verifiers=verifiers,
+                name=self._signer.name,
+                opinions_count=config.opinions,
+                known=self._known,
+                patience=Patience(
+                    opening_ms=int(config.opening_s * 1000),
+                    unreachable_ms=int(config.unreachable_s * 1000),
+                ),
+                clock=clock,
+                logger=self._logger,
+                reach=reach,
+            ),
+            progress=progress,
+            reveal_after_ms=int(config.reveal_after_s * 1000) if config.verifiers else 0,
+            clock=clock,
+            reach=reach,
+        )  # fmt: skip
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /healthz``: 200 when it follows the log, else 503."""
+
+    error: str
+    """Stable code of what keeps it from that; empty otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a running verifier is made of."""
+
+    database: Database
+    publisher: Publisher
+    follower: Follower
+    drawer: Drawer
+    heeder: Heeder
+    auditor: Auditor
+    progress: asyncio.Event
+    """Set when a statement has reached the log: what waits for it can go on."""
+    reveal_after_ms: int
+    clock: Clock
+    reach: CrashHook
+
+    async def step(self) -> bool:
+        """Follow the log to its end, and conclude what can be. Whether there was anything."""
+        found = False
+        while await self.follower.step():
+            found = True
+        for conclude in (self.drawer.join, self.drawer.draw, self.heeder.step, self.reveal):
+            while await conclude():
+                found = True
+        # What was followed a moment ago may have been concluded from all the same.
+        return found or self.progress.is_set()
+
+    async def reveal(self) -> bool:
+        """Reveal verdicts that need not be kept back any longer."""
+        now_ms = self.clock.unix_ms()
+        revealed = await self.database.write(
+            lambda c: ledger.reveal_due(
+                c, self.publisher, now_ms=now_ms, reveal_after_ms=self.reveal_after_ms
+            )
+        )
+        if revealed:
+            self.reach(crash.VERDICT_REVEALED)
+        return revealed > 0
+
+
+def _wake(loop: asyncio.AbstractEventLoop, progress: asyncio.Event) -> None:
+    # Called in the store's thread, which may outlive the loop.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(progress.set)
+
+
+def run(config_path: Path) -> None:
+    """Serve until told to stop. Raises :class:`ConfigError`; blocks."""
+    config = read(config_path)
+    os.nice(config.niceness)
+    logger = get_logger("verifier").bind(verifier=config.name)
+    run_server(
+        VerifierApp(config, base=config_path, logger=logger),
+        config.listen,
+        logger=logger,
+        shutdown_grace_s=config.shutdown_grace_s,
+    )
+
+
+def _read_key(config: VerifierConfig, base: Path) -> Signer:
+    path = resolve(base, config.key_file)
+    try:
+        signer = Signer.parse(read_secret(path))
+    except MalformedError as error:
+        raise ConfigError(f"{path}: {error.message}") from None
+    if signer.name != config.name:
+        raise ConfigError(f"{path}: the key is that of {signer.name}, not of {config.name}")
+    return signer
+
+
+def _makers(config: VerifierConfig, base: Path) -> list[EngineMaker]:
+    return [partial(_engine, model, resolve(base, config.cache), base) for model in config.models]
+
+
+def _engine(model: CheckedWeights, cache: Path, base: Path) -> EmbeddedEngine:
+    path = model.model_path
+    return EmbeddedEngine(
+        EngineConfig(
+            cache_folder=str(cache),
+            model_path="" if path is None else str(resolve(base, path)),
+            model_name=MODEL_NAME if path is None else model.model or Path(path).stem,
+            weights=model.weights,
+            sequences=SEQUENCES,
+            context_tokens=model.context_tokens,
+            threads=model.threads,
+        )
+    )

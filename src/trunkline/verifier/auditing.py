@@ -1,0 +1,453 @@
+"""Makes audits: demands, measures, has them judged. What drives the queue, one audit at a time.
+
+Each step is durable before the next begins, so that a crash repeats at most one; and what is
+repeated has the same outcome, since an opening is kept as it came and a verdict is stored once.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from trunkline.audit import content as contents
+from trunkline.audit import replay
+from trunkline.audit.calibration import Calibration
+from trunkline.audit.judge import WITHHELD, Case
+from trunkline.base.errors import (
+    ConflictError,
+    MalformedError,
+    OverloadedError,
+    UpstreamError,
+    VerificationError,
+)
+from trunkline.base.ports import Clock
+from trunkline.crypto import note as notes
+from trunkline.crypto.digest import digest
+from trunkline.crypto.keys import VerifierKey
+from trunkline.inference.ports import ModelInfo
+from trunkline.receipts import Receipt, VerifiedReceipt, verify_signed
+from trunkline.receipts import decode as decode_receipt
+from trunkline.remote.status import NOT_FOUND
+from trunkline.runtime.crash import CrashHook
+from trunkline.runtime.logger import Logger
+from trunkline.runtime.store import Connection, Database
+from trunkline.schema.audit import AskedAudit, AskedVerdict, OpenedContent, Opening
+from trunkline.verdicts import Draw, Drawn, Result, SelfTest, Subject, Verdict, opinions
+from trunkline.verifier import calibrations, crash, ledger
+from trunkline.verifier.core.patience import Over, Patience, after_failure
+from trunkline.verifier.demanding import Demander, Failed, KnownNode, check
+from trunkline.verifier.engines import Engines, Measuring
+from trunkline.verifier.judging import Judge, Place, unshown
+from trunkline.verifier.queue import LEASE_MS, Audit, AuditQueue
+
+IDLE_S_MAX: Final = 1.0
+"""Longest pause before the queue is looked at again: other processes put something in too."""
+SELF_TEST_S: Final = 600.0
+"""How long a node's statement of what its engine computes is believed to hold."""
+RETRY_MS: Final = 5_000
+"""Until an audit that could not be measured is tried again."""
+SELF_TEST_TRIES_MAX: Final = 12
+"""After so many tries, a node that has no self-test ready is judged by statistics."""
+NOT_EXACT: Final = "engine_not_exact"
+"""What an engine says whose arithmetic is nobody else's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What the verifier's model made of an opening."""
+
+    measured: replay.Measured | None
+    calibration: Calibration
+    context_tokens: int
+
+
+class Auditor:
+    """One process's work on the queue."""
+
+    def __init__(
+        self,
+        database: Database,
+        work: AuditQueue,
+        demander: Demander,
+        engines: Engines,
+        judge: Judge,
+        *,
+        nodes: Mapping[str, KnownNode],
+        verifiers: Mapping[str, str],
+        name: str,
+        opinions_count: int,
+        known: tuple[Calibration, ...],
+        patience: Patience,
+        clock: Clock,
+        logger: Logger,
+        reach: CrashHook,
+    ) -> None:
+        """``nodes`` by vkey; ``verifiers``: the operator of each by its key's name, this one's
+        included; ``name``: this one's key's."""
+        self._database = database
+        self._queue = work
+        self._demander = demander
+        self._engines = engines
+        self._judge = judge
+        self._nodes = nodes
+        self._verifiers = verifiers
+        self._name = name
+        self._opinions = opinions_count
+        self._known = known
+        self._patience = patience
+        self._clock = clock
+        self._logger = logger
+        self._reach = reach
+        self._tests: dict[str, tuple[float, SelfTest | None]] = {}
+        self.wake = asyncio.Event()
+        """Set when there may be something to do."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            audit = await self._queue.take()
+            if audit is None:
+                self.wake.clear()
+                try:
+                    async with asyncio.timeout(IDLE_S_MAX):
+                        await self.wake.wait()
+                except TimeoutError:
+                    pass
+                continue
+            await self._make(audit)
+
+    async def _make(self, audit: Audit) -> None:
+        line = self._logger.line("audit.made", entry=audit.entry, position=audit.position)
+        held = asyncio.create_task(self._hold(audit))
+        try:
+            outcome = await self._advance(audit)
+            line.set(outcome=outcome)
+        except ConflictError as error:
+            # Another process has it: its outcome counts.
+            line.failed(error)
+        except (UpstreamError, OverloadedError) as error:
+            line.failed(error)
+            await self._later(audit, error.error_code)
+        finally:
+            held.cancel()
+            await asyncio.gather(held, return_exceptions=True)
+            line.emit()
+
+    async def _hold(self, audit: Audit) -> None:
+        """Keep it while it takes longer than a lease: engines start slowly, and take turns."""
+        while True:
+            await asyncio.sleep(LEASE_MS / 3000)
+            await self._queue.keep(audit)
+
+    async def _later(self, audit: Audit, code: str) -> None:
+        try:
+            await self._queue.put_off(
+                audit,
+                due_ms=self._clock.unix_ms() + RETRY_MS,
+                asked_ms=audit.asked_ms,
+                refused=code,
+            )
+        except ConflictError:
+            return
+
+    async def _advance(self, audit: Audit) -> str:
+        """Take an audit as far as it goes now; a word for the diagnostics."""
+        opening = _decode(audit.opening) if audit.opening is not None else None
+        if opening is None:
+            found = await self._demander.ask(audit)
+            if isinstance(found, Failed):
+                return await self._not_opened(audit, found.reason)
+            opening = found
+            await self._queue.opened(audit, msgspec.json.encode(opening))
+            self._reach(crash.OPENING_STORED)
+        node = self._nodes[audit.node]
+        place = _place(audit)
+        receipt = check(opening, audit, node.key)
+        if receipt is None:
+            return await self._private(audit, opening, place)
+        if not self._ours(audit, receipt.leaf):
+            await self._queue.drop(audit)
+            return "others"
+        case = await self._case(
+            node,
+            receipt,
+            opening.content,
+            opening.reason,
+            place,
+            patient=audit.attempts < SELF_TEST_TRIES_MAX,
+        )
+        self._reach(crash.ANSWER_SCORED)
+        note, _ = await self._judge.settle(case, place, audit)
+        return _result(note)
+
+    def _ours(self, audit: Audit, leaf: bytes) -> bool:
+        """Whether this verifier is among those that give an opinion on it."""
+        draw = Draw.parse(_text(audit.draw))
+        chosen = opinions(
+            draw.randomness(),
+            leaf,
+            self._verifiers,
+            VerifierKey.parse(draw.key).name,
+            self._opinions + audit.third,
+        )
+        return self._name in chosen
+
+    async def _not_opened(self, audit: Audit, reason: str) -> str:
+        now_ms = self._clock.unix_ms()
+        asked_ms = audit.asked_ms or now_ms
+        decided = after_failure(
+            reason,
+            asked_ms=asked_ms,
+            attempts=audit.attempts,
+            now_ms=now_ms,
+            patience=self._patience,
+        )
+        if not isinstance(decided, Over):
+            await self._queue.put_off(
+                audit, due_ms=decided.due_ms, asked_ms=asked_ms, refused=reason
+            )
+            return f"again ({reason})"
+        result: Literal["fail", "inconclusive"] = (
+            "fail" if decided.reason == WITHHELD else "inconclusive"
+        )
+        what = unshown(await self._guessed(audit), leaf="", result=result)
+        note, _ = await self._judge.settle(what, _place(audit), audit)
+        return _result(note)
+
+    async def _private(self, audit: Audit, opening: Opening, place: Place) -> str:
+        what = unshown(await self._guessed(audit), leaf=opening.leaf, result="not_applicable")
+        note, _ = await self._judge.settle(what, place, audit)
+        return _result(note)
+
+    async def _guessed(self, audit: Audit) -> Subject:
+        """What a receipt that is not shown may be about: what the node says that it serves, else
+        what it has served last."""
+        node = self._nodes.get(audit.node)
+        key = VerifierKey.parse(audit.node)
+        model, weights, numerics = "unknown", "", ""
+        if node is not None:
+            try:
+                served = (await node.caller.info()).models
+            except UpstreamError:
+                served = ()
+            for one in served:
+                if one.kind == "chat":
+                    model, weights, numerics = one.name, one.weights or "", one.numerics or ""
+                    break
+        return Subject(
+            configuration="",
+            key=audit.node,
+            model=model,
+            node=key.name,
+            numerics=numerics,
+            operator=node.operator if node is not None else "unknown",
+            weights=weights,
+        )
+
+    async def _case(
+        self,
+        node: KnownNode,
+        verified: VerifiedReceipt,
+        content: OpenedContent | None,
+        reason: str,
+        place: Place,
+        *,
+        patient: bool = False,
+    ) -> Case:
+        """``patient``: a node that has no self-test yet is waited for, by an UpstreamError."""
+        receipt = verified.receipt
+        looked = await self._look(node, receipt, content, patient=patient)
+        nonces_entry = None
+        if content is not None and content.nonce is not None:
+            noted = digest(content.nonce.note.encode())
+            nonces_entry = await self._database.read(lambda c: _entry_of(c, noted))
+        return Case(
+            receipt=receipt,
+            leaf=verified.leaf,
+            key=node.key,
+            calibration=looked.calibration,
+            content=content,
+            reason=reason,
+            measured=looked.measured,
+            context_tokens=looked.context_tokens,
+            nonces_entry=nonces_entry,
+            entry=None if place.drawn is None else place.drawn.entry,
+        )
+
+    async def _look(
+        self, node: KnownNode, receipt: Receipt, content: OpenedContent | None, *, patient: bool
+    ) -> _Looked:
+        """Ask the model that the receipt names, where it is here and there is something to ask."""
+        scored = content is not None and bool(receipt.model.weights) and receipt.policy.audit
+        if content is None or not scored:
+            return _Looked(measured=None, calibration=self._unmeasured(receipt), context_tokens=0)
+        async with self._engines.of(receipt.model.weights) as scorer:
+            if scorer is None:
+                return _Looked(
+                    measured=None, calibration=self._unmeasured(receipt), context_tokens=0
+                )
+            info = await scorer.model()
+            calibration = await self._calibration(node, receipt, scorer, info, patient=patient)
+            context = await self._context_tokens(node, receipt)
+            measured = await replay.measure(receipt, content, scorer, context_tokens=context)
+            return _Looked(measured=measured, calibration=calibration, context_tokens=context)
+
+    async def _calibration(
+        self,
+        node: KnownNode,
+        receipt: Receipt,
+        scorer: Measuring,
+        info: ModelInfo,
+        *,
+        patient: bool,
+    ) -> Calibration:
+        """What the scores are held against. Exact only where both engines say the same bits."""
+        theirs = await self._their_test(node, patient=patient)
+        ours = await _bits(scorer)
+        if ours:
+            await self._judge.say_self_test(info, ours)
+        exact = (
+            theirs is not None
+            and theirs.numerics == receipt.model.numerics == info.numerics
+            and (theirs.weights, theirs.bits) == (info.weights_digest, ours)
+        )
+        return calibrations.choose(
+            self._known,
+            regime="exact" if exact else "noisy",
+            weights=info.weights_digest,
+            model=receipt.model.served,
+            node=receipt.model.numerics,
+            verifier=info.numerics,
+        )
+
+    async def _their_test(self, node: KnownNode, *, patient: bool) -> SelfTest | None:
+        """What the node says that its engine computes, signed by it; None: it does not say."""
+        vkey = str(node.key)
+        kept = self._tests.get(vkey)
+        now_s = self._clock.monotonic_s()
+        if kept is not None and kept[1] is not None and now_s - kept[0] < SELF_TEST_S:
+            return kept[1]
+        try:
+            note = await node.caller.self_test()
+            test = SelfTest.open_note(note, node.key)
+        except UpstreamError as error:
+            if patient and error.error_code != NOT_FOUND:
+                raise
+            test = None
+        except (MalformedError, VerificationError):
+            test = None
+        self._tests[vkey] = (now_s, test)
+        return test
+
+    async def _context_tokens(self, node: KnownNode, receipt: Receipt) -> int:
+        """Of the node's engine, as it says; 0 where it does not."""
+        try:
+            served = (await node.caller.info()).models
+        except UpstreamError:
+            return 0
+        sizes = [one.context_tokens for one in served if one.name == receipt.model.served]
+        return (sizes[0] or 0) if sizes else 0
+
+    def _unmeasured(self, receipt: Receipt) -> Calibration:
+        return calibrations.choose(
+            (),
+            regime="noisy",
+            weights=receipt.model.weights,
+            model=receipt.model.served,
+            node=receipt.model.numerics,
+            verifier="",
+        )
+
+    async def asked(self, asked: AskedAudit) -> AskedVerdict:
+        """Audit what a caller brings, now. The node is not asked for it."""
+        try:
+            vkey = _claimed_key(asked)
+            node = self._nodes.get(vkey)
+            if node is None:
+                return AskedVerdict(result="inconclusive", reason="unknown_node")
+            verified = verify_signed(asked.signed, node.key)
+        except (MalformedError, VerificationError):
+            return AskedVerdict(result="inconclusive", reason="not_bound")
+        if not verified.receipt.policy.audit:
+            return AskedVerdict(result="not_applicable")
+        place = Place(root=verified.batch.root, position=asked.signed.index, drawn=None)
+        found = await self._database.read(lambda c: ledger.at_place(c, place.root, place.position))
+        if found is None:
+            content = await self._with_prompt(verified.receipt, asked.content)
+            case = await self._case(node, verified, content, "", place)
+            if not _is_bound(case):
+                return AskedVerdict(result="inconclusive", reason="not_bound")
+            if case.measured is None:
+                return AskedVerdict(result="inconclusive", reason="unknown_model")
+            found = await self._judge.settle(case, place, None)
+        note, public = found
+        # What is kept back from other verifiers is told to its asker alone: the result, unsigned.
+        return AskedVerdict(result=_result(note), note=note.decode() if public else "")
+
+    async def _with_prompt(self, receipt: Receipt, content: OpenedContent) -> OpenedContent:
+        """A caller has no rendered prompt: the verifier's own, which the receipt binds or not."""
+        if content.prompt:
+            return content
+        async with self._engines.of(receipt.model.weights) as scorer:
+            if scorer is None:
+                return content
+            rendered = (await replay.measure(receipt, content, scorer)).prompt
+        return content if rendered is None else msgspec.structs.replace(content, prompt=rendered)
+
+
+async def _bits(scorer: Measuring) -> str:
+    """What the verifier's own engine computes; empty where it can not say so."""
+    try:
+        return await scorer.self_test()
+    except UpstreamError as error:
+        if error.error_code == NOT_EXACT:
+            return ""
+        raise
+
+
+def _is_bound(case: Case) -> bool:
+    """Whether the receipt binds what a caller brought as its content. If not, it says nothing about
+    the node: anybody can bring something else."""
+    if case.content is None:
+        return False
+    opened = contents.open_(case.receipt, case.content, case.measured, case.context_tokens)
+    checks = contents.check(opened)
+    return all(one.result == "pass" for one in checks if one.name in contents.BINDING)
+
+
+def _place(audit: Audit) -> Place:
+    draw = Draw.parse(_text(audit.draw))
+    return Place(
+        root=audit.root,
+        position=audit.position,
+        drawn=Drawn(by=draw.key, draw=digest(audit.draw), entry=audit.entry, index=audit.position),
+    )
+
+
+def _text(note_bytes: bytes) -> bytes:
+    """The text of a note that was verified when it was stored."""
+    return notes.parse(note_bytes).text
+
+
+def _decode(data: bytes) -> Opening:
+    return msgspec.json.decode(data, type=Opening)
+
+
+def _result(note_bytes: bytes) -> Result:
+    return Verdict.parse(_text(note_bytes)).result
+
+
+def _claimed_key(asked: AskedAudit) -> str:
+    """The key that a receipt says it is signed by; not verified."""
+    try:
+        return decode_receipt(asked.signed.receipt.encode()).key
+    except UnicodeEncodeError:
+        raise MalformedError("a receipt that is not Unicode") from None
+
+
+def _entry_of(connection: Connection, noted: str) -> int | None:
+    """Where the log has a commitment to nonces, by its digest."""
+    row = connection.execute("SELECT entry FROM nonces WHERE digest = ?", (noted,)).fetchone()
+    return None if row is None else int(row[0])

@@ -1,0 +1,69 @@
+"""How long a verifier asks a node for an opening, and what it concludes when it stops.
+
+A node that serves and does not open withholds. One that can not be reached is given much longer,
+and then nothing is concluded: being away is no fault. Both need several tries, so that a verifier
+that was away itself holds nothing against anybody.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from trunkline.schema.audit import Opening
+
+TRIES_MIN: Final = 3
+BACKOFF_FIRST_MS: Final = 1_000
+BACKOFF_MS_MAX: Final = 30_000
+
+SILENT: Final = "unreachable"
+"""The node did not answer at all."""
+REFUSED: Final = "refused"
+"""It answered, and it was no opening: an error, or something else than was asked for."""
+CONCLUSIVE: Final = frozenset({"not_audited", "not_kept", "expired"})
+"""Reasons that waiting changes nothing about; the receipt says whether they may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """A verifier's deadlines."""
+
+    opening_ms: int
+    unreachable_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """Ask again at ``due_ms``."""
+
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """No more asking: it is judged for this reason."""
+
+    reason: Literal["withheld", "unreachable"]
+
+
+def after_failure(
+    reason: str, *, asked_ms: int, attempts: int, now_ms: int, patience: Patience
+) -> Again | Over:
+    """What follows from a try that brought nothing conclusive.
+
+    ``reason``: the node's, or :data:`SILENT` or :data:`REFUSED`. ``asked_ms``: when it was asked
+    first. ``attempts``: tries before this one.
+    """
+    silent = reason == SILENT
+    deadline_ms = asked_ms + (patience.unreachable_ms if silent else patience.opening_ms)
+    if now_ms >= deadline_ms and attempts + 1 >= TRIES_MIN:
+        return Over(reason="unreachable" if silent else "withheld")
+    pause_ms = min(BACKOFF_FIRST_MS << min(attempts, 16), BACKOFF_MS_MAX)
+    # The last try is made when the deadline has come, not long after it.
+    until_ms = max(deadline_ms - now_ms, BACKOFF_FIRST_MS)
+    return Again(due_ms=now_ms + min(pause_ms, until_ms))
+
+
+def is_conclusive(opening: Opening) -> bool:
+    """Whether there is something to judge: content, or a reason that time does not change."""
+    if opening.content is not None:
+        return opening.signed is not None
+    return opening.reason in CONCLUSIVE and (opening.signed is not None or bool(opening.leaf))

@@ -1,0 +1,105 @@
+"""Asks nodes to open what was drawn, and verifies that what comes is what was asked for.
+
+A demand is signed for one node and one use. It refuses to take a receipt from a node that is not
+the one at that place of the batch in the log.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import Error, UpstreamError, VerificationError
+from trunkline.base.ports import Clock
+from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.receipts import VerifiedReceipt, verify_signed
+from trunkline.remote.node import NodeCaller, NodeRefusedError
+from trunkline.schema.audit import Demand, Opening, WantedReceipt
+from trunkline.verdicts import Demand as SignedDemand
+from trunkline.verdicts import demanded_digest
+from trunkline.verifier.core.patience import REFUSED, SILENT, is_conclusive
+from trunkline.verifier.queue import Audit
+
+DEMAND_TIMEOUT_S: Final = 20.0
+
+
+class KnownNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as configured."""
+
+    key: VerifierKey
+    operator: str
+    caller: NodeCaller
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """A try that brought nothing to judge."""
+
+    reason: str
+    """The node's own, or one of :mod:`trunkline.verifier.core.patience`."""
+
+
+class Demander:
+    """One verifier's demands."""
+
+    def __init__(
+        self, nodes: Mapping[str, KnownNode], signer: Signer, *, operator: str, clock: Clock
+    ) -> None:
+        """``nodes`` by vkey."""
+        self._nodes = nodes
+        self._signer = signer
+        self._operator = operator
+        self._clock = clock
+
+    async def ask(self, audit: Audit) -> Opening | Failed:
+        """Ask once. What comes back was verified against the batch (:func:`check`)."""
+        node = self._nodes.get(audit.node)
+        if node is None:
+            # It was removed from the configuration since: nobody can be asked.
+            return Failed(reason=SILENT)
+        try:
+            openings = await node.caller.openings(
+                self._demand(audit, node), timeout_s=DEMAND_TIMEOUT_S
+            )
+            opening = openings.openings[0] if len(openings.openings) == 1 else None
+            if opening is None:
+                return Failed(reason=REFUSED)
+            if not is_conclusive(opening):
+                return Failed(reason=opening.reason or REFUSED)
+            check(opening, audit, node.key)
+        except NodeRefusedError:
+            return Failed(reason=REFUSED)
+        except UpstreamError as error:
+            # Whoever answers with something unusable is there, and does not open.
+            broken = error.error_code.endswith(("_protocol", "_bad_response"))
+            return Failed(reason=REFUSED if broken else SILENT)
+        except Error:
+            return Failed(reason=REFUSED)
+        return opening
+
+    def _demand(self, audit: Audit, node: KnownNode) -> Demand:
+        draw = audit.draw.decode()
+        wanted = (WantedReceipt(batch=audit.root.hex(), index=audit.position),)
+        signed = SignedDemand(
+            digest=demanded_digest(draw, wanted),
+            key=str(self._signer.vkey),
+            node=node.key.name,
+            operator=self._operator,
+            unix_ms=self._clock.unix_ms(),
+        )
+        note = sign_note(signed.text(), self._signer)
+        return Demand(draw=draw, receipts=wanted, demand=note.decode())
+
+
+def check(opening: Opening, audit: Audit, key: VerifierKey) -> VerifiedReceipt | None:
+    """The receipt, which is the one at that place of the batch in the log; None where it is not
+    shown, and only its leaf is.
+
+    Raises MalformedError or VerificationError for any other.
+    """
+    if opening.signed is None:
+        return None
+    verified = verify_signed(opening.signed, key)
+    if verified.batch.root != audit.root or opening.signed.index != audit.position:
+        raise VerificationError("another receipt than was demanded")
+    return verified

@@ -1,0 +1,169 @@
+"""Draws receipts, and takes part in the draws of others.
+
+A draw is signed and queued for the log in the transaction that starts it, and nothing is demanded
+under it before the log has it (``queue``). Ranges follow each other without a gap, whatever
+crashes. It refuses to draw where nothing could be drawn: statements about draws would else feed
+on each other.
+"""
+
+from typing import Final
+
+from trunkline.base.errors import Error, VerificationError
+from trunkline.base.ports import Clock
+from trunkline.crypto import note as notes
+from trunkline.crypto.digest import digest
+from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.runtime.crash import CrashHook
+from trunkline.runtime.store import Connection, Database
+from trunkline.tlog.checkpoint import Checkpoint
+from trunkline.tlog.policy import Policy
+from trunkline.verdicts import DRAWN_ENTRIES_MAX, Draw, check_draw, plain_checkpoint, range_end
+from trunkline.verifier import crash, queue, store
+from trunkline.verifier.core.entry import StatementEntry
+from trunkline.verifier.publishing import Publisher
+
+FIRST_DRAW_MS: Final = 600_000
+"""A verifier's first draw begins with the first batch that is not older."""
+ROUND: Final = 100
+
+
+class Drawer:
+    """The draws of one verifier."""
+
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        policy: Policy,
+        publisher: Publisher,
+        *,
+        operator: str,
+        rate_ppm: int,
+        peers: dict[str, VerifierKey],
+        clock: Clock,
+        reach: CrashHook,
+    ) -> None:
+        """``peers``: the other verifiers' keys by vkey."""
+        self._database = database
+        self._signer = signer
+        self._policy = policy
+        self._publisher = publisher
+        self._operator = operator
+        self._rate_ppm = rate_ppm
+        self._peers = peers
+        self._clock = clock
+        self._reach = reach
+        self.left_out = 0
+        """Drawn receipts that found no place in the queue, since this process started."""
+
+    async def draw(self) -> bool:
+        """Draw from what was followed since the last draw. Whether there was anything."""
+        head = await self._database.read(store.read_head)
+        if head is None or not self._rate_ppm:
+            return False
+        plain = plain_checkpoint(head.checkpoint, self._policy)
+        size = Checkpoint.parse(notes.parse(plain).text).size
+        followed = head.frontier.size
+        drawn = await self._database.write(lambda c: self._draw(c, plain, size, followed))
+        if drawn:
+            self._reach(crash.DRAW_STORED)
+        return drawn
+
+    def _draw(self, connection: Connection, plain: bytes, size: int, followed: int) -> bool:
+        now_ms = self._clock.unix_ms()
+        first = self._first(connection, now_ms, followed)
+        last = range_end(first, size)
+        batches = store.batches_between(connection, first, last)
+        if last > followed or not (batches or last - first == DRAWN_ENTRIES_MAX):
+            return False
+        record = Draw(
+            checkpoint=plain.decode(),
+            from_=first,
+            to=last,
+            key=str(self._signer.vkey),
+            operator=self._operator,
+            rate_ppm=self._rate_ppm,
+            unix_ms=now_ms,
+        )
+        note = sign_note(record.text(), self._signer)
+        self._publisher.draw(connection, note)
+        self._enlist(connection, record, note, entry=None)
+        return True
+
+    def _first(self, connection: Connection, now_ms: int, followed: int) -> int:
+        own = str(self._signer.vkey)
+        row = connection.execute("SELECT max(last) FROM draws WHERE key = ?", (own,)).fetchone()
+        if row[0] is not None:
+            return int(row[0])
+        row = connection.execute(
+            "SELECT min(entry) FROM batches WHERE unix_ms >= ?", (now_ms - FIRST_DRAW_MS,)
+        ).fetchone()
+        return followed if row[0] is None else int(row[0])
+
+    def _enlist(
+        self, connection: Connection, draw: Draw, note: bytes, *, entry: int | None
+    ) -> None:
+        """Write a draw down, and what it has drawn."""
+        number = connection.execute(
+            "INSERT INTO draws (key, first, last, digest, note, entry) VALUES (?, ?, ?, ?, ?, ?)",
+            (draw.key, draw.from_, draw.to, digest(note), note, entry),
+        ).lastrowid
+        for batch in store.batches_between(connection, draw.from_, draw.to):
+            positions = draw.chosen(batch.index, batch.count)
+            self.left_out += queue.enqueue(
+                connection,
+                root=batch.root,
+                positions=positions,
+                entry=batch.index,
+                node=batch.node,
+                draw=number or 0,
+            )
+
+    async def join(self) -> bool:
+        """Take up what other verifiers drew. Whether there was anything."""
+        head = await self._database.read(store.read_head)
+        if head is None:
+            return False
+        size = head.frontier.size
+        return await self._database.write(lambda c: self._join(c, size))
+
+    def _join(self, connection: Connection, followed: int) -> bool:
+        found = store.unseen(connection, "draw", ROUND)
+        for statement in found:
+            self._join_one(connection, statement, followed)
+        store.mark_seen(connection, [statement.index for statement in found])
+        return bool(found)
+
+    def _join_one(self, connection: Connection, statement: StatementEntry, followed: int) -> None:
+        draw = Draw.open_note(statement.note, self._peers[statement.key])
+        try:
+            check_draw(draw, self._policy)
+            if draw.to > followed:
+                raise VerificationError("a draw from entries that are not in the log yet")
+        except Error as error:
+            self._accuse(connection, draw.key, f"entry {statement.index}: {error.message}")
+            return
+        row = connection.execute(
+            "SELECT max(last) FROM draws WHERE key = ?", (draw.key,)
+        ).fetchone()
+        if row[0] is not None and int(row[0]) != draw.from_:
+            self._accuse(
+                connection,
+                draw.key,
+                f"entry {statement.index}: its draw begins with entry {draw.from_}, and the one "
+                f"before ended with {row[0]}",
+            )
+            if draw.from_ < int(row[0]):
+                return
+        self._enlist(connection, draw, statement.note, entry=statement.index)
+
+    def _accuse(self, connection: Connection, key: str, detail: str) -> None:
+        store.alert(
+            connection,
+            unix_ms=self._clock.unix_ms(),
+            kind="gap",
+            about=self._peers[key].name,
+            receipt="",
+            detail=detail,
+        )

@@ -1,0 +1,323 @@
+"""From what was measured to a stored verdict: judged and signed in one transaction.
+
+Scoring is slow and may be done twice; judging is a function of what was scored and of all evidence
+before it, so it happens where that evidence is read and written. The verdict's bytes are stored
+with it and never made again: no crash can bring about a second, different one.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from trunkline.audit import bundle as bundles
+from trunkline.audit import findings, standing
+from trunkline.audit.calibration import Calibration, Parties, decode, encode, unmeasured
+from trunkline.audit.judge import OPENED, Case, Judged, judge, subject_of
+from trunkline.base.errors import require
+from trunkline.base.ports import Clock, Randomness
+from trunkline.crypto.digest import digest, sha256
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.engine.about import ENGINE, processor
+from trunkline.inference.ports import ModelInfo
+from trunkline.receipts import Receipt
+from trunkline.runtime.crash import CrashHook
+from trunkline.runtime.store import Connection, Database
+from trunkline.verdicts import Calibration as Used
+from trunkline.verdicts import Check, Commitment, Drawn, Result, SelfTest, Subject, Verdict
+from trunkline.verifier import crash, ledger, queue
+from trunkline.verifier.ledger import Stored
+from trunkline.verifier.publishing import Publisher
+
+SALT_BYTES: Final = 32
+PLACE_DOMAIN: Final = b"trunkline.place/v1\n"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a receipt is, and why it is looked at."""
+
+    root: bytes
+    """Of its batch."""
+    position: int
+    drawn: Drawn | None
+    """None: a caller asked."""
+
+    def stand_in(self) -> str:
+        """What stands for the leaf of a receipt that its node does not show, hex."""
+        return sha256(PLACE_DOMAIN + self.root + self.position.to_bytes(4, "big")).hex()
+
+
+class Unshown(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt that its node did not even show."""
+
+    subject: Subject
+    """What it would be evidence about, as far as can be told."""
+    leaf: str
+    """Hex; empty where that is not known either."""
+    check: Check
+    calibration: Calibration
+
+
+def unshown(subject: Subject, *, leaf: str, result: Result) -> Unshown:
+    """``result``: ``fail`` where the node withholds it, ``not_applicable`` where it need not show
+    it, else ``inconclusive``."""
+    match result:
+        case "fail":
+            check = findings.failed(OPENED, "the node did not open what it had signed")
+        case "not_applicable":
+            check = findings.not_applicable(OPENED, "the receipt is private")
+        case _:
+            check = findings.inconclusive(OPENED, "the node could not be reached")
+    return Unshown(
+        subject=subject,
+        leaf=leaf,
+        check=check,
+        calibration=unmeasured(
+            Parties(
+                configuration=subject.configuration,
+                model=subject.model,
+                node=subject.numerics,
+                verifier="",
+                weights=subject.weights,
+            )
+        ),
+    )
+
+
+class Judge:
+    """Signs one verifier's verdicts."""
+
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        publisher: Publisher,
+        *,
+        operator: str,
+        clock: Clock,
+        randomness: Randomness,
+        reach: CrashHook,
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._publisher = publisher
+        self._operator = operator
+        self._clock = clock
+        self._randomness = randomness
+        self._reach = reach
+
+    async def settle(
+        self, what: Case | Unshown, place: Place, audit: queue.Audit | None
+    ) -> tuple[bytes, bool]:
+        """The signed verdict on a receipt, durable: this one, or the one that there is already; and
+        whether it is public.
+
+        ``audit``: the drawn audit that it ends, which leaves the queue; ConflictError if it was
+        lost. None: a caller asked, and a verdict is public at once.
+        """
+        salt = self._randomness.token(SALT_BYTES).hex()
+        settled = await self._database.write(lambda c: self._settle(c, what, place, audit, salt))
+        self._reach(crash.VERDICT_STORED)
+        return settled
+
+    async def say_self_test(self, info: ModelInfo, bits: str) -> None:
+        """Sign and log what this verifier's engine computes, unless that was said already."""
+        said = SelfTest(
+            bits=bits,
+            cpu=processor(),
+            engine=ENGINE,
+            key=str(self._signer.vkey),
+            model=info.name,
+            numerics=info.numerics,
+            unix_ms=self._clock.unix_ms(),
+            weights=info.weights_digest,
+        )
+
+        def say(connection: Connection) -> None:
+            note = sign_note(said.text(), self._signer)
+            stored = connection.execute(
+                "INSERT INTO self_tests VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (f"{said.weights} {said.numerics} {bits}", note),
+            )
+            if stored.rowcount == 1:
+                self._publisher.statement(connection, note)
+
+        await self._database.write(say)
+
+    def _settle(
+        self,
+        connection: Connection,
+        what: Case | Unshown,
+        place: Place,
+        audit: queue.Audit | None,
+        salt: str,
+    ) -> tuple[bytes, bool]:
+        if audit is not None:
+            queue.leave(connection, audit)
+        found = ledger.at_place(connection, place.root, place.position)
+        if found is not None:
+            return found
+        subject = _subject(what)
+        before = ledger.subject(connection, _name(subject))
+        if isinstance(what, Case):
+            used_by = _nonce_user(connection, what.receipt)
+            judged = judge(replace(what, nonce_used_by=used_by), self._state(connection, before))
+            _note_nonce(connection, what.receipt)
+        else:
+            judged = _judge_unshown(what, place, self._state(connection, before))
+        self._keep(connection, what.calibration)
+        note = self._sign(what, place, judged, "" if before is None else before.previous, salt)
+        verdict = Verdict.open_note(note, self._signer.vkey)
+        ledger.insert(
+            connection,
+            Stored(
+                leaf=verdict.receipt,
+                root=place.root,
+                position=place.position,
+                subject=_name(subject),
+                result=verdict.result,
+                standing=verdict.standing,
+                note=note,
+                bundle=judged.bundle,
+                judged_ms=verdict.unix_ms,
+            ),
+            standing.encode_state(judged.state),
+        )
+        if place.drawn is None:
+            ledger.reveal(connection, self._publisher, verdict.receipt)
+            return note, True
+        self._commit(connection, verdict, note)
+        return note, False
+
+    def _sign(
+        self, what: Case | Unshown, place: Place, judged: Judged, previous: str, salt: str
+    ) -> bytes:
+        verdict = Verdict(
+            alpha=what.calibration.alpha,
+            bundle=digest(judged.bundle),
+            calibration=what.calibration.digest,
+            checks=judged.checks,
+            drawn=msgspec.UNSET if place.drawn is None else place.drawn,
+            evidence=judged.evidence,
+            key=str(self._signer.vkey),
+            kind=judged.kind,
+            operator=self._operator,
+            previous=previous,
+            receipt=_leaf(what, place),
+            regime=judged.regime,
+            result=judged.result,
+            salt=salt,
+            standing=judged.standing,
+            subject=judged.subject,
+            unix_ms=self._clock.unix_ms(),
+        )
+        return sign_note(verdict.text(), self._signer)
+
+    def _keep(self, connection: Connection, calibration: Calibration) -> None:
+        """Store and log a calibration with the first verdict that uses it."""
+        artefact = encode(calibration)
+        stored = connection.execute(
+            "INSERT INTO calibrations VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (calibration.digest, artefact),
+        )
+        if stored.rowcount == 1:
+            said = Used(
+                artefact=artefact.decode(),
+                digest=calibration.digest,
+                key=str(self._signer.vkey),
+                operator=self._operator,
+                unix_ms=self._clock.unix_ms(),
+            )
+            self._publisher.statement(connection, sign_note(said.text(), self._signer))
+
+    def _commit(self, connection: Connection, verdict: Verdict, note: bytes) -> None:
+        commitment = Commitment(
+            digest=digest(note),
+            key=verdict.key,
+            receipt=verdict.receipt,
+            unix_ms=verdict.unix_ms,
+        )
+        self._publisher.commitment(
+            connection, verdict.receipt, sign_note(commitment.text(), self._signer)
+        )
+
+    def _state(
+        self, connection: Connection, before: ledger.SubjectRow | None
+    ) -> standing.State | None:
+        """The evidence so far, under the calibration that it was held against."""
+        if before is None:
+            return None
+        named = msgspec.json.decode(before.state, type=_Named).calibration
+        artefact = ledger.calibration(connection, named)
+        require(artefact is not None, "a calibration that was used was stored")
+        return standing.decode_state(before.state, decode(artefact or b""))
+
+
+class _Named(msgspec.Struct, frozen=True):
+    calibration: str
+
+
+def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -> Judged:
+    """Judge a receipt that was not shown: nothing but that is known of it."""
+    calibration, check = what.calibration, what.check
+    if before is None:
+        before = standing.State.start(calibration)
+    elif before.calibration != calibration.digest:
+        before = standing.adopt(before, calibration)
+    after = standing.update(before, calibration, None, check.result, fault=check.result == "fail")
+    made = bundles.Bundle(
+        calibration=calibration.digest,
+        checks=(check,),
+        evidence=after.evidence,
+        kind="opening",
+        previous=standing.encode_state(before).decode(),
+        receipt=_leaf(what, place),
+        regime="none",
+        result=check.result,
+        standing=after.standing,
+        subject=what.subject,
+    )
+    return Judged(
+        checks=(check,),
+        result=check.result,
+        kind="opening",
+        regime="none",
+        subject=what.subject,
+        trials=None,
+        state=after,
+        bundle=bundles.encode(made),
+    )
+
+
+def _leaf(what: Case | Unshown, place: Place) -> str:
+    if isinstance(what, Case):
+        return what.leaf.hex()
+    return what.leaf or place.stand_in()
+
+
+def _subject(what: Case | Unshown) -> Subject:
+    if isinstance(what, Unshown):
+        return what.subject
+    return subject_of(what.receipt, what.calibration)
+
+
+def _name(subject: Subject) -> str:
+    """How a subject's evidence is found again."""
+    return msgspec.json.encode(subject).decode()
+
+
+def _nonce_user(connection: Connection, receipt: Receipt) -> str:
+    """The answer that this verifier has seen the node's nonce used for; empty: none."""
+    row = connection.execute(
+        "SELECT answer FROM nonce_uses WHERE node = ? AND nonce = ?",
+        (receipt.key, receipt.sampling.node_nonce),
+    ).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _note_nonce(connection: Connection, receipt: Receipt) -> None:
+    if receipt.sampling.node_nonce:
+        connection.execute(
+            "INSERT INTO nonce_uses VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (receipt.key, receipt.sampling.node_nonce, receipt.answer),
+        )

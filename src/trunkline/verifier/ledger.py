@@ -1,0 +1,184 @@
+"""What a verifier has found: its verdicts, each stored before anybody is told, and its subjects.
+
+One verdict a receipt, for ever: a second audit of the same receipt finds the first one's. A verdict
+about a drawn receipt is kept back until another verifier has committed to its own, or had its time.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import require
+from trunkline.crypto.digest import digest
+from trunkline.runtime.store import Connection
+from trunkline.schema.audit import VERDICTS_MAX, RevealedVerdict, VerdictPage
+from trunkline.verdicts import Result, Standing, may_reveal
+from trunkline.verifier.publishing import Publisher
+
+REVEALED_AT_ONCE: Final = 200
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A verdict as it was stored."""
+
+    leaf: str
+    """Of the receipt, hex."""
+    root: bytes
+    position: int
+    subject: str
+    result: Result
+    standing: Standing
+    note: bytes
+    bundle: bytes
+    judged_ms: int
+
+
+class SubjectRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a subject."""
+
+    state: bytes
+    """``trunkline.audit.standing.encode_state``."""
+    previous: str
+    """SHA-256 (hex) of the newest verdict on it."""
+    standing: Standing
+    receipts: int
+
+
+def at_place(connection: Connection, root: bytes, position: int) -> tuple[bytes, bool] | None:
+    """The signed verdict on the receipt at a place of a batch, and whether it is public."""
+    row = connection.execute(
+        "SELECT note, number FROM verdicts WHERE root = ? AND position = ?", (root, position)
+    ).fetchone()
+    return None if row is None else (bytes(row[0]), row[1] is not None)
+
+
+def find(connection: Connection, leaf: str) -> bytes | None:
+    """The signed verdict on a receipt, public or not."""
+    row = connection.execute("SELECT note FROM verdicts WHERE leaf = ?", (leaf,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def revealed(connection: Connection, leaf: str) -> bytes | None:
+    """The signed verdict on a receipt, once it is public."""
+    row = connection.execute(
+        "SELECT note FROM verdicts WHERE leaf = ? AND number IS NOT NULL", (leaf,)
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def bundle(connection: Connection, leaf: str) -> bytes | None:
+    """The bundle of a revealed verdict: before, it would tell what is kept back."""
+    row = connection.execute(
+        "SELECT bundle FROM verdicts WHERE leaf = ? AND number IS NOT NULL", (leaf,)
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def calibration(connection: Connection, digest_: str) -> bytes | None:
+    """A calibration that verdicts were made with."""
+    row = connection.execute(
+        "SELECT artefact FROM calibrations WHERE digest = ?", (digest_,)
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def subject(connection: Connection, name: str) -> SubjectRow | None:
+    """What is known of a subject."""
+    row = connection.execute(
+        "SELECT state, previous, standing, receipts FROM subjects WHERE subject = ?", (name,)
+    ).fetchone()
+    if row is None:
+        return None
+    return SubjectRow(state=row[0], previous=row[1], standing=row[2], receipts=row[3])
+
+
+def insert(connection: Connection, stored: Stored, state: bytes) -> None:
+    """Write a verdict down, and what it makes of its subject."""
+    connection.execute(
+        "INSERT INTO verdicts (leaf, root, position, subject, result, standing, digest, note, "
+        "bundle, judged_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            stored.leaf,
+            stored.root,
+            stored.position,
+            stored.subject,
+            stored.result,
+            stored.standing,
+            digest(stored.note),
+            stored.note,
+            stored.bundle,
+            stored.judged_ms,
+        ),
+    )
+    connection.execute(
+        "INSERT INTO subjects VALUES (?, ?, ?, ?, 1) ON CONFLICT (subject) DO UPDATE SET "
+        "state = excluded.state, previous = excluded.previous, standing = excluded.standing, "
+        "receipts = receipts + 1",
+        (
+            stored.subject,
+            state,
+            digest(stored.note).removeprefix("sha256:"),
+            stored.standing,
+        ),
+    )
+
+
+def reveal(connection: Connection, publisher: Publisher, leaf: str) -> int:
+    """Give a verdict its number and queue it for the log: from here on it is public."""
+    row = connection.execute("SELECT note, number FROM verdicts WHERE leaf = ?", (leaf,)).fetchone()
+    require(row is not None, "what is revealed was stored")
+    if row[1] is not None:
+        return int(row[1])
+    number = newest(connection) + 1
+    connection.execute("UPDATE verdicts SET number = ? WHERE leaf = ?", (number, leaf))
+    publisher.verdict(connection, leaf, bytes(row[0]))
+    return number
+
+
+def reveal_due(
+    connection: Connection, publisher: Publisher, *, now_ms: int, reveal_after_ms: int
+) -> int:
+    """Reveal what need not be kept back any longer; how many."""
+    rows = connection.execute(
+        "SELECT leaf, committed_ms, EXISTS (SELECT 1 FROM statements WHERE kind = 'commitment' "
+        "AND about = leaf) FROM verdicts WHERE number IS NULL AND committed_ms IS NOT NULL "
+        "ORDER BY judged_ms LIMIT ?",
+        (REVEALED_AT_ONCE,),
+    ).fetchall()
+    due = [
+        leaf
+        for leaf, committed_ms, another in rows
+        if may_reveal(
+            committed_ms=committed_ms,
+            now_ms=now_ms,
+            another_committed=bool(another),
+            reveal_after_ms=reveal_after_ms,
+        )
+    ]
+    for leaf in due:
+        reveal(connection, publisher, leaf)
+    return len(due)
+
+
+def newest(connection: Connection) -> int:
+    """Number of the newest revealed verdict; 0 before the first."""
+    return int(connection.execute("SELECT coalesce(max(number), 0) FROM verdicts").fetchone()[0])
+
+
+def page(connection: Connection, after: int) -> VerdictPage:
+    """Revealed verdicts with numbers above ``after``, oldest first."""
+    rows = connection.execute(
+        "SELECT number, leaf, note, entry FROM verdicts WHERE number > ? ORDER BY number LIMIT ?",
+        (after, VERDICTS_MAX),
+    )
+    found = tuple(
+        RevealedVerdict(number=row[0], receipt=row[1], note=bytes(row[2]).decode(), entry=row[3])
+        for row in rows
+    )
+    return VerdictPage(verdicts=found, newest=newest(connection))
+
+
+def results(connection: Connection) -> dict[tuple[str, ...], float]:
+    """How many verdicts of each result there are."""
+    rows = connection.execute("SELECT result, count(*) FROM verdicts GROUP BY result")
+    return {(row[0],): float(row[1]) for row in rows}

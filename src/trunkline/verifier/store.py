@@ -1,0 +1,276 @@
+"""The verifier's store: what was followed, what is to be audited, what was found. One SQLite file.
+
+Several processes of one verifier may have it open. Whatever must happen once happens in a
+transaction that fails for the second: the log is followed by compare-and-swap on its size, a draw
+starts where the one before ended, a receipt has one verdict. It refuses to make itself unasked.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import ConfigError, ConflictError
+from trunkline.runtime import outbox
+from trunkline.runtime.store import Connection, Database
+from trunkline.schema.audit import AlertStatement
+from trunkline.verifier.core.entry import BatchEntry, Entry, Kind, NoncesEntry, StatementEntry
+from trunkline.verifier.core.tree import Frontier
+
+DATABASE_NAME: Final = "verifier.db"
+HISTORY_ENTRIES: Final = 200_000
+"""What is kept of the log behind its end: a draw covers at most 10,000 entries of it."""
+ALERTS_MAX: Final = 10_000
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE head (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        size INTEGER NOT NULL,
+        frontier BLOB NOT NULL,
+        checkpoint BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE batches (
+        entry INTEGER PRIMARY KEY,
+        node TEXT NOT NULL,
+        root BLOB NOT NULL,
+        count INTEGER NOT NULL,
+        unix_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX batches_root ON batches (root);
+    CREATE TABLE nonces (
+        digest TEXT PRIMARY KEY,
+        entry INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE nonce_uses (
+        node TEXT NOT NULL,
+        nonce TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        PRIMARY KEY (node, nonce)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE statements (
+        entry INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        about TEXT NOT NULL,
+        note BLOB NOT NULL,
+        seen INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX statements_about ON statements (about, kind) WHERE about <> '';
+    CREATE INDEX statements_unseen ON statements (entry) WHERE seen = 0;
+    CREATE TABLE draws (
+        number INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        digest TEXT NOT NULL UNIQUE,
+        note BLOB NOT NULL,
+        entry INTEGER,
+        UNIQUE (key, first)
+    ) STRICT;
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY,
+        root BLOB NOT NULL,
+        position INTEGER NOT NULL,
+        entry INTEGER NOT NULL,
+        node TEXT NOT NULL,
+        draw INTEGER NOT NULL REFERENCES draws (number),
+        third INTEGER NOT NULL DEFAULT 0,
+        asked_ms INTEGER NOT NULL DEFAULT 0,
+        refused TEXT NOT NULL DEFAULT '',
+        opening BLOB,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due_ms INTEGER NOT NULL DEFAULT 0,
+        holder BLOB,
+        lease_ms INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (root, position)
+    ) STRICT;
+    CREATE INDEX jobs_due ON jobs (due_ms, number);
+    CREATE TABLE verdicts (
+        leaf TEXT PRIMARY KEY,
+        root BLOB NOT NULL,
+        position INTEGER NOT NULL,
+        subject TEXT NOT NULL,
+        result TEXT NOT NULL,
+        standing TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        note BLOB NOT NULL,
+        bundle BLOB NOT NULL,
+        judged_ms INTEGER NOT NULL,
+        committed_ms INTEGER,
+        number INTEGER UNIQUE,
+        entry INTEGER,
+        UNIQUE (root, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX verdicts_hidden ON verdicts (judged_ms) WHERE number IS NULL;
+    CREATE TABLE subjects (
+        subject TEXT PRIMARY KEY,
+        state BLOB NOT NULL,
+        previous TEXT NOT NULL,
+        standing TEXT NOT NULL,
+        receipts INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE calibrations (
+        digest TEXT PRIMARY KEY,
+        artefact BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE self_tests (
+        said TEXT PRIMARY KEY,
+        note BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE alerts (
+        number INTEGER PRIMARY KEY,
+        unix_ms INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        about TEXT NOT NULL,
+        receipt TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        UNIQUE (kind, about, receipt)
+    ) STRICT;
+    """,
+    outbox.SCHEMA,
+)
+
+
+def create_store(data: Path) -> None:
+    """Make the empty store of a new verifier, for ``trunkline init``. Blocks. ConfigError if there
+    is one already."""
+    path = data / DATABASE_NAME
+    if path.exists():
+        raise ConfigError(f"{path}: there is a verifier here already")
+    Database.open(path, must_exist=False, migrations=MIGRATIONS).close()
+
+
+def open_store(data: Path) -> Database:
+    """Open the store in ``data``. ConfigError if it is missing."""
+    return Database.open(data / DATABASE_NAME, must_exist=True, migrations=MIGRATIONS, shared=True)
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log was followed."""
+
+    frontier: Frontier
+    checkpoint: bytes
+    """The cosigned checkpoint of exactly this tree, as it was obtained."""
+
+
+def read_head(connection: Connection) -> Head | None:
+    """Where following goes on; None before the first entry."""
+    row = connection.execute("SELECT size, frontier, checkpoint FROM head").fetchone()
+    if row is None:
+        return None
+    return Head(frontier=Frontier.decode(row[0], row[1]), checkpoint=row[2])
+
+
+def advance(
+    connection: Connection, before: Head | None, after: Head, found: Iterable[Entry]
+) -> None:
+    """Take in verified entries. ConflictError if another process did already."""
+    now = read_head(connection)
+    if (now is None) != (before is None) or (
+        now is not None and before is not None and now.frontier.size != before.frontier.size
+    ):
+        raise ConflictError("another process of this verifier followed the log")
+    connection.execute(
+        "INSERT INTO head VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "size = excluded.size, frontier = excluded.frontier, checkpoint = excluded.checkpoint",
+        (after.frontier.size, after.frontier.encode(), after.checkpoint),
+    )
+    for entry in found:
+        match entry:
+            case BatchEntry():
+                connection.execute(
+                    "INSERT INTO batches VALUES (?, ?, ?, ?, ?)",
+                    (entry.index, entry.node, entry.root, entry.count, entry.unix_ms),
+                )
+            case NoncesEntry():
+                connection.execute(
+                    "INSERT INTO nonces VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    (entry.digest, entry.index),
+                )
+            case StatementEntry():
+                connection.execute(
+                    "INSERT INTO statements (entry, kind, key, about, note) VALUES (?, ?, ?, ?, ?)",
+                    (entry.index, entry.kind, entry.key, entry.about, entry.note),
+                )
+    floor = after.frontier.size - HISTORY_ENTRIES
+    connection.execute("DELETE FROM batches WHERE entry < ?", (floor,))
+    connection.execute("DELETE FROM statements WHERE entry < ? AND seen = 1", (floor,))
+
+
+def batches_between(connection: Connection, first: int, last: int) -> list[BatchEntry]:
+    """The known nodes' batches at entries ``[first, last)``."""
+    rows = connection.execute(
+        "SELECT entry, node, root, count, unix_ms FROM batches WHERE entry >= ? AND entry < ? "
+        "ORDER BY entry",
+        (first, last),
+    )
+    return [
+        BatchEntry(index=row[0], node=row[1], root=row[2], count=row[3], unix_ms=row[4])
+        for row in rows
+    ]
+
+
+def unseen(connection: Connection, kind: str, limit: int) -> list[StatementEntry]:
+    """Statements of others that nothing was concluded from yet, in the log's order."""
+    rows = connection.execute(
+        "SELECT entry, kind, key, about, note FROM statements WHERE seen = 0 AND kind = ? "
+        "ORDER BY entry LIMIT ?",
+        (kind, limit),
+    )
+    return [_statement(row) for row in rows]
+
+
+def said(connection: Connection, kind: str, about: str) -> list[StatementEntry]:
+    """Others' statements of a kind about one receipt, in the log's order."""
+    rows = connection.execute(
+        "SELECT entry, kind, key, about, note FROM statements WHERE about = ? AND kind = ? "
+        "ORDER BY entry",
+        (about, kind),
+    )
+    return [_statement(row) for row in rows]
+
+
+def _statement(row: tuple[int, Kind, str, str, bytes]) -> StatementEntry:
+    index, kind, key, about, note = row
+    return StatementEntry(index=index, kind=kind, key=key, about=about, note=note)
+
+
+def mark_seen(connection: Connection, entries: Sequence[int]) -> None:
+    """Nothing more is to be concluded from these."""
+    connection.executemany(
+        "UPDATE statements SET seen = 1 WHERE entry = ?", [(entry,) for entry in entries]
+    )
+
+
+def alert(
+    connection: Connection, *, unix_ms: int, kind: str, about: str, receipt: str, detail: str
+) -> bool:
+    """Write an alert down; False where it stands already. Oldest go first beyond the bound."""
+    before = connection.total_changes
+    connection.execute(
+        "INSERT INTO alerts (unix_ms, kind, about, receipt, detail) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        (unix_ms, kind, about, receipt, detail),
+    )
+    fresh = connection.total_changes > before
+    connection.execute(
+        "DELETE FROM alerts WHERE number <= (SELECT max(number) FROM alerts) - ?", (ALERTS_MAX,)
+    )
+    return fresh
+
+
+def alerts(connection: Connection, after: int, limit: int) -> tuple[AlertStatement, ...]:
+    """Alerts by number, oldest first."""
+    rows = connection.execute(
+        "SELECT number, unix_ms, kind, about, receipt, detail FROM alerts WHERE number > ? "
+        "ORDER BY number LIMIT ?",
+        (after, limit),
+    )
+    return tuple(
+        AlertStatement(
+            number=row[0], unix_ms=row[1], kind=row[2], about=row[3], receipt=row[4], detail=row[5]
+        )
+        for row in rows
+    )
