@@ -148,6 +148,7 @@ class FakeNode:
         """Set when a script's ``after`` events have been sent."""
         self.polls = 0
         self.vkey_shown = str(self.signer.vkey)
+        self.statements: tuple[str, ...] = ()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,6 +165,11 @@ class FakeNode:
     @property
     def name(self) -> str:
         return self.signer.vkey.name
+
+    def change_key(self, signer: Signer, *statements: str) -> None:
+        """As after a restart with another key: answers that run end under the one before."""
+        self.signer, self.vkey_shown = signer, str(signer.vkey)
+        self.statements = statements
 
     async def __aenter__(self) -> Self:
         await self.listen()
@@ -216,6 +222,7 @@ class FakeNode:
             ready=True,
             running=0,
             queued=0,
+            statements=self.statements,
         )
 
     # HTTP.
@@ -379,6 +386,7 @@ class Answering:
 
     def __init__(self, node: FakeNode, attempt: Attempt, script: Script) -> None:
         self.node = node
+        self.signer = node.signer
         self.attempt = attempt
         self.script = script
         self.body = json.loads(bytes(attempt.request))
@@ -468,6 +476,7 @@ class Answering:
             attempt=self.attempt.attempt,
             node=self.node.name,
             operator=self.node.operator,
+            key=str(self.signer.vkey),
             model=self.attempt.model,
             weights=WEIGHTS if chat else None,
             numerics=numerics,
@@ -611,7 +620,7 @@ class Answering:
         builder = BatchBuilder(self.node.name)
         builder.add(encode(receipt))
         sealed = builder.seal(previous=None, unix_ms=NOW_MS)
-        signer = self.node.signer
+        signer = self.signer
         if fault is Fault.BAD_SIGNATURE:
             signer = Signer.generate(signer.vkey.name, sha256(b"somebody else").digest())
         return sealed.signed(sign_note(sealed.text, signer))[0]
@@ -628,7 +637,7 @@ class Answering:
             answer=attempt.answer,
             attempt=attempt.attempt,
             created_s=attempt.created_s,
-            key=self.node.vkey,
+            key=str(self.signer.vkey),
             model=ReceiptModel(
                 numerics=accepted.numerics or "",
                 provider="embedded",

@@ -12,6 +12,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.core.pins import Pin
 from trunkline.gateway.keys import KeyUse
 from trunkline.runtime.config import load
 from trunkline.runtime.metrics import render_config
@@ -27,8 +28,20 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     url: str
     """Where it listens, ``http://host:port``."""
-    vkey: str
-    """Its verifier key (C2SP vkey). A node that shows another key is not used."""
+    vkey: str = ""
+    """Its verifier key (C2SP vkey). A node that shows another key is not used, unless its operator
+    states that one. Empty: any key counts that its operator states."""
+    operator_vkey: str = ""
+    """Its operator's key (``docs/operate/operator-keys.md``). Empty: no statement counts."""
+    name: str = ""
+    """The node's name, and that of its key. Needed only where there is no ``vkey``."""
+
+    @property
+    def pin(self) -> Pin:
+        """What counts as this node. Raises :class:`ConfigError`."""
+        return Pin.of(
+            url=self.url, vkey=self.vkey, operator_vkey=self.operator_vkey, name=self.name
+        )
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,7 +108,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if not self.nodes:
             raise ValueError("at least one node is needed")
-        if len({node.vkey for node in self.nodes}) != len(self.nodes):
+        if len({(node.vkey, node.name) for node in self.nodes}) != len(self.nodes):
             raise ValueError("a node is listed twice")
         open_door = self.keys != "required" and not self.anonymous_beyond_loopback
         if open_door and not is_loopback(self.listen):
@@ -235,7 +248,9 @@ def _telemetry(telemetry: TelemetryConfig) -> list[str]:
 def _nodes(nodes: Sequence[NodeConfig]) -> list[str]:
     lines: list[str] = []
     for node in nodes:
-        lines += ["[[nodes]]", f"url = {_text(node.url)}", f"vkey = {_text(node.vkey)}", ""]
+        pins = (("vkey", node.vkey), ("operator_vkey", node.operator_vkey), ("name", node.name))
+        given = [f"{name} = {_text(value)}" for name, value in pins if value]
+        lines += ["[[nodes]]", f"url = {_text(node.url)}", *given, ""]
     return lines
 
 

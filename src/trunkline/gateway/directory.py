@@ -1,6 +1,7 @@
 """Who is out there: polls each configured node's ``/v1/info`` and offers what it serves.
 
-A node counts only under the key pinned in the configuration. One that stops answering is kept with
+A node counts only under a key pinned in the configuration, or one that its pinned operator states
+(``core/pins.py``), which may change while everything runs. One that stops answering is kept with
 what it last said, as a last resort, and looked at again soon. Nothing is written to disk.
 """
 
@@ -10,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import ConfigError, Error, MalformedError
+from trunkline.base.errors import ConfigError, Error, SignatureError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.config import NodeConfig
@@ -33,17 +34,16 @@ JITTER: Final = 0.2
 class Node:
     """One configured node, its caller, and what it last said."""
 
-    __slots__ = ("caller", "error", "info", "key", "polled", "reachable", "soon", "url")
+    __slots__ = ("caller", "error", "info", "key", "pin", "polled", "reachable", "soon", "url")
 
     def __init__(self, config: NodeConfig, transport: Transport) -> None:
-        try:
-            self.key = VerifierKey.parse(config.vkey)
-        except MalformedError as error:
-            raise ConfigError(f"nodes: vkey of {config.url}: {error.message}") from None
+        self.pin = config.pin
+        self.key = self.pin.key
+        """What its receipts are signed by now; None: not known before it has answered."""
         self.url = config.url.rstrip("/")
         self.caller = NodeCaller(transport, self.url)
         self.info: NodeInfo | None = None
-        """None until it has answered under its pinned key."""
+        """None until it has answered under a key that counts."""
         self.reachable = False
         self.error = ""
         """Stable code of why the last poll failed."""
@@ -51,6 +51,11 @@ class Node:
         """Set once the first poll is over, whatever came of it."""
         self.soon = asyncio.Event()
         """Set to have it polled now."""
+
+    @property
+    def name(self) -> str:
+        """Its own, and that of its keys."""
+        return self.pin.name
 
 
 class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +88,7 @@ class Directory:
         """``level``: what verdicts came to for a model at a node. ``last_resort``: whether what
         they quarantined is asked when nobody else is there."""
         self.nodes = tuple(Node(node, transport) for node in nodes)
-        names = [node.key.name for node in self.nodes]
+        names = [node.name for node in self.nodes]
         if len(set(names)) != len(names):
             raise ConfigError("nodes: two nodes have the same key name; give each its own")
         self._health = health
@@ -94,12 +99,14 @@ class Directory:
         self._level = level
         self._last_resort = last_resort
         self._since_s: dict[str, int] = {}
+        self.keys = {str(node.key): node.name for node in self.nodes if node.key is not None}
+        """Names of the nodes by every key that they have counted under, vkey texts."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Poll every node from now on."""
         self._tasks = [
-            asyncio.create_task(self._poll_forever(node), name=f"poll.{node.key.name}")
+            asyncio.create_task(self._poll_forever(node), name=f"poll.{node.name}")
             for node in self.nodes
         ]
 
@@ -125,20 +132,20 @@ class Directory:
     def look_again(self, name: str) -> None:
         """A call to this node failed: ask it now how it is."""
         for node in self.nodes:
-            if node.key.name == name:
+            if node.name == name:
                 node.soon.set()
 
     def caller(self, name: str) -> NodeCaller:
         """The caller of a node that a deployment named."""
-        return next(node.caller for node in self.nodes if node.key.name == name)
+        return next(node.caller for node in self.nodes if node.name == name)
 
     def offers(self, need: Need) -> list[Deployment]:
         """Every deployment of a model that may serve the need, with its health now."""
         names = models(need)
         return [
-            self._deployment(node, node.info, served)
+            self._deployment(node, node.info, node.key, served)
             for node in self.nodes
-            if node.info is not None
+            if node.info is not None and node.key is not None
             for served in node.info.models
             if served.name in names and served.kind == need.kind
         ]
@@ -163,7 +170,9 @@ class Directory:
             context_tokens=served.context_tokens if known is None else known.context_tokens,
         )
 
-    def _deployment(self, node: Node, info: NodeInfo, served: ServedModel) -> Deployment:
+    def _deployment(
+        self, node: Node, info: NodeInfo, key: VerifierKey, served: ServedModel
+    ) -> Deployment:
         health = self._health.of(info.node, served.name, exact=served.numerics is not None)
         load = max(info.running + info.queued, health.running)
         level = self._level(info.node, served.name)
@@ -171,7 +180,7 @@ class Directory:
             node=info.node,
             operator=info.operator,
             url=node.url,
-            key=node.key,
+            key=key,
             model=served.name,
             kind=served.kind,
             weights=served.weights,
@@ -209,30 +218,40 @@ class Directory:
         try:
             async with asyncio.timeout(POLL_TIMEOUT_S):
                 info = await node.caller.info()
-            if info.key != str(node.key) or info.node != node.key.name:
-                # Whoever answers there is somebody else: forget what was believed of it.
-                node.info = None
-                raise ConfigError(
-                    "the node shows another key than the pinned one", code="wrong_key"
-                )
+            self._accept(node, info)
         except (Error, TimeoutError) as error:
             self._lost(node, error.error_code if isinstance(error, Error) else "upstream_timeout")
             return False
         except Exception as error:  # noqa: BLE001 - a bug met with one node must not hide the others
-            self._logger.crashed("poll.failed", error, node=node.key.name)
+            self._logger.crashed("poll.failed", error, node=node.name)
             self._lost(node, "internal_error")
             return False
         if not node.reachable:
-            self._logger.info("node.found", node=node.key.name, models=len(info.models))
+            self._logger.info("node.found", node=node.name, models=len(info.models))
             # At the first look it is no news: it may be what an earlier process had known to fail.
             if node.polled.is_set():
-                self._health.heard_of(node.key.name)
+                self._health.heard_of(node.name)
         node.info, node.reachable, node.error = info, True, ""
         for served in info.models:
             self._since_s.setdefault(served.name, self._clock.unix_ms() // 1000)
         return True
 
+    def _accept(self, node: Node, info: NodeInfo) -> None:
+        """Take the key that it shows, if that counts. Raises :class:`SignatureError`."""
+        try:
+            key = node.pin.accept(info, self._clock.unix_ms() // 1000)
+        except SignatureError:
+            # Whoever answers there is somebody else: forget what was believed of it.
+            node.info = None
+            raise
+        if key == node.key:
+            return
+        if node.key is not None:
+            self._logger.info("node.key_changed", node=node.name, key=str(key))
+        # Attempts that run were begun under the key before, and are held to that.
+        node.key, self.keys[str(key)] = key, node.name
+
     def _lost(self, node: Node, code: str) -> None:
         if node.reachable or not node.polled.is_set():
-            self._logger.warning("node.lost", node=node.key.name, error=code)
+            self._logger.warning("node.lost", node=node.name, error=code)
         node.reachable, node.error = False, code

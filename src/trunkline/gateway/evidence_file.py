@@ -12,6 +12,7 @@ from trunkline.evidence.file import (
     EvidencePart,
     encode,
 )
+from trunkline.gateway.core.pins import STATEMENTS_MAX
 from trunkline.gateway.directory import Node
 from trunkline.gateway.store import AnswerRow, Bodies, PartRow
 from trunkline.receipts import decode, salts
@@ -20,13 +21,10 @@ from trunkline.receipts import decode, salts
 def evidence_file(
     row: AnswerRow, parts: Sequence[PartRow], nodes: Sequence[Node], policy: str
 ) -> bytes:
-    """The file's bytes. Keys: the pinned one of the node that signed. Its log and witnesses are
-    named by ``policy``, which is what this gateway holds proofs to."""
-    keys = tuple(
-        EvidenceKey(name=node.key.name, vkey=str(node.key), role="node", operator=row.operator)
-        for node in nodes
-        if node.key.name == row.node
-    )
+    """The file's bytes. Keys: the one of the node that signed, under which this gateway took the
+    receipt, and what its operator said of it. Its log and witnesses are named by ``policy``, which
+    is what this gateway holds proofs to."""
+    keys = (*_node_keys(row, parts), *_operator_key(row, nodes))
     kept = tuple(
         EvidencePart(
             signed=part.signed,
@@ -37,6 +35,29 @@ def evidence_file(
         for part in parts
     )
     return encode(Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy))
+
+
+def _node_keys(row: AnswerRow, parts: Sequence[PartRow]) -> list[EvidenceKey]:
+    signed_by = {decode(part.signed.receipt.encode()).key for part in parts}
+    return [
+        EvidenceKey(name=row.node, vkey=key, role="node", operator=row.operator)
+        for key in sorted(signed_by)
+    ]
+
+
+def _operator_key(row: AnswerRow, nodes: Sequence[Node]) -> list[EvidenceKey]:
+    """The node's operator, where it is pinned, with what it signed of the node's keys."""
+    return [
+        EvidenceKey(
+            name=node.pin.operator.name,
+            vkey=str(node.pin.operator),
+            role="operator",
+            operator=node.pin.operator.name,
+            statements=() if node.info is None else node.info.statements[-STATEMENTS_MAX:],
+        )
+        for node in nodes
+        if node.name == row.node and node.pin.operator is not None
+    ]
 
 
 def _bodies(bodies: Bodies | None) -> EvidenceBodies | None:

@@ -169,7 +169,7 @@ class Explainer:
             outcome=_outcome(considered, allowed=allowed),
             candidates=tuple(_stand_in(one, need, own, policy, offers) for one in standing_in),
             deployments=considered,
-            unheard=tuple(node.key.name for node in self._directory.nodes if node.info is None),
+            unheard=tuple(node.name for node in self._directory.nodes if node.info is None),
             policy=self._routing.status(),
         )
 
@@ -188,9 +188,7 @@ class Explainer:
 
     def _asked(self, place: int, one: Deployment, need: Need) -> Considered:
         known = self._health.of(one.node, one.model)
-        reachable = any(
-            node.reachable for node in self._directory.nodes if node.key.name == one.node
-        )
+        reachable = any(node.reachable for node in self._directory.nodes if node.name == one.node)
         state, reason = _state(one, known, reachable=reachable)
         standing = self._standing(one.node, one.model)
         if standing is not None and (one.level is Level.QUARANTINED or state in GETS_CALLS):

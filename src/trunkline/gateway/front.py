@@ -136,7 +136,7 @@ class Gateway:
                 randomness=randomness,
                 logger=logger,
             ),
-            {str(node.key): node.key.name for node in self._directory.nodes},
+            self._directory.keys,
             self._policy,
             verifiers or (lambda url: VerifierCaller(transport, url)),
             clock=clock,
@@ -144,7 +144,7 @@ class Gateway:
         )
         self._keys = Keys(settings.keys, key_store, self._policy, clock=clock, logger=logger)
         self._charges = Charges(store, self._policy, clock=clock)
-        names = [node.key.name for node in self._directory.nodes]
+        names = [node.name for node in self._directory.nodes]
         self._keeper = Keeper(memory, self._health, names, logger=logger) if memory else None
         self._finalizer = Finalizer(store, prover, self._charges, clock=clock, logger=logger)
         self._dispatcher = QueueDispatcher(

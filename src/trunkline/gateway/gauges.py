@@ -63,7 +63,7 @@ class Gauges:
         ready: dict[Labels, float] = {}
         shares: dict[Labels, float] = {}
         for node in self._directory.nodes:
-            name, info = node.key.name, node.info
+            name, info = node.name, node.info
             ready[(name,)] = node.reachable and info is not None and info.ready
             for model in () if info is None else info.models:
                 known = self._health.of(name, model.name, exact=model.numerics is not None)

@@ -157,7 +157,7 @@ def snapshot(
 def _node(node: Node, health: Health) -> NodeStatus:
     info = node.info
     return NodeStatus(
-        node=node.key.name,
+        node=node.name,
         operator=None if info is None else info.operator,
         url=node.url,
         reachable=node.reachable,
@@ -166,7 +166,7 @@ def _node(node: Node, health: Health) -> NodeStatus:
         running=0 if info is None else info.running,
         queued=0 if info is None else info.queued,
         models=() if info is None else tuple(
-            _model(node.key.name, served.name, served.kind, served.weights, served.numerics, health)
+            _model(node.name, served.name, served.kind, served.weights, served.numerics, health)
             for served in info.models
         ),
     )  # fmt: skip

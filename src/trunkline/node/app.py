@@ -37,6 +37,7 @@ from trunkline.node.nonces import Nonces
 from trunkline.node.openings import OpeningDesk, OpeningKeeper, nothing_kept
 from trunkline.node.self_test import SelfTesting, SelfTests
 from trunkline.node.signing import Enqueue, ReceiptSigner
+from trunkline.node.statements import Statements
 from trunkline.node.store import create_store
 from trunkline.node.telemetry import NodeGauges, NodeTelemetry, provider_name
 from trunkline.remote.http1 import HttpTransport
@@ -97,6 +98,10 @@ class NodeApp:
             node=config.name, operator=config.operator, key=str(self._signer.vkey)
         )
         self._log = None if config.log is None else configuration.log_key(config.log)
+        said = config.operator_file
+        self._statements = Statements(
+            None if said is None else resolve(base, said), config.name, logger=self._logger
+        )
         self._engine = engine
         self._embedder = embedder
         self._transport = transport
@@ -321,6 +326,7 @@ class NodeApp:
                 key=self._identity.key,
                 models=tuple(model for served in self._served for model in served.service.models()),
                 log=None if self._log is None else self._log.name,
+                statements=await self._statements.read(),
                 ready=self._ready.is_set(),
                 running=sum(served.gate.running for served in self._served),
                 queued=sum(served.gate.queued for served in self._served),

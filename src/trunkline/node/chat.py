@@ -211,6 +211,7 @@ class ChatWork:
             attempt=attempt.attempt,
             node=identity.node,
             operator=identity.operator,
+            key=identity.key,
             model=model.name,
             weights=model.weights_digest,
             numerics=model.numerics,

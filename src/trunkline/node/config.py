@@ -130,6 +130,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Folder of the receipts."""
     key_file: str = "key"
     """File with the node's private key (C2SP ``PRIVATE+KEY+…``), mode 600."""
+    operator_file: str | None = None
+    """The operator's public file (``docs/operate/operator-keys.md``): what it says of this node's
+    keys is shown to whoever asks. Read again when it changes. None: nothing is shown."""
     log: LogTarget | None = None
     """Absent: receipts are signed and kept, and no log hears of them."""
     engine: EmbeddedEngine | ProviderEngine = EmbeddedEngine()
@@ -199,6 +202,10 @@ def render(config: NodeConfig) -> str:
         "# Folder of the receipts, and the private key's file (mode 600); relative to this file's.",
         f"data = {_text(config.data)}",
         f"key_file = {_text(config.key_file)}",
+        "# What its operator says of its keys, shown to whoever asks; read again when it changes.",
+        '# operator_file = "../operators/alpha.json"'
+        if config.operator_file is None
+        else f"operator_file = {_text(config.operator_file)}",
         "# Serve embeddings by the embedded model.",
         f"embeddings = {_flag(config.embeddings)}",
         "# Attempts that may wait for a place; further ones are told to come back.",

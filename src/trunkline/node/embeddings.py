@@ -76,6 +76,7 @@ class EmbeddingsWork:
             attempt=attempt.attempt,
             node=identity.node,
             operator=identity.operator,
+            key=identity.key,
             model=MODEL_NAME,
         )
 

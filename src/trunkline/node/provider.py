@@ -218,6 +218,7 @@ class ProviderWork:
             attempt=attempt.attempt,
             node=identity.node,
             operator=identity.operator,
+            key=identity.key,
             model=attempt.model,
             prefix=None if attempt.prefix is None else prefix_digest(attempt.prefix.text),
         )

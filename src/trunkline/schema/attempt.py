@@ -143,6 +143,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """With the request's ``prefix``: its text's digest, by ``trunkline.receipts.prefix_digest``."""
     cached: bool = False
     """The answer was made for an earlier attempt, and kept: so will the receipt say."""
+    key: str = ""
+    """The verifier key that the receipt will be signed by. Empty: the one in ``GET /v1/info``."""
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,6 +233,9 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ServedModel, ...]
     log: str | None
     """Origin of the log that the node submits to."""
+    statements: tuple[str, ...] = ()
+    """What its operator signed of its keys, those of before included: notes, as in
+    ``docs/spec/receipt.md``, "Keys"."""
     ready: bool
     running: int
     queued: int

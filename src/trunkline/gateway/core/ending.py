@@ -29,6 +29,10 @@ HEDGE_LOST: Final = Failure(
     code="hedge_lost", message="an attempt beside it was faster", faultless=True
 )
 """How an attempt ends when another one's text came first."""
+KEY_CHANGED: Final = Failure(
+    code="node_key_changed", message="the node has another key by now", faultless=True
+)
+"""How an attempt ends whose node has changed its key since it was last looked at."""
 
 
 def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
