@@ -11,6 +11,9 @@ SPEC: Final = Path(__file__).parents[2] / "docs" / "spec"
 def _seeds() -> dict[str, list[bytes]]:
     evidence = json.loads((SPEC / "evidence-vectors.json").read_text())
     receipts = json.loads((SPEC / "receipt-vectors.json").read_text())
+    audits = json.loads((SPEC / "verdict-vectors.json").read_text())
+    records = {item["name"]: item["note"].encode() for item in audits["records"]}
+    refused = [item["note"].encode() for item in audits["not_a_verdict"]]
     files: list[bytes] = [case["evidence"].encode() for case in evidence["cases"]]
     parts: list[dict[str, Any]] = [part for file in files for part in json.loads(file)["parts"]]
     proofs = [part["proof"].encode() for part in parts if part.get("proof")]
@@ -50,6 +53,11 @@ def _seeds() -> dict[str, list[bytes]]:
         ],
         "tile_path": [b"tile/0/000", b"tile/entries/x001/234.p/17", b"tile/63/x001/x002/003"],
         "vkey": vkeys,
+        "verdict": [records["verdict"], records["verdict_asked_for"], *refused],
+        **{
+            name: [records[name]]
+            for name in ("calibration", "commitment", "demand", "draw", "self_test")
+        },
     }
 
 

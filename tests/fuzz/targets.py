@@ -21,12 +21,35 @@ from trunkline.tlog import proof, tile
 from trunkline.tlog.add_checkpoint import parse_add_checkpoint, parse_size
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.policy import Policy
+from trunkline.verdicts import (
+    Calibration,
+    Commitment,
+    Demand,
+    Draw,
+    Record,
+    SelfTest,
+    Verdict,
+)
 
+RECORDS: Final[Mapping[str, type[Record]]] = {
+    "calibration": Calibration,
+    "commitment": Commitment,
+    "demand": Demand,
+    "draw": Draw,
+    "self_test": SelfTest,
+    "verdict": Verdict,
+}
 VECTORS: Final = Path(__file__).parents[2] / "docs" / "spec"
 _DOCUMENT: Final = json.loads((VECTORS / "evidence-vectors.json").read_text())
 POLICY_TEXT: Final[str] = _DOCUMENT["policy"]
 POLICY: Final = Policy.parse(POLICY_TEXT)
 KEYS: Final = tuple(EvidenceKey(**key) for key in _DOCUMENT["trusted_keys"])
+_VERIFIERS: Final = {
+    EvidenceKey(**key)
+    for case in _DOCUMENT["cases"]
+    for key in case.get("trusted_keys", ())
+    if key["role"] == "verifier"
+}
 NODE_KEY: Final = VerifierKey.parse(KEYS[0].vkey)
 
 
@@ -103,7 +126,7 @@ def _batch_note(data: bytes) -> None:
 
 
 def _evidence(data: bytes) -> None:
-    report = verify(data, policy=POLICY_TEXT, trusted_keys=KEYS)
+    report = verify(data, policy=POLICY_TEXT, trusted_keys=(*KEYS, *_VERIFIERS))
     assert report.outcome in ("pass", "fail", "inconclusive")
     decode_evidence(data)
 
@@ -111,6 +134,18 @@ def _evidence(data: bytes) -> None:
 def _split_view(data: bytes) -> None:
     assert split_view.verify(data, POLICY).outcome in ("pass", "fail", "inconclusive")
     split_view.decode(data)
+
+
+def _record(kind: type[Record]) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        parsed = note.parse(data)
+        record = kind.parse(parsed.text)
+        # Members of later versions are read over, and only signed again with the bytes.
+        assert len(record.text()) <= len(parsed.text)
+        assert kind.parse(record.text()) == record
+        kind.open_note(data, VerifierKey.parse(record.signer))
+
+    return read
 
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
@@ -131,6 +166,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "split_view": _split_view,
     "tile_path": _tile_path,
     "vkey": _vkey,
+    **{name: _record(kind) for name, kind in RECORDS.items()},
 }
 
 

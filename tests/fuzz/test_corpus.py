@@ -51,6 +51,8 @@ TOO_LONG = {
     "add_checkpoint": seeds.SEEDS["add_checkpoint"][0] + b"x" * 1_010_000,
     "split_view": seeds.SEEDS["split_view"][0] + b" " * 2 * 1024 * 1024,
 }
+for record in targets.RECORDS:
+    TOO_LONG[record] = seeds.SEEDS[record][0] + b"x" * 70 * 1024
 TOO_DEEP = {
     "canonical": b"[" * 1000 + b"]" * 1000,
     "receipt": b'{"a":' * 1000 + b"1" + b"}" * 1000,

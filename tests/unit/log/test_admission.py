@@ -1,9 +1,11 @@
 """What may become an entry."""
 
 import pytest
+from tests.support import audit_records as records
 
 from trunkline.base.errors import RequestError
 from trunkline.crypto.signer import Signer, sign_note
+from trunkline.log.config import LogConfig
 from trunkline.log.core.admission import admit
 
 NODE = Signer.generate("alpha.example/node", b"\x03" * 32)
@@ -21,6 +23,22 @@ def refusal(entry, submitters=()):
 def test_a_signed_note_of_a_known_type_is_taken():
     admit(ENTRY, types=TYPES, submitters=())
     admit(ENTRY, types=TYPES, submitters=(OTHER.vkey, NODE.vkey))
+
+
+def test_what_verifiers_and_nodes_say_of_audits_is_taken_as_it_comes():
+    types = LogConfig(origin="log.example").entry_types
+    verdict = records.signed(records.verdict())
+    for entry in (
+        verdict,
+        records.signed(records.commitment(verdict)),
+        records.signed(records.draw()),
+        records.signed(records.calibration()),
+        records.signed(records.self_test(), records.NODE),
+    ):
+        admit(entry, types=types, submitters=())
+    # A demand is between a verifier and a node.
+    with pytest.raises(RequestError):
+        admit(records.signed(records.demand()), types=types, submitters=())
 
 
 def test_what_is_not_taken():

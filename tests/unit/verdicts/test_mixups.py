@@ -18,6 +18,7 @@ from trunkline.crypto.digest import sha256
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import Batch, decode, encode, open_batch
 from trunkline.receipts.key_statement import KeyStatement, Revocation, open_statement
+from trunkline.receipts.nonces import NonceCommitment, open_nonces
 from trunkline.tlog import cosignature
 from trunkline.tlog.checkpoint import Checkpoint, open_checkpoint
 from trunkline.verdicts import (
@@ -38,6 +39,11 @@ class Kind(NamedTuple):
 
 def _batch(signer: Signer) -> bytes:
     made = Batch(node=signer.name, count=1, root=bytes(32), previous=None, unix_ms=1)
+    return sign_note(made.text(), signer)
+
+
+def _nonces(signer: Signer) -> bytes:
+    made = NonceCommitment(node=signer.name, count=1, root=bytes(32), unix_ms=1)
     return sign_note(made.text(), signer)
 
 
@@ -90,6 +96,7 @@ KINDS = {
         lambda signer: encode(evidence.receipt(signer)), lambda data, signer: decode(data)
     ),
     "batch": Kind(_batch, lambda data, signer: open_batch(data, signer.vkey)),
+    "nonces": Kind(_nonces, lambda data, signer: open_nonces(data, signer.vkey)),
     "key statement": Kind(_statement, _only(KeyStatement)),
     "revocation": Kind(_revocation, _only(Revocation)),
     "checkpoint": Kind(_checkpoint, lambda data, signer: open_checkpoint(data, signer.vkey)),
@@ -107,6 +114,7 @@ NAMES = (
     "alpha.example",
     *(one.TYPE for one in (SelfTest, Draw, Calibration, Commitment, Verdict, Demand)),
     "trunkline.batch/v1",
+    "trunkline.nonces/v1",
     "trunkline.key/v1",
 )
 
