@@ -110,7 +110,6 @@ def judged(asked: AskedAudit, by: VerifierHand, *, passes: bool) -> AskedVerdict
         result="pass" if passes else "fail",
         receipt=receipt_leaf(data).hex(),
         model=receipt.model.requested,
-        answer=receipt.answer,
     )
     return AskedVerdict(result=verdict.result, note=by.sign(verdict))
 

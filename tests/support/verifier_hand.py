@@ -48,12 +48,9 @@ class VerifierHand:
         receipt: str = "ab" * 32,
         model: str = "tiny",
         configuration: str = "",
-        answer: str = "ans_x",
     ) -> Verdict:
         return Verdict(
             alpha="0.001",
-            answer=answer,
-            attempt="att_x",
             bundle=DIGEST,
             calibration="",
             checks=(),

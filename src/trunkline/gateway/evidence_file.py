@@ -6,12 +6,15 @@ Format: ``evidence.file``. What is provisional has no proof yet, and says so by 
 from collections.abc import Sequence
 
 from trunkline.evidence.file import (
+    VERDICTS_MAX,
     Evidence,
     EvidenceBodies,
     EvidenceKey,
     EvidencePart,
+    EvidenceVerdict,
     encode,
 )
+from trunkline.gateway.core.demands import VerifierPolicy
 from trunkline.gateway.core.pins import STATEMENTS_MAX
 from trunkline.gateway.directory import Node
 from trunkline.gateway.store import AnswerRow, Bodies, PartRow
@@ -19,11 +22,17 @@ from trunkline.receipts import decode, salts
 
 
 def evidence_file(
-    row: AnswerRow, parts: Sequence[PartRow], nodes: Sequence[Node], policy: str
+    row: AnswerRow,
+    parts: Sequence[PartRow],
+    nodes: Sequence[Node],
+    policy: str,
+    verdicts: Sequence[str] = (),
+    verifiers: Sequence[VerifierPolicy] = (),
 ) -> bytes:
     """The file's bytes. Keys: the one of the node that signed, under which this gateway took the
     receipt, and what its operator said of it. Its log and witnesses are named by ``policy``, which
-    is what this gateway holds proofs to."""
+    is what this gateway holds proofs to. ``verdicts``: signed ones on the parts' receipts, by
+    ``verifiers`` as this gateway knows them."""
     keys = (*_node_keys(row, parts), *_operator_key(row, nodes))
     kept = tuple(
         EvidencePart(
@@ -34,7 +43,17 @@ def evidence_file(
         )
         for part in parts
     )
-    return encode(Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy))
+    if not verdicts:
+        return encode(Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy))
+    said = tuple(EvidenceVerdict(verdict=note) for note in verdicts[-VERDICTS_MAX:])
+    keys = (*keys, *(_verifier_key(one) for one in verifiers))
+    return encode(Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy, verdicts=said))
+
+
+def _verifier_key(verifier: VerifierPolicy) -> EvidenceKey:
+    return EvidenceKey(
+        name=verifier.key.name, vkey=verifier.vkey, role="verifier", operator=verifier.operator
+    )
 
 
 def _node_keys(row: AnswerRow, parts: Sequence[PartRow]) -> list[EvidenceKey]:

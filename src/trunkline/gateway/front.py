@@ -40,14 +40,16 @@ from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
 from trunkline.gateway.health import Health
 from trunkline.gateway.health_file import Keeper, Memory
 from trunkline.gateway.hedger import Hedger
+from trunkline.gateway.judge import VerifierJudge, before
 from trunkline.gateway.key_store import KeyStore
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.keys_api import KeysApi
 from trunkline.gateway.models import Models, wants_anthropic
 from trunkline.gateway.recording import Recording, Scribe
-from trunkline.gateway.relay import CLIENT_GONE, STOPPING, Pump, Shared
+from trunkline.gateway.relay import CLIENT_GONE, STOPPING, Pump
 from trunkline.gateway.replays import Replays
 from trunkline.gateway.routing import Routing
+from trunkline.gateway.shared import Shared
 from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.store import EvidenceStore
@@ -162,6 +164,7 @@ class Gateway:
             health=self._health,
             hedger=Hedger(self._dispatcher, self._health),
             vault=self._finalizer,
+            judge=VerifierJudge(self._verdicts, logger=logger),
             clock=clock,
             logger=logger,
         )
@@ -411,6 +414,8 @@ class Gateway:
         again: bool,
     ) -> Plan:
         policy = self._policy()
+        verification, model = policy.verification, policy.models.get(wanted.model)
+        demanded = None if model is None else model.verify
         cost = self._dispatcher.estimate(wanted.model, wanted.request, wanted.kind, wanted.choices)
         blinding = self._randomness.token(BLINDING_BYTES).hex()
         bind = Hiding(blinding, answer=answer, attempt="").bind
@@ -432,6 +437,10 @@ class Gateway:
             caller_nonce=wishes.nonce or self._randomness.token(NONCE_BYTES).hex(),
             created_s=self._clock.unix_ms() // 1000,
             mode=wishes.mode,
+            audit=wishes.mode != "private" and verification is not None and verification.audit,
+            before=before(
+                verification, demanded, wishes.verify, kind=wanted.kind, mode=wishes.mode
+            ),
             deadline_s=began_s + wishes.total_s,
             timeouts=self._settings.timeouts,
             values=Values.of(wanted.request) if wanted.kind == "chat" else None,
@@ -461,6 +470,7 @@ class Gateway:
                 plan.client_format,
                 detail=wishes.detail,
                 alert=self._verdicts.codes(names),
+                verified=plan.before is not None,
             )
 
         kind = StreamWriter if plan.stream else WholeWriter

@@ -12,6 +12,7 @@ import msgspec
 from trunkline.base.errors import RequestError
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import Timeouts, total_s
+from trunkline.gateway.core.demands import When
 from trunkline.gateway.core.tenant import ANONYMOUS, CacheUse, Tenant
 from trunkline.gateway.writer import Headers, request_id_header
 from trunkline.runtime.http import Call
@@ -37,6 +38,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's own, for the receipts to bind: 64 hex digits. Empty: the gateway draws one."""
     cache: bool
     """The answer may be one that a node kept, and may be kept."""
+    verify: When | None
+    """Whether it is shown before or after a verdict; None: as the routing policy says."""
 
 
 def read_wishes(
@@ -59,6 +62,7 @@ def read_wishes(
         hold=hold == "answer",
         nonce=nonce,
         cache=_cache(call, tenant.cache) and mode != "private",
+        verify=_verify(call),
     )
 
 
@@ -76,6 +80,16 @@ def _mode(call: Call, most: Mode | None) -> Mode:
             status=403,
         )
     return mode
+
+
+def _verify(call: Call) -> When | None:
+    match _value(call, "trunkline-verify", ""):
+        case "":
+            return None
+        case "before" | "after" as wish:
+            return wish
+        case _:
+            raise _invalid("trunkline-verify", "before or after")
 
 
 def _cache(call: Call, use: CacheUse) -> bool:
@@ -108,12 +122,25 @@ def _keep(call: Call, mode: Mode, default: bool) -> bool:
 
 
 def answer_headers(
-    answer_id: str, answer: Answer, format_: ClientFormat, *, detail: bool, alert: str = ""
+    answer_id: str,
+    answer: Answer,
+    format_: ClientFormat,
+    *,
+    detail: bool,
+    alert: str = "",
+    verified: bool = False,
 ) -> Headers:
     """The answer's own response headers; asked for when an attempt was accepted. ``alert``: what
-    stands against those who may serve the model; empty: nothing."""
-    accepted = answer.accepted
+    stands against those who may serve the model; empty: nothing. ``verified``: it is shown after a
+    verdict."""
     headers = [request_id_header(format_, answer_id), ("trunkline-receipt", answer_id)]
+    accepted = answer.accepted
+    if verified:
+        # A stream's head may have to be sent before it is known who gives the answer in the end.
+        accepted = accepted if answer.judged is not None else None
+        headers.append(("trunkline-verify", "before"))
+        if answer.judged is not None:
+            headers.append(("trunkline-verified", answer.judged))
     if accepted is not None:
         headers.append(("trunkline-model", accepted.model))
         if accepted.cached:

@@ -26,6 +26,7 @@ from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
 from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore, PartRow
 from trunkline.gateway.verification import Verdicts
+from trunkline.receipts import receipt_leaf
 from trunkline.runtime.http import Call, Handler, Router
 
 RECEIPTS_PATH: Final = "/trunkline/v1/receipts"
@@ -122,7 +123,16 @@ class OwnApi:
         return bool(row.tenant) and self._authenticate(call).id == row.tenant
 
     async def _reply(self, call: Call, row: AnswerRow, parts: Sequence[PartRow]) -> None:
-        body = evidence_file(row, parts, self._directory.nodes, self._policy)
+        leaves = [receipt_leaf(part.signed.receipt.encode()).hex() for part in parts]
+        verdicts = [note for leaf in leaves for note in await self._store.verdicts.about(leaf)]
+        body = evidence_file(
+            row,
+            parts,
+            self._directory.nodes,
+            self._policy,
+            verdicts,
+            [verifier for verifier, _ in self._verdicts.asked()],
+        )
         await call.reply(200, body, headers=[("trunkline-state", row.state)])
 
     async def newest(self, call: Call) -> None:

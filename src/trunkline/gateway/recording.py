@@ -280,6 +280,10 @@ class Scribe:
         if self._before is None:
             await self._writer.relay(data)
 
+    async def alive(self) -> None:
+        """As in :class:`Writer`."""
+        await self._writer.alive()
+
     async def finish(self) -> None:
         """As in :class:`Writer`."""
         if self._before is None:

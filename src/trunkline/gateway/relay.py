@@ -6,7 +6,7 @@ from the node, and every wait on the node has the state machine's deadline. It d
 """
 
 import asyncio
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -20,7 +20,6 @@ from trunkline.base.errors import (
     RateLimitedError,
     RequestError,
 )
-from trunkline.base.ports import Clock
 from trunkline.gateway.core.actions import (
     Action,
     Cancel,
@@ -28,6 +27,7 @@ from trunkline.gateway.core.actions import (
     Fail,
     Failure,
     Finish,
+    Judge,
     Plan,
     Relay,
     Seek,
@@ -37,13 +37,10 @@ from trunkline.gateway.core.actions import (
 from trunkline.gateway.core.attempt import Answer
 from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
 from trunkline.gateway.core.ending import BUSY_CODES, HEDGE_LOST, KEY_CHANGED, node_failure
-from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.core.ticket import Outcome, Ticket
-from trunkline.gateway.directory import Directory
-from trunkline.gateway.dispatcher import QUARANTINED, Dispatcher, Lease
-from trunkline.gateway.health import Health
-from trunkline.gateway.hedger import Hedger
+from trunkline.gateway.dispatcher import QUARANTINED, Lease
 from trunkline.gateway.observer import Observer
+from trunkline.gateway.shared import Shared
 from trunkline.gateway.store import Bodies
 from trunkline.gateway.writer import Writer
 from trunkline.remote.node import (
@@ -58,11 +55,14 @@ from trunkline.remote.node import (
     ReceiptEvent,
     ReplayedEvent,
 )
-from trunkline.runtime.logger import Logger
 from trunkline.schema.attempt import Attempt, Limits, Resume
 
 KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
 """Answers longer than this are not kept, even if the caller asked."""
+ALIVE_S: Final = 5.0
+"""Between two signs of life in a stream that is held for a verdict."""
+TELLING_S: Final = 0.1
+"""Before its deadline an answer is held no longer: what became of it has to be told."""
 DRAIN_S: Final = 1.0
 """To read the end of a node's response after its receipt, so that the connection can be reused."""
 
@@ -70,35 +70,6 @@ CLIENT_GONE: Final = Failure(code="client_gone", message="the client left", stat
 STOPPING: Final = Failure(
     code="shutting_down", message="the gateway is stopping", status=503, retry_after_s=1.0
 )
-
-
-class Vault(Protocol):
-    """Where verified parts become durable."""
-
-    async def keep(
-        self,
-        plan: Plan,
-        part: Store,
-        attempts: int,
-        bodies: Bodies,
-        kept: Kept | None = None,
-        *,
-        possible_double_work: bool = False,
-    ) -> None:
-        """Store the part; returns once it is durable. Raises an :class:`Error` if it is not."""
-        ...
-
-
-class Shared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a relay needs besides the answer itself: the process's shared parts."""
-
-    directory: Directory
-    dispatcher: Dispatcher
-    health: Health
-    hedger: Hedger
-    vault: Vault
-    clock: Clock
-    logger: Logger
 
 
 class _Lane:
@@ -161,6 +132,7 @@ class Pump:
         """To be sent to the app before anything else is done."""
         self._hedge_timer: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._told_s = self._now_s()
         self.outcome: Failure | None = None
         """Why there is no answer; None after success."""
 
@@ -390,6 +362,7 @@ class Pump:
             await self._do(self._report(start, lane, event, came_s), more=stream.ready)
             if not stream.ready:
                 self._answer.excuse(number, self._now_s() - came_s)
+            await self._alive()
             if not self._answer.runs(number):
                 if self._answer.over and self.outcome is None:
                     await self._drain(stream, limit)
@@ -450,6 +423,8 @@ class Pump:
                 self._begin(action)
             case Ended():
                 self._ended(action)
+            case Judge():
+                await self._judge(action)
             case Store():
                 await self._store(action)
             case Finish():
@@ -493,6 +468,33 @@ class Pump:
         failure = Failure(code="upstream_bad_response", message=error.message)
         actions = self._answer.stop(failure)
         await self._do(actions or (Fail(failure=failure),))
+
+    async def _judge(self, wanted: Judge) -> None:
+        """Hold the whole answer until verifiers have spoken or its time is over."""
+        number = wanted.part.number
+        lane = self._lanes[number]
+        # The node is done: its place is for others while this waits.
+        lane.release(Outcome.of(wanted.part.verified.receipt, lane.first_token_s))
+        left_s = self._plan.deadline_s - self._now_s() - TELLING_S
+        timeout_s = min(wanted.before.deadline_s, left_s)
+        judge, blinding = self._shared.judge, self._plan.blinding
+        judging = asyncio.create_task(
+            judge.judge(wanted, self._request, blinding, timeout_s=timeout_s)
+        )
+        try:
+            while not judging.done():
+                await asyncio.wait([judging], timeout=ALIVE_S)
+                await self._alive()
+        finally:
+            judging.cancel()
+        await self._do(self._answer.on_judged(number, judging.result(), self._now_s()))
+
+    async def _alive(self) -> None:
+        """Tell an app whose stream is held that it is not forgotten."""
+        now_s = self._now_s()
+        if self._plan.before is not None and now_s - self._told_s >= ALIVE_S:
+            self._told_s = now_s
+            await self._writer.alive()
 
     async def _store(self, part: Store) -> None:
         answer, bodies = self._answer, self._bodies(self._lanes[part.number])

@@ -94,8 +94,8 @@ class Verdicts:
         clock: Clock,
         logger: Logger,
     ) -> None:
-        """``nodes``: key names by vkey, of all nodes there are. ``calls``: a verifier by its
-        URL."""
+        """``nodes``: names by vkey, of all nodes there are; of several keys of one node the last is
+        the newest. ``calls``: a verifier by its URL."""
         self._store = store
         self._webhook = webhook
         self._nodes = nodes
@@ -111,6 +111,8 @@ class Verdicts:
         """By the node's key name and the model."""
         self._concluded: dict[Place, str] = {}
         self._disputed: set[str] = set()
+        self._known = 0
+        """Keys of nodes that were known when what stands was last looked at."""
         self._settling = asyncio.Lock()
         self._unpruned = 0
         self._task: asyncio.Task[None] | None = None
@@ -180,7 +182,7 @@ class Verdicts:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._policy().verification != self._verification:
+            if self._policy().verification != self._verification or self._known < len(self._nodes):
                 try:
                     await self._configure()
                 except Exception as error:  # noqa: BLE001 - it must go on for as long as we do
@@ -188,7 +190,7 @@ class Verdicts:
 
     async def _configure(self) -> None:
         """Take over what the routing policy says now."""
-        verification = self._policy().verification
+        verification, self._known = self._policy().verification, len(self._nodes)
         self._verification = verification
         wanted = (verification or NOTHING).verifiers
         for gone in [policy for policy in self._verifiers if policy not in wanted]:
@@ -300,11 +302,7 @@ class Verdicts:
             verification = self._verification or NOTHING
             now_ms = self._clock.unix_ms()
             found = self._board.standings(verification)
-            self._standings = {
-                (self._nodes[key], model): standing
-                for (key, model), standing in found.items()
-                if key in self._nodes
-            }
+            self._standings = self._in_force(found)
             changed = [
                 _changed(place, found.get(place), self._nodes.get(place[0], ""), now_ms)
                 for place in sorted({*found, *self._concluded})
@@ -321,6 +319,23 @@ class Verdicts:
             self._disputed = {each.receipt for each in disputed}
             for conclusion in (*changed, *disputes):
                 self._said(conclusion.alert)
+
+    def _in_force(self, found: Mapping[Place, NodeStanding]) -> dict[tuple[str, str], NodeStanding]:
+        """By the node's name. What stands against a key that the node has no more only demotes: it
+        must not be got rid of by another key, and nobody can take it back."""
+        newest = {name: key for key, name in self._nodes.items()}
+        standings: dict[tuple[str, str], NodeStanding] = {}
+        for (key, model), standing in sorted(found.items()):
+            name = self._nodes.get(key)
+            if name is None:
+                continue
+            if newest[name] != key:
+                level = min(standing.level, Level.DEMOTED)
+                standing = msgspec.structs.replace(standing, level=level)
+            before = standings.get((name, model))
+            if before is None or before.level < standing.level:
+                standings[name, model] = standing
+        return standings
 
     def _disputes(self, disputed: Iterable[Dispute], now_ms: int) -> list[Conclusion]:
         """Those of the disputes that this process has not seen before."""

@@ -25,6 +25,9 @@ from trunkline.schema.grid import (
 )
 from trunkline.schema.openai_responses_answer import Echo
 
+ALIVE = b": held for a verdict\n\n"
+"""A comment, which readers of event streams skip."""
+
 Headers = list[tuple[str, str]]
 Head = Callable[[], Headers]
 """The answer's own headers, asked for when the head is sent."""
@@ -72,6 +75,10 @@ class Writer(Protocol):
 
     async def relay(self, data: list[bytes]) -> None:
         """Give the app these events' data. Raises MalformedError for what can not be said."""
+        ...
+
+    async def alive(self) -> None:
+        """A sign of life, where the format has one, while nothing may be shown yet."""
         ...
 
     async def finish(self) -> None:
@@ -141,11 +148,18 @@ class StreamWriter:
     async def relay(self, data: list[bytes]) -> None:
         feed = self._translator.feed
         out = b"".join([feed(part) for part in data]) if len(data) > 1 else feed(data[0])
+        await self._start()
+        if out:
+            await self._call.send(out)
+
+    async def alive(self) -> None:
+        await self._start()
+        await self._call.send(ALIVE)
+
+    async def _start(self) -> None:
         if not self._call.started:
             headers = [("content-type", SSE_TYPE), ("cache-control", "no-cache"), *self._head()]
             await self._call.start(200, headers)
-        if out:
-            await self._call.send(out)
 
     async def finish(self) -> None:
         await self._call.finish(self._translator.finish())
@@ -195,6 +209,9 @@ class WholeWriter:
     async def relay(self, data: list[bytes]) -> None:
         (body,) = data
         self._body = whole_answer(body, self._format, self._answer, self._echo)
+
+    async def alive(self) -> None:
+        return None
 
     async def finish(self) -> None:
         await self._call.reply(200, self._body, JSON_TYPE, self._head())

@@ -1,7 +1,7 @@
 """What the answer's state machine is told and what it asks of the shell: plain records."""
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -28,6 +28,21 @@ CODE_CHARS_MAX: Final = 64
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
+Judgement = Literal["pass", "fail", "inconclusive"]
+"""What verifiers say of an answer that is held for them."""
+
+
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer is shown only once verifiers have passed it."""
+
+    deadline_s: float
+    """How long it is held for them once it is whole, seconds."""
+    agree: int = 1
+    """Operators whose verifiers must pass it."""
+    release: bool = False
+    """Where they have not said by then: show it all the same."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One answer to be had: what does not change from attempt to attempt."""
 
@@ -45,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     caller_nonce: str
     created_s: int
     mode: Mode
+    before: Before | None = None
+    """None: the answer is shown as it comes, and verified after."""
     deadline_s: float
     """Monotonic time at which the whole answer is due."""
     timeouts: Timeouts
@@ -139,13 +156,13 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     """Every event of this attempt comes back with it."""
     attempt: str
     deployment: Deployment
-    delay_s: float
+    delay_s: float = 0.0
     previous: tuple[PreviousAttempt, ...]
-    origin: Accepted | None
+    origin: Accepted | None = None
     """What the node said that began the answer, whose seed and numerics it goes on with; None: it
     begins the answer, or goes on after text."""
-    resume: tuple[tuple[int, ...], ...] | None
-    prefix: Prefix | None
+    resume: tuple[tuple[int, ...], ...] | None = None
+    prefix: Prefix | None = None
     """The text to go on after, where tokens can not be given."""
     first_event: int
     """Id that the attempt's first unnamed event must have: the one after the last token given."""
@@ -189,6 +206,15 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     verified: VerifiedReceipt
 
 
+class Judge(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask verifiers about this verified part before it is stored, and report ``judged``."""
+
+    part: Store
+    tokens: tuple[tuple[int, ...], ...]
+    """Every token of the answer, per choice."""
+    before: Before
+
+
 class Finish(msgspec.Struct, frozen=True, kw_only=True):
     """Close the answer to the app: everything of it was relayed and its evidence is durable."""
 
@@ -199,4 +225,4 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure
 
 
-Action = Seek | Start | Cancel | Ended | Relay | Store | Finish | Fail
+Action = Seek | Start | Cancel | Ended | Relay | Judge | Store | Finish | Fail

@@ -4,7 +4,10 @@
        ▲ │                  │                       │                      │     │
        │ └─unplaced─►FAILED └─────────── failed ────┴──────────────────────┘  verified
        └───────────────────────────────────┘                                     ▼
-                                                        DONE ◄──stored──── STORING
+                                           DONE ◄──stored── STORING ◄──passed── (JUDGING)
+
+An answer that is verified before it is shown is held back whole, and judged in between: what fails
+there is one more failed attempt.
 
 Promises, each held by a property test: what was relayed is never relayed again; nothing finishes
 without a verified receipt that is durable; every answer ends, in DONE or FAILED, and is told so
@@ -28,12 +31,15 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import Error, MalformedError, VerificationError, require
+from trunkline.gateway.core import ending
 from trunkline.gateway.core.actions import (
     Action,
     Cancel,
     Fail,
     Failure,
     Finish,
+    Judge,
+    Judgement,
     Plan,
     Relay,
     Seek,
@@ -43,7 +49,6 @@ from trunkline.gateway.core.actions import (
 )
 from trunkline.gateway.core.check import accepted_problem, check_receipt
 from trunkline.gateway.core.deadline import Stage
-from trunkline.gateway.core.ending import HEDGE_LOST, KEY_CHANGED, UNKNOWN_CODES, final_failure
 from trunkline.gateway.core.history import History
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.running import Phase, Running
@@ -62,6 +67,8 @@ Actions = tuple[Action, ...]
 class State(Enum):
     RUNNING = "running"
     """An attempt runs, or a place for one is sought."""
+    JUDGING = "judging"
+    """The answer is whole, and held for the verifiers."""
     STORING = "storing"
     DONE = "done"
     FAILED = "failed"
@@ -84,6 +91,8 @@ class Answer:
         self._hedged = False
         """A second attempt was asked for beside a slow one: at most once."""
         self._running: dict[int, Running] = {}
+        self._whole: Store | None = None
+        """What is stored once it is judged."""
         self._first: Accepted | None = None
         """Who began the text that stands: it decides seed, weights and numerics."""
         self._model: str | None = None
@@ -93,6 +102,9 @@ class Answer:
         """What the app was shown may be wrong: nobody goes on after it."""
         self.attempts = 0
         """Attempts begun."""
+        self.judged: Judgement | None = None
+        """What verifiers said of the answer that is shown; None: they were not asked, or have not
+        said."""
         self.state = State.RUNNING
 
     # What the shell reads.
@@ -111,7 +123,7 @@ class Answer:
     def possible_double_work(self) -> bool:
         """Some attempt was sent, and whether its node or provider did the work is not known."""
         return self._plan.again or any(
-            failure.code in UNKNOWN_CODES for failure in self._history.failures
+            failure.code in ending.UNKNOWN_CODES for failure in self._history.failures
         )
 
     @property
@@ -189,7 +201,7 @@ class Answer:
             return ()
         start = running.start
         if accepted.key not in ("", str(start.deployment.key)):
-            return self._attempt_failed(running, KEY_CHANGED, now_s)
+            return self._attempt_failed(running, ending.KEY_CHANGED, now_s)
         problem = accepted_problem(accepted, start, self._first, cache=self._plan.cache)
         if running.phase is not Phase.ATTEMPTING:
             problem = "it accepted twice"
@@ -218,8 +230,10 @@ class Answer:
         if running.reception is None or running.start.resume is None or not self._plan.stream:
             return self._broken(running, "a replay where none belongs", now_s)
         if self._transcript.relayed and digest != self._transcript.shown:
-            ended = self._end_attempt(running, msgspec.structs.replace(_ALTERED, faultless=True))
-            return (*ended, *self._fail(_ALTERED))
+            ended = self._end_attempt(
+                running, msgspec.structs.replace(ending.ALTERED, faultless=True)
+            )
+            return (*ended, *self._fail(ending.ALTERED))
         running.confirmed = True
         return ()
 
@@ -284,7 +298,7 @@ class Answer:
             reception.complete()
             verified = check_receipt(signed, running.seen(reception, accepted))
         except VerificationError as error:
-            return self._attempt_failed(running, _dishonest(error.message), now_s)
+            return self._attempt_failed(running, ending.dishonest(error.message), now_s)
         except InvalidAnswerError as error:
             # The node did its work, and a model may err: nothing against the deployment.
             failure = Failure(
@@ -294,9 +308,7 @@ class Answer:
         except MalformedError as error:
             return self._broken(running, error.message, now_s)
         lost = self._outrun(running, now_s)
-        running.enter(Phase.STORING, now_s)
-        self.state = State.STORING
-        stored = Store(
+        whole = Store(
             number=number,
             attempt=start.attempt,
             deployment=start.deployment,
@@ -304,7 +316,31 @@ class Answer:
             signed=signed,
             verified=verified,
         )
-        return (*lost, running.ended(None), stored)
+        if self._plan.before is None:
+            return (*lost, *self._settle(running, whole, now_s))
+        running.enter(Phase.JUDGING, now_s)
+        self.state, self._whole = State.JUDGING, whole
+        tokens = reception.all_tokens()
+        return (*lost, Judge(part=whole, tokens=tokens, before=self._plan.before))
+
+    def on_judged(self, number: int, judgement: Judgement, now_s: float) -> Actions:
+        """What verifiers made of the answer, or that they have not said in time."""
+        running, whole, before = self._running.get(number), self._whole, self._plan.before
+        if self.state is not State.JUDGING or running is None or whole is None or before is None:
+            return ()
+        if judgement == "fail":
+            self.state = State.RUNNING
+            return self._attempt_failed(running, ending.NOT_VERIFIED, now_s)
+        if judgement == "inconclusive" and not before.release:
+            return (running.ended(None), *self._fail(ending.NOT_JUDGED))
+        self.judged = judgement
+        return self._settle(running, whole, now_s)
+
+    def _settle(self, running: Running, whole: Store, now_s: float) -> Actions:
+        """The answer is whole: what is left is to store it and to show its end."""
+        running.enter(Phase.STORING, now_s)
+        self.state = State.STORING
+        return (running.ended(None), whole)
 
     def rest(self) -> list[bytes]:
         """Of a verified part that is being stored: the data that ``on_stored`` will relay."""
@@ -344,13 +380,13 @@ class Answer:
         if self.over or now_s < self.due_s(number):
             return ()
         if now_s >= self._plan.deadline_s:
-            return (*self._end_all(_late(Stage.TOTAL, faultless=True)), *self._too_late())
+            return (*self._end_all(ending.late(Stage.TOTAL, faultless=True)), *self._too_late())
         if self.state is State.STORING:
             return self._fail(
                 Failure(code="evidence_not_stored", message="storing timed out", status=503)
             )
         running = self._running[number]
-        return self._attempt_failed(running, _late(running.stage), now_s)
+        return self._attempt_failed(running, ending.late(running.stage), now_s)
 
     def stop(self, failure: Failure) -> Actions:
         """End it from outside: the client left, or this process is stopping."""
@@ -380,7 +416,9 @@ class Answer:
                 # It would have taken at least so long. Were that not counted, what is normal would
                 # soon know nothing of the slow ones.
                 running.enter(Phase.RELAYING, now_s)
-            lost += self._close(running, _past(running.start, HEDGE_LOST.code), HEDGE_LOST)
+            lost += self._close(
+                running, ending.past(running.start, ending.HEDGE_LOST.code), ending.HEDGE_LOST
+            )
         return tuple(lost)
 
     def _broken(self, running: Running, message: str, now_s: float) -> Actions:
@@ -402,7 +440,7 @@ class Answer:
         """Close an attempt, and put it on the record."""
         added = self._taken_over(running.start)
         past = msgspec.structs.replace(
-            _past(running.start, failure.code),
+            ending.past(running.start, failure.code),
             tokens=added if any(added) else (),
             characters=running.shown,
         )
@@ -469,10 +507,10 @@ class Answer:
         if failure is not None and not failures:
             return self._fail(failure)
         also = () if failure is None else (failure,)
-        return self._fail(final_failure((*failures, *also), relayed=self.relayed))
+        return self._fail(ending.final_failure((*failures, *also), relayed=self.relayed))
 
     def _too_late(self) -> Actions:
-        return self._fail(_late(Stage.TOTAL))
+        return self._fail(ending.late(Stage.TOTAL))
 
     def _need(self) -> Need:
         first = self._first
@@ -531,11 +569,7 @@ class Answer:
             number=number,
             attempt=self._new_attempt_id(),
             deployment=deployment,
-            delay_s=0.0,
-            previous=(*self._history.told(text=False), _past(slow.start, HEDGED)),
-            origin=None,
-            resume=None,
-            prefix=None,
+            previous=(*self._history.told(text=False), ending.past(slow.start, HEDGED)),
             first_event=self._transcript.resumes_at,
         )
         return self._run(start, now_s)
@@ -565,25 +599,3 @@ class Answer:
             shown = Produced(chunks=self._transcript.chunks, characters=self._transcript.characters)
             failure = msgspec.structs.replace(failure, produced=shown)
         return (Fail(failure=failure),)
-
-
-def _past(start: Start, error: str) -> PreviousAttempt:
-    return PreviousAttempt(attempt=start.attempt, node=start.deployment.node, error=error)
-
-
-_ALTERED: Final = Failure(
-    code="answer_altered",
-    message="what was sent is not what the answer's tokens say; the answer ends here",
-    status=502,
-)
-"""A node lied about its text, or something changed it on the way to this gateway."""
-
-
-def _dishonest(message: str) -> Failure:
-    return Failure(code="bad_receipt", message=message, dishonest=True, suspect=True)
-
-
-def _late(stage: Stage, *, faultless: bool = False) -> Failure:
-    whole = stage is Stage.TOTAL
-    message = "the answer's deadline has passed" if whole else "the node was silent for too long"
-    return Failure(code=stage.value, message=message, status=504, faultless=faultless)

@@ -4,9 +4,9 @@ what a node's own word on its failure means."""
 from collections.abc import Sequence
 from typing import Final
 
-from trunkline.gateway.core.actions import Failure, stable_code
+from trunkline.gateway.core.actions import Failure, Start, stable_code
 from trunkline.gateway.core.deadline import Stage
-from trunkline.schema.attempt import NodeError
+from trunkline.schema.attempt import NodeError, PreviousAttempt
 from trunkline.schema.errors import MESSAGE_CHARS_MAX
 
 BUSY_CODES: Final = frozenset({"overloaded", "upstream_rate_limited", "rate_limited", "queue_full"})
@@ -33,6 +33,26 @@ KEY_CHANGED: Final = Failure(
     code="node_key_changed", message="the node has another key by now", faultless=True
 )
 """How an attempt ends whose node has changed its key since it was last looked at."""
+
+NOT_VERIFIED: Final = Failure(
+    code="verification_failed",
+    message="verifiers found that the node did not compute this answer as it says",
+    dishonest=True,
+    suspect=True,
+)
+"""How an attempt ends whose answer is not shown, because verifiers were asked first."""
+NOT_JUDGED: Final = Failure(
+    code="verification_inconclusive",
+    message="no verifier had a verdict on the answer in time, so it is not shown",
+    status=503,
+)
+"""How an answer ends that is shown only with a verdict, where there was none."""
+ALTERED: Final = Failure(
+    code="answer_altered",
+    message="what was sent is not what the answer's tokens say; the answer ends here",
+    status=502,
+)
+"""A node lied about its text, or something changed it on the way to this gateway."""
 
 
 def final_failure(failures: Sequence[Failure], *, relayed: bool) -> Failure:
@@ -105,3 +125,17 @@ def node_failure(error: NodeError) -> Failure:
         faultless=busy or unfit or not error.retryable,
         unfit=unfit,
     )
+
+
+def past(start: Start, error: str) -> PreviousAttempt:
+    return PreviousAttempt(attempt=start.attempt, node=start.deployment.node, error=error)
+
+
+def dishonest(message: str) -> Failure:
+    return Failure(code="bad_receipt", message=message, dishonest=True, suspect=True)
+
+
+def late(stage: Stage, *, faultless: bool = False) -> Failure:
+    whole = stage is Stage.TOTAL
+    message = "the answer's deadline has passed" if whole else "the node was silent for too long"
+    return Failure(code=stage.value, message=message, status=504, faultless=faultless)

@@ -15,6 +15,7 @@ class Phase(Enum):
     ATTEMPTING = "attempting"
     ACCEPTED = "accepted"
     RELAYING = "relaying"
+    JUDGING = "judging"
     STORING = "storing"
 
 
@@ -22,6 +23,7 @@ _STAGE: Final = {
     Phase.ATTEMPTING: Stage.ACCEPT,
     Phase.ACCEPTED: Stage.FIRST_TOKEN,
     Phase.RELAYING: Stage.NEXT_EVENT,
+    Phase.JUDGING: Stage.NEXT_EVENT,
     Phase.STORING: Stage.NEXT_EVENT,
 }
 
@@ -55,7 +57,7 @@ class Running:
                 self.watch.whole(now_s)
             case Phase.RELAYING:
                 self.watch.token(now_s)
-            case Phase.STORING | Phase.ATTEMPTING:
+            case Phase.JUDGING | Phase.STORING | Phase.ATTEMPTING:
                 self.watch.next(now_s)
         self.phase = phase
 

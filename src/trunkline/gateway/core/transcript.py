@@ -5,7 +5,8 @@ can still start afresh. Its end, from the chunk by which every choice is finishe
 must never reach the app before the receipt is verified and durable. And, from a node that can not
 be continued exactly, tool calls from where they begin and documents that must be JSON, until they
 are complete and valid (``values.py``); text as well if the caller says so. Everything else passes
-at once. So does what goes on after a text, once it is sure that it does (``seam.py``).
+at once. So does what goes on after a text, once it is sure that it does (``seam.py``). Of an answer
+that is verified before it is shown all is held back.
 
 Specified in ``docs/spec/attempt-protocol.md``, rules 2 to 5 and 8. It refuses events out of order,
 data that is not what an OpenAI client could read, and tokens of choices nobody asked for.
@@ -219,7 +220,7 @@ class Reception:
         self._values = None if exact else plan.values
         self._gathered = [Gathered() for _ in range(plan.choices)]
         document = self._values is not None and self._values.document
-        self.withholding = document or (plan.hold and not exact)
+        self.withholding = document or (plan.hold and not exact) or plan.before is not None
         """Nothing more is shown before the end."""
         self.digest = StreamDigest(bound_bytes(plan.request_digest), attempt)
         self.shown = 0
