@@ -369,6 +369,7 @@ def _engine(model: CheckedWeights, cache: Path, base: Path) -> EmbeddedEngine:
             model_path="" if path is None else str(resolve(base, path)),
             model_name=MODEL_NAME if path is None else model.model or Path(path).stem,
             weights=model.weights,
+            compute=model.compute,
             sequences=SEQUENCES,
             context_tokens=model.context_tokens,
             threads=model.threads,

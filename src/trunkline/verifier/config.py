@@ -5,7 +5,7 @@ Relative paths start at the file's own folder. Secrets are files, never values.
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -49,6 +49,9 @@ class CheckedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Name of ``model_path``'s model. Absent: the file's name without its ending."""
     weights: str = "f16"
     """As in a node's configuration: ``f16`` or ``as_shipped``."""
+    compute: Literal["llama.cpp", "pytorch"] = "llama.cpp"
+    """``pytorch``: a second opinion by another's kernels, from ``trunkline[torch]``. It is never in
+    the exact regime."""
     context_tokens: int = 2048
     """Longest prompt plus answer."""
     threads: int = 1
@@ -241,6 +244,7 @@ def _model(model: CheckedWeights) -> list[str]:
         '# model_path = "model.gguf"' if path is None else f"model_path = {_text(path)}",
         *([] if model.model is None else [f"model = {_text(model.model)}"]),
         f"weights = {_text(model.weights)}",
+        f"compute = {_text(model.compute)}",
         f"context_tokens = {model.context_tokens}",
         f"threads = {model.threads}",
         "",
