@@ -351,6 +351,8 @@ class NodeApp:
 
     async def _look(self) -> None:
         """Set the gauges to what is so now."""
+        if self._keeper is not None:
+            self._gauges.openings(await self._keeper.kept_bytes(), self._keeper.dropped)
         waiting = await self._unlogged()
         self._gauges.look(
             ready=self._ready.is_set() and not self._failed,

@@ -73,6 +73,10 @@ class OpeningKeeper:
             self.dropped += opening_store.drop_oldest(connection, excess)
             self._unscrubbed = True
 
+    async def kept_bytes(self) -> int:
+        """What is kept now."""
+        return await self._database.read(opening_store.total_bytes)
+
     async def run(self) -> None:
         """Delete what has had its time, until cancelled."""
         while True:

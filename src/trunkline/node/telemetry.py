@@ -115,6 +115,21 @@ class NodeGauges:
             "Batches of receipts that are signed and not yet with the log",
         )  # fmt: skip
 
+        self._kept = metrics.gauge(
+            "trunkline.node.openings.bytes", "By", "What is kept to open receipts with"
+        )
+        self._dropped = metrics.counter(
+            "trunkline.node.openings.dropped", "{opening}",
+            "Openings deleted before their time because the space was wanted",
+        )  # fmt: skip
+        self._dropped_before = 0
+
+    def openings(self, kept_bytes: int, dropped: int) -> None:
+        """What is kept now, and how many were dropped since the process began."""
+        self._kept.set(kept_bytes)
+        self._dropped.add(by=dropped - self._dropped_before)
+        self._dropped_before = dropped
+
     def look(self, *, ready: bool, running: int, queued: int, unlogged: int) -> None:
         """Set them."""
         self._ready.set(ready)
