@@ -1562,7 +1562,8 @@ async function unlogged(text, proofText, policy) {
 function judge({ result, kind, regime, standing }, who, problem) {
   const detail = `${who}: ${result} (${kind}, regime ${regime}), standing ${standing}`;
   if (result === "fail") return failed(detail);
-  const said = problem === "" ? { result, detail } : inconclusive(`${detail}; ${problem}`);
+  const silent = notApplicable(`${detail}; does not count: ${problem}`);
+  const said = problem === "" ? { result, detail } : silent;
   return { ...said, [DOUBT]: standing === "failed" };
 }
 

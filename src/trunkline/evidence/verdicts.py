@@ -2,7 +2,8 @@
 
 Verdicts are ``docs/spec/verdict.md``. A verdict counts if the reader pinned its verifier, as role
 ``verifier``. One by anybody else says nothing, for or against: whoever wrote the file may have made
-it. It refuses to weigh verdicts against each other: one that failed the receipt fails the step.
+it. What speaks for the answer counts once it is in a log, what speaks against it at once. It refuses
+to weigh verdicts against each other: one that failed the receipt fails the step.
 """
 
 from collections.abc import Sequence
@@ -127,5 +128,6 @@ def _judge(verdict: Verdict, who: str, unlogged: str) -> _Said:
     if verdict.result == "fail":
         return _Said(failed(detail))
     if unlogged:
-        return _Said(inconclusive(f"{detail}; {unlogged}"), verdict.standing == "failed")
+        silent = not_applicable(f"{detail}; does not count: {unlogged}")
+        return _Said(silent, verdict.standing == "failed")
     return _Said(Finding(verdict.result, detail), verdict.standing == "failed")

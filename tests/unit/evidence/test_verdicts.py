@@ -136,13 +136,15 @@ def test_without_a_receipt_nothing_is_said_of_it() -> None:
 
 
 def test_a_pass_counts_once_it_is_in_the_log_and_a_failure_at_once() -> None:
-    for result, expected in (("pass", "inconclusive"), ("fail", "fail")):
+    for result, expected in (("pass", "not_applicable"), ("fail", "fail")):
         said = made.verdict(result=result)
         alone = made.attach(said, witnesses=made.WITNESSES[:1])
         for unlogged in (change(made.attach(said), proof=None), alone):
             assert found(unlogged).result == expected
     no_policy = change(made.audited(made.attach(made.verdict())), policy=None)
-    assert check(no_policy, policy=None).steps[-1].result == "inconclusive"
+    assert check(no_policy, policy=None).steps[-1].result == "not_applicable"
+    failed = change(made.attach(made.verdict(standing="failed")), proof=None)
+    assert found(failed).result == "inconclusive"
 
 
 def test_a_false_proof_fails() -> None:
