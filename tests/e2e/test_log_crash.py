@@ -11,13 +11,16 @@ import sys
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.support import object_store
 
 from trunkline.base.errors import UpstreamError
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.log import crash
-from trunkline.log.config import LogConfig, WitnessConfig, render
+from trunkline.log.config import LogConfig, ObjectStoreConfig, WitnessConfig, read, render
 from trunkline.log.fsck import fsck
+from trunkline.log.opening import open_tiles
 from trunkline.log.store import create_log
+from trunkline.log.upload import upload
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.runtime.clock import SystemClock
@@ -82,7 +85,7 @@ async def witness_service(folder):
         yield url
 
 
-def set_up(folder, witness_url: str, *, crash_points: bool = True) -> None:
+def set_up(folder, witness_url: str, *, crash_points: bool = True, bucket_url="") -> None:
     witness = WitnessConfig(url=witness_url, vkey=str(WITNESS.cosigner_vkey))
     config = LogConfig(
         listen="127.0.0.1:0",
@@ -91,11 +94,22 @@ def set_up(folder, witness_url: str, *, crash_points: bool = True) -> None:
         checkpoint_interval_ms=0,
         witnesses=(witness,),
         crash_points=crash_points,
+        **in_bucket(bucket_url),
     )
     (folder / "key").write_text(LOG.skey())
     (folder / "key").chmod(0o600)
     (folder / "log.toml").write_text(render(config))
     create_log(folder / "data", LOG)
+
+
+def in_bucket(url: str):
+    """Configuration of a log whose tiles are in the bucket at ``url``, if there is one."""
+    if not url:
+        return {}
+    store = ObjectStoreConfig(
+        endpoint=url, region=object_store.REGION, path_style=True, key_file="s3"
+    )
+    return {"tiles": f"s3://{object_store.BUCKET}/log", "object_store": store}
 
 
 async def add_all(caller, numbers) -> dict[int, int]:
@@ -112,9 +126,42 @@ async def add_all(caller, numbers) -> dict[int, int]:
 
 @pytest.mark.parametrize("point", crash.CRASH_POINTS)
 async def test_killed_and_started_again(tmp_path, point):
-    transport = HttpTransport()
     async with witness_service(tmp_path) as witness_url:
         set_up(tmp_path, witness_url)
+        await kill_and_start_again(tmp_path, point)
+    report = fsck(tmp_path / "data")
+    assert (report.size, report.problems, report.leftovers) == (262, [], 0)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        crash.TILES_PARTLY_WRITTEN,
+        crash.TILES_WRITTEN,
+        crash.CHECKPOINT_SWAPPED,
+        crash.COSIGNED_PUBLISHED,
+    ],
+)
+async def test_killed_with_its_tiles_in_a_bucket(tmp_path, point):
+    store = object_store.ObjectStore()
+    async with witness_service(tmp_path) as witness_url, serving(store) as bucket_url:
+        set_up(tmp_path, witness_url, bucket_url=bucket_url)
+        (tmp_path / "s3").write_text(f"{object_store.ACCESS}:{object_store.SECRET}\n")
+        (tmp_path / "s3").chmod(0o600)
+        await upload(tmp_path / "log.toml")
+        await kill_and_start_again(tmp_path, point)
+        config = tmp_path / "log.toml"
+        tiles = open_tiles(config, read(config))
+        report = await asyncio.to_thread(fsck, tmp_path / "data", tiles)
+        await asyncio.to_thread(tiles.close)
+    assert (report.size, report.problems, report.leftovers) == (262, [], 0)
+    assert store.wrong == []
+
+
+async def kill_and_start_again(tmp_path, point):
+    """Entries before the crash, some during it, and all of them again after it."""
+    transport = HttpTransport()
+    try:
         async with log_process(tmp_path) as (_, url):
             acknowledged = await add_all(LogCaller(transport, url), BEFORE)
             assert len(acknowledged) == len(BEFORE)
@@ -136,9 +183,8 @@ async def test_killed_and_started_again(tmp_path, point):
                 )
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
-    await transport.aclose()
-    report = fsck(tmp_path / "data")
-    assert (report.size, report.problems, report.leftovers) == (262, [], 0)
+    finally:
+        await transport.aclose()
 
 
 async def test_crash_points_are_nothing_unless_configured(tmp_path):

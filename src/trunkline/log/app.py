@@ -5,8 +5,10 @@ database disagree, and stops as soon as they might.
 """
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable, Mapping
+from gzip import compress
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +55,8 @@ NO_STORE: Final = ("cache-control", "no-store")
 TILE_READS_MAX: Final = 32
 """Tiles read from disk at once: each may take 16 MiB of memory."""
 STOP_TIMEOUT_S: Final = 10.0
+GZIP_LEVEL: Final = 1
+"""Signatures and digests leave little to find: more would only cost."""
 
 
 class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,7 +289,14 @@ class LogService:
                 data = await asyncio.to_thread(self._tiles.read_tile, tile)
             except FileNotFoundError:
                 raise CorruptStateError(f"{tile.path} is missing") from None
-        await call.reply(200, data, TILE_TYPE, [("cache-control", TILE_CACHE)])
+        headers = [("cache-control", TILE_CACHE)]
+        if tile.level is None:
+            # Hashes do not compress; entries do, and C2SP tlog-tiles wants them to be.
+            headers.append(("vary", "accept-encoding"))
+            if takes_gzip(call.header("accept-encoding") or ""):
+                headers.append(("content-encoding", "gzip"))
+                data = await asyncio.to_thread(compress, data, GZIP_LEVEL, mtime=0)
+        await call.reply(200, data, TILE_TYPE, headers)
 
     async def _health(self, call: Call) -> None:
         self._running()
@@ -333,6 +344,16 @@ class LogGauges:
 
 def _not_found() -> RequestError:
     return RequestError("the log has no such tile", code="not_found", status=404)
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether an ``accept-encoding`` header allows gzip (RFC 9110, 12.5.3)."""
+    weights: dict[str, str] = {}
+    for part in accepted.lower().split(","):
+        coding, _, weight = part.partition(";")
+        weights[coding.strip()] = weight.replace(" ", "")
+    weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", "q=0")))
+    return not re.fullmatch(r"q=0(\.0{0,3})?", weight)
 
 
 async def reply_error(call: Call, error: Error) -> None:

@@ -149,15 +149,16 @@ def read(path: Path) -> LogConfig:
 def witness_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
     """The witnesses' keys, in order. Raises :class:`ConfigError`."""
     keys = tuple(_key(witness.vkey, COSIGNING, "witnesses.vkey") for witness in config.witnesses)
-    if len({key.public for key in keys}) != len(keys) or len({key.name for key in keys}) != len(
-        keys
-    ):
+    # One name may have several keys, as while a witness changes its own: a line says whose it is
+    # by name and id.
+    public = {key.public for key in keys}
+    if len(public) != len(keys) or len({(key.name, key.key_id) for key in keys}) != len(keys):
         raise ConfigError("key witnesses: a witness is listed twice")
     return keys
 
 
 def policy_quorum(text: str | bytes, keys: Sequence[VerifierKey]) -> Quorum:
-    """The quorum of a policy, over the names of the keys of ``witnesses``.
+    """The quorum of a policy, over the keys (vkeys) of ``witnesses``.
 
     ConfigError for what is no policy, or if all of ``witnesses`` together do not satisfy it.
     """
@@ -165,7 +166,7 @@ def policy_quorum(text: str | bytes, keys: Sequence[VerifierKey]) -> Quorum:
         policy = Policy.parse(text)
     except MalformedError as error:
         raise ConfigError(f"key policy_file: {error.message}") from None
-    names = {key.name: one.name for key in keys for one in policy.witnesses if one.key == key}
+    names = {str(key): one.name for key in keys for one in policy.witnesses if one.key == key}
     if not policy.is_quorum(set(names.values())):
         raise ConfigError("key policy_file: its quorum can not come from the listed witnesses")
     return lambda found: policy.is_quorum({names[one] for one in found if one in names})

@@ -130,16 +130,16 @@ class Publisher:
 
     async def _run_witness(self, witness: Witness) -> None:
         """Ask one witness for whatever is wanted of it."""
-        name = witness.key.name
+        name, key = witness.key.name, str(witness.key)
         published = self._cosigning.published
-        known = published.size if name in published.lines else 0
+        known = published.size if key in published.lines else 0
         backoff_s = self._backoff_first_s
         conflicts = 0
         while True:
-            wanted = self._cosigning.wanted(name)
+            wanted = self._cosigning.wanted(key)
             if wanted is None:
                 async with self._changed:
-                    await self._changed.wait_for(lambda: self._cosigning.wanted(name) is not None)
+                    await self._changed.wait_for(lambda: self._cosigning.wanted(key) is not None)
                 continue
             try:
                 async with asyncio.timeout(ASK_TIMEOUT_S):
@@ -160,14 +160,14 @@ class Publisher:
             else:
                 self._reach(crash.COSIGNATURE_RECEIVED)
                 known, conflicts, backoff_s = wanted.size, 0, self._backoff_first_s
-                await self._cosigned(name, wanted.size, line)
+                await self._cosigned(key, wanted.size, line)
                 continue
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
             conflicts = 0
 
-    async def _cosigned(self, name: str, size: int, line: bytes) -> None:
-        await self._decide(lambda now_s: self._cosigning.cosigned(name, size, line, now_s))
+    async def _cosigned(self, key: str, size: int, line: bytes) -> None:
+        await self._decide(lambda now_s: self._cosigning.cosigned(key, size, line, now_s))
 
     async def _ask(self, witness: Witness, known: int, wanted: Signed) -> bytes:
         """The witness's verified cosignature line for ``wanted``."""
@@ -207,6 +207,6 @@ def read_published(
         mine = [line for line in parsed.signatures if line.is_by(key)]
         if mine:
             cosignature.verify(parsed, key)
-            lines[key.name] = mine[-1].line()
+            lines[str(key)] = mine[-1].line()
     by_log = parsed.signatures_by(log_key)[:1]
     return Signed(size=checkpoint.size, note=note.format(parsed.text, by_log), lines=lines)

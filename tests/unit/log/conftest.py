@@ -40,10 +40,11 @@ class Network:
         self._stack = stack
         self.transport = HttpTransport()
 
-    async def witness(self, name):
-        """Start a witness of the log; returns its configuration as the log has it."""
-        signer = Signer.generate(name, name.encode().ljust(32, b"."))
-        data = self.path / name
+    async def witness(self, name, seed=b""):
+        """Start a witness of the log; returns its configuration as the log has it. ``seed``: for
+        another key of the same name."""
+        signer = Signer.generate(name, (seed + name.encode()).ljust(32, b"."))
+        data = self.path / (seed.decode() + name)
         if not data.exists():
             create_store(data)
         config = WitnessServiceConfig(name=name, logs=(WitnessedLog(vkey=str(LOG.vkey)),))

@@ -1,6 +1,8 @@
 """The log over HTTP: adding, reading, and what it refuses."""
 
 import asyncio
+import gzip
+from http.client import HTTPConnection
 
 import msgspec
 import pytest
@@ -93,6 +95,44 @@ async def test_what_is_served_and_how(network):
         assert (status, body) == (200, b"ok\n")
         status, headers, body = await fetch(network, "POST", url + "/add", network.entry(1))
         assert (status, body) == (200, b"1\n")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("br, GZIP;q=0.5, identity", "gzip"),
+        ("*", "gzip"),
+        ("identity", None),
+        ("gzip;q=0, *", None),
+        ("gzip; q=0.000", None),
+        ("br;q=1.0", None),
+        ("", None),
+    ],
+)
+async def test_bundles_are_compressed_for_who_takes_it(network, accepted, coding):
+    """C2SP tlog-tiles: entry bundles SHOULD be. Our own transport takes no coding."""
+
+    def get(path):
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        connection.request("GET", path, headers={"accept-encoding": accepted})
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return {name.lower(): value for name, value in answer.getheaders()}, body
+
+    async with network.log() as (caller, url, _):
+        for i in range(20):
+            await caller.add(network.entry(i))
+        headers, bundle = await asyncio.to_thread(get, "/tile/entries/000.p/20")
+        assert headers.get("content-encoding") == coding
+        assert headers["vary"] == "accept-encoding"
+        assert int(headers["content-length"]) == len(bundle)
+        whole = await caller.tile("tile/entries/000.p/20")
+        assert (gzip.decompress(bundle) if coding else bundle) == whole
+        assert not coding or len(bundle) < len(whole)
+        headers, _ = await asyncio.to_thread(get, "/tile/0/000.p/20")
+        assert "content-encoding" not in headers
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,20 @@ async def test_checkpoints_are_cosigned(network):
             assert len(policy.accepts(proof.checkpoint_note).witnesses) == 2
 
 
+async def test_two_keys_of_one_name_are_two(network):
+    """As while a witness changes its key: a line says by name and id whose it is."""
+    witnesses = (await network.witness("w.example"), await network.witness("w.example", b"new "))
+    entry = network.entry(0)
+    for _ in range(2):
+        # The second time it starts with both lines, read from what is published.
+        async with network.log(witnesses=witnesses) as (caller, _, service):
+            index = await caller.add(entry)
+            policy = network.policy(quorum="all")
+            proof = await caller.fetch_inclusion(entry, index, policy, timeout_s=DEADLINE_S)
+            assert len(policy.accepts(proof.checkpoint_note).witnesses) == 2
+            assert service._publisher.has_quorum
+
+
 async def test_under_load_cosigned_checkpoints_keep_coming(network):
     witnesses = (await network.witness("w1.example"),)
     async with network.log(witnesses=witnesses) as (caller, _, _):
@@ -97,7 +111,7 @@ def test_only_the_witnesss_own_good_line_counts():
     with pytest.raises(MalformedError):
         verified_line(key, checkpoint, b"nonsense\n")
     published = read_published(checkpoint + foreign + good, log.vkey, (key,))
-    assert published.lines == {"w.example": good}
+    assert published.lines == {str(key): good}
     assert published.published() == checkpoint + good
     with pytest.raises(SignatureError):
         read_published(checkpoint + good, other.vkey, (key,))

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from trunkline.base.errors import require
 
 Quorum = Callable[[AbstractSet[str]], bool]
-"""Whether cosignatures by these witnesses (key names) are enough. More are never fewer."""
+"""Whether cosignatures by these witnesses' keys (vkeys) are enough. More are never fewer."""
 
 
 def at_least(count: int) -> Quorum:
-    """Any ``count`` witnesses are enough."""
+    """Any ``count`` of the keys are enough."""
     return lambda witnesses: len(witnesses) >= count
 
 
@@ -32,7 +32,7 @@ class Signed:
     note: bytes
     """The signed note with the log's signature alone."""
     lines: dict[str, bytes] = field(default_factory=dict)
-    """Cosignature lines by the witness's key name."""
+    """Cosignature lines by the witness's key (vkey): a name alone may belong to several."""
 
     def published(self) -> bytes:
         """The note with every cosignature."""
