@@ -2,8 +2,8 @@
 
 Verdicts are ``docs/spec/verdict.md``. A verdict counts if the reader pinned its verifier, as role
 ``verifier``. One by anybody else says nothing, for or against: whoever wrote the file may have made
-it. What speaks for the answer counts once it is in a log, what speaks against it at once. It refuses
-to weigh verdicts against each other: one that failed the receipt fails the step.
+it. What speaks for the answer counts once it is in a log, what speaks against it at once. One
+that failed the receipt fails the step: it refuses to weigh verdicts against each other.
 """
 
 from collections.abc import Sequence
