@@ -27,11 +27,14 @@ from tests.support.fake_node import (
 from trunkline.base.errors import Error
 from trunkline.gateway.core.actions import (
     Action,
+    Before,
     Cancel,
     Ended,
     Fail,
     Failure,
     Finish,
+    Judge,
+    Judgement,
     Plan,
     Relay,
     Seek,
@@ -116,6 +119,10 @@ class World:
     """Every Cancel and Ended, in order."""
     starts: list[Start] = field(default_factory=list)
     disk_fails: bool = False
+    judgements: list[Judgement] = field(default_factory=list)
+    """What verifiers will say; then they pass everything."""
+    failed: set[str] = field(default_factory=set)
+    """Nodes whose answers they failed."""
     nodes: list[FakeNode] = field(default_factory=lambda: NODES)
 
     def __post_init__(self) -> None:
@@ -151,6 +158,14 @@ class World:
                 case Ended(number=number):
                     del self.live[number]
                     self.ends.append(action)
+                case Judge(part=part):
+                    assert not self.shown
+                    assert part.deployment.node not in self.failed, "asked only once"
+                    said = self.judgements.pop(0) if self.judgements else "pass"
+                    if said == "fail":
+                        self.failed.add(part.deployment.node)
+                    assert self.answer.due_s(part.number) == self.plan.deadline_s
+                    self.do(self.answer.on_judged(part.number, said, self.now_s))
                 case Store():
                     self._store(action)
                 case Finish() | Fail():
@@ -367,6 +382,41 @@ def test_what_is_held_back_is_shown_whole_or_not_at_all(fates: list[Script]) -> 
     else:
         assert not world.stored
         assert world.shown == []
+
+
+judgement_lists: st.SearchStrategy[list[Judgement]] = st.lists(
+    st.sampled_from(["pass", "fail", "inconclusive"]), max_size=4
+)
+
+
+@given(
+    stream=st.booleans(),
+    fates=st.lists(scripts, max_size=5),
+    judgements=judgement_lists,
+    release=st.booleans(),
+)
+@settings(deadline=None, max_examples=100)
+def test_what_is_verified_before_is_shown_only_after_a_verdict(
+    stream: bool, fates: list[Script], judgements: list[Judgement], release: bool
+) -> None:
+    before = Before(deadline_s=5.0, release=release)
+    plan = msgspec.structs.replace(plan_of(stream=stream), before=before)
+    world = World(plan, judgements=list(judgements))
+    run(world, fates)
+    (end,) = world.told
+    if isinstance(end, Finish):
+        assert world.answer.judged in (("pass", "inconclusive") if release else ("pass",))
+        assert world.stored[0].deployment.node not in world.failed
+        assert world.shown == reference(world)
+    else:
+        assert isinstance(end, Fail)
+        assert world.shown == []
+        assert not world.stored
+        if not fates and judgements[:1] == ["inconclusive"]:
+            assert end.failure.code == "verification_inconclusive"
+            assert not release
+    past = [one for start in world.starts for one in start.previous]
+    assert world.failed >= {one.node for one in past if one.error == "verification_failed"}
 
 
 @given(fates=held_fates)

@@ -71,6 +71,9 @@ class Running:
 
     def due_s(self) -> float:
         """When it will have taken too long."""
+        if self.phase is Phase.JUDGING:
+            # Verifiers have a time of their own: no node is waited for.
+            return self._plan.deadline_s
         # What is waited for while a part is stored is our own disk, whoever served it.
         storing = self.phase is Phase.STORING
         expected = UNKNOWN if storing else self.start.deployment.expected
