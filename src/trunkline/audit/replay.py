@@ -65,7 +65,8 @@ async def measure(
         planned = rerun.plan(request, content.prompt, model, context_tokens)
     except RequestError:
         return _without_scores(found, NOT_SERVABLE)
-    if rerun.rerun(receipt, planned, content.tokens, found.pieces).problem:
+    known = all(0 <= token < len(found.pieces) for token in content.prompt)
+    if not known or rerun.rerun(receipt, planned, content.tokens, found.pieces).problem:
         return _without_scores(found, NOT_AN_ANSWER)
     found = msgspec.structs.replace(
         found,
