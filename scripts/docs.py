@@ -28,6 +28,7 @@ from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.log.config import LogConfig
 from trunkline.node.config import NodeConfig
+from trunkline.verifier.config import VerifierConfig
 from trunkline.witness.config import WitnessConfig
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
@@ -40,7 +41,7 @@ COMMANDS: Final = (
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"),
-    ("gateway",), ("node",), ("witness",),
+    ("gateway",), ("node",), ("witness",), ("verifier",),
 )  # fmt: skip
 CLI_HEAD: Final = """\
 # The command line
@@ -53,6 +54,7 @@ FILES: Final[Mapping[str, tuple[type[msgspec.Struct], str]]] = {
     "node.toml": (NodeConfig, "[node.md](node.md), [providers.md](providers.md)"),
     "log.toml": (LogConfig, "[log.md](log.md)"),
     "witness.toml": (WitnessConfig, "[witness.md](witness.md)"),
+    "verifier.toml": (VerifierConfig, "[verifiers.md](verifiers.md)"),
 }
 CONFIGURATION_HEAD: Final = """\
 # Configuration reference

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 
 from trunkline.base.errors import ConfigError
+from trunkline.cli import operators
 from trunkline.cli.create import (
     HOST,
+    ROUTING_FILE,
     check_port_base,
     read_keys,
     trusted,
@@ -36,6 +38,9 @@ def move_ports(folder: Folder, port_base: int) -> None:
         return
     moves = {f"{HOST}:{port}": f"{HOST}:{port + shift}" for port in present}
     files = [folder.config(entry) for entry in network.roles]
+    # The routing policy names verifiers by their addresses. An operator may have put it elsewhere.
+    routes = folder.config(network.one("gateway")).parent / ROUTING_FILE
+    files += [routes] if routes.is_file() else []
     # network.toml last: a crash before it leaves the old base named there, and this runs again on
     # whatever still has an old address.
     for path in (*files, folder.policy_file, folder.network_file):
@@ -67,10 +72,11 @@ def _add(folder: Folder, provider: Provider) -> bool:
     write_provider_node(
         folder, entry, key, provider, node_config.LogTarget(url=log.url, vkey=log_key.vkey)
     )
-    write_keys(folder, (*read_keys(folder), trusted(key.vkey, "node", entry.operator)))
+    told = (trusted(key.vkey, "node", entry.operator), operators.stated(folder, entry))
+    write_keys(folder, (*read_keys(folder), *told))
     path = folder.config(network.one("gateway"))
     settings_of_gateway = gateway_config.read(path)
-    node = gateway_config.NodeConfig(url=entry.url, vkey=str(key.vkey))
+    node = operators.pinned(folder, entry)
     _replace(
         path,
         gateway_config.render(

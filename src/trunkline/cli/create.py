@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.cli import operators
 from trunkline.cli.folder import CACHE_VARIABLE, Folder, NetworkFile, RoleEntry, render_network
 from trunkline.cli.providers import Provider, provider_role
 from trunkline.crypto.keys import VerifierKey
@@ -23,11 +24,14 @@ from trunkline.evidence import EvidenceKey, decode_keys
 from trunkline.evidence.file import Role
 from trunkline.gateway import config as gateway_config
 from trunkline.gateway import routing
+from trunkline.gateway.core.demands import VerifierPolicy
 from trunkline.gateway.store import create_store as create_gateway_store
 from trunkline.log import config as log_config
 from trunkline.log.store import create_log
 from trunkline.node import config as node_config
 from trunkline.node.store import create_store as create_node_store
+from trunkline.verifier import config as verifier_config
+from trunkline.verifier.store import create_store as create_verifier_store
 from trunkline.witness import config as witness_config
 from trunkline.witness.store import create_store as create_witness_store
 
@@ -44,6 +48,8 @@ LOG_OPERATOR: Final = "gamma.localhost"
 WITNESSES: Final = ("delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 """Their names in the policy, each of an operator of its own."""
 WITNESSES_MAX: Final = len(WITNESSES)
+VERIFIERS: Final = ("lambda", "mu")
+"""Likewise: two operators, so that one that lies can be told from one that does not."""
 _PRIVATE_FOLDER: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
 
@@ -91,7 +97,7 @@ def check_port_base(port_base: int) -> None:
 
 class _Draft:
     """A network that is being written. Ports: gateway, log and first witness at 0, 3, 4; nodes
-    between, then the other witnesses, then the providers' nodes."""
+    between, then the other witnesses, then the verifiers, then the providers' nodes."""
 
     def __init__(
         self, folder: Folder, port_base: int, providers: Sequence[Provider], witnesses: int
@@ -104,21 +110,29 @@ class _Draft:
             (self._witness_entry(number), new_key(f"{name}.localhost/witness"))
             for number, name in enumerate(WITNESSES[:witnesses])
         ]
+        self._verifiers = [
+            (self._verifier_entry(number), new_key(f"{name}.localhost/verifier"))
+            for number, name in enumerate(VERIFIERS)
+        ]
         self._nodes: list[tuple[RoleEntry, Signer]] = []
         self._providers = providers
 
     def write(self) -> None:
         for offset, (name, operator) in enumerate(EMBEDDED, start=1):
             self._write_embedded(name, operator, self._listen(offset))
+        audited = tuple(self._nodes)
+        first = 4 + len(self._witnesses) + len(self._verifiers)
         for number, provider in enumerate(self._providers):
-            entry, key = provider_role(provider, self._listen(4 + len(self._witnesses) + number))
+            entry, key = provider_role(provider, self._listen(first + number))
             write_provider_node(self._folder, entry, key, provider, self._log_link())
             self._nodes.append((entry, key))
         gateway, log = self._gateway(), self._log()
         for entry, key in self._witnesses:
             self._write_witness(entry, key)
-        nodes, witnesses = self._nodes, self._witnesses
-        roles = (gateway, *(e for e, _ in nodes), log, *(e for e, _ in witnesses))
+        for entry, key in self._verifiers:
+            self._write_verifier(entry, key, log, audited)
+        others = (*self._witnesses, *self._verifiers)
+        roles = (gateway, *(e for e, _ in self._nodes), log, *(e for e, _ in others))
         self._folder.policy_file.write_text(self._policy(log))
         write_keys(self._folder, self._keys())
         network = NetworkFile(id=self._id, cache=str(shared_cache() or CACHE), roles=roles)
@@ -140,13 +154,20 @@ class _Draft:
         settings = node_config.NodeConfig(
             name=key.name,
             operator=operator,
+            operator_file=operators.public_file(operator),
             listen=listen,
             log=self._log_link(),
             engine=node_config.EmbeddedEngine(cache=str(named) if named else f"../{CACHE}"),
             embeddings=True,
+            audits=node_config.AuditsConfig(
+                verifiers=tuple(
+                    node_config.AuditVerifier(vkey=str(its.vkey)) for _, its in self._verifiers
+                )
+            ),
         )
         write_role(self._folder, entry, node_config.render(settings), key)
         create_node_store(self._folder.config(entry).parent)
+        operators.introduce(self._folder, entry, key)
         self._nodes.append((entry, key))
 
     def _gateway(self) -> RoleEntry:
@@ -156,13 +177,15 @@ class _Draft:
             policy_file="../policy",
             log_url=f"http://{self._listen(3)}",
             routing_file=ROUTING_FILE,
-            nodes=tuple(
-                gateway_config.NodeConfig(url=node.url, vkey=str(key.vkey))
-                for node, key in self._nodes
-            ),
+            nodes=tuple(operators.pinned(self._folder, node) for node, _ in self._nodes),
         )
         write_role(self._folder, entry, gateway_config.render(settings), None)
-        (self._folder.config(entry).parent / ROUTING_FILE).write_text(routing.EXAMPLE)
+        verifiers = tuple(
+            VerifierPolicy(vkey=str(key.vkey), url=one.url, operator=one.operator)
+            for one, key in self._verifiers
+        )
+        routes = self._folder.config(entry).parent / ROUTING_FILE
+        routes.write_text(routing.example(verifiers))
         create_gateway_store(self._folder.config(entry).parent)
         return entry
 
@@ -201,6 +224,45 @@ class _Draft:
         write_role(self._folder, entry, witness_config.render(settings), key)
         create_witness_store(self._folder.config(entry).parent)
 
+    def _verifier_entry(self, number: int) -> RoleEntry:
+        name = VERIFIERS[number]
+        return RoleEntry(
+            name="verifier" if number == 0 else f"verifier-{name}",
+            role="verifier",
+            listen=self._listen(4 + len(self._witnesses) + number),
+            key=f"{name}.localhost/verifier",
+            operator=f"{name}.localhost",
+        )
+
+    def _write_verifier(
+        self,
+        entry: RoleEntry,
+        key: Signer,
+        log: RoleEntry,
+        nodes: Sequence[tuple[RoleEntry, Signer]],
+    ) -> None:
+        named = shared_cache()
+        settings = verifier_config.VerifierConfig(
+            name=key.name,
+            operator=entry.operator,
+            listen=entry.listen,
+            log_url=log.url,
+            cache=str(named) if named else f"../{CACHE}",
+            nodes=tuple(
+                verifier_config.AuditedNode(
+                    url=node.url, vkey=str(its.vkey), operator=node.operator
+                )
+                for node, its in nodes
+            ),
+            verifiers=tuple(
+                verifier_config.PeerVerifier(url=one.url, vkey=str(its.vkey), operator=one.operator)
+                for one, its in self._verifiers
+                if one != entry
+            ),
+        )
+        write_role(self._folder, entry, verifier_config.render(settings), key)
+        create_verifier_store(self._folder.config(entry).parent)
+
     def _policy(self, log: RoleEntry) -> str:
         names = WITNESSES[: len(self._witnesses)]
         lines = [
@@ -220,14 +282,15 @@ class _Draft:
         return "\n".join(lines) + "\n"
 
     def _keys(self) -> list[EvidenceKey]:
-        nodes = [trusted(key.vkey, "node", entry.operator) for entry, key in self._nodes]
         return [
-            *nodes,
+            *(trusted(key.vkey, "node", entry.operator) for entry, key in self._nodes),
+            *(operators.stated(self._folder, entry) for entry, _ in self._nodes),
             trusted(self._log_key.vkey, "log", LOG_OPERATOR),
             *(
                 trusted(key.cosigner_vkey, "witness", entry.operator)
                 for entry, key in self._witnesses
             ),
+            *(trusted(key.vkey, "verifier", entry.operator) for entry, key in self._verifiers),
         ]
 
 
@@ -286,6 +349,7 @@ def write_provider_node(
     settings = node_config.NodeConfig(
         name=key.name,
         operator=entry.operator,
+        operator_file=operators.public_file(entry.operator),
         listen=entry.listen,
         log=log,
         engine=provider.engine(),
@@ -293,3 +357,4 @@ def write_provider_node(
     )
     write_role(folder, entry, node_config.render(settings), key)
     create_node_store(folder.config(entry).parent)
+    operators.introduce(folder, entry, key)

@@ -1,8 +1,9 @@
 """The data folder of one network: where everything lies, what its roles are, who is using it.
 
 Layout: ``network.toml`` (roles and addresses), ``policy`` (whom to trust, C2SP tlog-policy),
-``keys.json`` (public keys by role), a folder per role with its configuration, key and state,
-``logs/`` (diagnostics), ``run/`` (process ids while it runs), ``cache/`` (derived model files).
+``keys.json`` (public keys by role), ``operators/`` (the keys of the nodes' operators, and what they
+state), a folder per role with its configuration, key and state, ``logs/`` (diagnostics), ``run/``
+(process ids while it runs), ``cache/`` (derived model files).
 Refuses to guess: a folder without ``network.toml`` is not a network.
 """
 
@@ -26,7 +27,7 @@ LOCK_PATIENCE_S: Final = 0.5
 ROLES_MAX: Final = 64
 RUN_FILE_BYTES_MAX: Final = 1024 * 1024
 
-RoleKind = Literal["gateway", "node", "log", "witness"]
+RoleKind = Literal["gateway", "node", "log", "witness", "verifier"]
 
 
 class RoleEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -531,6 +531,12 @@ def witness(config: ConfigOption = None, data: Data = None) -> None:
     _role("witness", config, data)
 
 
+@app.command()
+def verifier(config: ConfigOption = None, data: Data = None) -> None:
+    """Run one verifier in the foreground."""
+    _role("verifier", config, data)
+
+
 def _role(role: str, config: Path | None, data: Path | None) -> None:
     from trunkline.cli.role import run
 

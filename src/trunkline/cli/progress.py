@@ -18,6 +18,7 @@ WHAT: Final = {
     "node": "serves the model, signs receipts",
     "log": "holds the receipts' commitments",
     "witness": "cosigns what the log says",
+    "verifier": "checks answers after they were given",
 }
 
 

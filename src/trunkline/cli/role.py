@@ -19,6 +19,7 @@ ROOMS: Final = {
     "node": "trunkline.node.app",
     "log": "trunkline.log.app",
     "witness": "trunkline.witness.app",
+    "verifier": "trunkline.verifier.app",
 }
 PARENT_VARIABLE: Final = "TRUNKLINE_PARENT"
 """Process id of the supervisor; the role ends with it, even if it is killed."""

@@ -46,7 +46,9 @@ REASON_TAIL_BYTES: Final = 4096
 State = Literal["starting", "ready", "waiting", "stopped"]
 """``waiting``: it ended, and will be started again after a pause."""
 
-STOP_ORDER: Final = ("gateway", "node", "log", "witness")
+STOP_ORDER: Final = ("gateway", "verifier", "node", "log", "witness")
+ANSWERING: Final = ("gateway", "node", "log", "witness")
+"""What it takes to answer, and to have the answer logged: started, and waited for, first."""
 
 
 class Role:
@@ -66,7 +68,7 @@ class Role:
 
     def __init__(self, entry: RoleEntry) -> None:
         self.entry = entry
-        self.state: State = "starting"
+        self.state: State = "stopped"
         self.process: asyncio.subprocess.Process | None = None
         self.pid: int | None = None
         self.task: asyncio.Task[None] | None = None
@@ -88,21 +90,27 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def started(self) -> list[Role]:
+        """Those that were asked to run."""
+        return [role for role in self.roles if role.task is not None]
+
     def start(self, kinds: Sequence[str] = STOP_ORDER) -> None:
         """Start the roles of these kinds that are not running yet, all at once."""
         self._folder.logs.mkdir(mode=0o700, exist_ok=True)
         for role in self.roles:
             if role.task is None and role.entry.role in kinds:
+                role.state = "starting"
                 role.task = asyncio.create_task(self._keep(role), name=f"keep.{role.entry.name}")
 
     async def wait_ready(self, timeout_s: float) -> list[Role]:
-        """Wait until every role is ready. Raises Error naming the roles that are not.
+        """Wait until every role that was started is ready. Raises Error naming those that are not.
 
         A node in front of a provider is waited for no longer than ``PROVIDER_S_MAX``: somebody
         else's trouble does not keep the network from starting. Those late are returned.
         """
         begun = time.monotonic()
-        while late := [role for role in self.roles if role.state != "ready"]:
+        while late := [role for role in self.started if role.state != "ready"]:
             if self._failed.done():
                 self._failed.result()
             waited_s = time.monotonic() - begun

@@ -27,7 +27,7 @@ from trunkline.cli.folder import Folder, NetworkFile, default_data
 from trunkline.cli.progress import StartDisplay
 from trunkline.cli.providers import Provider
 from trunkline.cli.report import show
-from trunkline.cli.supervise import Supervisor
+from trunkline.cli.supervise import ANSWERING, Supervisor
 from trunkline.cli.terminal import console, errors, program, stream
 
 READY_S_MAX: Final = 150.0
@@ -129,7 +129,7 @@ class _Up:
         self._supervisor = Supervisor(self._folder, self._network.roles)
         try:
             await self._unless_stopped(self._start(self._supervisor))
-            return await self._serve()
+            return await self._serve(self._supervisor)
         except InterruptedStartError:
             return INTERRUPTED
         finally:
@@ -144,8 +144,8 @@ class _Up:
     async def _start(self, supervisor: Supervisor) -> None:
         # The client's import takes as long as a role's start: do both at once.
         warm = asyncio.create_task(client(self._base_url))
-        with StartDisplay(errors(), supervisor.roles) as display:
-            supervisor.start()
+        supervisor.start(ANSWERING)
+        with StartDisplay(errors(), supervisor.started) as display:
             ready = asyncio.create_task(self._until_ready(supervisor, display))
             try:
                 while not ready.done():
@@ -168,7 +168,7 @@ class _Up:
         await _until_seen(self._base_url, {role.entry.key for role in late})
         display.note("")
 
-    async def _serve(self) -> int:
+    async def _serve(self, supervisor: Supervisor) -> int:
         options = self._options
         if options.once is not None:
             once = _ask_and_verify(options, self._base_url, options.once)
@@ -185,6 +185,8 @@ class _Up:
                 # The network runs all the same: say what went wrong, and go on serving.
                 errors().print(f"trunkline: {escape(error.message)}", style="red")
                 code = NO
+        # What checks answers afterwards keeps nobody waiting, not even the first one.
+        supervisor.start()
         _where(self._folder, answer, self._base_url)
         await self._stop.wait()
         return code

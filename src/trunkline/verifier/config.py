@@ -36,8 +36,11 @@ class PeerVerifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Another verifier, whose draws are audited here too."""
 
     url: str
+    """Where it is asked, ``http://host:port``."""
     vkey: str
+    """Its key."""
     operator: str
+    """Who answers for it: opinions are asked of different ones first."""
 
 
 class CheckedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,10 +14,12 @@ from trunkline.cli.folder import Folder
 from trunkline.cli.providers import Provider
 from trunkline.crypto.signer import Signer
 from trunkline.gateway import config as gateway_config
+from trunkline.gateway import routing
 from trunkline.log import config as log_config
 from trunkline.node import config as node_config
 from trunkline.node.config_providers import OpenAIEngine
 from trunkline.tlog.policy import Policy
+from trunkline.verifier import config as verifier_config
 from trunkline.witness import config as witness_config
 
 READ = {
@@ -25,6 +27,7 @@ READ = {
     "node": node_config.read,
     "log": log_config.read,
     "witness": witness_config.read,
+    "verifier": verifier_config.read,
 }
 
 
@@ -38,9 +41,11 @@ def folder(tmp_path: Path) -> Folder:
 def test_every_configuration_reads_back_and_agrees_with_the_list(folder: Folder) -> None:
     network = folder.network()
 
-    assert [entry.role for entry in network.roles] == ["gateway", "node", "node", "log", "witness"]
+    assert [entry.role for entry in network.roles] == [
+        "gateway", "node", "node", "log", "witness", "verifier", "verifier",
+    ]  # fmt: skip
     assert [entry.listen.rpartition(":")[2] for entry in network.roles] == [
-        "9000", "9001", "9002", "9003", "9004",
+        "9000", "9001", "9002", "9003", "9004", "9005", "9006",
     ]  # fmt: skip
     for entry in network.roles:
         assert READ[entry.role](folder.config(entry)).listen == entry.listen
@@ -65,6 +70,28 @@ def test_keys_are_private_and_those_that_are_pinned(folder: Folder) -> None:
         signer = Signer.parse(path.read_text().strip())
         own = signer.cosigner_vkey if entry.role == "witness" else signer.vkey
         assert pinned[entry.key] == str(own)
+
+
+def test_verifiers_know_each_other_and_the_nodes_that_open_to_them(folder: Folder) -> None:
+    network = folder.network()
+    pinned = {key.name: key.vkey for key in read_keys(folder)}
+    verifiers = [entry for entry in network.roles if entry.role == "verifier"]
+    nodes = [entry for entry in network.roles if entry.role == "node"]
+
+    assert len({entry.operator for entry in verifiers}) == 2
+    for entry in verifiers:
+        settings = verifier_config.read(folder.config(entry))
+        assert [(one.url, one.vkey) for one in settings.nodes] == [
+            (node.url, pinned[node.key]) for node in nodes
+        ]
+        assert [(one.url, one.vkey) for one in settings.verifiers] == [
+            (other.url, pinned[other.key]) for other in verifiers if other != entry
+        ]
+        for node in nodes:
+            audits = node_config.read(folder.config(node)).audits
+            assert audits is not None
+            assert pinned[entry.key] in {one.vkey for one in audits.verifiers}
+            assert audits.rate_max * 1e6 >= settings.rate_ppm
 
 
 def test_two_networks_share_no_key(folder: Folder, tmp_path: Path) -> None:
@@ -118,7 +145,7 @@ def test_moving_moves_every_address_once(folder: Folder, to: int) -> None:
     move_ports(folder, to)
 
     network = folder.network()
-    assert [entry.listen for entry in network.roles] == [f"127.0.0.1:{to + i}" for i in range(5)]
+    assert [entry.listen for entry in network.roles] == [f"127.0.0.1:{to + i}" for i in range(7)]
     for entry in network.roles:
         assert READ[entry.role](folder.config(entry)).listen == entry.listen
     gateway = gateway_config.read(folder.config(network.one("gateway")))
@@ -129,6 +156,13 @@ def test_moving_moves_every_address_once(folder: Folder, to: int) -> None:
     log = log_config.read(folder.config(network.one("log")))
     assert [witness.url for witness in log.witnesses] == [network.one("witness").url]
     assert network.one("log").url in folder.policy_file.read_text()
+    verification = routing.read(
+        folder.config(network.one("gateway")).parent / creation.ROUTING_FILE
+    ).verification
+    assert verification is not None
+    assert [one.url for one in verification.verifiers] == [
+        entry.url for entry in network.roles if entry.role == "verifier"
+    ]
 
 
 def test_a_provider_gets_a_node_the_gateway_knows(folder: Folder) -> None:
@@ -139,7 +173,7 @@ def test_a_provider_gets_a_node_the_gateway_knows(folder: Folder) -> None:
 
     network = folder.network()
     entry = network.roles[-1]
-    assert (entry.name, entry.listen) == ("node-acme", "127.0.0.1:9005")
+    assert (entry.name, entry.listen) == ("node-acme", "127.0.0.1:9007")
     settings = node_config.read(folder.config(entry))
     assert isinstance(settings.engine, OpenAIEngine)
     assert settings.engine.api_key_env == "ACME_KEY"
