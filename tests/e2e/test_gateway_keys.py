@@ -79,8 +79,8 @@ class Desk:
 
         await until(seen)
 
-    async def get(self, path: str, secret: str) -> Reply:
-        sent = [("x-api-key", secret)]
+    async def get(self, path: str, secret: str, **more: str) -> Reply:
+        sent = [("x-api-key", secret), *((n.replace("_", "-"), v) for n, v in more.items())]
         async with await self._transport.request("GET", self.url + path, headers=sent) as response:
             return Reply(response, await response.read(1 << 20))
 
@@ -229,6 +229,23 @@ async def test_a_keys_mode_is_the_most_that_a_call_may_publish(tmp_path: Path) -
             reply = await door.http.post(CHAT, body(), x_api_key=secret, trunkline_mode=mode)
             assert (reply.status, reply.json()["error"]["code"]) == (403, "mode_not_allowed")
         assert len(node.attempts) == 3
+
+
+async def test_kept_words_are_for_this_machine_and_the_key_that_asked(tmp_path: Path) -> None:
+    async with FakeNode("alpha") as node, desk([node], tmp_path, use="optional") as door:
+        app, other = await door.make("app"), await door.make("other")
+        away = {"x_forwarded_for": "10.0.0.7"}
+        for keep, secret, seen in (
+            ("bodies", app, {app: 200, other: 404, "": 404}),
+            ("none", app, {app: 200, other: 200, "": 200}),
+            ("bodies", "", {app: 200, other: 200, "": 200}),
+        ):
+            sent = {"x_api_key": secret} if secret else {}
+            reply = await door.http.post(CHAT, body(), trunkline_keep=keep, **sent)
+            path = f"/trunkline/v1/receipts/{reply.header('trunkline-receipt')}"
+            found = {who: (await door.get(path, who, **away)).status for who in seen}
+            assert found == seen
+            assert (await door.get(path, "")).status == 200
 
 
 async def test_optional_keys(tmp_path: Path) -> None:

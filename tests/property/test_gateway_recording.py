@@ -4,11 +4,12 @@ only once its evidence is stored."""
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.base.errors import RequestError
-from trunkline.gateway.core.replay import REPLAYED
+from trunkline.base.errors import OverloadedError, RequestError
+from trunkline.gateway.core.replay import REPLAYED, Kept
 from trunkline.gateway.recording import Memory, Recording
 from trunkline.runtime.http import Call, Received, Scope, Sent
 
@@ -112,3 +113,22 @@ def test_all_who_follow_see_the_same(
 ) -> None:
     joins = [min(join, len(parts)) for join in joins]
     asyncio.run(play(parts, joins, room=room, fails=fails))
+
+
+async def test_what_is_shown_again_takes_room_until_the_last_follower_has_it() -> None:
+    memory = Memory(100)
+    kept = Kept(claim=b"claim", status=200, headers=(), body=b"x" * 60)
+    shown = Recording(b"claim", memory, asyncio.Event(), 10.0)
+    shown.load("ans_a", kept)
+    assert memory.held == 60
+    slow = Caller()
+    following = asyncio.create_task(shown.follow(slow.call, first=True))
+    await asyncio.sleep(0)
+    shown.close()
+    assert memory.held == 60
+    with pytest.raises(OverloadedError):
+        Recording(b"other", memory, asyncio.Event(), 10.0).load("ans_b", kept)
+    await following
+    assert slow.body == b"x" * 60
+    assert memory.held == 0
+    Recording(b"large", Memory(10), asyncio.Event(), 10.0).load("ans_c", kept)

@@ -188,6 +188,8 @@ def _show(status: NetworkStatus) -> None:
         _show_unwell(out, status.gateway)
         out.print(f"receipts: {evidence.final} final, {evidence.provisional} provisional")
         _show_verification(out, status.gateway)
+        if status.gateway.keys_problem:
+            out.print(f"virtual keys: {status.gateway.keys_problem}", style="red")
         if status.gateway.routing.problem:
             out.print(f"routing policy not in force: {status.gateway.routing.problem}", style="red")
     out.print(_checkpoint_line(status.checkpoint))

@@ -28,13 +28,20 @@ _ANSWER = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 async def fetch_evidence(
-    base_url: str, answer_id: str, wait_s: float = 0.0, *, transport: Transport | None = None
+    base_url: str,
+    answer_id: str,
+    wait_s: float = 0.0,
+    *,
+    api_key: str = "",
+    transport: Transport | None = None,
 ) -> bytes:
     """The evidence file of one answer, as the gateway wrote it.
 
     ``base_url`` is the gateway's, without a path. ``wait_s``, 0 to 60 seconds: how long the gateway
     may wait for the evidence to become final; after that it gives what it has, provisional.
-    ``transport``: one to share; by default one is opened and closed for this call.
+    ``api_key``: the app's virtual key, if it asked with one: bodies that it had kept are shown to
+    its holder alone, except on the gateway's own machine. ``transport``: one to share; by default
+    one is opened and closed for this call.
 
     Raises :class:`RequestError` for an id that is none (``bad_answer_id``) or that the gateway does
     not know (``answer_not_found``), an :class:`UpstreamError` when the gateway can not be reached,
@@ -49,7 +56,7 @@ async def fetch_evidence(
     used = HttpTransport() if transport is None else transport
     try:
         async with asyncio.timeout(timeout_s):
-            data = await _get(used, url, timeout_s)
+            data = await _get(used, url, api_key, timeout_s)
     except TimeoutError:
         raise TimedOutError(f"no evidence within {timeout_s:.0f} s") from None
     finally:
@@ -59,9 +66,13 @@ async def fetch_evidence(
     return data
 
 
-async def _get(transport: Transport, url: str, timeout_s: float) -> bytes:
+async def _get(transport: Transport, url: str, api_key: str, timeout_s: float) -> bytes:
     response = await transport.request(
-        "GET", url, head_timeout_s=timeout_s, idle_timeout_s=timeout_s
+        "GET",
+        url,
+        headers=(("authorization", f"Bearer {api_key}"),) if api_key else (),
+        head_timeout_s=timeout_s,
+        idle_timeout_s=timeout_s,
     )
     async with response:
         if response.status != 200:

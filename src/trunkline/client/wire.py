@@ -28,6 +28,7 @@ from trunkline.evidence import EVIDENCE_BYTES_MAX
 from trunkline.evidence.content import VERBATIM
 
 EVIDENCE_PATH: Final = "/trunkline/v1/receipts/"
+CREDENTIALS: Final = ("authorization", "x-api-key")
 SLACK_S: Final = 15.0
 """What fetching evidence may take beyond the wait that it asks for."""
 
@@ -118,8 +119,13 @@ class Watch:
         query = f"wait_s={wait_s}".encode()
         url = asked.url.copy_with(path=f"{prefix}{EVIDENCE_PATH}{answer}", query=query)
         timeout = self.library.Timeout(wait_s + SLACK_S)
-        # No credentials: the answer's id is what opens it.
-        return self.library.Request("GET", url, extensions={"timeout": timeout.as_dict()})
+        # The key that asked, to the gateway that it was sent to before: bodies that were kept are
+        # shown to its holder alone.
+        sent = {name: asked.headers.get(name, "") for name in CREDENTIALS}
+        own = {name: value for name, value in sent.items() if value}
+        return self.library.Request(
+            "GET", url, headers=own, extensions={"timeout": timeout.as_dict()}
+        )
 
 
 def _nonce(idempotency_key: str, body: bytes) -> str:

@@ -221,7 +221,7 @@ class Gateway:
                 policy,
                 self._routing,
                 self._gossip,
-                authenticate=self._keys.authenticate,
+                keys=self._keys,
                 queue=self._dispatcher.load,
                 verdicts=self._verdicts,
             ),
@@ -338,7 +338,8 @@ class Gateway:
         async def make(recording: Recording, name: str, again: bool) -> bool:
             return await self._make(recording, wanted, wishes, tenant, trace, name, again=again)
 
-        await self._replays.serve(call, claim, self._new_answer_id(), make)
+        done = self._bodies.lend(call)
+        await self._replays.serve(call, claim, self._new_answer_id(), make, done)
 
     async def _make(
         self,

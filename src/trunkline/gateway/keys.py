@@ -13,7 +13,7 @@ from base64 import b32encode
 from collections.abc import Callable
 from typing import Final, Literal
 
-from trunkline.base.errors import RequestError
+from trunkline.base.errors import OverloadedError, RequestError
 from trunkline.base.ids import ID_RANDOM_BYTES
 from trunkline.base.ports import Clock, Randomness
 from trunkline.gateway.core.policy import KeyPolicy, RoutingPolicy
@@ -27,6 +27,8 @@ SECRET_BYTES: Final = 32
 SECRET_CHARS: Final = len(PREFIX) + 52
 REFRESH_S: Final = 0.5
 """Between two looks at the store: so old may be what is known of a key."""
+UNREADABLE_S_MAX: Final = 60.0
+"""While the store can not be read, what was known stays in force so long; then no key does."""
 
 KeyUse = Literal["off", "optional", "required"]
 NO_POLICY: Final = KeyPolicy()
@@ -65,7 +67,7 @@ class Keys:
         self._logger = logger
         self._known: dict[bytes, Credential] = {}
         self._revision = -1
-        self._readable = True
+        self._unreadable_since_s: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -89,9 +91,16 @@ class Keys:
         if self._use == "off":
             return self._anonymous(call)
         secret = _secret(call)
+        if secret is None and self._use == "optional":
+            return self._anonymous(call)
+        if self._unreadable_s > UNREADABLE_S_MAX:
+            # A key that was revoked meanwhile must not go on working for good.
+            raise OverloadedError(
+                "which keys are in force can not be known: the store of keys is not readable",
+                code="keys_unreadable",
+                retry_after_s=REFRESH_S,
+            )
         if secret is None:
-            if self._use == "optional":
-                return self._anonymous(call)
             raise _denied("a key of this gateway is needed, tlk_…, as the client's api_key")
         found = self._known.get(digest_of(secret))
         if found is None:
@@ -99,6 +108,20 @@ class Keys:
         if found.ends_ms is not None and found.ends_ms <= self._clock.unix_ms():
             raise _denied("the key has expired")
         return self._tenant(found.tenant, found.name)
+
+    @property
+    def problem(self) -> str:
+        """Why what is known of the keys may be wrong, for a person; empty: it is not."""
+        if self._unreadable_since_s is None:
+            return ""
+        left_s = max(UNREADABLE_S_MAX - self._unreadable_s, 0.0)
+        then = f"in {left_s:.0f} s all are refused" if left_s else "all are refused"
+        return f"the store of keys is not readable; revoked keys may still work, {then}"
+
+    @property
+    def _unreadable_s(self) -> float:
+        since_s = self._unreadable_since_s
+        return 0.0 if since_s is None else self._clock.monotonic_s() - since_s
 
     def authorize(self, tenant: Tenant, model: str) -> None:
         """Raise :class:`RequestError` 403 ``model_not_allowed`` if it may not be asked for."""
@@ -130,16 +153,22 @@ class Keys:
             self._logger.info("keys.read", secrets=len(self._known))
 
     async def _follow(self) -> None:
+        refusing = False
         while True:
             await asyncio.sleep(REFRESH_S)
             try:
                 await self.refresh()
-            except Exception as error:  # noqa: BLE001 - what is known stays in force meanwhile
-                if self._readable:
+            except Exception as error:  # noqa: BLE001 - what is known stays in force for a while
+                if self._unreadable_since_s is None:
+                    self._unreadable_since_s = self._clock.monotonic_s()
                     self._logger.crashed("keys.unreadable", error)
-                self._readable = False
+                elif self._unreadable_s > UNREADABLE_S_MAX and not refusing:
+                    self._logger.error("keys.refused", reason=self.problem)
+                    refusing = True
             else:
-                self._readable = True
+                if self._unreadable_since_s is not None:
+                    self._logger.info("keys.readable")
+                self._unreadable_since_s, refusing = None, False
 
     def _anonymous(self, call: Call) -> Tenant:
         # Any site that the user looks at could spend the user's accounts otherwise.

@@ -1,10 +1,10 @@
 """The gateway's own API, for people and tools beside the app: evidence, answers, status.
 
 No content leaves here, except bodies that a caller asked to keep, inside their evidence file. A
-published answer's (mode ``full``) is for anybody, a private one's for this machine and the holder
-of the key that asked. Any other evidence file is for whoever knows the answer's id, 120 random
-bits. What names other people's answers, nodes and keys, and what deletes, is for callers on this
-machine alone, whether or not virtual keys are asked.
+published answer's (mode ``full``) is for anybody; a private one's, and one with bodies that a key's
+holder had kept, for this machine and that holder. Any other evidence file is for whoever knows the
+answer's id, 120 random bits. What names other people's answers, nodes and keys, and what deletes,
+is for callers on this machine alone, whether or not virtual keys are asked.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ import msgspec
 from trunkline.base.errors import RequestError
 from trunkline.gateway.content_store import Publication, receipt_of
 from trunkline.gateway.core.load import QueueLoad
-from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.directory import Directory
 from trunkline.gateway.evidence import WAIT_S_MAX, Finalizer
 from trunkline.gateway.evidence_file import evidence_file
 from trunkline.gateway.gossip import Gossip
 from trunkline.gateway.health import Health
+from trunkline.gateway.keys import Keys
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
 from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore, PartRow
@@ -63,7 +63,7 @@ class OwnApi:
         routing: Routing,
         gossip: Gossip | None = None,
         *,
-        authenticate: Callable[[Call], Tenant],
+        keys: Keys,
         queue: Callable[[], QueueLoad],
         verdicts: Verdicts,
     ) -> None:
@@ -75,7 +75,7 @@ class OwnApi:
         self._policy = policy
         self._routing = routing
         self._gossip = gossip
-        self._authenticate = authenticate
+        self._keys = keys
         self._queue = queue
         self._verdicts = verdicts
 
@@ -117,10 +117,14 @@ class OwnApi:
         await call.reply(204, b"")
 
     def _may_see(self, call: Call, row: AnswerRow, parts: Sequence[PartRow]) -> bool:
-        """A private answer is shown on this machine, and to the holder of the key that asked."""
-        if call.local or all(receipt_of(p.signed).policy.mode != "private" for p in parts):
+        """What is private, and what somebody's key asked to have kept, is shown on this machine and
+        to the holder of that key."""
+        modes = {receipt_of(part.signed).policy.mode for part in parts}
+        kept = any(part.bodies is not None and part.bodies.request is not None for part in parts)
+        own = "private" in modes or (kept and bool(row.tenant) and modes != {"full"})
+        if call.local or not own:
             return True
-        return bool(row.tenant) and self._authenticate(call).id == row.tenant
+        return bool(row.tenant) and self._keys.authenticate(call).id == row.tenant
 
     async def _reply(self, call: Call, row: AnswerRow, parts: Sequence[PartRow]) -> None:
         leaves = [receipt_leaf(part.signed.receipt.encode()).hex() for part in parts]
@@ -156,6 +160,7 @@ class OwnApi:
                 queue=self._queue(),
                 logs=() if self._gossip is None else self._gossip.status(),
                 verdicts=self._verdicts,
+                keys_problem=self._keys.problem,
             ),
         )
 

@@ -58,6 +58,7 @@ class Recording:
         self._task: asyncio.Task[None] | None = None
         self._lonely: asyncio.TimerHandle | None = None
         self._given_up = False
+        self._closed = False
         self.failing = False
         """It ends without a whole answer: whoever asks from now on asks anew."""
         self.answer = ""
@@ -154,11 +155,17 @@ class Recording:
             self._watch()
 
     def load(self, answer: str, kept: Kept) -> None:
-        """Take what an earlier request was answered with."""
+        """Take what an earlier request was answered with. Raises :class:`OverloadedError` where
+        there is no room for it."""
+        body = kept.body or b""
+        if self._memory.held and self._memory.held + len(body) > self._memory.bytes_max:
+            raise OverloadedError("too many repeated requests at once", retry_after_s=1.0)
+        self._bytes = len(body)
+        self._memory.held += len(body)
         self.answer = answer
         self.started = True
         self._head = (kept.status, (*kept.headers, REPLAYED))
-        self._parts = [kept.body or b""]
+        self._parts = [body]
         self._shown, self._ended = 1, True
         self._wake()
 
@@ -185,6 +192,7 @@ class Recording:
                 await self._show(call, me, () if first else (REPLAYED,))
         finally:
             del self._followers[me]
+            self._forget()
             self._wake()
             self._watch()
 
@@ -222,11 +230,18 @@ class Recording:
         self._parts, self._bytes = [], 0
 
     def close(self) -> None:
-        """Nobody will follow it any more; those who do keep what they have."""
-        self._memory.held -= self._bytes
-        self._bytes = 0
+        """Nobody will follow it any more; those who do are shown it to its end, and it takes its
+        room until then."""
+        self._closed = True
+        self._forget()
         if self._lonely is not None:
             self._lonely.cancel()
+
+    def _forget(self) -> None:
+        """Give its room back once nobody needs it."""
+        if self._closed and not self._followers:
+            self._memory.held -= self._bytes
+            self._bytes = 0
 
     def _notify(self) -> None:
         if self._sealed is None:

@@ -79,8 +79,11 @@ class Replays:
         before_ms = self._clock.unix_ms() - self._keep_ms
         return await self._claims.prune(before_ms, self._bytes_max)
 
-    async def serve(self, call: Call, claim: Claim, answer: str, make: Make) -> None:
-        """Show ``call`` the answer to its request. ``answer``: the id for it if it is new.
+    async def serve(
+        self, call: Call, claim: Claim, answer: str, make: Make, done: Callable[[], None]
+    ) -> None:
+        """Show ``call`` the answer to its request. ``answer``: the id for it if it is new. ``done``
+        is called once the request itself is not needed any more.
 
         Raises :class:`RequestError`: 422 for a key of another request, 409 for an answer that was
         too long to be kept; and whatever ``make`` raises.
@@ -89,6 +92,7 @@ class Replays:
             # It takes no more than a write, and then the key is free.
             await asyncio.wait([found.task])
         if found is not None:
+            done()
             replay.require_same(found.claim, claim)
             await found.recording.follow(call, first=False)
             return
@@ -96,6 +100,7 @@ class Replays:
         task = asyncio.create_task(self._run(claim, recording, answer, make), name="replay")
         self._running[claim.id] = _Running(claim, recording, task)
         task.add_done_callback(self._ran)
+        task.add_done_callback(lambda _: done())
         await recording.follow(call, first=True)
 
     def _ran(self, task: asyncio.Task[None]) -> None:

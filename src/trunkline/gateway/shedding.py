@@ -1,6 +1,8 @@
 """What the bodies of all calls may take in memory together: beyond it, a call is shed before it is
 read, instead of the process being killed with every answer in it."""
 
+from collections.abc import Callable
+
 from trunkline.base.errors import OverloadedError
 from trunkline.runtime.http import Call
 
@@ -15,6 +17,10 @@ class Bodies:
         self._bytes_max = bytes_max
         self._body_bytes_max = body_bytes_max
         self._held: dict[Call, int] = {}
+        self._lent: set[Call] = set()
+        """Whose bodies are needed, whatever becomes of the call."""
+        self._over: set[Call] = set()
+        """Of those: the ones that are over."""
         self.bytes = 0
 
     async def read(self, call: Call) -> bytes:
@@ -35,7 +41,23 @@ class Bodies:
 
     def release(self, call: Call) -> None:
         """The call is over. Safe to repeat, and for calls that never had a body."""
-        self.bytes -= self._held.pop(call, 0)
+        if call in self._lent:
+            self._over.add(call)
+        else:
+            self.bytes -= self._held.pop(call, 0)
+
+    def lend(self, call: Call) -> Callable[[], None]:
+        """The call's body is needed until the function returned is called, even if the call is over
+        before that."""
+        self._lent.add(call)
+
+        def done() -> None:
+            self._lent.discard(call)
+            if call in self._over:
+                self._over.discard(call)
+                self.release(call)
+
+        return done
 
     def _hold(self, call: Call, size: int) -> None:
         self.bytes += size - self._held.get(call, 0)

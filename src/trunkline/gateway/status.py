@@ -99,6 +99,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     routing: RoutingStatus
     queue: QueueLoad
     nodes: tuple[NodeStatus, ...]
+    keys_problem: str = ""
+    """Why what is known of the virtual keys may be wrong; empty: it is not."""
     verifiers: tuple[VerifierStatus, ...] = ()
     """Whose verdicts count here."""
     standings: tuple[StandingRow, ...] = ()
@@ -131,6 +133,7 @@ def snapshot(
     routing: RoutingStatus,
     queue: QueueLoad,
     verdicts: Verdicts,
+    keys_problem: str,
     logs: tuple[LogSighting, ...] = (),
 ) -> Status:
     """The status now."""
@@ -149,6 +152,7 @@ def snapshot(
         routing=routing,
         queue=queue,
         nodes=tuple(_node(node, health) for node in directory.nodes),
+        keys_problem=keys_problem,
         verifiers=verdicts.status(),
         standings=rows(verdicts),
     )

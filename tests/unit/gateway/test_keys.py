@@ -1,13 +1,16 @@
 """Virtual keys: made, found by their hash alone, rotated, revoked, expired."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from trunkline.base.errors import ConfigError, RequestError
+from trunkline.base.errors import ConfigError, OverloadedError, RequestError
+from trunkline.gateway import keys as keys_module
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.core.tenant import ANONYMOUS, BATCH
 from trunkline.gateway.key_store import KeyConflictError, KeyRow, KeyStore, digest_of
@@ -263,3 +266,44 @@ async def test_pages_and_apps_of_this_machine_need_none(
     store: KeyStore, clock: FixedClock, origin: str
 ) -> None:
     assert keys_over(store, clock, "off").authenticate(call(origin=origin)).id == ""
+
+
+async def test_a_store_that_stays_unreadable_ends_every_key_after_a_while(
+    store: KeyStore, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "REFRESH_S", 0.001)
+    secret = new_secret(SystemRandomness())
+    await store.create(row(), digest_of(secret))
+    keys = keys_over(store, clock, "optional")
+    asked = asyncio.Event()
+    broken = True
+
+    async def changed_since(revision: int) -> None:
+        asked.set()
+        if broken:
+            raise OSError("gone")
+
+    async def looks() -> None:
+        for _ in range(3):
+            asked.clear()
+            await asked.wait()
+
+    with capture_logs() as lines:
+        await keys.start()
+        monkeypatch.setattr(store, "changed_since", changed_since)
+        await looks()
+        assert keys.authenticate(call(x_api_key=secret)).name == "app"
+        assert "revoked keys may still work" in keys.problem
+        clock.now_ms += 61_000
+        await looks()
+        with pytest.raises(OverloadedError) as refusal:
+            keys.authenticate(call(x_api_key=secret))
+        assert refusal.value.error_code == "keys_unreadable"
+        assert keys.authenticate(call()).id == ANONYMOUS.id, "who sends no key needs none"
+        broken = False
+        await looks()
+        assert keys.authenticate(call(x_api_key=secret)).name == "app"
+        assert keys.problem == ""
+    await keys.stop()
+    events = [line["event"] for line in lines]
+    assert events == ["keys.read", "keys.unreadable", "keys.refused", "keys.readable"]

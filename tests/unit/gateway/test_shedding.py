@@ -52,3 +52,19 @@ async def test_a_body_that_fails_to_come_is_released_with_its_call() -> None:
         await bodies.read(large)
     bodies.release(large)
     assert bodies.bytes == 0
+
+
+async def test_a_body_that_is_needed_beyond_its_call_counts_until_it_is_not() -> None:
+    bodies = Bodies(100, 60)
+    left, stays = call(b"x" * 50, declared=50), call(b"y" * 50, declared=50)
+    for one in (left, stays):
+        await bodies.read(one)
+    done = bodies.lend(left)
+    bodies.release(left)
+    assert bodies.bytes == 100
+    done()
+    assert bodies.bytes == 50
+    bodies.lend(stays)()
+    assert bodies.bytes == 50, "the call itself is not over"
+    bodies.release(stays)
+    assert bodies.bytes == 0
