@@ -1,4 +1,8 @@
-"""What fuzzing begins with: the specifications' own vectors, taken apart, for each format."""
+"""What fuzzing begins with: the specifications' own vectors, taken apart, for each format.
+
+Imports nothing that is fuzzed: whatever is imported before the fuzzer, it does not see into.
+``audit-seeds.json`` is signed by the keys of ``tests/support/audit_records.py``.
+"""
 
 import hashlib
 import json
@@ -25,6 +29,8 @@ def _seeds() -> dict[str, list[bytes]]:
     signed += [item["receipt"].encode() for item in receipts["batch"]["receipts"]]
     vkeys = [key["vkey"].encode() for key in evidence["trusted_keys"]]
     vkeys += [word.encode() for word in evidence["policy"].split() if "+" in word]
+    asked = json.loads(Path(__file__).with_name("audit-seeds.json").read_text())
+    nonces = asked["nonces"].encode()
     return {
         "add_checkpoint": [b"old 1\n" + hash_line + b"\n" + note for note in checkpoints],
         "batch": [batch.partition(b"\n\n")[0] + b"\n" for batch in batches],
@@ -33,8 +39,15 @@ def _seeds() -> dict[str, list[bytes]]:
         "canonical": [*signed, b'{"a":[1,true,"\\n"]}'],
         "checkpoint": texts,
         "cosignatures": checkpoints,
+        "demand_body": [json.dumps(asked["demand"]).encode()],
         "evidence": files,
         "hashes": [b"\0" + bytes(32), b"\1" + bytes(64)],
+        "key_statement": [
+            b"trunkline.key/v1\nalpha.example\n%b\n1\n2\n" % vkeys[0],
+            b"trunkline.revocation/v1\nalpha.example\n%b\n0\n" % vkeys[0],
+        ],
+        "nonces": [nonces.partition(b"\n\n")[0] + b"\n"],
+        "nonces_note": [nonces],
         "note": [*checkpoints, *batches],
         "policy": [evidence["policy"].encode()],
         "proof": proofs,

@@ -9,14 +9,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from tests.support import audit_records
+
 from trunkline.base.errors import Error
 from trunkline.crypto import note
 from trunkline.crypto.canonical import parse_canonical
 from trunkline.crypto.keys import VerifierKey
 from trunkline.evidence import EvidenceKey, split_view, verify
 from trunkline.evidence import decode as decode_evidence
-from trunkline.receipts import Batch, open_batch
+from trunkline.node.core import demand as decide
+from trunkline.receipts import Batch, NonceCommitment, open_batch, open_nonces
 from trunkline.receipts import decode as decode_receipt
+from trunkline.receipts.key_statement import parse_statement
 from trunkline.tlog import proof, tile
 from trunkline.tlog.add_checkpoint import parse_add_checkpoint, parse_size
 from trunkline.tlog.checkpoint import Checkpoint
@@ -136,6 +140,22 @@ def _split_view(data: bytes) -> None:
     split_view.decode(data)
 
 
+def _key_statement(data: bytes) -> None:
+    assert parse_statement(data).text() == data
+
+
+def _nonces(data: bytes) -> None:
+    assert NonceCommitment.parse(data).text() == data
+
+
+def _nonces_note(data: bytes) -> None:
+    open_nonces(data, audit_records.NODE.vkey)
+
+
+def _demand_body(data: bytes) -> None:
+    decide.asked(decide.read(data), RULES, audit_records.NOW_MS)
+
+
 def _record(kind: type[Record]) -> Callable[[bytes], None]:
     def read(data: bytes) -> None:
         parsed = note.parse(data)
@@ -148,6 +168,14 @@ def _record(kind: type[Record]) -> Callable[[bytes], None]:
     return read
 
 
+RULES: Final = decide.Rules(
+    node=audit_records.NODE.name,
+    log=audit_records.LOG.vkey,
+    verifiers=(audit_records.VERIFIER.vkey, audit_records.OTHER.vkey),
+    rate_ppm_max=1_000_000,
+    since_ms=0,
+)
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "add_checkpoint": _add_checkpoint,
     "batch": _batch,
@@ -156,8 +184,12 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "canonical": _canonical,
     "checkpoint": _checkpoint,
     "cosignatures": _cosignatures,
+    "demand_body": _demand_body,
     "evidence": _evidence,
     "hashes": _hashes,
+    "key_statement": _key_statement,
+    "nonces": _nonces,
+    "nonces_note": _nonces_note,
     "note": _note,
     "policy": _policy,
     "proof": _proof,

@@ -41,6 +41,8 @@ def test_the_corpus_is_small_and_all_of_it_is_used() -> None:
 TOO_LONG = {
     "note": b"a\n" * (NOTE_BYTES_MAX // 2 + 1),
     "cosignatures": b"a\n" * (NOTE_BYTES_MAX // 2 + 1),
+    "nonces_note": seeds.SEEDS["nonces_note"][0] + b"x" * 8192,
+    "demand_body": seeds.SEEDS["demand_body"][0] + b" " * 128 * 1024,
     "batch_note": seeds.SEEDS["batch_note"][0] + b"x" * 8192,
     "checkpoint": seeds.SEEDS["checkpoint"][0] + b"x\n" * 64 * 1024,
     "evidence": seeds.SEEDS["evidence"][0] + b" " * EVIDENCE_BYTES_MAX,
@@ -54,6 +56,7 @@ TOO_LONG = {
 for record in targets.RECORDS:
     TOO_LONG[record] = seeds.SEEDS[record][0] + b"x" * 70 * 1024
 TOO_DEEP = {
+    "demand_body": b'{"receipts":' * 1000 + b"1" + b"}" * 1000,
     "canonical": b"[" * 1000 + b"]" * 1000,
     "receipt": b'{"a":' * 1000 + b"1" + b"}" * 1000,
     "evidence": b'{"parts":' * 1000 + b"1" + b"}" * 1000,
