@@ -97,6 +97,7 @@ async def test_a_whole_answer_waits_for_a_pass_and_is_what_the_node_sent(
         assert asked.content.salts == evidence["parts"][0]["salts"]
         assert evidence["verdicts"]
         assert receipt_leaf(signed).hex() in evidence["verdicts"][0]["verdict"]
+        assert evidence["verdicts"][0]["proof"].startswith("c2sp.org/tlog-proof@v1")
         assert {key["role"] for key in evidence["keys"]} == {"node", "verifier"}
 
 

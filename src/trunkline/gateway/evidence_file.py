@@ -6,7 +6,6 @@ Format: ``evidence.file``. What is provisional has no proof yet, and says so by 
 from collections.abc import Sequence
 
 from trunkline.evidence.file import (
-    VERDICTS_MAX,
     Evidence,
     EvidenceBodies,
     EvidenceKey,
@@ -26,7 +25,7 @@ def evidence_file(
     parts: Sequence[PartRow],
     nodes: Sequence[Node],
     policy: str,
-    verdicts: Sequence[str] = (),
+    verdicts: tuple[EvidenceVerdict, ...] = (),
     verifiers: Sequence[VerifierPolicy] = (),
 ) -> bytes:
     """The file's bytes. Keys: the one of the node that signed, under which this gateway took the
@@ -45,9 +44,10 @@ def evidence_file(
     )
     if not verdicts:
         return encode(Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy))
-    said = tuple(EvidenceVerdict(verdict=note) for note in verdicts[-VERDICTS_MAX:])
     keys = (*keys, *(_verifier_key(one) for one in verifiers))
-    return encode(Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy, verdicts=said))
+    return encode(
+        Evidence(answer=row.answer, parts=kept, keys=keys, policy=policy, verdicts=verdicts)
+    )
 
 
 def _verifier_key(verifier: VerifierPolicy) -> EvidenceKey:

@@ -17,6 +17,7 @@ from trunkline.base.ports import Clock, Randomness
 from trunkline.gateway import asked, own_api
 from trunkline.gateway.alerts import Alerts
 from trunkline.gateway.asked import Asked
+from trunkline.gateway.attached import Attached
 from trunkline.gateway.charges import Charges
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.conversations import RESPONSES_PATH, Conversations
@@ -194,6 +195,7 @@ class Gateway:
             store,
             self._finalizer,
         )
+        self._attached = Attached(store.verdicts, prover, logger=logger)
         self._alerts = Alerts(store.verdicts, self._verdicts, metrics)
         self._alerts.add_routes(self._router)
         metrics.add_route(self._router, settings.telemetry)
@@ -224,6 +226,7 @@ class Gateway:
                 keys=self._keys,
                 queue=self._dispatcher.load,
                 verdicts=self._verdicts,
+                attached=self._attached,
             ),
         )
 

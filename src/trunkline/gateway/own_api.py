@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import RequestError
+from trunkline.gateway.attached import Attached
 from trunkline.gateway.content_store import Publication, receipt_of
 from trunkline.gateway.core.load import QueueLoad
 from trunkline.gateway.directory import Directory
@@ -26,7 +27,6 @@ from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
 from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore, PartRow
 from trunkline.gateway.verification import Verdicts
-from trunkline.receipts import receipt_leaf
 from trunkline.runtime.http import Call, Handler, Router
 
 RECEIPTS_PATH: Final = "/trunkline/v1/receipts"
@@ -66,6 +66,7 @@ class OwnApi:
         keys: Keys,
         queue: Callable[[], QueueLoad],
         verdicts: Verdicts,
+        attached: Attached,
     ) -> None:
         self._store = store
         self._finalizer = finalizer
@@ -78,6 +79,7 @@ class OwnApi:
         self._keys = keys
         self._queue = queue
         self._verdicts = verdicts
+        self._attached = attached
 
     async def evidence(self, call: Call) -> None:
         """One answer's evidence file; ``?wait_s=N`` waits until it is final."""
@@ -127,8 +129,7 @@ class OwnApi:
         return bool(row.tenant) and self._keys.authenticate(call).id == row.tenant
 
     async def _reply(self, call: Call, row: AnswerRow, parts: Sequence[PartRow]) -> None:
-        leaves = [receipt_leaf(part.signed.receipt.encode()).hex() for part in parts]
-        verdicts = [note for leaf in leaves for note in await self._store.verdicts.about(leaf)]
+        verdicts = await self._attached.about(parts)
         body = evidence_file(
             row,
             parts,

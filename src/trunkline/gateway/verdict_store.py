@@ -29,7 +29,8 @@ SCHEMA: Final = (
         digest TEXT NOT NULL UNIQUE,
         verifier TEXT NOT NULL,
         receipt TEXT NOT NULL,
-        note TEXT NOT NULL
+        note TEXT NOT NULL,
+        proof TEXT
     ) STRICT;
     CREATE INDEX verdicts_by_receipt ON verdicts (receipt);
     CREATE TABLE verifiers (vkey TEXT PRIMARY KEY, heard INTEGER NOT NULL) STRICT;
@@ -59,6 +60,8 @@ class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     receipt: str
     """Leaf hash, hex."""
     note: str
+    proof: str | None = None
+    """tlog-proof of the note, once it was had."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,22 +115,30 @@ class VerdictStore:
 
         def work(connection: Connection) -> list[VerdictRow]:
             rows = connection.execute(
-                "SELECT digest, verifier, receipt, note FROM verdicts ORDER BY number"
+                "SELECT digest, verifier, receipt, note, proof FROM verdicts ORDER BY number"
             )
             return [_row(row) for row in rows]
 
         return await self.database.read(work)
 
-    async def about(self, receipt: str) -> tuple[str, ...]:
-        """The signed verdicts on a receipt, in the order heard."""
+    async def about(self, receipt: str) -> list[VerdictRow]:
+        """The verdicts on a receipt, in the order heard."""
 
-        def work(connection: Connection) -> tuple[str, ...]:
+        def work(connection: Connection) -> list[VerdictRow]:
             rows = connection.execute(
-                "SELECT note FROM verdicts WHERE receipt = ? ORDER BY number", (receipt,)
+                "SELECT digest, verifier, receipt, note, proof FROM verdicts WHERE receipt = ?"
+                " ORDER BY number",
+                (receipt,),
             )
-            return tuple(str(note) for (note,) in rows)
+            return [_row(row) for row in rows]
 
         return await self.database.read(work)
+
+    async def prove(self, digest: str, proof: str) -> None:
+        """Keep the proof that a verdict is in the log."""
+        await self.database.execute(
+            ("UPDATE verdicts SET proof = ? WHERE digest = ?", (proof, digest))
+        )
 
     async def add(self, rows: Sequence[VerdictRow], verifier: str, heard: int | None) -> None:
         """Keep verdicts (twice is once) and how far their verifier was heard; None: no farther."""
@@ -135,8 +146,8 @@ class VerdictStore:
         def work(connection: Connection) -> None:
             for row in rows:
                 connection.execute(
-                    "INSERT OR IGNORE INTO verdicts (digest, verifier, receipt, note)"
-                    " VALUES (?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO verdicts (digest, verifier, receipt, note, proof)"
+                    " VALUES (?, ?, ?, ?, ?)",
                     msgspec.structs.astuple(row),
                 )
             if heard is not None:
@@ -233,8 +244,9 @@ def _bound(connection: Connection) -> None:
     )
 
 
-def _row(row: tuple[str, str, str, str]) -> VerdictRow:
-    return VerdictRow(digest=row[0], verifier=row[1], receipt=row[2], note=row[3])
+def _row(row: tuple[str, str, str, str, str | None]) -> VerdictRow:
+    digest, verifier, receipt, note, proof = row
+    return VerdictRow(digest=digest, verifier=verifier, receipt=receipt, note=note, proof=proof)
 
 
 def _alert(number: int, data: bytes) -> Alert:
