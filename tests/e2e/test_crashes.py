@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from tests.support.network import RunningNetwork, running
 
 import trunkline
-from trunkline.evidence import decode_keys
+from trunkline.evidence import decode, decode_keys
+from trunkline.receipts import decode as decode_receipt
 
 pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(600)]
 
@@ -92,6 +94,47 @@ def test_any_role_may_be_killed_and_nothing_acknowledged_is_lost(
         _every_receipt_is_final_and_verifies(network, load.acknowledged)
         fsck = network.command("log", "fsck")
         assert fsck.code == 0, fsck.out + fsck.err
+
+
+def test_a_node_gets_a_new_key_and_no_answer_is_lost(tmp_path: Path, model_cache: Path) -> None:
+    with running(tmp_path / "data", model_cache) as network:
+        load = Load(network)
+        threads = [threading.Thread(target=load.run, args=(n,)) for n in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            load.wait_for_more(CLIENTS)
+            before = network.pid("node-alpha")
+            done = network.command("operator", "rotate", "node-alpha")
+            assert done.code == 0, done.err
+            vkey = done.out.strip().removeprefix("node-alpha: ")
+            until_other_pid(network, "node-alpha", before)
+            network.wait_ready()
+            signers: set[str] = set()
+            while vkey not in signers:
+                load.wait_for_more(CLIENTS)
+                signers = {_signer(network, answer) for answer in load.acknowledged}
+        finally:
+            load.stop.set()
+            for thread in threads:
+                thread.join()
+        assert load.failed == []
+        _every_receipt_is_final_and_verifies(network, load.acknowledged)
+
+
+def until_other_pid(network: RunningNetwork, role: str, pid: int) -> None:
+    """Its process has ended, and the next one was started."""
+    deadline = time.monotonic() + 60
+    while {each["name"]: each["pid"] for each in network.status()["roles"]}[role] in (pid, None):
+        assert time.monotonic() < deadline, f"{role} was not restarted"
+
+
+def _signer(network: RunningNetwork, answer: str) -> str:
+    """The key that signed the answer's receipt."""
+    with httpx2.Client(base_url=network.base_url) as client:
+        evidence = client.get(f"/trunkline/v1/receipts/{answer}").content
+    signed = decode(evidence).parts[0].signed
+    return decode_receipt(signed.receipt.encode()).key
 
 
 def _every_receipt_is_final_and_verifies(network: RunningNetwork, answers: list[str]) -> None:

@@ -2,23 +2,24 @@
 
 The key stays with the operator, off its nodes. What it signs goes into a public file, which readers
 pin (``trunkline verify --keys``), and, where one is named, into a log. Specified in
-``docs/spec/receipt.md``, "Keys". It refuses to write over a key, and to state a key that is none.
+``docs/spec/receipt.md``, "Keys".
 """
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import typer
 
 from trunkline.base.errors import ConfigError, MalformedError
-from trunkline.cli.create import new_key, trusted
+from trunkline.cli import operator_file, operators
+from trunkline.cli.create import new_key, read_keys, trusted, write_keys
 from trunkline.cli.exits import DONE
-from trunkline.crypto.signer import Signer, sign_note
-from trunkline.evidence import EvidenceKey, decode_keys
-from trunkline.evidence.file import KEYS_BYTES_MAX, STATEMENTS_MAX
+from trunkline.cli.folder import Folder, RoleEntry
+from trunkline.crypto.signer import Signer
+from trunkline.node import config as node_config
 from trunkline.receipts.key_statement import KeyStatement, Revocation
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
@@ -35,11 +36,7 @@ def create(name: str, *, key: Path, public: Path) -> int:
         signer = new_key(name)
     except MalformedError:
         raise ConfigError(f"{name}: is not a key name: no spaces, no plus sign") from None
-    entry = trusted(signer.vkey, "operator", name)
-    if public.exists():
-        raise ConfigError(f"{public} exists; it is not overwritten")
-    _write_new(key, f"{signer.skey()}\n".encode())
-    _write_public(public, entry)
+    operator_file.make(signer, key=key, public=public)
     typer.echo(f"{key}: keep it off the nodes, and a copy of it safe")
     typer.echo(f"{public}: give it to whoever verifies")
     return DONE
@@ -47,41 +44,85 @@ def create(name: str, *, key: Path, public: Path) -> int:
 
 def state(vkey: str, *, key: Path, public: Path, days: int, log: str | None) -> int:
     """Say that a node's key counts, from now on for so many days."""
-    signer, entry = _read(key, public)
+    signer, _ = operator_file.read(key, public)
     now_s = SystemClock().unix_ms() // 1000
     statement = KeyStatement(
         operator=signer.name, key=vkey, from_s=now_s, to_s=now_s + days * DAY_S
     )
-    return _say(statement, signer, entry, public, log)
+    return _say(statement, key, public, log)
 
 
 def revoke(vkey: str, *, key: Path, public: Path, log: str | None) -> int:
     """Say that what a node's key signed counts only where it was logged before now."""
-    signer, entry = _read(key, public)
+    signer, _ = operator_file.read(key, public)
     statement = Revocation(operator=signer.name, key=vkey, from_s=SystemClock().unix_ms() // 1000)
-    return _say(statement, signer, entry, public, log)
+    return _say(statement, key, public, log)
 
 
-def _say(
-    statement: KeyStatement | Revocation,
-    signer: Signer,
-    entry: EvidenceKey,
-    public: Path,
-    log: str | None,
-) -> int:
-    try:
-        note = sign_note(statement.text(), signer)
-    except MalformedError as error:
-        raise ConfigError(f"the node's key: {error.message}") from None
-    if len(entry.statements) >= STATEMENTS_MAX:
-        raise ConfigError(f"{public}: has {STATEMENTS_MAX} statements, and takes no more")
-    said = (*entry.statements, note.decode())
+def _say(statement: KeyStatement | Revocation, key: Path, public: Path, log: str | None) -> int:
     # A crash before the log has it: the file says it already, and saying it again changes nothing.
-    _write_public(public, msgspec.structs.replace(entry, statements=said))
+    note = operator_file.say(statement, key=key, public=public)
     typer.echo(note.decode(), nl=False)
     if log is not None:
         typer.echo(f"entry {asyncio.run(_add(log, note))} of {log}", err=True)
     return DONE
+
+
+def rotate(name: str, *, data: Path | None, days: int) -> int:
+    """Give a node of the network a new key, stated before it is used, and restart what reads it."""
+    folder = Folder(data)
+    entries = {entry.name: entry for entry in folder.network().roles}
+    entry = entries.get(name)
+    if entry is None or entry.role != "node":
+        nodes = ", ".join(each.name for each in entries.values() if each.role == "node")
+        raise ConfigError(f"{name}: is no node of this network; there are {nodes}")
+    key_path = folder.config(entry).parent / node_config.read(folder.config(entry)).key_file
+    old, new = _old_key(key_path), new_key(entry.key)
+    # A crash after any of these steps leaves a network that runs: the old key counts as before
+    # until the node has the new one, and by then everybody was told of that.
+    operators.state(folder, entry, new, days)
+    kept = [each for each in read_keys(folder) if each.name not in (entry.key, entry.operator)]
+    known = (trusted(new.vkey, "node", entry.operator), operators.stated(folder, entry))
+    write_keys(folder, (*kept, *known))
+    changed = [entry, *_told_verifiers(folder, str(old.vkey), str(new.vkey))]
+    fresh = key_path.with_name(f"{key_path.name}.new")
+    fresh.unlink(missing_ok=True)
+    operator_file.write_secret(fresh, new)
+    fresh.replace(key_path)
+    typer.echo(f"{name}: {new.vkey}")
+    for each in changed:
+        typer.echo(_restart(folder, each), err=True)
+    return DONE
+
+
+def _old_key(path: Path) -> Signer:
+    try:
+        return Signer.parse(read_secret(path))
+    except MalformedError as error:
+        raise ConfigError(f"{path}: {error.message}") from None
+
+
+def _told_verifiers(folder: Folder, old: str, new: str) -> list[RoleEntry]:
+    """Put the new key into the configuration of those that pin the node's key itself."""
+    told = []
+    for entry in folder.network().roles:
+        path = folder.config(entry)
+        if entry.role == "verifier" and old in (text := path.read_text()):
+            fresh = path.with_suffix(".new")
+            fresh.write_text(text.replace(old, new))
+            fresh.replace(path)
+            told.append(entry)
+    return told
+
+
+def _restart(folder: Folder, entry: RoleEntry) -> str:
+    """Stop the role in order, so that `trunkline up` starts it anew; what was done, in words."""
+    running = folder.running()
+    for role in () if running is None else running.roles:
+        if role.name == entry.name and role.pid is not None:
+            os.kill(role.pid, signal.SIGTERM)
+            return f"{entry.name}: is restarted, once its running answers have ended"
+    return f"{entry.name}: is not running; restart it, wherever it runs"
 
 
 async def _add(url: str, note: bytes) -> int:
@@ -93,47 +134,3 @@ async def _add(url: str, note: bytes) -> int:
         raise ConfigError(f"{url}: did not take the statement in time; it is in the file") from None
     finally:
         await transport.aclose()
-
-
-def _read(key: Path, public: Path) -> tuple[Signer, EvidenceKey]:
-    """The operator's key, and its own entry in the public file."""
-    try:
-        signer = Signer.parse(read_secret(key))
-        with public.open("rb") as file:
-            entries = decode_keys(file.read(KEYS_BYTES_MAX + 1))
-    except MalformedError as error:
-        raise ConfigError(f"{key}, {public}: {error.message}") from None
-    except OSError as error:
-        raise ConfigError(f"{public}: cannot be read: {error.strerror}") from None
-    match entries:
-        case (entry,) if entry.role == "operator" and entry.vkey == str(signer.vkey):
-            return signer, entry
-        case _:
-            raise ConfigError(f"{public}: is not the public file of the key in {key}")
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise ConfigError(f"{path} exists; it is not overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_public(path: Path, entry: EvidenceKey) -> None:
-    """Replace the file whole, so that a crash leaves the one or the other."""
-    data = msgspec.json.format(msgspec.json.encode([entry]), indent=1) + b"\n"
-    new = path.with_name(path.name + ".new")
-    try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None

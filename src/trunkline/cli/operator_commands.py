@@ -50,6 +50,21 @@ def operator_state(
     raise typer.Exit(implementation.state(vkey, key=key, public=public, days=days, log=log))
 
 
+@operator.command("rotate")
+def operator_rotate(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Its name, such as node-alpha.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FOLDER", help="Data folder of the network."),
+    ] = None,
+    days: Annotated[int, typer.Option(metavar="N", min=1, max=3660, help="For how long.")] = 3650,
+) -> None:
+    """Give a node of this network a new key. Answers go on while it changes."""
+    from trunkline.cli import operator as implementation
+
+    raise typer.Exit(implementation.rotate(node, data=data, days=days))
+
+
 @operator.command("revoke")
 def operator_revoke(
     vkey: NodeKey, key: OperatorKey, public: OperatorPublic, log: OperatorLog = None

@@ -178,8 +178,10 @@ def test_a_provider_gets_a_node_the_gateway_knows(folder: Folder) -> None:
     assert isinstance(settings.engine, OpenAIEngine)
     assert settings.engine.api_key_env == "ACME_KEY"
     gateway = gateway_config.read(folder.config(network.one("gateway")))
+    node = gateway.nodes[-1]
     pinned = {key.name: key.vkey for key in read_keys(folder)}
-    assert (gateway.nodes[-1].url, gateway.nodes[-1].vkey) == (entry.url, pinned[entry.key])
+    assert (node.url, node.name) == (entry.url, entry.key)
+    assert node.operator_vkey == pinned[entry.operator]
 
 
 def test_a_name_does_not_change_what_it_stands_for(folder: Folder) -> None:
