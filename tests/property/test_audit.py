@@ -155,10 +155,8 @@ def test_a_state_is_a_function_of_its_answers(
     state = saved = State.start(measure)
     for number, one in enumerate(answers):
         fault = number < len(faults) and faults[number]
-        state = update(state, measure, one, "pass", fault=fault)
-        saved = update(
-            decode_state(encode_state(saved), measure), measure, one, "pass", fault=fault
-        )
+        state = update(state, measure, one, fault=fault)
+        saved = update(decode_state(encode_state(saved), measure), measure, one, fault=fault)
         assert saved == state
         assert state.standing == "failed" if fault else True
         assert state.wealth >= 0

@@ -452,7 +452,7 @@ def scored(node: ToyNode, verifier: Toy, numbers: Sequence[int], **request: obje
             )
             for index, tokens in enumerate(made.content.tokens)
         ]
-        found.append(quantise(scores, clip=1.0, end_tokens={EOS}))
+        found.append(quantise(scores, clip=0.25, end_tokens={EOS}))
     return found
 
 

@@ -6,10 +6,12 @@ it (``trunkline.verdicts.calibration``), so that no threshold can be chosen afte
 
 *Noisy*: per entropy bin an upper bound of the mean of clipped margins. Answers are the clusters:
 answers, not tokens, are drawn again in the bootstrap, since tokens of one answer go together. The
-bound is the 99 % quantile of the bootstrapped means, and on top what a bin could hide that showed
-nothing, -ln(0.01) / tokens. Bounds that need no bootstrap were tried (bets on whole answers); they
-pay for the longest answer that could be, and come out several times higher than the mean. A bin
-that too few answers reach has no mean, and its tokens are no evidence.
+bound is the 95 % quantile of the bootstrapped means, and on top what a bin could hide that showed
+nothing, -ln(0.05) / tokens. Bounds for few samples (bets on whole answers) would have to allow for
+the longest answer being wholly wrong, and cost several times the mean. A bin that too few answers
+reach has no mean, and its tokens are no evidence. Then all bounds are raised together until no bet
+gains on a whole honest answer, on average and at that quantile: an answer may be noisier throughout
+than its entropies tell, and a bet that stays on it from token to token would compound that.
 
 *None*: there is nothing to score with; only faults count.
 
@@ -32,7 +34,7 @@ from trunkline.audit.trials import BINS, EDGES, LEVELS, Trials
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.canonical import parse_canonical
 from trunkline.crypto.digest import digest as digest_of
-from trunkline.sequential import mismatch_rate_max
+from trunkline.sequential import FRACTIONS, mismatch_rate_max
 from trunkline.sequential.betting import MEAN_MIN
 from trunkline.sequential.wealth import ALPHA_MIN
 from trunkline.verdicts import Regime
@@ -41,10 +43,12 @@ from trunkline.verdicts.record import Count, Decimal, Digest, Name, OptionalDige
 CALIBRATION_BYTES_MAX: Final = 48 * 1024
 ANSWERS_MIN: Final = 30
 """Answers that must reach a bin before it says anything."""
-DOUBT: Final = 0.01
-"""Chance that a bin's bound is too low."""
-EXACT_CONFIDENCE: Final = 0.95
+DOUBT: Final = 0.05
+"""Chance that a bound drawn from the calibration is too low, of a bin or of the exact regime."""
 RESAMPLES: Final = 2_000
+RAISE: Final = 1.1
+RAISES_MAX: Final = 40
+"""Steps of ``RAISE`` at most: a factor of 41."""
 SURPLUS_TOKENS: Final = 4
 """Tokens more than the canonical ones that any answer may have."""
 
@@ -95,6 +99,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     clip: Decimal
     """Margins are clipped here, logit units."""
     edges: Annotated[tuple[Decimal, ...], msgspec.Meta(max_length=BINS)]
+    inflation: Decimal
+    """What the bins' bounds were multiplied by, because answers differ by more than entropy."""
     parties: Parties
     regime: Regime
     run_length: Decimal
@@ -117,7 +123,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def mu0(self) -> float:
         """The null's mean: of scaled scores (noisy), or of mismatching answers (exact)."""
         if self.regime == "exact":
-            return mismatch_rate_max(self.source.answers, EXACT_CONFIDENCE)
+            return mismatch_rate_max(self.source.answers, 1 - DOUBT)
         return min((mean for mean in self.means if mean is not None), default=0.5)
 
     @cached_property
@@ -168,7 +174,7 @@ def build(
     prompts: str,
     seeds: str,
     surplus: float = 0.0,
-    clip: float = 1.0,
+    clip: float = 0.25,
     alpha: float = 0.001,
     run_length: float | None = None,
     trust_alpha: float = 0.01,
@@ -176,21 +182,24 @@ def build(
 ) -> Calibration:
     """The calibration that honest ``answers`` give, quantised with the same ``clip``.
 
-    ``surplus``: the largest share by which an honest answer's tokens outnumbered its canonical
-    ones. ``run_length``: 1/alpha answers (exact) or 10⁶ tokens (noisy) unless said. Raises
-    ``ValueError`` for answers that are no calibration: none, mismatching ones (exact), or too few
-    in every bin (noisy).
+    A small ``clip`` makes up for few answers: what a bin could hide is counted as whole scores, so
+    it weighs less beside a mean that is larger. ``surplus``: the largest share by which an honest
+    answer's tokens outnumbered its canonical ones. ``run_length``: 1/alpha answers (exact) or 10⁶
+    tokens (noisy) unless said. Raises ``ValueError`` for answers that are no calibration: none,
+    mismatching ones (exact), or too few in every bin (noisy).
     """
     if not answers:
         raise ValueError("a calibration is made from answers")
     if regime == "exact" and any(one.mismatches for one in answers):
         raise ValueError("honest answers mismatch: the exact regime does not hold here")
     default = 1 / alpha if regime == "exact" else 1e6
+    bins, inflation = ((), 1.0) if regime == "exact" else _raised(_bins(answers), answers)
     made = Calibration(
         alpha=decimal(alpha),
-        bins=() if regime == "exact" else _bins(answers),
+        bins=bins,
         clip=decimal(clip),
         edges=() if regime == "exact" else tuple(decimal(edge) for edge in EDGES),
+        inflation=decimal(inflation),
         parties=parties,
         regime=regime,
         run_length=decimal(run_length or default),
@@ -216,6 +225,7 @@ def unmeasured(parties: Parties, *, alpha: float = 0.001) -> Calibration:
         bins=(),
         clip="1",
         edges=(),
+        inflation="1",
         parties=parties,
         regime="none",
         run_length=decimal(1 / alpha),
@@ -233,8 +243,7 @@ def _bins(answers: Sequence[Trials]) -> tuple[Bin, ...]:
         margins = np.array(one.margins, dtype=np.float64) / LEVELS
         sums[row] = np.bincount(bins, weights=margins, minlength=BINS)
         counts[row] = np.bincount(bins, minlength=BINS)
-    generator = np.random.default_rng(0)
-    drawn = generator.multinomial(len(answers), np.full(len(answers), 1 / len(answers)), RESAMPLES)
+    drawn = _resampled(len(answers))
     again, sizes = drawn @ sums, drawn @ counts
     return tuple(
         _bin(
@@ -254,21 +263,66 @@ def _bin(
     mu = ""
     if reached >= ANSWERS_MIN:
         bound = max(mean, float(np.quantile(resampled, 1 - DOUBT))) - math.log(DOUBT) / tokens
-        # Six digits: whoever makes it again on another machine gets the same text.
-        mu = decimal(float(f"{min(max(bound, MEAN_MIN), 1 - MEAN_MIN):.6g}"))
+        mu = _bound(bound)
     return Bin(answers=reached, mean=decimal(float(f"{mean:.6g}")), mu=mu, tokens=tokens)
+
+
+def _raised(bins: tuple[Bin, ...], answers: Sequence[Trials]) -> tuple[tuple[Bin, ...], float]:
+    """The bins with bounds high enough for whole answers, and what they were multiplied by."""
+    scores = [_ratios(bins, one) for one in answers]
+    lengths = np.array([len(one) for one in scores])
+    ratios = np.concatenate(scores)[:, None]
+    owner = np.repeat(np.arange(len(answers)), lengths)
+    drawn = _resampled(len(answers)) / len(answers)
+    bets = np.array(FRACTIONS)
+    for step in range(RAISES_MAX):
+        inflation = round(RAISE**step, 6)
+        grown = np.zeros((len(answers), bets.size))
+        np.add.at(grown, owner, np.log((1 - bets) + bets * ratios / inflation))
+        # Capped, so that one answer can not make the others' part of the average unreadable.
+        means = drawn @ np.exp(np.minimum(grown, 50.0))
+        if float(np.quantile(means, 1 - DOUBT, axis=0).max()) <= 1.0:
+            return tuple(_multiplied(one, inflation) for one in bins), inflation
+    raise ValueError("honest answers differ so much that no bound holds for each of them")
+
+
+def _ratios(bins: tuple[Bin, ...], one: Trials) -> NDArray[np.float64]:
+    """y / mu of the bin, per token of a bin that has a mean."""
+    means = np.array([float(at.mu or 0) for at in bins])[np.array(one.bins, dtype=np.int64)]
+    levels = np.array(one.margins, dtype=np.float64)[means > 0] / LEVELS
+    ratios: NDArray[np.float64] = levels / means[means > 0]
+    return ratios
+
+
+def _multiplied(one: Bin, factor: float) -> Bin:
+    return msgspec.structs.replace(one, mu=_bound(float(one.mu) * factor)) if one.mu else one
+
+
+def _bound(value: float) -> str:
+    # Six digits: whoever makes it again on another machine gets the same text.
+    return decimal(float(f"{min(max(value, MEAN_MIN), 1 - MEAN_MIN):.6g}"))
+
+
+def _resampled(answers: int) -> NDArray[np.int64]:
+    """How often each answer is drawn, per resample."""
+    generator = np.random.default_rng(0)
+    drawn: NDArray[np.int64] = generator.multinomial(
+        answers, np.full(answers, 1 / answers), RESAMPLES
+    )
+    return drawn
 
 
 def _possible(made: Calibration) -> bool:
     try:
         means = made.means
+        inflation = float(made.inflation)
         numbers = (float(made.alpha), float(made.trust_alpha), float(made.trust_rate))
         clip, run_length = float(made.clip), float(made.run_length)
     except ValueError:
         return False
     if not (ALPHA_MIN <= numbers[0] < 1 and ALPHA_MIN <= numbers[1] < 1 and clip > 0):
         return False
-    if not (MEAN_MIN <= numbers[2] <= 0.5 and 1 < run_length <= 1e15):
+    if not (MEAN_MIN <= numbers[2] <= 0.5 and 1 < run_length <= 1e15 and inflation >= 1):
         return False
     if made.regime == "none":
         return not made.bins and not made.edges

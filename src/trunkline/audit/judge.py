@@ -96,7 +96,7 @@ def judge(case: Case, before: State | None) -> Judged:
         before = adopt(before, calibration)
     kind, checks, trials = _examine(case)
     result = total(checks)
-    after = update(before, calibration, trials, result, fault=at_fault(checks))
+    after = update(before, calibration, trials, fault=at_fault(checks), passed=result == "pass")
     subject = subject_of(case.receipt, calibration)
     made = Bundle(
         calibration=calibration.digest,

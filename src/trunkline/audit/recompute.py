@@ -82,7 +82,9 @@ def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
     if said.result != total(said.checks):
         raise _differs("the checks do not add up to the result")
     before = decode_state(said.previous.encode(), measure)
-    after = update(before, measure, trials, said.result, fault=at_fault(said.checks))
+    after = update(
+        before, measure, trials, fault=at_fault(said.checks), passed=said.result == "pass"
+    )
     if (after.evidence, after.standing) != (said.evidence, said.standing):
         raise _differs("the scores do not lead to the evidence or the standing")
     return Recomputed(bundle=said, calibration=measure, state=after)

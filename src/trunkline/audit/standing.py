@@ -41,7 +41,7 @@ from trunkline.sequential import (
     encode_detector,
     encode_wealth,
 )
-from trunkline.verdicts import Regime, Result, Standing, StandingEvidence, decimal
+from trunkline.verdicts import Regime, Standing, StandingEvidence, decimal
 from trunkline.verdicts.record import Count, Digest
 
 STATE_BYTES_MAX: Final = 64 * 1024
@@ -151,17 +151,23 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def update(
-    state: State, calibration: Calibration, trials: Trials | None, result: Result, *, fault: bool
+    state: State,
+    calibration: Calibration,
+    trials: Trials | None,
+    *,
+    fault: bool,
+    passed: bool = False,
 ) -> State:
     """The state after one more audited answer.
 
-    ``trials``: None where the answer could not be scored; ``result``: of its checks; ``fault``: one
-    failed that needs no statistics. An answer of which nothing was found out leaves everything as
-    it was. Raises ``ValueError`` for a state of another calibration: see :func:`adopt`.
+    ``trials``: None where the answer could not be scored. ``fault``: a check failed that needs no
+    statistics. ``passed``: there was nothing to score, and every check passed. An answer of which
+    nothing was found out leaves everything as it was. Raises ``ValueError`` for a state of another
+    calibration: see :func:`adopt`.
     """
     if state.calibration != calibration.digest:
         raise ValueError("a state goes on under the calibration that it was started with")
-    if trials is None and not fault and result != "pass":
+    if trials is None and not fault and not passed:
         return state
     scores = np.zeros(0) if trials is None else calibration.scores(trials)
     at_fault = fault or (calibration.regime == "exact" and bool(scores.any()))

@@ -61,7 +61,7 @@ def answer(number: int, cheat: Cheat) -> Trials:
                 decided=held.decided, entropy=held.entropy, end=0.0,
             )
         )  # fmt: skip
-    return quantise([scores], clip=1.0, end_tokens={0})
+    return quantise([scores], clip=0.25, end_tokens={0})
 
 
 @cache
@@ -80,7 +80,7 @@ def held_out() -> tuple[Trials, ...]:
 def after(answers: Sequence[Trials]) -> State:
     state = State.start(calibration())
     for one in answers:
-        state = update(state, calibration(), one, "pass", fault=False)
+        state = update(state, calibration(), one, fault=False)
         if state.failed:
             break
     return state
@@ -92,7 +92,7 @@ def tokens_to_fail(cheat: Cheat, most: int) -> int:
         numbers = range(5_000 + 100 * stream, 5_000 + 100 * stream + most // TOKENS)
         state = State.start(calibration())
         for number in numbers:
-            state = update(state, calibration(), answer(number, cheat), "pass", fault=False)
+            state = update(state, calibration(), answer(number, cheat), fault=False)
             if state.failed:
                 break
         found.append(state.tokens if state.failed else 10**9)
@@ -134,5 +134,5 @@ def test_a_cheat_that_is_as_small_as_rounding_is_not_found() -> None:
 def test_trust_in_an_honest_node_comes() -> None:
     state = State.start(calibration())
     for one in held_out():
-        state = update(state, calibration(), one, "pass", fault=False)
+        state = update(state, calibration(), one, fault=False)
     assert state.standing == "good"

@@ -25,7 +25,7 @@ def noisy() -> Calibration:
 
 def after(state: State, calibration: Calibration, *answers: Trials) -> State:
     for one in answers:
-        state = update(state, calibration, one, "pass", fault=False)
+        state = update(state, calibration, one, fault=False)
     return state
 
 
@@ -72,10 +72,10 @@ def test_who_goes_on_cheating_is_not_restored() -> None:
 
 
 def test_a_fault_fails_at_once_and_counts_against_trust() -> None:
-    state = update(State.start(EXACT), EXACT, None, "fail", fault=True)
+    state = update(State.start(EXACT), EXACT, None, fault=True)
     assert (state.standing, state.failed, state.evidence.failed_at) == ("failed", "fault", 1)
     state = after(state, EXACT, *[CLEAN] * 20)
-    state = update(state, EXACT, None, "fail", fault=True)
+    state = update(state, EXACT, None, fault=True)
     state = after(state, EXACT, *[CLEAN] * (TRUST_ANSWERS - 1))
     assert state.standing == "failed"
     assert after(state, EXACT, *[CLEAN] * 30).standing == "good"
@@ -83,7 +83,7 @@ def test_a_fault_fails_at_once_and_counts_against_trust() -> None:
 
 def test_an_answer_of_which_nothing_was_found_out_changes_nothing() -> None:
     state = after(State.start(EXACT), EXACT, CLEAN)
-    assert update(state, EXACT, None, "inconclusive", fault=False) == state
+    assert update(state, EXACT, None, fault=False) == state
 
 
 def test_noisy_evidence_accumulates() -> None:
@@ -109,9 +109,9 @@ def test_without_scores_only_faults_and_clean_answers_count() -> None:
     measure = unmeasured(PARTIES)
     state = State.start(measure)
     for _ in range(TRUST_ANSWERS):
-        state = update(state, measure, None, "pass", fault=False)
+        state = update(state, measure, None, fault=False, passed=True)
     assert state.standing == "good"
-    assert update(state, measure, None, "fail", fault=True).standing == "failed"
+    assert update(state, measure, None, fault=True).standing == "failed"
 
 
 @pytest.mark.parametrize("measure", [EXACT, noisy(), unmeasured(PARTIES)], ids=lambda m: m.regime)
@@ -130,7 +130,7 @@ def test_a_state_of_another_calibration_is_refused_and_can_be_adopted() -> None:
     with pytest.raises(MalformedError):
         decode_state(encode_state(state), other)
     with pytest.raises(ValueError, match="calibration"):
-        update(state, other, CLEAN, "pass", fault=False)
+        update(state, other, CLEAN, fault=False)
     adopted = adopt(state, other)
     assert (adopted.standing, adopted.failures, adopted.main.samples) == ("failed", 1, 0)
     assert after(adopted, other, *[CLEAN] * TRUST_ANSWERS).standing == "good"
