@@ -38,6 +38,7 @@ COMMANDS: Final = (
     ("receipts",), ("receipts", "ls"), ("receipts", "show"), ("receipts", "export"),
     ("receipts", "open"), ("receipts", "forget"), ("receipts", "prove"),
     ("operator",), ("operator", "create"), ("operator", "state"), ("operator", "revoke"),
+    ("audit",), ("audit", "ls"), ("audit", "show"), ("audit", "recompute"), ("audit", "alerts"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 import typer
 
 from trunkline.base.errors import ConfigError, Error
-from trunkline.cli import operator_commands
+from trunkline.cli import audit_commands, operator_commands
 from trunkline.cli.exits import DONE, INTERRUPTED, NO, UNABLE
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ log = typer.Typer(invoke_without_command=True, rich_markup_mode=None, context_se
 app.add_typer(receipts, name="receipts", help="List, show and export receipts.")
 app.add_typer(
     operator_commands.operator, name="operator", help="An operator's key, and its nodes' keys."
+)
+app.add_typer(
+    audit_commands.audit, name="audit", help="What verifiers found of answers, and their numbers."
 )
 app.add_typer(keys, name="keys", help="Make, list, revoke and rotate apps' virtual keys.")
 app.add_typer(route, name="route", help="Where calls go, by the routing policy.")

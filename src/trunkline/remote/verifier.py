@@ -23,6 +23,7 @@ from trunkline.schema.audit import (
     AlertPage,
     AskedAudit,
     AskedVerdict,
+    RevealedVerdict,
     VerdictPage,
     VerifierInfo,
 )
@@ -58,6 +59,12 @@ class VerifierCaller:
         path = f"{VERDICTS_PATH}?after={after}&wait_s={wait_s:g}"
         caller = PlainCaller(self._transport, self._base, wait_s + SLACK_S)
         return _decode(await caller.call("GET", path, VERDICTS_BYTES_MAX), VerdictPage)
+
+    async def verdict(self, leaf: str) -> RevealedVerdict:
+        """The verdict on one receipt, by its leaf hash (hex). UpstreamError
+        ``upstream_not_found`` where there is none, or none yet."""
+        body = await self._plain.call("GET", f"{VERDICTS_PATH}/{leaf}", VERDICTS_BYTES_MAX)
+        return _decode(body, RevealedVerdict)
 
     async def bundle(self, leaf: str) -> bytes:
         """What a verdict's numbers are computed from; ``leaf``: the receipt's hash, hex."""

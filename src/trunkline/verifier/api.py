@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import Error, MalformedError, OverloadedError, RequestError
-from trunkline.runtime.http import JSON_TYPE, TEXT_TYPE, Call, Router, http_status
+from trunkline.runtime.http import JSON_TYPE, Call, Router, http_status
 from trunkline.runtime.store import Database
 from trunkline.schema.audit import (
     ALERTS_PATH,
@@ -63,6 +63,7 @@ class Api:
         """Register what is served."""
         router.add("GET", VERIFIER_INFO_PATH, self._get_info)
         router.add("GET", VERDICTS_PATH, self._verdicts)
+        router.add_prefix("GET", VERDICTS_PATH + "/", self._verdict)
         router.add("GET", ALERTS_PATH, self._alerts)
         router.add("POST", AUDITS_PATH, self._audit)
         router.add_prefix("GET", AUDITS_PATH + "/", self._bundle)
@@ -104,6 +105,13 @@ class Api:
         finally:
             for wait in waits:
                 wait.cancel()
+
+    async def _verdict(self, call: Call) -> None:
+        leaf = call.path.removeprefix(VERDICTS_PATH + "/")
+        found = await self._database().read(lambda c: ledger.public(c, leaf))
+        if found is None:
+            raise RequestError("no verdict on that receipt", code="not_found", status=404)
+        await call.reply_json(200, found, [NO_STORE])
 
     async def _alerts(self, call: Call) -> None:
         after = int(_number(call.query, "after", default=0, most=2**53))
@@ -173,8 +181,3 @@ async def reply_error(call: Call, error: Error) -> None:
         headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
     body = {"error": {"code": error.error_code, "message": error.message}}
     await call.reply_json(http_status(error), body, headers)
-
-
-async def healthy(call: Call) -> None:
-    """``GET /healthz``."""
-    await call.reply(200, b"ok\n", TEXT_TYPE, [NO_STORE])

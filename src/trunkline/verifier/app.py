@@ -15,7 +15,14 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import ConfigError, Error, MalformedError, OverloadedError
+from trunkline.base.errors import (
+    ConfigError,
+    Error,
+    MalformedError,
+    OverloadedError,
+    UpstreamError,
+    VerificationError,
+)
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
@@ -102,7 +109,10 @@ class VerifierApp:
         self._tasks: list[asyncio.Task[None]] = []
         self._open_database: Database | None = None
         self._parts: _Parts | None = None
-        self._trouble = ""
+        self._broken = ""
+        """Why a part of it has ended, a stable code."""
+        self._contradicted = ""
+        """Why the log is not believed, likewise."""
         self._router = Router(reply_error)
         self._api = Api(lambda: self._database, self._info, self._ask, asked_max=config.asked_max)
         self._api.add_routes(self._router)
@@ -152,7 +162,7 @@ class VerifierApp:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             # A damaged store, or a bug: it goes on serving what it has found, and says so.
-            self._trouble = error.error_code if isinstance(error, Error) else "internal_error"
+            self._broken = error.error_code if isinstance(error, Error) else "internal_error"
             self._logger.crashed("background.failed", error, task=task.get_name())
 
     async def _watch(self, parts: "_Parts") -> None:
@@ -162,9 +172,12 @@ class VerifierApp:
                 if await parts.step():
                     self._api.revealed.set()
                     parts.auditor.wake.set()
-                self._trouble = ""
-            except Error as error:
-                self._trouble = error.error_code
+                self._contradicted = ""
+            except VerificationError as error:
+                self._contradicted = error.error_code
+                self._logger.error("log.contradicted", error=error.error_code)
+            except (UpstreamError, OverloadedError, MalformedError) as error:
+                # Away, or showing something unusable: it is asked again.
                 self._logger.warning("log.unfollowed", error=error.error_code)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s):
@@ -200,7 +213,8 @@ class VerifierApp:
         return verdict
 
     async def _health(self, call: Call) -> None:
-        await call.reply_json(503 if self._trouble else 200, Health(error=self._trouble))
+        error = self._broken or self._contradicted
+        await call.reply_json(503 if error else 200, Health(error=error))
 
     async def _look(self) -> None:
         """Set the gauges to what is so now."""
@@ -281,10 +295,10 @@ class VerifierApp:
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """``GET /healthz``: 200 when it follows the log, else 503."""
+    """``GET /healthz``: 200, or 503 where it can not go on."""
 
     error: str
-    """Stable code of what keeps it from that; empty otherwise."""
+    """Stable code of why: a part of it has ended, or the log contradicts itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -264,7 +264,7 @@ def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -
         before = standing.State.start(calibration)
     elif before.calibration != calibration.digest:
         before = standing.adopt(before, calibration)
-    after = standing.update(before, calibration, None, check.result, fault=check.result == "fail")
+    after = standing.update(before, calibration, None, fault=check.result == "fail")
     made = bundles.Bundle(
         calibration=calibration.digest,
         checks=(check,),

@@ -165,17 +165,27 @@ def newest(connection: Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM verdicts").fetchone()[0])
 
 
+def public(connection: Connection, leaf: str) -> RevealedVerdict | None:
+    """The verdict on a receipt, once it is public."""
+    row = connection.execute(
+        "SELECT number, leaf, note, entry FROM verdicts WHERE leaf = ? AND number IS NOT NULL",
+        (leaf,),
+    ).fetchone()
+    return None if row is None else _shown(row)
+
+
+def _shown(row: tuple[int, str, bytes, int | None]) -> RevealedVerdict:
+    number, leaf, note, entry = row
+    return RevealedVerdict(number=number, receipt=leaf, note=note.decode(), entry=entry)
+
+
 def page(connection: Connection, after: int) -> VerdictPage:
     """Revealed verdicts with numbers above ``after``, oldest first."""
     rows = connection.execute(
         "SELECT number, leaf, note, entry FROM verdicts WHERE number > ? ORDER BY number LIMIT ?",
         (after, VERDICTS_MAX),
     )
-    found = tuple(
-        RevealedVerdict(number=row[0], receipt=row[1], note=bytes(row[2]).decode(), entry=row[3])
-        for row in rows
-    )
-    return VerdictPage(verdicts=found, newest=newest(connection))
+    return VerdictPage(verdicts=tuple(_shown(row) for row in rows), newest=newest(connection))
 
 
 def results(connection: Connection) -> dict[tuple[str, ...], float]:

@@ -1,0 +1,80 @@
+"""``trunkline audit``: what can be said to it. What it does is in ``audit.py``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from trunkline.cli.folder import Folder
+
+audit = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+)
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="Data folder of the network. Default: $TRUNKLINE_DATA, else ~/.local/share/trunkline.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+What = Annotated[
+    str, typer.Argument(metavar="ID|LEAF", help="An answer's id, ans_…, or a receipt's leaf hash.")
+]
+
+
+@audit.command("ls")
+def ls(
+    data: Data = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many.")] = 20,
+    json: Json = False,
+) -> None:
+    """List the newest verdicts of this network's verifiers."""
+    from trunkline.cli import audit as implementation
+
+    raise typer.Exit(implementation.ls(_folder(data), limit=limit, as_program=json))
+
+
+@audit.command("show", epilog="\b\nExamples:\n  trunkline audit show ans_…\n")
+def show(what: What, data: Data = None, json: Json = False) -> None:
+    """Show every check that verifiers made of an answer.
+
+    Exit 0: all verdicts pass; 1: one fails; 2: none yet, or one is inconclusive.
+    """
+    from trunkline.cli import audit as implementation
+
+    raise typer.Exit(implementation.show(_folder(data), what, as_program=json))
+
+
+@audit.command("recompute", epilog="\b\nExamples:\n  trunkline audit recompute ans_…\n")
+def recompute(what: What, data: Data = None, json: Json = False) -> None:
+    """Compute the numbers of an answer's verdicts again, from their bundles.
+
+    Exit 0: every number comes out, to the last digit; 1: one does not; 2: there is no verdict.
+    """
+    from trunkline.cli import audit as implementation
+
+    raise typer.Exit(implementation.recompute(_folder(data), what, as_program=json))
+
+
+@audit.command("alerts")
+def alerts(data: Data = None, json: Json = False) -> None:
+    """Show what needs a person: nodes that lost their standing, disputes, verifiers that lie.
+
+    Exit 0: nothing does; 1: something does.
+    """
+    from trunkline.cli import audit as implementation
+
+    raise typer.Exit(implementation.alerts(_folder(data), as_program=json))
+
+
+def _folder(data: Path | None) -> "Folder":
+    from trunkline.cli.folder import Folder
+
+    return Folder(data)
