@@ -1,0 +1,124 @@
+"""The node's self-test: in a quiet moment, once, signed, logged; and where there is none."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.unit.node.harness import KEY, NAME, Node, attempt, chat, node
+from tests.unit.node.scripted import MODEL, ScriptedEngine
+from tests.unit.node.test_openings import Log
+
+from trunkline.base.errors import UpstreamError
+from trunkline.node import self_test
+from trunkline.node.config import LogTarget, NodeConfig
+from trunkline.remote.node import NodeRefusedError
+from trunkline.runtime.server import serving
+from trunkline.verdicts import SelfTest
+
+BITS = "sha256:" + "5" * 64
+
+
+class TestedEngine(ScriptedEngine):
+    """Says what it computes; ``failures``: what it says before that."""
+
+    __test__ = False
+
+    def __init__(self, *failures: UpstreamError) -> None:
+        super().__init__()
+        self.failures = list(failures)
+        self.tested = 0
+        self.tested_while: list[int] = []
+
+    async def self_test(self) -> str:
+        self.tested += 1
+        self.tested_while.append(self.running)
+        if self.failures:
+            raise self.failures.pop(0)
+        return BITS
+
+
+async def stated(running: Node) -> SelfTest:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                note = await running.caller.self_test()
+            except NodeRefusedError as error:
+                if error.error_code != "self_test_pending":
+                    raise
+                assert error.retryable
+                assert error.retry_after_s
+            else:
+                return SelfTest.open_note(note, KEY)
+
+
+async def test_it_is_made_once_signed_and_logged(tmp_path: Path) -> None:
+    log, engine = Log(), TestedEngine()
+    async with serving(log) as url:
+        config = NodeConfig(
+            name=NAME, operator="a", embeddings=False, log=LogTarget(url=url, vkey=str(KEY))
+        )
+        async with node(tmp_path, engine, config=config) as running:
+            said = await stated(running)
+            note = await running.caller.self_test()
+            async with asyncio.timeout(20):
+                while note not in log.entries:
+                    await running.caller.info()
+    assert said.bits == BITS
+    assert (said.model, said.numerics, said.weights) == (
+        MODEL.name, MODEL.numerics, MODEL.weights_digest,
+    )  # fmt: skip
+    assert said.cpu
+    assert said.engine
+    assert said.key == str(KEY)
+    assert engine.tested == 1
+
+
+async def test_answers_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_test, "QUIET_POLL_S", 0.01)
+    engine = TestedEngine(UpstreamError("later", code="engine_crashed"))
+    monkeypatch.setattr(self_test, "AGAIN_S", 0.01)
+    async with node(tmp_path, engine) as running:
+        engine.pause = asyncio.Event()
+        hearing = asyncio.create_task(running.hear(attempt(chat())))
+        await engine.busy.wait()
+        before = engine.tested
+        with pytest.raises(NodeRefusedError) as refused:
+            await running.caller.self_test()
+        assert refused.value.error_code == "self_test_pending"
+        engine.pause.set()
+        await hearing
+        assert (await stated(running)).bits == BITS
+    assert engine.tested == 2
+    assert before < 2
+    assert engine.tested_while[-1] == 0
+
+
+async def test_a_busy_node_makes_it_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "QUIET_POLL_S", 0.001)
+    monkeypatch.setattr(self_test, "QUIET_POLLS_MAX", 2)
+    monkeypatch.setattr(self_test, "AGAIN_S", 0.001)
+    engine = TestedEngine(*[UpstreamError("later", code="engine_crashed")] * 3)
+    async with node(tmp_path, engine) as running:
+        engine.pause = asyncio.Event()
+        hearing = asyncio.create_task(running.hear(attempt(chat())))
+        await engine.busy.wait()
+        assert (await stated(running)).bits == BITS
+        engine.pause.set()
+        await hearing
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        ScriptedEngine(),
+        TestedEngine(UpstreamError("not exact", code="engine_not_exact", retryable=False)),
+    ],
+    ids=["no test", "not exact"],
+)
+async def test_where_there_is_none_it_is_not_found(tmp_path: Path, engine: ScriptedEngine) -> None:
+    async with node(tmp_path, engine) as running:
+        with pytest.raises(NodeRefusedError) as refused:
+            await stated(running)
+    assert refused.value.error_code == "not_found"
