@@ -41,7 +41,7 @@ COMMANDS: Final = (
     ("audit",), ("audit", "ls"), ("audit", "show"), ("audit", "recompute"), ("audit", "alerts"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
-    ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"),
+    ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"), ("log", "upload"),
     ("gateway",), ("node",), ("witness",), ("verifier",),
 )  # fmt: skip
 CLI_HEAD: Final = """\
