@@ -69,7 +69,8 @@ def check_nonce(
     """Was the node bound to its nonce before the request, and has it used it once?
 
     ``used_by``: another answer for which the verifier has seen this nonce, or empty; ``noted_at``
-    and ``entry``: the log's entries with the commitment and with the receipt's batch, or None.
+    and ``entry``: the log's entries with the commitment and with the receipt's batch, or None; an
+    audit that somebody asks for, who has not seen the commitment, knows neither.
     """
     said = receipt.sampling
     if not said.node_nonce or said.source not in ("nonces", "inherited"):
@@ -78,6 +79,8 @@ def check_nonce(
         return failed(NONCE, "the nonce was used before, for another answer")
     if not said.nonces:
         return inconclusive(NONCE, "the node was not bound to its nonce beforehand")
+    if proof is None and entry is None:
+        return not_applicable(NONCE, "asked about before it was in the log: nothing to hold it to")
     if proof is None:
         return inconclusive(NONCE, "the commitment to the nonce was not opened")
     if said.source == "inherited":

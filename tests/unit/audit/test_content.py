@@ -177,6 +177,14 @@ async def test_without_salts_nothing_is_known_and_nothing_passes() -> None:
     assert judged.standing == "open"
 
 
+async def test_who_asks_before_the_log_has_it_is_not_held_to_a_commitment() -> None:
+    case = await but(ToyNode().serve(3), nonce=None).case(CALIBRATION)
+    asked = judge(replace(case, entry=None, nonces_entry=None), None)
+    assert asked.result == "pass", asked.checks
+    drawn = judge(case, None)
+    assert drawn.result == "inconclusive", "a node that is asked has to open it"
+
+
 async def test_a_nonce_used_before_is_noticed() -> None:
     case = await ToyNode().serve(3).case(CALIBRATION)
     judged = judge(replace(case, nonce_used_by="ans_before"), None)
