@@ -31,7 +31,7 @@ SLACK_S: Final = 10.0
 PAUSE_S: Final = 0.2
 """Between two polls that brought nothing and did not wait either; doubles while a verifier can not
 be reached, up to the longest."""
-PAUSE_S_MAX: Final = 15.0
+PAUSE_S_MAX: Final = 5.0
 LOOK_S: Final = 0.5
 """Between two looks at the routing policy."""
 PRUNE_EVERY: Final = 1000
