@@ -1,0 +1,1 @@
+"""Parts of ``bench/attacks.py``: cheating engines, what they wrote, and what was made of it."""

@@ -1,0 +1,166 @@
+"""Generating, scoring and calibrating, each going on where it was ended."""
+
+import time
+from collections.abc import Sequence
+
+from cheats import machines
+from cheats.arms import BY_NAME, Arm, Claim, pairs, regime
+from cheats.store import Answer, Cpu, Run, Scores, Store, keys
+from trunkline.audit import calibration
+from trunkline.audit.trials import Trials, quantise
+from trunkline.crypto.digest import digest
+from trunkline.engine.scoring import Scoring
+from trunkline.inference.ports import Score
+
+BATCH = 32
+CLIP = 0.1
+"""Logit units. Honest margins between these engines stay below 0.02 where they differ at all, so that
+a larger clip would only make small cheats smaller."""
+SEEDS = "SHA-256 of prompt number and repeat"
+CALIBRATION_HALF, TEST_HALF = 0, 1
+"""Prompts with even numbers, and with odd ones."""
+
+END_TOKENS = frozenset({0, 2})
+"""Of the packaged model."""
+
+
+def claims(run: Run, prompts: Sequence[str], half: int, answers: int) -> list[Claim]:
+    """The first ``answers`` claims over the prompts of one half."""
+    numbers = range(half, len(prompts), 2)
+    return [
+        Claim(
+            prompt=numbers[at % len(numbers)], repeat=at // len(numbers), tokens_max=run.tokens_max
+        )
+        for at in range(answers)
+    ]
+
+
+def generate(store: Store, run: Run, arm: Arm, prompts: Sequence[str], wanted: list[Claim]) -> None:
+    """Have ``arm`` answer what it has not answered yet."""
+    there = keys(store.answers(arm.name))
+    todo = [claim for claim in wanted if (claim.prompt, claim.repeat) not in there]
+    if not todo:
+        return
+    machine = machines.load(arm.machine, store.folder / "models")
+    begun = time.monotonic()
+    for start in range(0, len(todo), BATCH):
+        part = todo[start : start + BATCH]
+        jobs = [
+            arm.job(
+                at, claim, machines.rendered(machine, prompts[claim.prompt], arm.system), machine
+            )
+            for at, claim in enumerate(part)
+        ]
+
+        def keep(id_: int, events: list, part: list[Claim] = part) -> None:
+            tokens = arm.after(tuple(event.token for event in events), machine)
+            claim = part[id_]
+            store.add_answer(
+                arm.name, Answer(prompt=claim.prompt, repeat=claim.repeat, tokens=tokens)
+            )
+
+        seconds, tokens = machine.run(jobs, keep)
+        store.add_cpu(
+            Cpu(phase="generate", arm=arm.name, machine=arm.machine, tokens=tokens, seconds=seconds)
+        )
+    machine.close()
+    print(f"{arm.name}: {len(todo)} answers in {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def score(
+    store: Store,
+    run: Run,
+    arms: Sequence[Arm],
+    prompts: Sequence[str],
+    verifier: str,
+    half: int,
+) -> None:
+    """Score the answers to one half of the prompts that have no scores yet.
+
+    Those of the test half only against a calibration that is there already.
+    """
+    todo: list[tuple[Arm, Answer]] = []
+    for arm in arms:
+        if verifier not in pairs(arm):
+            continue
+        if half == TEST_HALF and not store.calibration(arm.node, verifier).exists():
+            print(f"{arm.name} by {verifier}: no calibration yet, so not scored")
+            continue
+        there = keys(store.scores(arm.name, verifier))
+        todo += [
+            (arm, answer)
+            for answer in store.answers(arm.name)
+            if answer.prompt % 2 == half and (answer.prompt, answer.repeat) not in there
+        ]
+    if not todo:
+        return
+    machine = machines.load(verifier, store.folder / "models")
+    begun = time.monotonic()
+    for start in range(0, len(todo), BATCH):
+        part = todo[start : start + BATCH]
+
+        def keep(id_: int, events: list, part: list[tuple[Arm, Answer]] = part) -> None:
+            arm, answer = part[id_]
+            found = Scores(prompt=answer.prompt, repeat=answer.repeat, scores=events)
+            store.add_scores(arm.name, verifier, found)
+
+        jobs = [_scoring(at, answer, run, prompts, machine) for at, (_, answer) in enumerate(part)]
+        seconds, tokens = machine.run(jobs, keep)
+        store.add_cpu(Cpu(phase="score", arm="", machine=verifier, tokens=tokens, seconds=seconds))
+    machine.close()
+    took = time.monotonic() - begun
+    print(f"{len(todo)} answers scored by {verifier} in {took:.0f} s", flush=True)
+
+
+def _scoring(
+    id_: int, answer: Answer, run: Run, prompts: Sequence[str], machine: machines.Machine
+) -> Scoring:
+    claim = Claim(prompt=answer.prompt, repeat=answer.repeat, tokens_max=run.tokens_max)
+    told = Score(
+        prompt=machines.rendered(machine, prompts[answer.prompt]),
+        tokens=answer.tokens,
+        sampling=claim.sampling,
+    )
+    return Scoring(id_, told, ends=machine.ends, constraint=None)
+
+
+def calibrate(store: Store, run: Run, prompts: Sequence[str], verifiers: Sequence[str]) -> None:
+    """Score the honest answers of the calibration half, and freeze what they say."""
+    for arm in (BY_NAME["honest"], BY_NAME["pytorch-honest"]):
+        for verifier in verifiers:
+            if verifier not in pairs(arm) or not store.answers(arm.name):
+                continue
+            path = store.calibration(arm.node, verifier)
+            if not path.exists():
+                score(store, run, [arm], prompts, verifier, CALIBRATION_HALF)
+                path.write_bytes(calibration.encode(_built(store, run, arm, verifier)))
+            made = calibration.decode(path.read_bytes())
+            print(
+                f"{path.name}: {digest(path.read_bytes())}, {made.regime}, from"
+                f" {made.source.answers} answers of {made.source.tokens} tokens,"
+                f" mu0 {made.mu0:.3g}"
+            )
+
+
+def trials(scores: Scores) -> Trials:
+    return quantise([scores.scores], clip=CLIP, end_tokens=END_TOKENS)
+
+
+def _built(store: Store, run: Run, arm: Arm, verifier: str) -> calibration.Calibration:
+    honest = [one for one in store.scores(arm.name, verifier) if one.prompt % 2 == CALIBRATION_HALF]
+    spelled = [one for one in store.answers(arm.name) if one.prompt % 2 == CALIBRATION_HALF]
+    return calibration.build(
+        [trials(one) for one in honest],
+        parties=calibration.Parties(
+            configuration=f"{arm.node} node, {machines.CLASSES[verifier].configuration} verifier",
+            model=machines.MODEL,
+            node=machines.CLASSES[arm.machine].numerics,
+            verifier=machines.CLASSES[verifier].numerics,
+            weights=machines.weights_digest(store.folder / "models"),
+        ),
+        regime=regime(arm, verifier),
+        prompts=run.prompts,
+        seeds=SEEDS,
+        surplus=machines.surplus((one.tokens for one in spelled), store.folder / "models"),
+        clip=CLIP,
+    )
