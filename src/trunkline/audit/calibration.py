@@ -270,15 +270,15 @@ def _bin(
 def _raised(bins: tuple[Bin, ...], answers: Sequence[Trials]) -> tuple[tuple[Bin, ...], float]:
     """The bins with bounds high enough for whole answers, and what they were multiplied by."""
     scores = [_ratios(bins, one) for one in answers]
-    lengths = np.array([len(one) for one in scores])
     ratios = np.concatenate(scores)[:, None]
-    owner = np.repeat(np.arange(len(answers)), lengths)
+    # Where each answer's scores begin and end among all.
+    cuts = np.cumsum([0, *(len(one) for one in scores)])
     drawn = _resampled(len(answers)) / len(answers)
     bets = np.array(FRACTIONS)
     for step in range(RAISES_MAX):
         inflation = round(RAISE**step, 6)
-        grown = np.zeros((len(answers), bets.size))
-        np.add.at(grown, owner, np.log((1 - bets) + bets * ratios / inflation))
+        factors = np.log((1 - bets) + bets * ratios / inflation)
+        grown = np.diff(np.cumsum(np.vstack([np.zeros(bets.size), factors]), axis=0)[cuts], axis=0)
         # Capped, so that one answer can not make the others' part of the average unreadable.
         means = drawn @ np.exp(np.minimum(grown, 50.0))
         if float(np.quantile(means, 1 - DOUBT, axis=0).max()) <= 1.0:
