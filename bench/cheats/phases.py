@@ -14,8 +14,8 @@ from trunkline.inference.ports import Score
 
 BATCH = 32
 CLIP = 0.1
-"""Logit units. Honest margins between these engines stay below 0.02 where they differ at all, so that
-a larger clip would only make small cheats smaller."""
+"""Logit units. Where honest engines differ, margins stay below 0.02; a larger clip would only make
+small cheats smaller."""
 SEEDS = "SHA-256 of prompt number and repeat"
 CALIBRATION_HALF, TEST_HALF = 0, 1
 """Prompts with even numbers, and with odd ones."""
