@@ -6,6 +6,7 @@ engine's port, after a number of tokens.
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.inference.ports import Generate, ModelInfo, Token
 from trunkline.node.app import NodeApp, create_store
 from trunkline.node.config import NodeConfig as RealNodeConfig
+from trunkline.receipts import bound_bytes
 from trunkline.runtime.server import serving
+from trunkline.sampling import answer_seed
 from trunkline.schema.sse import SseParser
 
 MODEL = "smollm2-135m-instruct"
@@ -100,10 +103,11 @@ def real_node(name: str, folder: Path, engine: DyingEngine) -> tuple[NodeApp, Si
     return NodeApp(config, base=folder / "node.toml", engine=engine), signer
 
 
-async def test_a_takeover_is_byte_for_byte(engine: EmbeddedEngine, tmp_path: Path) -> None:
-    dying = DyingEngine(engine)
-    alpha, alpha_key = real_node("alpha", tmp_path / "alpha", dying)
-    beta, beta_key = real_node("beta", tmp_path / "beta", dying)
+@asynccontextmanager
+async def over_two(dying: DyingEngine, folder: Path) -> AsyncIterator[Stack]:
+    """A gateway over two nodes with that engine."""
+    alpha, alpha_key = real_node("alpha", folder / "alpha", dying)
+    beta, beta_key = real_node("beta", folder / "beta", dying)
     async with serving(alpha) as alpha_url, serving(beta) as beta_url:
         await alpha.wait_ready()
         await beta.wait_ready()
@@ -116,22 +120,45 @@ async def test_a_takeover_is_byte_for_byte(engine: EmbeddedEngine, tmp_path: Pat
             ),
             poll_s=0.2,
         )
-        async with gateway_over([], tmp_path / "gateway", config=config) as stack:
-            undisturbed, receipt = await served(stack, stream=True)
-            whole, _ = await served(stack)
-            assert receipt["route"] == []
-            for after in (1, 5, 11, 15):
-                dying.die_after = after
-                disturbed, receipt = await served(stack, stream=True)
-                assert disturbed == undisturbed
-                assert [part["error"] for part in receipt["route"]] == ["engine_crashed"]
-                assert receipt["response"]["resumed"] == [after]
-                dying.die_after = after
-                again, receipt = await served(stack)
-                assert again == whole
-                assert receipt["response"]["resumed"] == [after]
-            both, _ = await served(stack, stream=True, n=2)
-            dying.die_after = 6
-            disturbed, receipt = await served(stack, stream=True, n=2)
-            assert disturbed == both
-            assert len(receipt["response"]["resumed"]) == 2
+        async with gateway_over([], folder / "gateway", config=config) as stack:
+            yield stack
+
+
+async def test_a_takeover_states_the_nonce_of_who_began(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """So that a verifier can make the seed again from the last receipt alone."""
+    dying = DyingEngine(engine)
+    async with over_two(dying, tmp_path) as stack:
+        dying.die_after = 5
+        _, receipt = await served(stack, stream=True, seed=None)
+    said = receipt["sampling"]
+    assert receipt["response"]["resumed"] == [5]
+    assert said["source"] == "inherited"
+    assert len(said["nonces"]) == 64
+    nonces = (bytes.fromhex(said["caller_nonce"]), bytes.fromhex(said["node_nonce"]))
+    seed = answer_seed(*nonces, bound_bytes(receipt["request"]["digest"]))
+    assert seed.hex() == said["seed"]
+
+
+async def test_a_takeover_is_byte_for_byte(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    dying = DyingEngine(engine)
+    async with over_two(dying, tmp_path) as stack:
+        undisturbed, receipt = await served(stack, stream=True)
+        whole, _ = await served(stack)
+        assert receipt["route"] == []
+        for after in (1, 5, 11, 15):
+            dying.die_after = after
+            disturbed, receipt = await served(stack, stream=True)
+            assert disturbed == undisturbed
+            assert [part["error"] for part in receipt["route"]] == ["engine_crashed"]
+            assert receipt["response"]["resumed"] == [after]
+            dying.die_after = after
+            again, receipt = await served(stack)
+            assert again == whole
+            assert receipt["response"]["resumed"] == [after]
+        both, _ = await served(stack, stream=True, n=2)
+        dying.die_after = 6
+        disturbed, receipt = await served(stack, stream=True, n=2)
+        assert disturbed == both
+        assert len(receipt["response"]["resumed"]) == 2
