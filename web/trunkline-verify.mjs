@@ -1480,8 +1480,7 @@ async function checkVerdicts(verdicts, parts, pinned, policy) {
   const detail = [...new Set(said.map((one) => one.detail))].join("; ");
   if (results.has("fail")) return failed(detail);
   if (said.some((one) => one[DOUBT])) return inconclusive(detail);
-  if (results.has("pass")) return passed(detail);
-  return results.has("inconclusive") ? inconclusive(detail) : notApplicable(detail);
+  return results.has("pass") ? passed(detail) : notApplicable(detail);
 }
 
 async function checkVerdict({ verdict: text, proof = null }, parts, pinned, policy) {
@@ -1538,7 +1537,7 @@ async function wrongSubject(verdict, parts) {
     if (verdict.subject.key === receipt.key) return null;
     return failed("a verdict holds against one node what another signed");
   }
-  if (parts.some((part) => part.receipt === null)) return NO_RECEIPT;
+  if (parts.some((part) => part.receipt === null)) return notApplicable(NO_RECEIPT.detail);
   return failed("a verdict is about another receipt");
 }
 
@@ -1562,8 +1561,8 @@ async function unlogged(text, proofText, policy) {
 function judge({ result, kind, regime, standing }, who, problem) {
   const detail = `${who}: ${result} (${kind}, regime ${regime}), standing ${standing}`;
   if (result === "fail") return failed(detail);
-  const silent = notApplicable(`${detail}; does not count: ${problem}`);
-  const said = problem === "" ? { result, detail } : silent;
+  const silent = notApplicable(problem === "" ? detail : `${detail}; does not count: ${problem}`);
+  const said = result === "pass" && problem === "" ? passed(detail) : silent;
   return { ...said, [DOUBT]: standing === "failed" };
 }
 

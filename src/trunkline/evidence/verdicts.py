@@ -2,8 +2,9 @@
 
 Verdicts are ``docs/spec/verdict.md``. A verdict counts if the reader pinned its verifier, as role
 ``verifier``. One by anybody else says nothing, for or against: whoever wrote the file may have made
-it. What speaks for the answer counts once it is in a log, what speaks against it at once. One
-that failed the receipt fails the step: it refuses to weigh verdicts against each other.
+it. What speaks against the answer counts at once, what speaks for it once it is in a log, and what
+says neither changes nothing. One that failed the receipt fails the step: it refuses to weigh
+verdicts against each other.
 """
 
 from collections.abc import Sequence
@@ -54,9 +55,7 @@ def check_verdicts(
         return failed(detail)
     if any(one.doubt for one in said):
         return inconclusive(detail)
-    if "pass" in results:
-        return passed(detail)
-    return inconclusive(detail) if "inconclusive" in results else not_applicable(detail)
+    return passed(detail) if "pass" in results else not_applicable(detail)
 
 
 def _check(
@@ -102,7 +101,7 @@ def _wrong_subject(verdict: Verdict, parts: Sequence[Part]) -> Finding | None:
                 return None
             return failed("a verdict holds against one node what another signed")
     if len(read) < len(parts):
-        return inconclusive("not checked: there is no receipt")
+        return not_applicable("not checked: there is no receipt")
     return failed("a verdict is about another receipt")
 
 
@@ -127,7 +126,8 @@ def _judge(verdict: Verdict, who: str, unlogged: str) -> _Said:
     )
     if verdict.result == "fail":
         return _Said(failed(detail))
-    if unlogged:
-        silent = not_applicable(f"{detail}; does not count: {unlogged}")
-        return _Said(silent, verdict.standing == "failed")
-    return _Said(Finding(verdict.result, detail), verdict.standing == "failed")
+    if verdict.result == "pass" and not unlogged:
+        found = passed(detail)
+    else:
+        found = not_applicable(f"{detail}; does not count: {unlogged}" if unlogged else detail)
+    return _Said(found, verdict.standing == "failed")

@@ -70,12 +70,13 @@ def test_a_file_without_verdicts_is_written_as_it_was_before_there_were_any() ->
     [
         (("pass",), "pass"),
         (("fail",), "fail"),
-        (("inconclusive",), "inconclusive"),
+        (("inconclusive",), "not_applicable"),
         (("not_applicable",), "not_applicable"),
         (("pass", "fail"), "fail"),
         (("pass", "inconclusive"), "pass"),
         (("pass", "not_applicable"), "pass"),
-        (("inconclusive", "not_applicable"), "inconclusive"),
+        (("inconclusive", "not_applicable"), "not_applicable"),
+        (("inconclusive", "fail"), "fail"),
     ],
 )
 def test_what_verdicts_add_up_to(results: tuple[str, ...], expected: str) -> None:
@@ -132,7 +133,7 @@ def test_without_a_receipt_nothing_is_said_of_it() -> None:
     part = made.part(made.receipt())
     spoilt = change(part, signed=change(part.signed, receipt=part.signed.receipt + " "))
     file = change(made.evidence(spoilt), verdicts=(made.attach(made.verdict()),))
-    assert check(file).steps[-1].result == "inconclusive"
+    assert check(file).steps[-1].result == "not_applicable"
 
 
 def test_a_pass_counts_once_it_is_in_the_log_and_a_failure_at_once() -> None:
