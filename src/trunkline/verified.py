@@ -15,6 +15,7 @@ the bytes that this process sent and received. It loads no HTTP library and no g
 import copy
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Protocol, TypeVar, cast
 
@@ -35,7 +36,7 @@ from trunkline.client.errors import (
 )
 from trunkline.client.judge import Result
 from trunkline.client.receipt import AsyncReceipt, Receipt
-from trunkline.client.sightings import SplitViewError
+from trunkline.client.sightings import Keeps, SplitViewError
 from trunkline.client.trust import Trust
 
 __all__ = [
@@ -93,18 +94,29 @@ class _Official(Protocol):
     def post(self, *arguments: object, **named: object) -> object: ...
 
 
-def wrap(client: Client, trust: Trust, *, keep_bodies: bool | None = None) -> Client:
+def wrap(
+    client: Client,
+    trust: Trust,
+    *,
+    keep_bodies: bool | None = None,
+    sightings: str | Path | None = None,
+) -> Client:
     """A client like ``client`` whose answers carry ``.receipt``; ``client`` itself stays as it is.
 
     ``keep_bodies``: whether the gateway is asked to keep what was said, so that answers that it
     translates (Anthropic's and the Responses format) can be proven too. By default only for those.
+    ``sightings``: a file to keep the largest checkpoint seen of each log in, so that a log that
+    shows two trees of one size is caught between runs and between processes too. Without, what was
+    seen is in memory only, and forgotten with the process.
     Closing the new client closes the old one's connections.
 
-    Raises :class:`ConfigError` for something that is none of what the module names.
+    Raises :class:`ConfigError` for something that is none of what the module names, or a file that
+    can not be used, and :class:`CorruptStateError` for one that is no file of sightings.
     """
+    file = None if sightings is None else _sightings_file(Path(sightings))
     library = wire.library_of(client)
     if library is not None:
-        watch = wire.Watch(library, trust, keep_bodies)
+        watch = wire.Watch(library, trust, keep_bodies, file)
         if hasattr(client, "handle_async_request") or hasattr(client, "handle_request"):
             return cast(Client, _around_transport(client, watch))
         return cast(Client, _around_http(client, watch))
@@ -112,11 +124,17 @@ def wrap(client: Client, trust: Trust, *, keep_bodies: bool | None = None) -> Cl
     library = wire.library_of(inner)
     if library is None or not hasattr(client, "copy") or not hasattr(client, "post"):
         raise ConfigError(f"verified.wrap: not a client that is known: {type(client).__name__}")
-    watched = _around_http(inner, wire.Watch(library, trust, keep_bodies))
+    watched = _around_http(inner, wire.Watch(library, trust, keep_bodies, file))
     twin = copy.copy(client)
     # Its own copies, by with_options() too, are then of the same class.
     twin.__class__ = _carrying(type(client), library, inner)
     return cast(Client, cast(_Official, twin).copy(http_client=watched))
+
+
+def _sightings_file(path: Path) -> Keeps:
+    from trunkline.client.sightings_file import SightingsFile  # POSIX only, as its locks are
+
+    return SightingsFile(path)
 
 
 def receipt_of(answer: object) -> Receipt | AsyncReceipt:

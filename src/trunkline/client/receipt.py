@@ -155,7 +155,7 @@ class AsyncReceipt(Progress):
 
     async def final(self, deadline_s: float = DEADLINE_S) -> Result:
         """As :meth:`Receipt.final`."""
-        from anyio import sleep  # the HTTP library's own, whichever event loop it runs on
+        from anyio import sleep, to_thread  # the HTTP library's own, whichever loop it runs on
 
         self.begin()
         if self.state == "final" and self.result is not None:
@@ -164,7 +164,8 @@ class AsyncReceipt(Progress):
         while True:
             left_s = due_s - time.monotonic()
             fetched = await self._fetch(_wait_s(left_s))
-            result = self.take(fetched)
+            # Signatures, digests and perhaps a disk: not what an event loop should wait for.
+            result = await to_thread.run_sync(self.take, fetched)
             if result is not None and result.outcome == "pass":
                 return result
             if time.monotonic() >= due_s:
@@ -173,9 +174,11 @@ class AsyncReceipt(Progress):
 
     async def check(self) -> Result:
         """As :meth:`Receipt.check`."""
+        from anyio import to_thread
+
         self.begin()
         fetched = await self._fetch(0)
-        result = self.take(fetched)
+        result = await to_thread.run_sync(self.take, fetched)
         if result is None:
             raise self.late(fetched)
         return result

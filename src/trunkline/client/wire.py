@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from trunkline.client.exchange import Exchange, format_of
 from trunkline.client.receipt import AsyncReceipt, Fetched, Receipt
-from trunkline.client.sightings import Sightings
+from trunkline.client.sightings import Keeps, Sightings
 from trunkline.client.trust import Trust
 from trunkline.evidence import EVIDENCE_BYTES_MAX
 from trunkline.evidence.content import VERBATIM
@@ -81,10 +81,13 @@ class Response(Protocol):
 class Watch:
     """What all exchanges of one wrapped client have in common."""
 
-    def __init__(self, library: ModuleType, trust: Trust, keep_bodies: bool | None) -> None:
+    def __init__(
+        self, library: ModuleType, trust: Trust, keep_bodies: bool | None, file: Keeps | None
+    ) -> None:
+        """``file``: where sightings outlive the process. Raises what reading it raises."""
         self.library = library
         self.trust = trust
-        self.sightings = Sightings(trust.policy)
+        self.sightings = Sightings(trust.policy, file)
         self._keep_bodies = keep_bodies
 
     def begin(self, request: Request, body: bytes) -> Exchange | None:

@@ -6,17 +6,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import msgspec
 import pytest
 from tests.support.forked_log import forked
 
 from trunkline import verified
-from trunkline.base.errors import ConfigError
+from trunkline.base.errors import ConfigError, CorruptStateError
 from trunkline.client import exchange as exchanges
 from trunkline.client.exchange import Exchange, format_of
 from trunkline.client.judge import CLOCK_SKEW_MS, judge
 from trunkline.client.receipt import Fetched, Receipt
 from trunkline.client.sightings import Sightings
+from trunkline.client.sightings_file import SightingsFile
 from trunkline.evidence import EvidenceKey, decode, split_view
 from trunkline.receipts import decode as decode_receipt
 from trunkline.tlog.policy import Policy
@@ -170,3 +172,86 @@ def test_two_trees_of_one_size_are_an_alarm_with_evidence() -> None:
         seen.see(theirs)
     report = split_view.verify(caught.value.evidence, Policy.parse(policy))
     assert (report.outcome, len(seen.notes)) == ("pass", 1)
+
+
+def test_what_one_process_saw_convicts_the_log_in_another(tmp_path: Path) -> None:
+    policy, ours, theirs = forked(FINAL)
+    path = tmp_path / "state" / "sightings"
+    first, second = (Sightings(policy, SightingsFile(path)) for _ in range(2))
+    first.see(ours)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(verified.SplitViewError) as caught:
+        second.see(theirs)
+    report = split_view.verify(caught.value.evidence, Policy.parse(policy))
+    assert report.outcome == "pass"
+    # And in the next run, which has seen nothing itself.
+    later = Sightings(policy, SightingsFile(path))
+    assert later.notes == first.notes
+    with pytest.raises(verified.SplitViewError):
+        later.see(theirs)
+    assert {found.name for found in path.parent.iterdir()} == {"sightings", "sightings.lock"}
+
+
+def test_notes_of_logs_that_another_policy_knows_stay(tmp_path: Path) -> None:
+    policy, ours, _ = forked(FINAL)
+    path = tmp_path / "sightings"
+    Sightings(policy, SightingsFile(path)).see(ours)
+    Sightings(DOCUMENT["policy"], SightingsFile(path)).see(FINAL)
+    assert len(SightingsFile(path).read()) == 2
+    assert len(Sightings(policy, SightingsFile(path)).notes) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"checkpoints":[1]}', b"[" * 100_000, b"\xff"])
+def test_a_file_that_is_no_file_of_sightings_is_not_written_over(
+    tmp_path: Path, data: bytes
+) -> None:
+    policy, *_ = forked(FINAL)
+    path = tmp_path / "sightings"
+    path.write_bytes(data)
+    with pytest.raises(CorruptStateError):
+        Sightings(policy, SightingsFile(path))
+    with pytest.raises(CorruptStateError):
+        verified.wrap(httpx2.Client(), replace_policy(policy), sightings=path)
+    assert path.read_bytes() == data
+
+
+def replace_policy(policy: str) -> verified.Trust:
+    return msgspec.structs.replace(TRUST, policy=policy)
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    policy, *_ = forked(FINAL)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="can not be used"):
+        Sightings(policy, SightingsFile(tmp_path / "file" / "sightings"))
+
+
+def test_a_lock_that_is_held_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.client.sightings_file.LOCK_S", 0.02)
+    policy, *_ = forked(FINAL)
+    with (
+        SightingsFile(tmp_path / "sightings").held(),
+        pytest.raises(ConfigError, match="another process"),
+    ):
+        Sightings(policy, SightingsFile(tmp_path / "sightings"))
+
+
+def test_a_failing_disk_is_told_and_the_file_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, ours, _ = forked(FINAL)
+    path = tmp_path / "sightings"
+    seen = Sightings(policy, SightingsFile(path))
+
+    def fails(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", fails)
+        with pytest.raises(ConfigError, match="No space"):
+            seen.see(ours)
+    assert not path.exists()
+    seen.see(ours)
+    assert SightingsFile(path).read() == seen.notes
