@@ -62,7 +62,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of what it was held against."""
     regime: Regime
     answers: int
-    """With trials."""
+    """Whose trials the tests but trust have taken; ``tokens`` likewise."""
     tokens: int
     failed: Reason
     """Empty: not failed now."""
@@ -171,7 +171,7 @@ def update(
         return state
     scores = np.zeros(0) if trials is None else calibration.scores(trials)
     at_fault = fault or (calibration.regime == "exact" and bool(scores.any()))
-    state = _count(_trust(state, scores, at_fault=at_fault), trials)
+    state = _trust(state, scores, at_fault=at_fault)
     if state.failed:
         return _restored(state, calibration) if state.trusted else state
     state = _bet(state, scores, trials)
@@ -196,20 +196,16 @@ def _trust(state: State, scores: np.ndarray, *, at_fault: bool) -> State:
     return msgspec.structs.replace(state, trust=answers, trust_scores=tokens)
 
 
-def _count(state: State, trials: Trials | None) -> State:
+def _bet(state: State, scores: np.ndarray, trials: Trials | None) -> State:
     if trials is None:
         return state
-    return msgspec.structs.replace(
-        state, answers=state.answers + 1, tokens=state.tokens + trials.tokens
-    )
-
-
-def _bet(state: State, scores: np.ndarray, trials: Trials | None) -> State:
     ends = state.ends
-    if ends is not None and trials is not None:
+    if ends is not None:
         ends = ends.observe(np.array(trials.ends) / LEVELS)
     return msgspec.structs.replace(
         state,
+        answers=state.answers + 1,
+        tokens=state.tokens + trials.tokens,
         main=state.main.observe(scores),
         detector=state.detector.observe(scores),
         ends=ends,
@@ -240,7 +236,7 @@ def _failed(state: State, calibration: Calibration, reason: Reason) -> State:
 def _restored(state: State, calibration: Calibration) -> State:
     fresh = State.start(calibration)
     return msgspec.structs.replace(
-        state, failed="", failed_at=0, main=fresh.main, detector=fresh.detector, ends=fresh.ends
+        fresh, failures=state.failures, trust=state.trust, trust_scores=state.trust_scores
     )
 
 

@@ -63,8 +63,8 @@ def test_bounds_are_raised_where_some_answers_are_noisy_throughout() -> None:
 
 
 def test_answers_without_any_common_bound_are_refused() -> None:
-    calm = [_one(bins=(1,) * 500, margins=(0,) * 500)] * 399
-    wild = [_one(bins=(1,) * 500, margins=(LEVELS,) * 500)]
+    calm = [_one(bins=(1,) * 100, margins=(0,) * 100)] * 399
+    wild = [_one(bins=(1,) * 100, margins=(LEVELS,) * 100)]
     with pytest.raises(ValueError, match="no bound holds"):
         noisy([*calm, *wild])
 

@@ -103,10 +103,10 @@ def test_honest_streams_fail_no_oftener_than_alpha() -> None:
     generator = np.random.default_rng(3)
     pool = held_out()
     failed = 0
-    for _ in range(100):
+    for _ in range(60):
         drawn = generator.choice(len(pool), size=40, replace=False)
         failed += bool(after([pool[at] for at in drawn]).failed)
-    assert failed <= 100 * ALPHA
+    assert failed <= 60 * ALPHA
 
 
 def test_honest_noise_of_held_out_answers_lies_below_its_bound() -> None:

@@ -58,7 +58,7 @@ def test_trust_is_won_back_by_new_evidence_alone() -> None:
     assert state.standing == "failed"
     state = after(state, EXACT, CLEAN)
     assert (state.standing, state.failures, state.evidence.failed_at) == ("good", 1, 0)
-    assert state.main.samples == 0
+    assert (state.main.samples, state.evidence.tokens) == (0, 0)
     again = after(state, EXACT, WRONG)
     assert (again.standing, again.failures) == ("failed", 2)
 
