@@ -9,12 +9,20 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import Error, UpstreamError, VerificationError
+from trunkline.base.errors import (
+    ConnectError,
+    Error,
+    TimedOutError,
+    TruncatedError,
+    UpstreamError,
+    VerificationError,
+)
 from trunkline.base.ports import Clock
 from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import VerifiedReceipt, verify_signed
 from trunkline.remote.node import NodeCaller, NodeRefusedError
+from trunkline.remote.status import UNAVAILABLE
 from trunkline.schema.audit import Demand, Opening, WantedReceipt
 from trunkline.verdicts import Demand as SignedDemand
 from trunkline.verdicts import demanded_digest
@@ -69,10 +77,11 @@ class Demander:
             check(opening, audit, node.key)
         except NodeRefusedError:
             return Failed(reason=REFUSED)
+        except (ConnectError, TimedOutError, TruncatedError):
+            return Failed(reason=SILENT)
         except UpstreamError as error:
-            # Whoever answers with something unusable is there, and does not open.
-            broken = error.error_code.endswith(("_protocol", "_bad_response"))
-            return Failed(reason=REFUSED if broken else SILENT)
+            # Something before the node may say that it is away; all else is an answer of its own.
+            return Failed(reason=SILENT if error.error_code == UNAVAILABLE else REFUSED)
         except Error:
             return Failed(reason=REFUSED)
         return opening

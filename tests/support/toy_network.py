@@ -1,0 +1,316 @@
+"""A network that verifiers can work in, without a gateway and without a model: a small log whose
+checkpoints a witness cosigned, a node that opens receipts or does not, verifiers with a toy engine.
+
+All over real connections, so that the code under test is all of the verifier's.
+"""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from tests.support.auditing import NODE, Made, Toy, ToyNode, ToyScorer, commitment
+from tests.support.fake_verifier import RoutedApp
+
+from trunkline.audit.calibration import Calibration, Parties, build
+from trunkline.audit.calibration import encode as encode_calibration
+from trunkline.audit.trials import Trials
+from trunkline.base.errors import Error, RequestError
+from trunkline.crypto import merkle, note
+from trunkline.crypto.digest import digest
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.receipts import BatchBuilder, encode
+from trunkline.runtime.http import TEXT_TYPE, Call, Router, http_status
+from trunkline.runtime.server import serving
+from trunkline.schema.attempt import INFO_PATH, NodeInfo, ServedModel, SignedReceipt
+from trunkline.schema.audit import (
+    DEMAND_BYTES_MAX,
+    OPENINGS_PATH,
+    SELF_TEST_PATH,
+    Demand,
+    Opening,
+    Openings,
+)
+from trunkline.tlog.checkpoint import Checkpoint
+from trunkline.tlog.tile import ENTRY_BYTES_MAX, TILE_HEIGHT, Tile, encode_bundle
+from trunkline.verdicts import SelfTest, open_demand
+from trunkline.verifier.app import VerifierApp, create_store
+from trunkline.verifier.config import AuditedNode, PeerVerifier, VerifierConfig, read, render
+
+LOG: Final = Signer("log.example", b"\x10" * 32)
+WITNESS: Final = Signer("delta.example/witness", b"\x11" * 32)
+LAMBDA: Final = Signer("lambda.example/verifier", b"\x41" * 32)
+MU: Final = Signer("mu.example/verifier", b"\x42" * 32)
+NU: Final = Signer("nu.example/verifier", b"\x43" * 32)
+POLICY: Final = f"log {LOG.vkey}\nwitness delta {WITNESS.cosigner_vkey}\nquorum delta\n"
+COSIGNED_S: Final = 1_780_000_000
+
+
+class SmallLog:
+    """A log in memory: every entry is in the next checkpoint, which the witness has cosigned."""
+
+    def __init__(self) -> None:
+        self.entries: list[bytes] = []
+        self.added = 0
+        """Calls of ``/add``, repeated ones included."""
+        self.cosigned = True
+        self.router = Router(_refuse)
+        self.router.add("POST", "/add", self._add)
+        self.router.add("GET", "/checkpoint", self._checkpoint)
+        self.router.add_prefix("GET", "/tile/", self._tile)
+
+    def append(self, entry: bytes) -> int:
+        if entry not in self.entries:
+            self.entries.append(entry)
+        return self.entries.index(entry)
+
+    def checkpoint(self, size: int | None = None) -> bytes:
+        leaves = self.leaves[:size]
+        tree = Checkpoint(origin=LOG.name, size=len(leaves), root=merkle.root(leaves))
+        text = tree.text()
+        lines = [LOG.signature(text)]
+        return note.format(
+            text, [*lines, WITNESS.cosignature(text, COSIGNED_S)] if self.cosigned else lines
+        )
+
+    @property
+    def leaves(self) -> list[bytes]:
+        return [merkle.leaf_hash(entry) for entry in self.entries]
+
+    def statements(self, first_line: str) -> list[bytes]:
+        """Entries of one type, in order."""
+        return [one for one in self.entries if one.startswith(f"{first_line}\n".encode())]
+
+    def tile(self, path: str) -> bytes:
+        tile = Tile.parse(path)
+        if tile.level is None:
+            return encode_bundle(self.entries[tile.start : tile.start + tile.width])
+        span = 1 << TILE_HEIGHT * tile.level
+        leaves = self.leaves
+        begins = range(tile.start, tile.start + tile.width * span, span)
+        return b"".join(merkle.root(leaves[begin : begin + span]) for begin in begins)
+
+    async def _add(self, call: Call) -> None:
+        self.added += 1
+        await call.reply(200, b"%d\n" % self.append(await call.body(ENTRY_BYTES_MAX)), TEXT_TYPE)
+
+    async def _checkpoint(self, call: Call) -> None:
+        await call.reply(200, self.checkpoint(), TEXT_TYPE)
+
+    async def _tile(self, call: Call) -> None:
+        await call.reply(200, self.tile(call.path.removeprefix("/")))
+
+
+class OpeningNode:
+    """A node that has answered, and is asked to open."""
+
+    def __init__(self, log: SmallLog, verifiers: Sequence[Signer], toy: Toy | None = None) -> None:
+        self.log = log
+        self.toy = toy or Toy()
+        self.behaviour = "opens"
+        """Or ``refuses``, ``not_audited``, ``lies`` (opens another receipt), ``cheats``."""
+        self.asked = 0
+        self._verifiers = {one.name: one.vkey for one in verifiers}
+        self._kept: dict[tuple[str, int], tuple[SignedReceipt, Made]] = {}
+        self.router = Router(_refuse)
+        self.router.add("POST", OPENINGS_PATH, self._open)
+        self.router.add("GET", SELF_TEST_PATH, self._self_test)
+        self.router.add("GET", INFO_PATH, self._info)
+        log.append(sign_note(commitment().text(), NODE))
+
+    def answer(self, *made: Made) -> list[SignedReceipt]:
+        """Sign receipts as one batch, and log it."""
+        builder = BatchBuilder(NODE.name)
+        for one in made:
+            builder.add(encode(one.receipt))
+        sealed = builder.seal(previous=None, unix_ms=time.time_ns() // 1_000_000)
+        signed = sealed.signed(sign_note(sealed.text, NODE))
+        for one, kept in zip(signed, made, strict=True):
+            self._kept[sealed.root.hex(), one.index] = one, kept
+        self.log.append(signed[0].batch.encode())
+        return list(signed)
+
+    async def _open(self, call: Call) -> None:
+        self.asked += 1
+        demand = msgspec.json.decode(await call.body(DEMAND_BYTES_MAX), type=Demand)
+        claimed = note.parse(demand.demand.encode()).signatures[0].name
+        open_demand(demand, self._verifiers[claimed], NODE.name)
+        assert demand.draw.encode() in self.log.entries, "demanded before the draw was logged"
+        if self.behaviour == "refuses":
+            raise RequestError("no", code="not_today", status=403)
+        openings = tuple(self._opening(one.batch, one.index) for one in demand.receipts)
+        await call.reply_json(200, Openings(openings=openings))
+
+    def _opening(self, batch: str, index: int) -> Opening:
+        signed, made = self._kept[batch, index]
+        if self.behaviour == "lies":
+            signed, made = next(iter(self._kept.values()))
+        content = made.content
+        if self.behaviour == "cheats":
+            first, *rest = content.tokens[0]
+            content = msgspec.structs.replace(content, tokens=((first ^ 1, *rest),))
+        if self.behaviour == "not_audited":
+            return Opening(batch=batch, index=index, signed=signed, reason="not_audited")
+        return Opening(batch=batch, index=index, signed=signed, content=content)
+
+    async def _self_test(self, call: Call) -> None:
+        info = self.toy.info
+        said = SelfTest(
+            bits=await ToyScorer(self.toy).self_test(),
+            cpu="toy",
+            engine="toy",
+            key=str(NODE.vkey),
+            model=info.name,
+            numerics=info.numerics,
+            unix_ms=1,
+            weights=info.weights_digest,
+        )
+        await call.reply(200, sign_note(said.text(), NODE), TEXT_TYPE)
+
+    async def _info(self, call: Call) -> None:
+        info = self.toy.info
+        model = ServedModel(
+            name=info.name,
+            kind="chat",
+            provider="embedded",
+            weights=info.weights_digest,
+            numerics=info.numerics,
+            context_tokens=info.context_tokens,
+        )
+        await call.reply_json(
+            200,
+            NodeInfo(
+                node=NODE.name, operator="alpha.example", key=str(NODE.vkey), models=(model,),
+                log=LOG.name, ready=True, running=0, queued=0,
+            ),
+        )  # fmt: skip
+
+
+class ToyEngine(ToyScorer):
+    """The toy, as a process that an engine pool can start. It says of itself that it computes like
+    any other, and does not if it is bent: a verifier that is wrong, or lies."""
+
+    pid = None
+
+    async def self_test(self) -> str:
+        return await ToyScorer().self_test()
+
+
+def calibrations() -> list[Calibration]:
+    """Between toys of the same weights: honest answers of an exact engine never mismatch."""
+    info = Toy().info
+    clean = Trials(bins=(0,), ends=(1000,), margins=(0,), mismatches=0, tokens=1)
+    parties = Parties(
+        configuration="toy exact",
+        model=info.name,
+        node="toy-",
+        verifier="toy-",
+        weights=info.weights_digest,
+    )
+    return [
+        build([clean] * 2000, parties=parties, regime="exact", prompts=digest(b""), seeds="none")
+    ]
+
+
+def write_verifier(
+    folder: Path,
+    signer: Signer,
+    *,
+    log_url: str,
+    node_url: str,
+    peers: Sequence[tuple[Signer, str]] = (),
+    **settings: object,
+) -> Path:
+    """Make a verifier's folder; its configuration file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "policy").write_text(POLICY)
+    (folder / "key").write_text(signer.skey())
+    (folder / "key").chmod(0o600)
+    (folder / "calibrations").mkdir(exist_ok=True)
+    for number, one in enumerate(calibrations()):
+        (folder / "calibrations" / f"{number}.json").write_bytes(encode_calibration(one))
+    defaults: dict[str, object] = {
+        "rate_ppm": 1_000_000,
+        "poll_s": 0.05,
+        "reveal_after_s": 0.2,
+        "opening_s": 0.05,
+        "unreachable_s": 0.05,
+        "probe_per_minute": 0.0,
+    }
+    config = VerifierConfig(
+        name=signer.name,
+        operator=signer.name.partition("/")[0],
+        listen="127.0.0.1:0",
+        policy_file="policy",
+        log_url=log_url,
+        calibrations="calibrations",
+        nodes=(AuditedNode(url=node_url, vkey=str(NODE.vkey), operator="alpha.example"),),
+        verifiers=tuple(
+            PeerVerifier(url=url, vkey=str(one.vkey), operator=one.name.partition("/")[0])
+            for one, url in peers
+        ),
+        **(defaults | settings),  # type: ignore[arg-type]
+    )
+    path = folder / "verifier.toml"
+    path.write_text(render(config))
+    if not (folder / "verifier.db").exists():
+        create_store(folder)
+    return path
+
+
+@dataclass(kw_only=True)
+class ToyNetwork:
+    """What runs."""
+
+    folder: Path
+    log: SmallLog
+    node: OpeningNode
+    log_url: str
+    node_url: str
+    stack: AsyncExitStack
+    toys: dict[str, Toy] = field(default_factory=dict)
+
+    async def verifier(
+        self, signer: Signer, peers: Sequence[tuple[Signer, str]] = (), **settings: object
+    ) -> str:
+        """Start a verifier in this process; its base URL."""
+        path = write_verifier(
+            self.folder / signer.name.replace("/", "-"),
+            signer,
+            log_url=self.log_url,
+            node_url=self.node_url,
+            peers=peers,
+            **settings,
+        )
+        app = app_of(path, self.toys.get(signer.name))
+        return await self.stack.enter_async_context(serving(app, shutdown_grace_s=0.05))
+
+
+def app_of(path: Path, toy: Toy | None = None) -> VerifierApp:
+    """A verifier with the toy for an engine."""
+    return VerifierApp(read(path), base=path, engines=[lambda: ToyEngine(toy)])
+
+
+@asynccontextmanager
+async def toy_network(folder: Path) -> AsyncIterator[ToyNetwork]:
+    """A log and a node; verifiers are added."""
+    log = SmallLog()
+    node = OpeningNode(log, (LAMBDA, MU, NU))
+    async with AsyncExitStack() as stack:
+        log_url = await stack.enter_async_context(serving(RoutedApp(log.router)))
+        node_url = await stack.enter_async_context(serving(RoutedApp(node.router)))
+        yield ToyNetwork(
+            folder=folder, log=log, node=node, log_url=log_url, node_url=node_url, stack=stack
+        )
+
+
+def honest(number: int) -> Made:
+    """An honest answer."""
+    return ToyNode().serve(number)
+
+
+async def _refuse(call: Call, error: Error) -> None:
+    await call.reply_json(http_status(error), {"error": {"code": error.error_code}})

@@ -1,0 +1,68 @@
+"""How long a node is asked, and what silence and refusal come to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.toy_network import honest
+
+from trunkline.schema.audit import Opening
+from trunkline.verifier.core.patience import (
+    REFUSED,
+    SILENT,
+    TRIES_MIN,
+    Again,
+    Over,
+    Patience,
+    after_failure,
+    is_conclusive,
+)
+
+PATIENCE = Patience(opening_ms=60_000, unreachable_ms=3_600_000)
+
+
+@pytest.mark.parametrize(
+    ("reason", "after_ms", "over"),
+    [
+        (REFUSED, 59_999, None),
+        (REFUSED, 60_000, "withheld"),
+        ("later", 60_000, "withheld"),
+        (SILENT, 60_000, None),
+        (SILENT, 3_600_000, "unreachable"),
+    ],
+)
+def test_a_node_that_serves_has_less_time_than_one_that_is_gone(reason, after_ms, over):
+    decided = after_failure(
+        reason, asked_ms=1000, attempts=9, now_ms=1000 + after_ms, patience=PATIENCE
+    )
+
+    assert (decided.reason if isinstance(decided, Over) else None) == over
+
+
+def test_one_late_try_after_an_absence_of_the_verifier_s_own_blames_nobody():
+    decided = after_failure(
+        REFUSED, asked_ms=1, attempts=TRIES_MIN - 2, now_ms=10**9, patience=PATIENCE
+    )
+
+    assert isinstance(decided, Again)
+
+
+@given(
+    attempts=st.integers(0, 1000),
+    waited_ms=st.integers(0, 10**8),
+    reason=st.sampled_from([SILENT, REFUSED, "later", "not_logged"]),
+)
+def test_it_is_always_asked_again_later_and_never_too_late(attempts, waited_ms, reason):
+    decided = after_failure(
+        reason, asked_ms=0, attempts=attempts, now_ms=waited_ms, patience=PATIENCE
+    )
+
+    if isinstance(decided, Again):
+        assert waited_ms < decided.due_ms <= waited_ms + 30_000
+
+
+def test_what_is_conclusive():
+    made = honest(1)
+    assert not is_conclusive(Opening(batch="", index=0, content=made.content))
+    assert not is_conclusive(Opening(batch="", index=0, reason="expired"))
+    assert not is_conclusive(Opening(batch="", index=0, reason="later"))
+    assert is_conclusive(Opening(batch="", index=0, reason="not_audited", leaf="00" * 32))

@@ -1,0 +1,191 @@
+"""A whole verifier over real connections, with a toy model: from a logged receipt to a verdict."""
+
+import msgspec
+import pytest
+from tests.support.auditing import Toy, ToyNode
+from tests.support.toy_network import LAMBDA, MU, NU, ToyNetwork, honest, toy_network
+
+from trunkline.audit import recompute
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.verifier import VerifierCaller
+from trunkline.schema.audit import AskedAudit, RevealedVerdict
+from trunkline.verdicts import COMMITMENT_TYPE, DRAW_TYPE, VERDICT_TYPE, Commitment, Verdict
+
+pytestmark = pytest.mark.timeout(30)
+
+
+@pytest.fixture
+async def network(tmp_path):
+    async with toy_network(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def transport():
+    made = HttpTransport()
+    yield made
+    await made.aclose()
+
+
+async def revealed(caller: VerifierCaller, count: int) -> list[RevealedVerdict]:
+    """The first ``count`` verdicts, by long polls."""
+    found: list[RevealedVerdict] = []
+    while len(found) < count:
+        found += (await caller.verdicts(len(found), 10)).verdicts
+    return found
+
+
+async def alone(
+    network: ToyNetwork, transport: HttpTransport, **settings: object
+) -> VerifierCaller:
+    return VerifierCaller(transport, await network.verifier(LAMBDA, **settings))
+
+
+async def test_honest_answers_pass_and_their_numbers_come_out_again(network, transport):
+    network.node.answer(honest(1), honest(2))
+    caller = await alone(network, transport)
+
+    found = await revealed(caller, 2)
+
+    verdicts = [Verdict.open_note(one.note.encode(), LAMBDA.vkey) for one in found]
+    assert {one.result for one in verdicts} == {"pass"}
+    assert {one.regime for one in verdicts} == {"exact"}
+    assert {one.receipt for one in verdicts} == {honest(1).leaf.hex(), honest(2).leaf.hex()}
+    for one in verdicts:
+        bundle = await caller.bundle(one.receipt)
+        recompute.verdict(one, bundle, await caller.calibration(one.calibration))
+    assert [one.number for one in found] == [1, 2]
+
+
+async def test_everything_is_in_the_log_in_its_order(network, transport):
+    network.node.answer(honest(1))
+    caller = await alone(network, transport)
+    (found,) = await revealed(caller, 1)
+    while (await caller.verdict(found.receipt)).entry is None:
+        await caller.verdicts(1, 0.05)
+
+    log = network.log
+    order = [log.entries.index(log.statements(kind)[0]) for kind in (
+        DRAW_TYPE, COMMITMENT_TYPE, VERDICT_TYPE,
+    )]  # fmt: skip
+    assert order == sorted(order)
+    commitment = Commitment.open_note(log.statements(COMMITMENT_TYPE)[0], LAMBDA.vkey)
+    assert commitment.binds(log.statements(VERDICT_TYPE)[0])
+    # Nothing is drawn from statements: the log comes to rest.
+    assert len(log.statements(DRAW_TYPE)) == 1
+
+
+async def test_two_verifiers_audit_what_either_drew_and_agree(network, transport):
+    network.node.answer(honest(1))
+    one = await network.verifier(LAMBDA, [(MU, "http://127.0.0.1:1")], rate_ppm=0)
+    other = await network.verifier(MU, [(LAMBDA, "http://127.0.0.1:1")])
+
+    for url, signer in ((one, LAMBDA), (other, MU)):
+        caller = VerifierCaller(transport, url)
+        (found,) = await revealed(caller, 1)
+        verdict = Verdict.open_note(found.note.encode(), signer.vkey)
+        assert verdict.result == "pass"
+        assert verdict.drawn is not msgspec.UNSET
+        assert verdict.drawn.by == str(MU.vkey)
+        assert (await caller.alerts(0)).alerts == ()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "result", "kind"),
+    [
+        ("refuses", "fail", "opening"),
+        ("lies", "fail", "opening"),
+        ("not_audited", "fail", "opening"),
+        ("cheats", "fail", "replay"),
+    ],
+)
+async def test_a_node_that_does_not_open_what_it_signed_fails(
+    network, transport, behaviour, result, kind
+):
+    network.node.answer(honest(1))
+    network.node.answer(honest(2))
+    network.node.behaviour = behaviour
+    caller = await alone(network, transport)
+
+    found = await revealed(caller, 2)
+
+    verdict = Verdict.open_note(found[-1].note.encode(), LAMBDA.vkey)
+    assert (verdict.result, verdict.kind, verdict.standing) == (result, kind, "failed")
+    bundle = await caller.bundle(verdict.receipt)
+    recompute.verdict(verdict, bundle, await caller.calibration(verdict.calibration))
+
+
+async def test_a_node_that_is_gone_is_not_blamed(network, transport):
+    network.node.answer(honest(1))
+    network.node_url = "http://127.0.0.1:1"
+    caller = await alone(network, transport)
+
+    (found,) = await revealed(caller, 1)
+
+    verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
+    assert (verdict.result, verdict.standing) == ("inconclusive", "open")
+
+
+async def test_another_models_answer_fails_in_the_exact_regime(network, transport):
+    network.node.answer(ToyNode(toy=Toy(bent=3.0)).serve(1))
+    caller = await alone(network, transport)
+
+    (found,) = await revealed(caller, 1)
+
+    verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
+    assert (verdict.result, verdict.regime) == ("fail", "exact")
+    assert [one.name for one in verdict.checks if one.result == "fail"] == ["replay"]
+
+
+async def test_a_verifier_that_contradicts_another_is_found_out_and_a_third_decides(
+    network, transport
+):
+    network.toys[MU.name] = Toy(bent=3.0)
+    network.node.answer(honest(1))
+    signers = (LAMBDA, MU, NU)
+    callers = {}
+    for signer in signers:
+        peers = [(one, "http://127.0.0.1:1") for one in signers if one is not signer]
+        # Lambda draws; the order of the others is that of the draw, and all three will speak.
+        rate = 1_000_000 if signer is LAMBDA else 0
+        url = await network.verifier(signer, peers, rate_ppm=rate)
+        callers[signer.name] = VerifierCaller(transport, url)
+
+    results = {}
+    for signer in signers:
+        (found,) = await revealed(callers[signer.name], 1)
+        results[signer.name] = Verdict.open_note(found.note.encode(), signer.vkey).result
+
+    # Mu's engine has other weights than it says: it fails what the two others pass.
+    assert results == {LAMBDA.name: "pass", MU.name: "fail", NU.name: "pass"}
+    while not (alerts := (await callers[LAMBDA.name].alerts(0)).alerts):
+        await callers[LAMBDA.name].verdicts(1, 0.05)
+    assert {(one.kind, one.about) for one in alerts} == {("dispute", MU.name)}
+
+
+async def test_a_caller_that_brings_the_opening_has_its_verdict_at_once(network, transport):
+    made = honest(1)
+    (signed,) = network.node.answer(made)
+    caller = await alone(network, transport, rate_ppm=0)
+    content = msgspec.structs.replace(made.content, prompt=(), nonce=None)
+
+    asked = await caller.audit(AskedAudit(signed=signed, content=content, deadline_ms=10_000), 12)
+    again = await caller.audit(AskedAudit(signed=signed, content=content, deadline_ms=10_000), 12)
+
+    assert Verdict.open_note(asked.note.encode(), LAMBDA.vkey).receipt == made.leaf.hex()
+    assert again.note == asked.note
+    assert network.node.asked == 0
+    assert (await caller.info()).verdicts == 1
+
+
+async def test_content_that_the_receipt_does_not_bind_says_nothing_of_the_node(network, transport):
+    made = honest(1)
+    (signed,) = network.node.answer(made)
+    caller = await alone(network, transport, rate_ppm=0)
+    first, *rest = made.content.tokens[0]
+    forged = msgspec.structs.replace(made.content, tokens=((first ^ 1, *rest),))
+
+    asked = await caller.audit(AskedAudit(signed=signed, content=forged, deadline_ms=10_000), 12)
+
+    assert (asked.result, asked.reason, asked.note) == ("inconclusive", "not_bound", "")
+    assert (await caller.info()).verdicts == 0
