@@ -116,7 +116,7 @@ class NodeGauges:
         )  # fmt: skip
 
         self._kept = metrics.gauge(
-            "trunkline.node.openings.bytes", "By", "What is kept to open receipts with"
+            "trunkline.node.openings.kept", "By", "What is kept to open receipts with"
         )
         self._dropped = metrics.counter(
             "trunkline.node.openings.dropped", "{opening}",

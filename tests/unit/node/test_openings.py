@@ -413,7 +413,7 @@ async def test_where_space_is_wanted_the_oldest_go_and_are_counted(tmp_path: Pat
         assert all(o.reason == "not_kept" for o in found if o.content is None)
         _, metrics, _ = await running.get("/metrics")
     assert b"trunkline_node_openings_dropped_total %d" % dropped in metrics
-    assert b"trunkline_node_openings_bytes" in metrics
+    assert b"trunkline_node_openings_kept_bytes" in metrics
 
 
 async def test_the_keeper_counts_in_the_transaction(tmp_path: Path) -> None:
