@@ -41,15 +41,16 @@ STARTS_MAX = 4
 
 @asynccontextmanager
 async def tiles_on(store):
-    """The tiles on a store, which is served meanwhile."""
+    """The tiles on a store, which is served meanwhile. Patient with one that has no faults."""
+    timeout_s, operation_timeout_s = (0.25, 0.8) if store.plan else (5, 20)
     async with serving(store, shutdown_grace_s=0.1) as url:
         transport = HttpTransport()
         bucket = Bucket(
             endpoint=url, name=object_store.BUCKET, region=object_store.REGION, path_style=True
         )
         key = Credentials.parse(f"{object_store.ACCESS}:{object_store.SECRET}")
-        caller = S3Caller(transport, bucket, key, clock=SystemClock(), timeout_s=0.25)
-        tiles = ObjectTiles(caller, transport, PREFIX, operation_timeout_s=0.8)
+        caller = S3Caller(transport, bucket, key, clock=SystemClock(), timeout_s=timeout_s)
+        tiles = ObjectTiles(caller, transport, PREFIX, operation_timeout_s=operation_timeout_s)
         try:
             yield tiles
         finally:
