@@ -6,7 +6,6 @@ route, listing what there is, and never answers with another model than the one 
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -55,7 +54,7 @@ from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.telemetry import Sampling, Telemetry, Watch
-from trunkline.gateway.verification import Verdicts, VerifierCalls
+from trunkline.gateway.verification import Verdicts
 from trunkline.gateway.webhook import Webhook
 from trunkline.gateway.writer import Sink, StreamWriter, WholeWriter, reply_error
 from trunkline.receipts import BLINDING_BYTES, Hiding, request_digest
@@ -94,12 +93,10 @@ class Gateway:
         shared_limits: SharedLimits | None = None,
         metrics: Metrics | None = None,
         exporter: Exporter | None = None,
-        verifiers: Callable[[str], VerifierCalls] | None = None,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
     ) -> None:
-        """``verifiers``: a verifier by its URL; None: over ``transport``."""
         self._settings = settings
         self._store = store
         self._transport = transport
@@ -129,22 +126,7 @@ class Gateway:
             level=self._level,
             last_resort=self._last_resort,
         )
-        self._verdicts = Verdicts(
-            store.verdicts,
-            Webhook(
-                store.verdicts.database,
-                transport,
-                self._policy,
-                clock=clock,
-                randomness=randomness,
-                logger=logger,
-            ),
-            self._directory.keys,
-            self._policy,
-            verifiers or (lambda url: VerifierCaller(transport, url)),
-            clock=clock,
-            logger=logger,
-        )
+        self._verdicts = self._hearing(transport)
         self._keys = Keys(settings.keys, key_store, self._policy, clock=clock, logger=logger)
         self._charges = Charges(store, self._policy, clock=clock)
         names = [node.name for node in self._directory.nodes]
@@ -196,8 +178,7 @@ class Gateway:
             self._finalizer,
         )
         self._attached = Attached(store.verdicts, prover, logger=logger)
-        self._alerts = Alerts(store.verdicts, self._verdicts, metrics)
-        self._alerts.add_routes(self._router)
+        Alerts(store.verdicts, self._verdicts, metrics).add_routes(self._router)
         metrics.add_route(self._router, settings.telemetry)
         self._models.add_routes(self._router)
         explainer = Explainer(
@@ -210,6 +191,27 @@ class Gateway:
         explainer.add_routes(self._router)
         KeysApi(self._keys, self._charges).add_routes(self._router)
         self._add_own_api(policy)
+
+    def _hearing(self, transport: Transport) -> Verdicts:
+        """What hears the verifiers."""
+        store, clock, logger = self._store.verdicts, self._clock, self._logger
+        webhook = Webhook(
+            store.database,
+            transport,
+            self._policy,
+            clock=clock,
+            randomness=self._randomness,
+            logger=logger,
+        )
+        return Verdicts(
+            store,
+            webhook,
+            self._directory.keys,
+            self._policy,
+            lambda url: VerifierCaller(transport, url),
+            clock=clock,
+            logger=logger,
+        )
 
     def _add_own_api(self, policy: str) -> None:
         own_api.add_routes(

@@ -103,8 +103,7 @@ class Answer:
         self.attempts = 0
         """Attempts begun."""
         self.judged: Judgement | None = None
-        """What verifiers said of the answer that is shown; None: they were not asked, or have not
-        said."""
+        """What verifiers said of the answer that is shown; None: nothing, or nothing yet."""
         self.state = State.RUNNING
 
     # What the shell reads.
