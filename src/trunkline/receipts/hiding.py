@@ -59,7 +59,7 @@ def salt_of(blinding: bytes, item: Item, *, answer: str, attempt: str) -> bytes:
     """The 32-byte salt of one item. A request's is the same in every attempt at the answer."""
     scope = answer if item in REQUEST_ITEMS else attempt
     message = SALT_DOMAIN + f"{item}\n{scope}".encode()
-    return hmac.new(blinding, message, hashlib.sha256).digest()
+    return hmac.digest(blinding, message, "sha256")
 
 
 def commit(item: Item, digest: str, salt: bytes) -> str:
