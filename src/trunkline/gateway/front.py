@@ -181,14 +181,6 @@ class Gateway:
         Alerts(store.verdicts, self._verdicts, metrics).add_routes(self._router)
         metrics.add_route(self._router, settings.telemetry)
         self._models.add_routes(self._router)
-        explainer = Explainer(
-            self._directory,
-            self._health,
-            self._routing,
-            self._dispatcher.wait_s,
-            self._verdicts.standing,
-        )
-        explainer.add_routes(self._router)
         KeysApi(self._keys, self._charges).add_routes(self._router)
         self._add_own_api(policy)
 
@@ -214,6 +206,14 @@ class Gateway:
         )
 
     def _add_own_api(self, policy: str) -> None:
+        explainer = Explainer(
+            self._directory,
+            self._health,
+            self._routing,
+            self._dispatcher.wait_s,
+            self._verdicts.standing,
+        )
+        explainer.add_routes(self._router)
         own_api.add_routes(
             self._router,
             own_api.OwnApi(
