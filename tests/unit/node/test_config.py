@@ -10,11 +10,14 @@ from trunkline.base.errors import ConfigError
 from trunkline.crypto.signer import Signer
 from trunkline.node.app import NodeApp
 from trunkline.node.config import (
+    AuditsConfig,
+    AuditVerifier,
     EmbeddedEngine,
     LogTarget,
     NodeConfig,
     read,
     render,
+    verifier_keys,
 )
 from trunkline.node.config_providers import (
     AccountLimits,
@@ -33,6 +36,9 @@ EMBEDDED = NodeConfig(
     log=LogTarget(url="http://127.0.0.1:8483", vkey=str(KEY)),
     engine=EmbeddedEngine(model_path='a "quoted" \\ model.gguf', threads=2),
     embeddings=False,
+    audits=AuditsConfig(
+        verifiers=(AuditVerifier(vkey=str(KEY)), AuditVerifier(vkey=str(KEY))), rate_max=0.5
+    ),
 )
 OPENAI = NodeConfig(
     name=NAME,
@@ -53,6 +59,8 @@ SEVERAL_KEYS = AnthropicEngine(
     prefix_models={"m 1": "prefill"},
     limits=AccountLimits(requests_per_minute=50, concurrency=4),
 )
+
+AUDITED = 'name = "a"\noperator = "a"\n[log]\nurl = "u"\nvkey = "v"\n[audits]\n'
 
 
 @pytest.mark.parametrize(
@@ -101,6 +109,12 @@ def test_what_is_written_reads_back(tmp_path: Path, config: NodeConfig) -> None:
             "limits = {requests_per_minute = 0}",
             "requests_per_minute",
         ),
+        ('name = "a"\noperator = "a"\n[audits]\nverifiers = [{vkey = "v"}]', "audits take a log"),
+        (AUDITED + "verifiers = []", "audits.verifiers"),
+        (AUDITED + 'verifiers = [{vkey = "v"}]\nkeep_s = 0', "audits.keep_s"),
+        (AUDITED + 'verifiers = [{vkey = "v"}]\nbytes_max = 1', "audits.bytes_max"),
+        (AUDITED + 'verifiers = [{vkey = "v"}]\nrate_max = 1.5', "audits.rate_max"),
+        (AUDITED + 'verifiers = [{vkey = "v"}]\ndemands_per_s = 0', "audits.demands_per_s"),
     ],
 )
 def test_a_wrong_file_is_refused_and_the_key_is_named(
@@ -145,3 +159,10 @@ async def test_a_missing_store_is_an_error_and_is_not_made(tmp_path: Path) -> No
         await app.startup()
     await app.shutdown()
     assert not (tmp_path / "node.db").exists()
+
+
+@pytest.mark.parametrize("vkey", ["no key", str(SIGNER.cosigner_vkey)])
+def test_a_verifier_that_could_not_sign_is_refused(vkey: str) -> None:
+    audits = AuditsConfig(verifiers=(AuditVerifier(vkey=vkey),))
+    with pytest.raises(ConfigError, match=r"audits\.verifiers\.vkey"):
+        verifier_keys(audits)

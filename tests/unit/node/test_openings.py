@@ -9,15 +9,21 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.support.audit_records import LOG, OTHER, POLICY, VERIFIER, checkpoint_note
-from tests.unit.node.harness import KEY, NAME, Heard, Node, attempt, chat, node
+from tests.unit.node.harness import KEY, NAME, SIGNER, Heard, Node, attempt, chat, node
 from tests.unit.node.scripted import ScriptedEngine, says, spell
 
 from trunkline.crypto.encoding import decode_base64
 from trunkline.crypto.merkle import root_from_path
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.inference.ports import Embedded
-from trunkline.node import opening_store, openings
-from trunkline.node.config import AuditsConfig, AuditVerifier, LogTarget, NodeConfig
+from trunkline.node import opening_store, openings, store
+from trunkline.node.config import (
+    AuditsConfig,
+    AuditVerifier,
+    CacheConfig,
+    LogTarget,
+    NodeConfig,
+)
 from trunkline.node.openings import OpeningKeeper
 from trunkline.receipts import (
     binds,
@@ -33,6 +39,7 @@ from trunkline.receipts import (
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
+from trunkline.runtime.store import Database
 from trunkline.schema.attempt import Attempt
 from trunkline.schema.audit import Demand, Opening, Openings, WantedReceipt
 from trunkline.verdicts import Demand as DemandRecord
@@ -86,7 +93,11 @@ def audits(**more: object) -> AuditsConfig:
 
 @asynccontextmanager
 async def audited(
-    folder: Path, config: AuditsConfig | None, *, log: Log | None = None
+    folder: Path,
+    config: AuditsConfig | None,
+    *,
+    log: Log | None = None,
+    cache: CacheConfig | None = None,
 ) -> AsyncIterator[Node]:
     log = log or Log()
     async with serving(log) as url:
@@ -95,6 +106,7 @@ async def audited(
             operator="alpha.example",
             log=LogTarget(url=url, vkey=str(LOG.vkey)),
             audits=config,
+            cache=cache,
         )
         engine = ScriptedEngine(says("Paris"))
         async with node(folder, engine, embedder=Embedder(), config=settings) as running:
@@ -213,6 +225,33 @@ async def test_embeddings_are_opened_by_their_vectors(tmp_path: Path) -> None:
     assert opening.content is not None
     assert [decode_base64(text) for text in opening.content.vectors] == [b"\x00\x00\x80\x3f" * 384]
     assert opening.content.nonce is None
+
+
+async def test_an_answer_given_again_has_nothing_to_open(tmp_path: Path) -> None:
+    """Its receipt shows why: it binds no tokens, and names the original, which is opened."""
+    async with audited(tmp_path, audits(), cache=CacheConfig()) as running:
+        made = await running.hear(ask(1, cache="ca" * 32))
+        again = await running.hear(ask(2, cache="ca" * 32))
+        await place(running, again, 2)
+        first, second = await opened(running, await place(running, made, 1), wanted(again))
+    assert first.content is not None
+    assert (second.reason, second.signed) == ("not_kept", again.signed)
+    assert again.signed is not None
+    receipt = decode(again.signed.receipt.encode())
+    assert receipt.cached
+    assert receipt.response.tokens == ""
+
+
+async def test_a_store_from_before_audits_is_brought_up_to_date(tmp_path: Path) -> None:
+    before = Database.open(
+        tmp_path / store.FILE_NAME, must_exist=False, migrations=store.MIGRATIONS[:2]
+    )
+    before.close()
+    (tmp_path / "key").write_text(SIGNER.skey() + "\n")
+    (tmp_path / "key").chmod(0o600)
+    async with audited(tmp_path, audits()) as running:
+        (opening,) = await opened(running, await place(running, await running.hear(ask())))
+        assert opening.content is not None
 
 
 async def test_another_verifier_may_ask_for_what_one_has_drawn(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from tests.unit.node.scripted import MODEL, ScriptedEngine
 from tests.unit.node.test_openings import Log
 
 from trunkline.base.errors import UpstreamError
-from trunkline.node import self_test
+from trunkline.node import nonce_store, self_test
 from trunkline.node.config import LogTarget, NodeConfig
+from trunkline.node.config_providers import OpenAIEngine
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.server import serving
 from trunkline.verdicts import SelfTest
@@ -107,6 +108,22 @@ async def test_a_busy_node_makes_it_all_the_same(
         assert (await stated(running)).bits == BITS
         engine.pause.set()
         await hearing
+
+
+async def test_a_node_before_a_provider_has_none_and_commits_to_nothing(tmp_path: Path) -> None:
+    config = NodeConfig(
+        name=NAME,
+        operator="a",
+        embeddings=False,
+        engine=OpenAIEngine(base_url="http://127.0.0.1:9", api_key_env="PATH", models=("m",)),
+    )
+    async with node(tmp_path, config=config) as running:
+        with pytest.raises(NodeRefusedError) as refused:
+            await running.caller.self_test()
+        database = running.app._database
+        assert database is not None
+        assert await database.read(nonce_store.unused) == []
+    assert refused.value.error_code == "not_found"
 
 
 @pytest.mark.parametrize(
