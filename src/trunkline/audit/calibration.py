@@ -46,6 +46,8 @@ ANSWERS_MIN: Final = 30
 DOUBT: Final = 0.05
 """Chance that a bound drawn from the calibration is too low, of a bin or of the exact regime."""
 RESAMPLES: Final = 2_000
+RESAMPLED_MAX: Final = 20_000
+"""Answers that a bootstrap takes, by the memory for it."""
 RAISE: Final = 1.1
 RAISES_MAX: Final = 40
 """Steps of ``RAISE`` at most: a factor of 41."""
@@ -192,6 +194,8 @@ def build(
         raise ValueError("a calibration is made from answers")
     if regime == "exact" and any(one.mismatches for one in answers):
         raise ValueError("honest answers mismatch: the exact regime does not hold here")
+    if regime == "noisy" and len(answers) > RESAMPLED_MAX:
+        raise ValueError(f"a calibration is made from at most {RESAMPLED_MAX} answers")
     default = 1 / alpha if regime == "exact" else 1e6
     bins, inflation = ((), 1.0) if regime == "exact" else _raised(_bins(answers), answers)
     made = Calibration(

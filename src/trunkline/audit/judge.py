@@ -18,7 +18,7 @@ from trunkline.audit.findings import failed, inconclusive, not_applicable, total
 from trunkline.audit.replay import NOT_AN_ANSWER, Measured
 from trunkline.audit.standing import State, adopt, encode_state, update
 from trunkline.audit.trials import Trials, quantise
-from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.keys import NAME_BYTES_MAX, VerifierKey
 from trunkline.receipts import Receipt
 from trunkline.schema.audit import OpenedContent
 from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
@@ -30,6 +30,9 @@ WITHHELD: Final = "withheld"
 FAULTS: Final = frozenset({WITHHELD, "unknown", "not_audited"})
 """Reasons that a node with a receipt like this one can not have. The others leave it open: what was
 kept for too short a time, or demanded too late, shows nothing."""
+
+NAMELESS: Final = "unnamed"
+TEXT_CHARS_MAX: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,16 +127,24 @@ def judge(case: Case, before: State | None) -> Judged:
 
 
 def subject_of(receipt: Receipt, calibration: Calibration) -> Subject:
-    """Whose standing a receipt is evidence on."""
+    """Whose standing a receipt is evidence on.
+
+    A receipt's texts have no bounds of their own, a verdict's have: what is longer is cut, so that
+    no node can have names that keep a verdict from being written.
+    """
     return Subject(
         configuration=calibration.parties.configuration,
         key=receipt.key,
-        model=receipt.model.served,
+        model=_name(receipt.model.served),
         node=receipt.node,
-        numerics=receipt.model.numerics,
-        operator=receipt.operator,
+        numerics=receipt.model.numerics[:TEXT_CHARS_MAX],
+        operator=_name(receipt.operator),
         weights=receipt.model.weights,
     )
+
+
+def _name(text: str) -> str:
+    return text[:NAME_BYTES_MAX] or NAMELESS
 
 
 def at_fault(checks: list[Check] | tuple[Check, ...]) -> bool:

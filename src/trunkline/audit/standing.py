@@ -3,20 +3,21 @@
 Never one answer alone (design §8). Each audited answer's trials are bet on; all bets are fixed, so
 a state is a function of the trials in their order, to the last bit.
 
-*Failing.* A subject fails when its wealth reaches 1/α: of a test of the mean (Ville: an honest
-subject ever gets there with chance at most α), in the noisy regime mixed with that of the end
-trials, 7/8 to 1/8. Or when the detector of a change alarms, whose promise is a run length and not
-an α: it finds who was honest for long, and in the exact regime it takes one mismatch at any time
-to mean something, if the calibration has about 3,200 clean answers. Or at once by a fault that
-needs no statistics: an opening that does not fit its receipt, an account that does not add up, an
-answer withheld.
+*Failing.* Looked at after each answer. A subject fails when its wealth reaches 1/α: of a test of the
+mean (Ville: an honest subject ever gets there with chance at most α), in the noisy regime mixed
+with that of the end trials, 7/8 to 1/8. Or when the detector of a change alarms, whose promise is a
+run length and not an α: it finds who was honest for long, and in the exact regime it takes one
+mismatch at any time to mean something, if the calibration has about 3,200 clean answers. Or at once
+by a fault that needs no statistics: an opening that does not fit its receipt, an account that does
+not add up, an answer withheld.
 
 *Trust.* ``good`` is a test too: that answers are at fault at a rate of ``trust_rate`` or more has
 been refuted at ``trust_alpha``, and in the noisy regime that the scores' mean is twice the honest
 one's bound. Until then the standing is ``open``. After a failure both begin anew, and only their
 success restores; the test that failed then starts afresh. With the defaults (10 %, 0.01) that
 takes 47 answers without a fault, whoever is honest gets there, and a node that goes on cheating at
-10 % of answers is restored with chance at most 1 %.
+10 % of answers is restored with chance at most 1 %. Who cheats in fewer may be, and fails again at
+the next that is found.
 
 Evidence of disjoint shards could be multiplied (``Wealth.merged``); a state is one stream.
 """

@@ -16,7 +16,7 @@ from tests.support.auditing import (
     scored,
 )
 
-from trunkline.audit import calibration
+from trunkline.audit import bundle, calibration
 from trunkline.audit.judge import WITHHELD, Case, judge
 from trunkline.audit.replay import measure
 from trunkline.audit.standing import State
@@ -173,3 +173,12 @@ async def test_a_state_of_another_calibration_starts_anew_but_stays_failed() -> 
     assert judged.standing == "failed"
     assert judged.state.calibration == other.digest
     assert isinstance(judged.state, State)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 5_000])
+def test_no_name_of_a_nodes_keeps_a_verdict_from_being_written(text: str) -> None:
+    made = saying(ToyNode().serve(3), "model", served=text, numerics=text)
+    made = saying(made, "", operator=text)
+    judged = judge(unopened(made, WITHHELD), None)
+    assert bundle.decode(judged.bundle).subject == judged.subject
+    assert judged.standing == "failed"
