@@ -168,21 +168,10 @@ class Gateway:
         self._conversations = Conversations(store, self._keys)
         self._router = Router(self._refuse)
         self._routes()
-        Gauges(
-            metrics,
-            self._telemetry.counters,
-            self._dispatcher,
-            self._directory,
-            self._health,
-            store,
-            self._finalizer,
-        )
-        self._attached = Attached(store.verdicts, prover, logger=logger)
-        Alerts(store.verdicts, self._verdicts, metrics).add_routes(self._router)
         metrics.add_route(self._router, settings.telemetry)
         self._models.add_routes(self._router)
         KeysApi(self._keys, self._charges).add_routes(self._router)
-        self._add_own_api(policy)
+        self._add_own_api(policy, prover, metrics)
 
     def _hearing(self, transport: Transport) -> Verdicts:
         """What hears the verifiers."""
@@ -205,7 +194,19 @@ class Gateway:
             logger=logger,
         )
 
-    def _add_own_api(self, policy: str) -> None:
+    def _add_own_api(self, policy: str, prover: Prover, metrics: Metrics) -> None:
+        """What it says of itself and of others: its own paths, and the gauges."""
+        store = self._store
+        Gauges(
+            metrics,
+            self._telemetry.counters,
+            self._dispatcher,
+            self._directory,
+            self._health,
+            store,
+            self._finalizer,
+        )
+        Alerts(store.verdicts, self._verdicts, metrics).add_routes(self._router)
         explainer = Explainer(
             self._directory,
             self._health,
@@ -217,7 +218,7 @@ class Gateway:
         own_api.add_routes(
             self._router,
             own_api.OwnApi(
-                self._store,
+                store,
                 self._finalizer,
                 self._directory,
                 self._health,
@@ -228,7 +229,7 @@ class Gateway:
                 keys=self._keys,
                 queue=self._dispatcher.load,
                 verdicts=self._verdicts,
-                attached=self._attached,
+                attached=Attached(store.verdicts, prover, logger=self._logger),
             ),
         )
 
