@@ -1,38 +1,27 @@
 """Fronts an Anthropic account for requests in the OpenAI format."""
 
 from trunkline.base.ports import Clock
-from trunkline.node.translated import TranslatedAnswer, no_embeddings, refused
+from trunkline.node.translated import ChatAccount, TranslatedAnswer
 from trunkline.remote.anthropic import AnthropicCaller
-from trunkline.remote.status import RejectedError
-from trunkline.schema import openai_chat
 from trunkline.schema.grid import openai_anthropic
+from trunkline.schema.openai_chat import ChatRequest
 
 
-class AnthropicChat:
-    """An account as ``Provider`` wants it (``translated.Caller``)."""
+class AnthropicChat(ChatAccount):
+    """Over the Messages API."""
 
-    __slots__ = ("_caller", "_clock", "_max_tokens")
+    __slots__ = ("_caller", "_max_tokens")
 
     def __init__(self, caller: AnthropicCaller, *, clock: Clock, max_tokens: int) -> None:
         """``max_tokens``: the bound of an answer whose request gives none."""
+        super().__init__(clock)
         self._caller = caller
-        self._clock = clock
         self._max_tokens = max_tokens
 
-    async def chat(
-        self, body: bytes, stream: bool, *, idempotency_key: str | None = None
-    ) -> TranslatedAnswer:
-        """``body`` is a chat request. ``idempotency_key``: the Messages API takes none.
-
-        Raises :class:`RequestError` for what can not be translated, or was refused translated.
-        """
-        request = openai_chat.parse(body)
+    async def _ask(self, request: ChatRequest, stream: bool, name: str) -> TranslatedAnswer:
         asked = openai_anthropic.from_openai(request, max_tokens=self._max_tokens)
-        try:
-            answer = await self._caller.messages(asked, stream=stream)
-        except RejectedError as error:
-            raise refused(error) from None
-        created_s = self._clock.unix_ms() // 1000
+        answer = await self._caller.messages(asked, stream=stream)
+        created_s = self._now_s
         return TranslatedAnswer(
             answer,
             stream=openai_anthropic.StreamTranslator(
@@ -40,11 +29,6 @@ class AnthropicChat:
             ),
             whole=lambda data: openai_anthropic.translate_answer(data, created_s=created_s),
         )
-
-    async def embeddings(
-        self, body: bytes, *, idempotency_key: str | None = None
-    ) -> TranslatedAnswer:
-        raise no_embeddings()
 
     async def models(self) -> bytes:
         """The account's models: of one shape with OpenAI's list, as far as it is read."""

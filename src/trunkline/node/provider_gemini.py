@@ -6,11 +6,10 @@ import msgspec
 
 from trunkline.base.errors import BadResponseError
 from trunkline.base.ports import Clock
-from trunkline.node.translated import TranslatedAnswer, no_embeddings, refused
+from trunkline.node.translated import ChatAccount, TranslatedAnswer
 from trunkline.remote.gemini import GeminiCaller
-from trunkline.remote.status import RejectedError
-from trunkline.schema import openai_chat
 from trunkline.schema.grid import openai_gemini
+from trunkline.schema.openai_chat import ChatRequest
 
 CHAT_METHOD: Final = "generateContent"
 _PREFIX: Final = "models/"
@@ -29,29 +28,19 @@ class _Models(msgspec.Struct, frozen=True, kw_only=True):
 _MODELS: Final = msgspec.json.Decoder(_Models)
 
 
-class GeminiChat:
-    """An account as ``Provider`` wants it (``translated.Caller``)."""
+class GeminiChat(ChatAccount):
+    """Over ``generateContent``."""
 
-    __slots__ = ("_caller", "_clock")
+    __slots__ = ("_caller",)
 
     def __init__(self, caller: GeminiCaller, *, clock: Clock) -> None:
+        super().__init__(clock)
         self._caller = caller
-        self._clock = clock
 
-    async def chat(
-        self, body: bytes, stream: bool, *, idempotency_key: str | None = None
-    ) -> TranslatedAnswer:
-        """``body`` is a chat request. ``idempotency_key``: the Gemini API takes none.
-
-        Raises :class:`RequestError` for what can not be translated, or was refused translated.
-        """
-        request = openai_chat.parse(body)
+    async def _ask(self, request: ChatRequest, stream: bool, name: str) -> TranslatedAnswer:
         asked = openai_gemini.from_openai(request)
-        try:
-            answer = await self._caller.generate_content(asked.model, asked.body, stream=stream)
-        except RejectedError as error:
-            raise refused(error) from None
-        created_s, choices = self._clock.unix_ms() // 1000, request.choices
+        answer = await self._caller.generate_content(asked.model, asked.body, stream=stream)
+        created_s, choices = self._now_s, request.choices
         return TranslatedAnswer(
             answer,
             stream=openai_gemini.StreamTranslator(
@@ -61,11 +50,6 @@ class GeminiChat:
                 data, created_s=created_s, choices=choices
             ),
         )
-
-    async def embeddings(
-        self, body: bytes, *, idempotency_key: str | None = None
-    ) -> TranslatedAnswer:
-        raise no_embeddings()
 
     async def models(self) -> bytes:
         """The account's models that chat, as OpenAI lists models, as far as it is read."""

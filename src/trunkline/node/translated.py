@@ -5,14 +5,18 @@ the schema's grid between it and a caller of ``remote``. One per format: ``provi
 and its like. They refuse embeddings, and translate nothing themselves.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from trunkline.base.errors import BadResponseError, MalformedError, RequestError
+from trunkline.base.ports import Clock
 from trunkline.node.core.upstream import BAD_CHUNK
 from trunkline.remote.answer import ProviderAnswer
 from trunkline.remote.status import RejectedError
+from trunkline.schema import openai_chat
 from trunkline.schema.attempt import Limits
+from trunkline.schema.openai_chat import ChatRequest
 from trunkline.schema.sse import DONE_DATA, SseEvent
 
 NOT_EMBEDDING: Final = "this provider gives no embeddings"
@@ -47,6 +51,47 @@ class Caller(Protocol):
     async def embeddings(self, body: bytes, *, idempotency_key: str | None = None) -> Answer: ...
 
     async def models(self) -> bytes: ...
+
+
+class ChatAccount(ABC):
+    """An account of another format as ``Provider`` wants it: it chats, and does not embed."""
+
+    __slots__ = ("_clock",)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def chat(
+        self, body: bytes, stream: bool, *, idempotency_key: str | None = None
+    ) -> "TranslatedAnswer":
+        """``body`` is a chat request. ``idempotency_key``: none of these formats takes one.
+
+        Raises :class:`RequestError` for what can not be translated, or was refused translated.
+        """
+        try:
+            return await self._ask(openai_chat.parse(body), stream, idempotency_key or "")
+        except RejectedError as error:
+            raise refused(error) from None
+
+    async def embeddings(
+        self, body: bytes, *, idempotency_key: str | None = None
+    ) -> "TranslatedAnswer":
+        """Raises :class:`RequestError`."""
+        raise RequestError(NOT_EMBEDDING, code="model_not_found", status=404)
+
+    @abstractmethod
+    async def models(self) -> bytes:
+        """The account's models as OpenAI lists models, as far as that is read."""
+
+    @abstractmethod
+    async def _ask(self, request: ChatRequest, stream: bool, name: str) -> "TranslatedAnswer":
+        """Translate the request and make the call. ``name``: of the attempt, where the provider
+        gives its answer none."""
+
+    @property
+    def _now_s(self) -> int:
+        """Unix seconds: when an answer that does not say it was made."""
+        return self._clock.unix_ms() // 1000
 
 
 class StreamTranslator(Protocol):
@@ -107,7 +152,3 @@ def refused(error: RejectedError) -> RequestError:
         code="unsupported_parameter",
         param=error.param,
     )
-
-
-def no_embeddings() -> RequestError:
-    return RequestError(NOT_EMBEDDING, code="model_not_found", status=404)
