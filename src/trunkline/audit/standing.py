@@ -3,7 +3,7 @@
 Never one answer alone (design §8). Each audited answer's trials are bet on; all bets are fixed, so
 a state is a function of the trials in their order, to the last bit.
 
-*Failing.* Looked at after each answer. A subject fails when its wealth reaches 1/α: of a test of the
+*Failing.* Judged after each answer. A subject fails when its wealth reaches 1/α: of a test of the
 mean (Ville: an honest subject ever gets there with chance at most α), in the noisy regime mixed
 with that of the end trials, 7/8 to 1/8. Or when the detector of a change alarms, whose promise is a
 run length and not an α: it finds who was honest for long, and in the exact regime it takes one
