@@ -1,5 +1,5 @@
-"""The calibrations that come with the package: whole, for the packaged model's weights, made from the
-prompts that are in the repository, and found where a verifier looks for them."""
+"""The calibrations that come with the package: whole, for the packaged model's weights, made from
+the prompts that are in the repository, and found where a verifier looks for them."""
 
 from importlib import resources
 from pathlib import Path
