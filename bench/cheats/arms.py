@@ -105,8 +105,7 @@ def _cut(tokens: Tokens, machine: Machine) -> Tokens:
 
 def _split(tokens: Tokens, machine: Machine) -> Tokens:
     """The same text in more tokens: one in eight is spelled out in two."""
-    pieces = machine.vocabulary.pieces()
-    known = {piece: token for token, piece in enumerate(pieces) if piece}
+    pieces, known = machine.pieces, machine.spelling
     out: list[int] = []
     for at, token in enumerate(tokens):
         parts = (known.get(pieces[token][:1]), known.get(pieces[token][1:]))

@@ -7,6 +7,7 @@ and what a cheat does around it, differ.
 import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -51,7 +52,7 @@ class Class(msgspec.Struct, frozen=True, kw_only=True):
 MODEL = weights.MODEL_NAME
 CLASSES = {
     "f16": Class(configuration="embedded", numerics="llama-"),
-    OTHER_KERNELS: Class(configuration="embedded, other kernels", numerics="llama-"),
+    OTHER_KERNELS: Class(configuration="other kernels of the embedded", numerics="llama-"),
     "pytorch": Class(configuration="pytorch", numerics="torch-"),
 }
 
@@ -67,6 +68,16 @@ class Machine:
         self.ends = frozenset(vocabulary.end_tokens())
         self._memory = memory
         self._piece_tokens = piece_tokens
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes each token stands for."""
+        return self.vocabulary.pieces()
+
+    @cached_property
+    def spelling(self) -> dict[bytes, int]:
+        """A token for each piece."""
+        return {piece: token for token, piece in enumerate(self.pieces) if piece}
 
     def run(
         self, jobs: Sequence[Job], done: Callable[[int, list[Event]], None]

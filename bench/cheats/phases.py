@@ -128,7 +128,8 @@ def calibrate(store: Store, run: Run, prompts: Sequence[str], verifiers: Sequenc
     """Score the honest answers of the calibration half, and freeze what they say."""
     for arm in (BY_NAME["honest"], BY_NAME["pytorch-honest"]):
         for verifier in verifiers:
-            if verifier not in pairs(arm) or not store.answers(arm.name):
+            answered = {answer.prompt % 2 for answer in store.answers(arm.name)}
+            if verifier not in pairs(arm) or CALIBRATION_HALF not in answered:
                 continue
             path = store.calibration(arm.node, verifier)
             if not path.exists():
