@@ -1,37 +1,27 @@
 """Through the official Anthropic client, on loopback: the same promises in its own format."""
 
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anthropic
 import pytest
-from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, text_of
+from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script
 from tests.support.gateway import Stack, gateway_over
+from tests.support.surviving import Ask, Nodes, check_survives, two_nodes
 
 ASK = [{"role": "user", "content": "say it"}]
 
 
 @pytest.fixture
-async def nodes() -> AsyncIterator[tuple[FakeNode, FakeNode]]:
-    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
-        # One queue of faults: whichever node is asked takes the next.
-        beta.scripts = alpha.scripts
-        yield alpha, beta
+async def nodes() -> AsyncIterator[Nodes]:
+    async with two_nodes() as both:
+        yield both
 
 
 @pytest.fixture
-async def stack(nodes: tuple[FakeNode, FakeNode], tmp_path: Path) -> AsyncIterator[Stack]:
+async def stack(nodes: Nodes, tmp_path: Path) -> AsyncIterator[Stack]:
     async with gateway_over(nodes, tmp_path) as stack:
         yield stack
-
-
-async def seed_of(stack: Stack, answer: str) -> str:
-    evidence = (await stack.http.get(f"/trunkline/v1/receipts/{answer}")).json()
-    receipt = json.loads(evidence["parts"][0]["signed"]["receipt"])
-    assert receipt["request"]["format"] == "anthropic.messages"
-    seed: str = receipt["sampling"]["seed"]
-    return seed
 
 
 async def streamed(stack: Stack) -> tuple[str, str | None, str]:
@@ -62,16 +52,14 @@ FAULTS = [
 @pytest.mark.parametrize("ask", [streamed, whole])
 async def test_the_answer_is_whole(
     stack: Stack,
-    nodes: tuple[FakeNode, FakeNode],
+    nodes: Nodes,
     fault: Fault,
     after: int,
-    ask: type(streamed),
+    ask: Ask,
 ) -> None:
-    nodes[0].will(fault, after)
-    text, stop, answer = await ask(stack)
-    assert text == text_of(await seed_of(stack, answer))
-    assert stop == "end_turn"
-    assert not nodes[0].scripts, "the fault was met"
+    await check_survives(
+        stack, nodes, fault, after, ask, format_="anthropic.messages", end="end_turn"
+    )
 
 
 async def test_no_node_left_ends_with_an_error_event(tmp_path: Path) -> None:
@@ -86,7 +74,7 @@ async def test_no_node_left_ends_with_an_error_event(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ask", [streamed, whole])
 async def test_what_the_format_can_not_say_is_an_explicit_end(
-    stack: Stack, nodes: tuple[FakeNode, FakeNode], ask: type(streamed)
+    stack: Stack, nodes: Nodes, ask: Ask
 ) -> None:
     nodes[0].always = nodes[1].always = Script(fault=Fault.ODD_FINISH)
     with pytest.raises(anthropic.APIStatusError) as caught:

@@ -7,8 +7,9 @@ from pathlib import Path
 import anthropic
 import openai
 import pytest
-from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, text_of
+from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script
 from tests.support.gateway import Stack, gateway_over
+from tests.support.surviving import Ask, Nodes, check_survives, two_nodes
 
 from trunkline.gateway import conversations
 
@@ -16,40 +17,30 @@ ASK = "say it"
 
 
 @pytest.fixture
-async def nodes() -> AsyncIterator[tuple[FakeNode, FakeNode]]:
-    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
-        # One queue of faults: whichever node is asked takes the next.
-        beta.scripts = alpha.scripts
-        yield alpha, beta
+async def nodes() -> AsyncIterator[Nodes]:
+    async with two_nodes() as both:
+        yield both
 
 
 @pytest.fixture
-async def stack(nodes: tuple[FakeNode, FakeNode], tmp_path: Path) -> AsyncIterator[Stack]:
+async def stack(nodes: Nodes, tmp_path: Path) -> AsyncIterator[Stack]:
     async with gateway_over(nodes, tmp_path) as stack:
         yield stack
 
 
-async def seed_of(stack: Stack, answer: str) -> str:
-    evidence = (await stack.http.get(f"/trunkline/v1/receipts/{answer}")).json()
-    receipt = json.loads(evidence["parts"][0]["signed"]["receipt"])
-    assert receipt["request"]["format"] == "openai.responses"
-    seed: str = receipt["sampling"]["seed"]
-    return seed
-
-
-async def streamed(stack: Stack) -> tuple[str, str, str | None]:
+async def streamed(stack: Stack) -> tuple[str, str | None, str]:
     async with stack.openai.responses.stream(model=MODEL, input=ASK) as stream:
         text = "".join([e.delta async for e in stream if e.type == "response.output_text.delta"])
         response = await stream.get_final_response()
     assert text == response.output_text
     assert response.usage is not None
     assert response.usage.output_tokens == TOKENS
-    return text, "ans_" + response.id.removeprefix("resp_"), response.status
+    return text, response.status, "ans_" + response.id.removeprefix("resp_")
 
 
-async def whole(stack: Stack) -> tuple[str, str, str | None]:
+async def whole(stack: Stack) -> tuple[str, str | None, str]:
     response = await stack.openai.responses.create(model=MODEL, input=ASK)
-    return response.output_text, "ans_" + response.id.removeprefix("resp_"), response.status
+    return response.output_text, response.status, "ans_" + response.id.removeprefix("resp_")
 
 
 FAULTS = [
@@ -63,16 +54,14 @@ FAULTS = [
 @pytest.mark.parametrize("ask", [streamed, whole])
 async def test_the_answer_is_whole(
     stack: Stack,
-    nodes: tuple[FakeNode, FakeNode],
+    nodes: Nodes,
     fault: Fault,
     after: int,
-    ask: type(streamed),
+    ask: Ask,
 ) -> None:
-    nodes[0].will(fault, after)
-    text, answer, status = await ask(stack)
-    assert text == text_of(await seed_of(stack, answer))
-    assert status == "completed"
-    assert not nodes[0].scripts, "the fault was met"
+    await check_survives(
+        stack, nodes, fault, after, ask, format_="openai.responses", end="completed"
+    )
 
 
 async def test_no_node_left_ends_with_the_failure_and_the_error(tmp_path: Path) -> None:
@@ -101,7 +90,7 @@ async def test_a_failure_before_the_head_is_an_http_error(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("ask", [streamed, whole])
 async def test_what_the_format_can_not_say_is_an_explicit_end(
-    stack: Stack, nodes: tuple[FakeNode, FakeNode], ask: type(streamed)
+    stack: Stack, nodes: Nodes, ask: Ask
 ) -> None:
     nodes[0].always = nodes[1].always = Script(fault=Fault.ODD_FINISH)
     with pytest.raises(openai.APIError) as caught:
@@ -128,7 +117,7 @@ async def test_refusals_name_the_parameter_as_the_caller_knows_it(stack: Stack) 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_kept_answer_can_be_had_again_and_gone_on_from(
-    stack: Stack, nodes: tuple[FakeNode, FakeNode], stream: bool
+    stack: Stack, nodes: Nodes, stream: bool
 ) -> None:
     create = stack.openai.responses.create
     if stream:
@@ -159,9 +148,7 @@ async def test_a_kept_answer_can_be_had_again_and_gone_on_from(
     assert longest[4]["content"] == "more"
 
 
-async def test_an_item_of_a_kept_answer_can_be_referred_to(
-    stack: Stack, nodes: tuple[FakeNode, FakeNode]
-) -> None:
+async def test_an_item_of_a_kept_answer_can_be_referred_to(stack: Stack, nodes: Nodes) -> None:
     first = await stack.openai.responses.create(model=MODEL, input=ASK, store=True)
     reference = {"type": "item_reference", "id": first.output[0].id}
     items = [{"role": "user", "content": ASK}, reference, {"role": "user", "content": "more"}]
@@ -204,9 +191,7 @@ async def test_what_was_not_kept_is_refused_by_name(stack: Stack) -> None:
         await stack.openai.responses.retrieve(first.id)
 
 
-async def test_what_a_dead_node_said_is_not_made_up(
-    stack: Stack, nodes: tuple[FakeNode, FakeNode]
-) -> None:
+async def test_what_a_dead_node_said_is_not_made_up(stack: Stack, nodes: Nodes) -> None:
     nodes[0].will(Fault.CUT, 5)
     events = [
         e async for e in await stack.openai.responses.create(
