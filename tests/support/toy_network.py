@@ -238,6 +238,7 @@ def write_verifier(
         "reveal_after_s": 0.2,
         "opening_s": 0.05,
         "unreachable_s": 0.05,
+        "lease_s": 1.0,
         "probe_per_minute": 0.0,
     }
     config = VerifierConfig(

@@ -118,6 +118,10 @@ class Outbox(Generic[ResultT]):
             self._loop.call_soon_threadsafe(self._announced.set)
         return connection.total_changes > before
 
+    def look(self) -> None:
+        """Look at the store soon: another process that shares it may have put something in."""
+        self._announced.set()
+
     async def run(self) -> None:
         """Deliver until cancelled. An entry whose delivery is cut short is delivered again."""
         self._loop = asyncio.get_running_loop()

@@ -270,7 +270,10 @@ class VerifierApp:
             ),
             auditor=Auditor(
                 database,
-                SqliteQueue(database, clock=clock, randomness=self._randomness),
+                SqliteQueue(
+                    database, clock=clock, randomness=self._randomness,
+                    lease_ms=int(config.lease_s * 1000),
+                ),
                 Demander(nodes, self._signer, operator=config.operator, clock=clock),
                 self._engines,
                 judge,
@@ -283,6 +286,7 @@ class VerifierApp:
                     opening_ms=int(config.opening_s * 1000),
                     unreachable_ms=int(config.unreachable_s * 1000),
                 ),
+                keep_s=config.lease_s / 3,
                 clock=clock,
                 logger=self._logger,
                 reach=reach,
@@ -320,6 +324,7 @@ class _Parts:
     async def step(self) -> bool:
         """Follow the log to its end, and conclude what can be. Whether there was anything."""
         found = False
+        self.publisher.look()
         while await self.follower.step():
             found = True
         for conclude in (self.drawer.join, self.drawer.draw, self.heeder.step, self.reveal):

@@ -40,7 +40,7 @@ from trunkline.verifier.core.patience import Over, Patience, after_failure
 from trunkline.verifier.demanding import Demander, Failed, KnownNode, check
 from trunkline.verifier.engines import Engines, Measuring
 from trunkline.verifier.judging import Judge, Place, unshown
-from trunkline.verifier.queue import LEASE_MS, Audit, AuditQueue
+from trunkline.verifier.queue import Audit, AuditQueue
 
 IDLE_S_MAX: Final = 1.0
 """Longest pause before the queue is looked at again: other processes put something in too."""
@@ -80,12 +80,14 @@ class Auditor:
         opinions_count: int,
         known: tuple[Calibration, ...],
         patience: Patience,
+        keep_s: float,
         clock: Clock,
         logger: Logger,
         reach: CrashHook,
     ) -> None:
         """``nodes`` by vkey; ``verifiers``: the operator of each by its key's name, this one's
-        included; ``name``: this one's key's."""
+        included; ``name``: this one's key's; ``keep_s``: how often an audit in progress is
+        held on to."""
         self._database = database
         self._queue = work
         self._demander = demander
@@ -97,6 +99,7 @@ class Auditor:
         self._opinions = opinions_count
         self._known = known
         self._patience = patience
+        self._keep_s = keep_s
         self._clock = clock
         self._logger = logger
         self._reach = reach
@@ -138,7 +141,7 @@ class Auditor:
     async def _hold(self, audit: Audit) -> None:
         """Keep it while it takes longer than a lease: engines start slowly, and take turns."""
         while True:
-            await asyncio.sleep(LEASE_MS / 3000)
+            await asyncio.sleep(self._keep_s)
             await self._queue.keep(audit)
 
     async def _later(self, audit: Audit, code: str) -> None:

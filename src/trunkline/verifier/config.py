@@ -96,6 +96,8 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A node that serves and has not opened a receipt by then withholds it."""
     unreachable_s: float = 3600.0
     """A node that does not answer at all by then makes the audit inconclusive."""
+    lease_s: float = 30.0
+    """What a process had begun when it died is taken up again after so long."""
     audits_at_once: int = 2
     """Audits in progress in one process. Scoring itself is one after another in each engine."""
     asked_max: int = 8
@@ -137,6 +139,7 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             ("opening_s", self.opening_s),
             ("unreachable_s", self.unreachable_s),
             ("idle_s", self.idle_s),
+            ("lease_s", self.lease_s),
         ):
             if not 0.05 <= value <= 86_400:
                 raise ValueError(f"{name} must be between 0.05 and 86400")
@@ -211,6 +214,8 @@ def render(config: VerifierConfig) -> str:
         "# Seconds after which a node that serves withholds; and one that is gone, is given up.",
         f"opening_s = {config.opening_s}",
         f"unreachable_s = {config.unreachable_s}",
+        "# Seconds after which an audit that a dead process had begun is taken up again.",
+        f"lease_s = {config.lease_s}",
         "# Audits at once; those that callers may have waiting; how far behind answers they stand.",
         f"audits_at_once = {config.audits_at_once}",
         f"asked_max = {config.asked_max}",

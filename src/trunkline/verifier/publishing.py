@@ -58,6 +58,10 @@ class Publisher:
         """Deliver until cancelled."""
         await self._outbox.run()
 
+    def look(self) -> None:
+        """Deliver what other processes of this verifier have left too."""
+        self._outbox.look()
+
     async def counts(self) -> OutboxCounts:
         """What waits."""
         return await self._outbox.counts()

@@ -15,7 +15,6 @@ from trunkline.base.errors import ConflictError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.runtime.store import Connection, Database, SqlValue
 
-LEASE_MS: Final = 120_000
 HOLDER_BYTES: Final = 16
 WAITING_MAX: Final = 100_000
 """Audits that may wait; receipts drawn beyond are counted as left out, not queued."""
@@ -74,18 +73,23 @@ class AuditQueue(Protocol):
 class SqliteQueue:
     """:class:`AuditQueue` in the verifier's store."""
 
-    def __init__(self, database: Database, *, clock: Clock, randomness: Randomness) -> None:
+    def __init__(
+        self, database: Database, *, clock: Clock, randomness: Randomness, lease_ms: int
+    ) -> None:
+        """``lease_ms``: how long an audit is held, unless it is kept."""
         self._database = database
+        self._lease_ms = lease_ms
         self._clock = clock
         self._randomness = randomness
 
     async def take(self) -> Audit | None:
         holder = self._randomness.token(HOLDER_BYTES)
         now_ms = self._clock.unix_ms()
-        return await self._database.write(lambda c: _take(c, holder, now_ms))
+        lease_ms = now_ms + self._lease_ms
+        return await self._database.write(lambda c: _take(c, holder, now_ms, lease_ms))
 
     async def keep(self, audit: Audit) -> None:
-        await self._change(audit, "lease_ms = ?", self._clock.unix_ms() + LEASE_MS)
+        await self._change(audit, "lease_ms = ?", self._clock.unix_ms() + self._lease_ms)
 
     async def opened(self, audit: Audit, opening: bytes) -> None:
         await self._change(audit, "opening = ?, attempts = 0, refused = ''", opening)
@@ -156,7 +160,7 @@ def count(connection: Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM jobs").fetchone()[0])
 
 
-def _take(connection: Connection, holder: bytes, now_ms: int) -> Audit | None:
+def _take(connection: Connection, holder: bytes, now_ms: int, lease_ms: int) -> Audit | None:
     # A draw is in the log before anything is demanded under it (draws.entry).
     row = connection.execute(
         "SELECT jobs.number, root, position, jobs.entry, node, draws.note, third, asked_ms, "
@@ -169,7 +173,7 @@ def _take(connection: Connection, holder: bytes, now_ms: int) -> Audit | None:
         return None
     connection.execute(
         "UPDATE jobs SET holder = ?, lease_ms = ? WHERE number = ?",
-        (holder, now_ms + LEASE_MS, row[0]),
+        (holder, lease_ms, row[0]),
     )
     return Audit(
         number=row[0], root=row[1], position=row[2], entry=row[3], node=row[4], draw=row[5],

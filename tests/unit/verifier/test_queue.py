@@ -6,7 +6,9 @@ from tests.support.toy_network import LAMBDA
 from trunkline.base.errors import ConflictError
 from trunkline.runtime.clock import SystemRandomness
 from trunkline.verifier import queue, store
-from trunkline.verifier.queue import LEASE_MS, SqliteQueue
+from trunkline.verifier.queue import SqliteQueue
+
+LEASE_MS = 30_000
 
 
 class HandClock:
@@ -40,7 +42,8 @@ async def both(database, tmp_path, clock):
     """Two processes' queues over one store."""
     other = store.open_store(tmp_path)
     yield [
-        SqliteQueue(one, clock=clock, randomness=SystemRandomness()) for one in (database, other)
+        SqliteQueue(one, clock=clock, randomness=SystemRandomness(), lease_ms=LEASE_MS)
+        for one in (database, other)
     ]
     await other.aclose()
 
