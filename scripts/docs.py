@@ -39,6 +39,7 @@ COMMANDS: Final = (
     ("receipts", "open"), ("receipts", "forget"), ("receipts", "prove"),
     ("operator",), ("operator", "create"), ("operator", "state"), ("operator", "revoke"),
     ("audit",), ("audit", "ls"), ("audit", "show"), ("audit", "recompute"), ("audit", "alerts"),
+    ("audit", "verifiers"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"), ("log", "upload"),

@@ -74,6 +74,17 @@ def alerts(data: Data = None, json: Json = False) -> None:
     raise typer.Exit(implementation.alerts(_folder(data), as_program=json))
 
 
+@audit.command("verifiers")
+def verifiers(data: Data = None, json: Json = False) -> None:
+    """Show how verifiers behaved, by the log alone: what they drew, kept back, said late or twice.
+
+    Exit 0: nothing is found against any; 1: something is.
+    """
+    from trunkline.cli import conduct
+
+    raise typer.Exit(conduct.verifiers(_folder(data), as_program=json))
+
+
 def _folder(data: Path | None) -> "Folder":
     from trunkline.cli.folder import Folder
 

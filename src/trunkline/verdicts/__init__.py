@@ -5,6 +5,7 @@ Pure: no I/O, no clock, no keys of its own. Specified in ``docs/spec/verdict.md`
 
 from trunkline.verdicts.calibration import CALIBRATION_TYPE, Calibration
 from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
+from trunkline.verdicts.conduct import Conduct, examine
 from trunkline.verdicts.demand import DEMAND_TYPE, Demand, demanded_digest, open_demand
 from trunkline.verdicts.draw import (
     DRAW_TYPE,
@@ -56,6 +57,7 @@ __all__ = [
     "Calibration",
     "Check",
     "Commitment",
+    "Conduct",
     "Demand",
     "Draw",
     "Drawn",
@@ -77,6 +79,7 @@ __all__ = [
     "decimal",
     "demanded_digest",
     "drawn",
+    "examine",
     "may_reveal",
     "open_demand",
     "opinions",

@@ -1,0 +1,144 @@
+"""How verifiers behaved, by nothing but what the log has of them.
+
+Specified in ``docs/spec/verdict.md``: draws that skip or repeat, verdicts that nobody was bound to,
+changed after the commitment, given twice, or made after another's was shown. Whoever reads the log
+can tell. It refuses to say whether a verdict is right: that takes its bundle, and the opening.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import Error, MalformedError
+from trunkline.crypto.keys import VerifierKey
+from trunkline.tlog.policy import Policy
+from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
+from trunkline.verdicts.draw import DRAW_TYPE, Draw, check_draw
+from trunkline.verdicts.reveal import Logged, are_independent, check_reveal
+from trunkline.verdicts.sequence import check_sequence
+from trunkline.verdicts.verdict import VERDICT_TYPE, Verdict
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a verifier signed and must not have."""
+
+    entry: int
+    """The log's entry that shows it."""
+    detail: str
+
+
+class Conduct(msgspec.Struct, frozen=True, kw_only=True):
+    """One verifier's, from the first entry to the last."""
+
+    verifier: str
+    """Its key's name."""
+    draws: int
+    verdicts: int
+    kept_back: int
+    """Commitments whose verdict is not in the log, or not yet."""
+    late: int
+    """Verdicts that were committed to only after another verifier's on the same receipt was shown:
+    no second opinions."""
+    findings: tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class _Account:
+    key: VerifierKey
+    draws: list[Draw] = field(default_factory=list)
+    drawn_at: list[int] = field(default_factory=list)
+    commitments: dict[str, tuple[int, Commitment]] = field(default_factory=dict)
+    verdicts: dict[str, Logged] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def found(self, entry: int, detail: str) -> None:
+        self.findings.append(Finding(entry=entry, detail=detail))
+
+
+_TYPES: Final[Mapping[bytes, type[Draw] | type[Commitment] | type[Verdict]]] = {
+    DRAW_TYPE.encode(): Draw,
+    COMMITMENT_TYPE.encode(): Commitment,
+    VERDICT_TYPE.encode(): Verdict,
+}
+
+
+def examine(
+    entries: Iterable[bytes], keys: Iterable[VerifierKey], policy: Policy
+) -> tuple[Conduct, ...]:
+    """The conduct of the verifiers with ``keys``, in their order.
+
+    ``entries``: all of one log's, from the first. Those that none of ``keys`` signed say nothing.
+    """
+    accounts = {str(key): _Account(key) for key in keys}
+    for index, entry in enumerate(entries):
+        kind = _TYPES.get(entry.partition(b"\n")[0])
+        for account in accounts.values() if kind is not None else ():
+            try:
+                record = kind.open_note(entry, account.key) if kind is not None else None
+            except Error:
+                continue
+            match record:
+                case Draw():
+                    _take_draw(account, index, record, policy)
+                case Commitment():
+                    account.commitments.setdefault(record.receipt, (index, record))
+                case Verdict():
+                    _take_verdict(account, index, record, entry)
+    return tuple(_conduct(account, accounts) for account in accounts.values())
+
+
+def _take_draw(account: _Account, index: int, draw: Draw, policy: Policy) -> None:
+    try:
+        check_draw(draw, policy)
+        if draw.to > index:
+            raise MalformedError("from entries that come after it")
+    except Error as error:
+        account.found(index, f"a draw: {error.message}")
+        return
+    account.draws.append(draw)
+    account.drawn_at.append(index)
+
+
+def _take_verdict(account: _Account, index: int, verdict: Verdict, note: bytes) -> None:
+    if verdict.receipt in account.verdicts:
+        account.found(index, "a second verdict on one receipt")
+        return
+    committed, commitment = account.commitments.get(verdict.receipt, (index, None))
+    account.verdicts[verdict.receipt] = Logged(committed=committed, revealed=index)
+    if isinstance(verdict.drawn, msgspec.UnsetType):
+        return
+    if commitment is None:
+        account.found(index, "a verdict on a drawn receipt without a commitment before it")
+        return
+    try:
+        check_reveal(commitment, verdict, note)
+    except Error as error:
+        account.found(index, error.message)
+
+
+def _conduct(account: _Account, accounts: Mapping[str, _Account]) -> Conduct:
+    for fault in check_sequence(account.draws):
+        what = f"{fault.kind}: entries {fault.start} to before {fault.end}"
+        account.found(account.drawn_at[fault.earlier + 1], f"a draw, {what}")
+    others = [one for one in accounts.values() if one is not account]
+    late = sum(
+        any(_came_after(said, other.verdicts.get(receipt)) for other in others)
+        for receipt, said in account.verdicts.items()
+    )
+    return Conduct(
+        verifier=account.key.name,
+        draws=len(account.draws),
+        verdicts=len(account.verdicts),
+        kept_back=len(account.commitments.keys() - account.verdicts.keys()),
+        late=late,
+        findings=tuple(sorted(account.findings, key=lambda one: one.entry)),
+    )
+
+
+def _came_after(said: Logged, other: Logged | None) -> bool:
+    """Whether a verdict may have been made knowing the other one."""
+    if other is None or are_independent(said, other):
+        return False
+    return said.committed > other.committed
