@@ -10,19 +10,17 @@ way back in ``openai_bedrock_answer``.
 import re
 from typing import Final
 
-import msgspec
-
 from trunkline.schema import openai_chat
 from trunkline.schema.grid import openai_bedrock_messages as messages
 from trunkline.schema.grid import openai_turns
 from trunkline.schema.grid.openai_anthropic import object_schema
 from trunkline.schema.grid.openai_bedrock_answer import StreamTranslator, translate_answer
+from trunkline.schema.grid.openai_turns import UrlCall
 from trunkline.schema.openai_chat import ChatRequest
 from trunkline.schema.openai_parts import Tool, ToolChoice
 from trunkline.schema.parsing import given, unsupported
 
-__all__ = ["HONOURED", "Converse", "StreamTranslator", "translate_answer",
-           "translate_request"]  # fmt: skip
+__all__ = ["HONOURED", "StreamTranslator", "UrlCall", "translate_answer", "translate_request"]
 
 TEMPERATURE_MAX: Final = 1.0
 HONOURED: Final = frozenset(
@@ -54,18 +52,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Json = dict[str, object]
 
-_encode = msgspec.json.Encoder().encode
 
-
-class Converse(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to make. The model and whether to stream are said in its URL, not in its body."""
-
-    model: str
-    stream: bool
-    body: bytes
-
-
-def translate_request(raw: bytes, *, model: str | None = None) -> Converse:
+def translate_request(raw: bytes, *, model: str | None = None) -> UrlCall:
     """The call that asks for the same. Raises :class:`RequestError`.
 
     ``model``: the provider's own name of the model, where it is not the request's.
@@ -73,7 +61,7 @@ def translate_request(raw: bytes, *, model: str | None = None) -> Converse:
     return from_openai(openai_chat.parse(raw), model=model)
 
 
-def from_openai(request: ChatRequest, *, model: str | None = None) -> Converse:
+def from_openai(request: ChatRequest, *, model: str | None = None) -> UrlCall:
     """The same, for a request that is parsed already."""
     _refuse_inexpressible(request)
     system, turns = messages.translate(request)
@@ -87,11 +75,7 @@ def from_openai(request: ChatRequest, *, model: str | None = None) -> Converse:
     body.update(_output(request))
     if request.service_tier not in (None, "auto"):
         body["serviceTier"] = {"type": request.service_tier}
-    return Converse(
-        model=request.model if model is None else model,
-        stream=request.streams,
-        body=_encode(body),
-    )
+    return UrlCall.of(request, body, model=model)
 
 
 def _refuse_inexpressible(request: ChatRequest) -> None:

@@ -10,19 +10,17 @@ way back in ``openai_gemini_answer`` and ``openai_gemini_stream``.
 import re
 from typing import Final
 
-import msgspec
-
 from trunkline.schema import openai_chat
 from trunkline.schema.grid import openai_gemini_contents as contents
 from trunkline.schema.grid import openai_turns
 from trunkline.schema.grid.openai_gemini_answer import translate_answer
 from trunkline.schema.grid.openai_gemini_stream import StreamTranslator
+from trunkline.schema.grid.openai_turns import UrlCall
 from trunkline.schema.openai_chat import ChatRequest
 from trunkline.schema.openai_parts import Tool, ToolChoice
 from trunkline.schema.parsing import given, unsupported
 
-__all__ = ["HONOURED", "GenerateContent", "StreamTranslator", "translate_answer",
-           "translate_request"]  # fmt: skip
+__all__ = ["HONOURED", "StreamTranslator", "UrlCall", "translate_answer", "translate_request"]
 
 CHOICES_MAX: Final = 8
 SEED_MAX: Final = 2**31 - 1
@@ -72,18 +70,8 @@ _RENAMED: Final = (
 
 Json = dict[str, object]
 
-_encode = msgspec.json.Encoder().encode
 
-
-class GenerateContent(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to make. The model and whether to stream are said in its URL, not in its body."""
-
-    model: str
-    stream: bool
-    body: bytes
-
-
-def translate_request(raw: bytes, *, model: str | None = None) -> GenerateContent:
+def translate_request(raw: bytes, *, model: str | None = None) -> UrlCall:
     """The call that asks for the same. Raises :class:`RequestError`.
 
     ``model``: the provider's own name of the model, where it is not the request's.
@@ -91,7 +79,7 @@ def translate_request(raw: bytes, *, model: str | None = None) -> GenerateConten
     return from_openai(openai_chat.parse(raw), model=model)
 
 
-def from_openai(request: ChatRequest, *, model: str | None = None) -> GenerateContent:
+def from_openai(request: ChatRequest, *, model: str | None = None) -> UrlCall:
     """The same, for a request that is parsed already."""
     _refuse_inexpressible(request)
     system, turns = contents.translate(request)
@@ -102,11 +90,7 @@ def from_openai(request: ChatRequest, *, model: str | None = None) -> GenerateCo
     config = _sampling(request) | _output(request)
     if config:
         body["generationConfig"] = config
-    return GenerateContent(
-        model=request.model if model is None else model,
-        stream=request.streams,
-        body=_encode(body),
-    )
+    return UrlCall.of(request, body, model=model)
 
 
 def _refuse_inexpressible(request: ChatRequest) -> None:

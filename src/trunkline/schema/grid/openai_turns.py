@@ -23,6 +23,25 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 T = TypeVar("T")
 
 
+class UrlCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to make, where model and stream are said in its URL and not in its body."""
+
+    model: str
+    stream: bool
+    body: bytes
+
+    @classmethod
+    def of(
+        cls, request: ChatRequest, body: Mapping[str, object], *, model: str | None
+    ) -> "UrlCall":
+        """``model``: the provider's own name of it, where that is not the request's."""
+        return cls(
+            model=request.model if model is None else model,
+            stream=request.streams,
+            body=msgspec.json.encode(body),
+        )
+
+
 def refuse_unhonoured(request: ChatRequest, honoured: frozenset[str]) -> None:
     """Raise :class:`RequestError` for the first thing asked for that is neither ``honoured`` (names
     of ``openai_chat.parameters_set``) nor a hint."""
