@@ -6,7 +6,7 @@ A fresh seed that fails is printed with the commit: ``python scripts/sim.py --se
 import asyncio
 import secrets
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -16,16 +16,14 @@ from trunkline.gateway import dispatcher, front, headers
 from trunkline.gateway.core import attempt as core_attempt
 from trunkline.gateway.core import budget, replay, route
 from trunkline.gateway.core.breaker import Breaker
-from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.core.check import Seen
-from trunkline.gateway.core.replay import Kept
 from trunkline.gateway.core.route import Candidate, Deployment, Need
 from trunkline.gateway.core.seam import Seam
 from trunkline.gateway.core.slots import Slot, Slots
 from trunkline.gateway.core.tenant import Tenant
 from trunkline.gateway.core.transcript import Reception, Tokens
 from trunkline.gateway.keys import Keys
-from trunkline.gateway.store import AnswerRow, Bodies, EvidenceStore
+from trunkline.gateway.store import EvidenceStore
 from trunkline.inference.ports import Generate
 from trunkline.node import provider
 from trunkline.node import store as node_store
@@ -114,29 +112,15 @@ def _noticed(variant: Variant, *checks: str, rush: bool = False, seeds: int = 16
 class ForgetfulStore(EvidenceStore):
     """Says that it stored, and did not."""
 
-    async def add(
-        self,
-        row: AnswerRow,
-        signed: SignedReceipt,
-        bodies: Bodies | None,
-        charge: Charge | None = None,
-        kept: Kept | None = None,
-    ) -> None:
+    async def add(self, *what: Any) -> None:
         return None
 
 
 class HastyStore(EvidenceStore):
     """Says that it stored before it has."""
 
-    async def add(
-        self,
-        row: AnswerRow,
-        signed: SignedReceipt,
-        bodies: Bodies | None,
-        charge: Charge | None = None,
-        kept: Kept | None = None,
-    ) -> None:
-        task = asyncio.create_task(super().add(row, signed, bodies, charge, kept))
+    async def add(self, *what: Any) -> None:
+        task = asyncio.create_task(super().add(*what))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
@@ -284,14 +268,8 @@ def _upstreams_often(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
 class DearStore(EvidenceStore):
     """Charges a little more than the price."""
 
-    async def add(
-        self,
-        row: AnswerRow,
-        signed: SignedReceipt,
-        bodies: Bodies | None,
-        charge: Charge | None = None,
-        kept: Kept | None = None,
-    ) -> None:
+    async def add(self, *what: Any) -> None:
+        row, signed, bodies, charge, kept = what
         if charge is not None:
             charge = msgspec.structs.replace(charge, nusd=charge.nusd + 1)
         await super().add(row, signed, bodies, charge, kept)
@@ -300,14 +278,8 @@ class DearStore(EvidenceStore):
 class FreeStore(EvidenceStore):
     """Forgets to charge."""
 
-    async def add(
-        self,
-        row: AnswerRow,
-        signed: SignedReceipt,
-        bodies: Bodies | None,
-        charge: Charge | None = None,
-        kept: Kept | None = None,
-    ) -> None:
+    async def add(self, *what: Any) -> None:
+        row, signed, bodies, _, kept = what
         await super().add(row, signed, bodies, None, kept)
 
 
