@@ -1,4 +1,4 @@
-"""Asking a node for openings and its self-test: its answer is held to the demand and to the time."""
+"""A node asked for openings and its self-test: its answer is held to the demand and to the time."""
 
 import msgspec
 import pytest
