@@ -136,8 +136,11 @@ class OpeningDesk:
     async def _answer(self, body: bytes) -> Openings:
         now_ms = self._clock.unix_ms()
         asked = decide.asked(decide.read(body), self._rules, now_ms)
-        self._once.use(asked, now_ms)
+        # In this order: whoever repeats what he overheard takes nothing of the verifier's pace, and
+        # a verifier that asks too often none of our memory.
+        self._once.check(asked)
         self._pace.take(asked.verifier, self._clock.monotonic_s())
+        self._once.use(asked, now_ms)
         chance = decide.chance(asked.draw, self._rules)
         await self._honour(chance, now_ms)
         openings = []

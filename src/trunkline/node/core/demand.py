@@ -158,12 +158,15 @@ class Once:
     def __init__(self) -> None:
         self._used: dict[DemandId, int] = {}
 
-    def use(self, demand: Asked, now_ms: int) -> None:
-        """Raises :class:`RequestError` ``demand_replayed`` the second time."""
+    def check(self, demand: Asked) -> None:
+        """Raises :class:`RequestError` ``demand_replayed`` for one that was used."""
         if demand.id in self._used:
             raise RequestError(
                 "the demand was used before: sign it again", code="demand_replayed", status=409
             )
+
+    def use(self, demand: Asked, now_ms: int) -> None:
+        """From now on it was used."""
         # In the order in which they came, which is nearly that of their times.
         for id_, unix_ms in list(self._used.items()):
             if now_ms - unix_ms <= FRESH_MS:
