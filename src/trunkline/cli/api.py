@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from trunkline.base.errors import BadResponseError, ConnectError, Error
-from trunkline.evidence import EVIDENCE_BYTES_MAX
+from trunkline.base.errors import BadResponseError, ConnectError, Error, RequestError
+from trunkline.client.fetch import NO_ANSWER, NO_ANSWER_ID, WAIT_S_MAX, fetch_evidence
 from trunkline.gateway.explain import ROUTE_PATH, Explanation
 from trunkline.gateway.own_api import FORGET_PATH, RECEIPTS_PATH, AnswerList
 from trunkline.gateway.status import Status
@@ -40,8 +40,14 @@ async def evidence(base_url: str, answer: str, *, wait_s: int = 0) -> bytes:
 
     ``base_url``: the gateway's, without a path. Raises NotRunningError, NotFoundError.
     """
-    path = f"{RECEIPTS_PATH}/{answer}" + (f"?wait_s={wait_s}" if wait_s else "")
-    return await _get(base_url, path, EVIDENCE_BYTES_MAX, SLACK_S + wait_s)
+    try:
+        return await fetch_evidence(base_url, answer, min(wait_s, WAIT_S_MAX))
+    except ConnectError:
+        raise _not_running(base_url) from None
+    except RequestError as error:
+        if error.error_code in (NO_ANSWER, NO_ANSWER_ID):
+            raise _not_found() from None
+        raise
 
 
 async def forget(base_url: str, answer: str) -> None:

@@ -22,6 +22,7 @@ SLACK_S: Final = 15.0
 
 ERROR_BODY_BYTES_MAX: Final = 64 * 1024
 NO_ANSWER: Final = "answer_not_found"
+NO_ANSWER_ID: Final = "bad_answer_id"
 WRONG_ANSWER: Final = "wrong_answer"
 
 _ANSWER = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -48,7 +49,7 @@ async def fetch_evidence(
     does not answer in ``wait_s`` + 15 s, or answers with something else.
     """
     if _ANSWER.fullmatch(answer_id) is None:
-        raise RequestError("not an answer's id", code="bad_answer_id", param="answer_id")
+        raise RequestError("not an answer's id", code=NO_ANSWER_ID, param="answer_id")
     if not 0 <= wait_s <= WAIT_S_MAX:
         raise RequestError(f"wait_s is 0 to {WAIT_S_MAX:.0f}", param="wait_s")
     url = f"{base_url.rstrip('/')}{EVIDENCE_PATH}{answer_id}?wait_s={int(wait_s)}"
