@@ -111,7 +111,7 @@ class OpeningNode:
         self.log = log
         self.toy = toy or Toy()
         self.behaviour = "opens"
-        """Or ``refuses``, ``not_audited``, ``lies`` (opens another receipt), ``cheats``."""
+        """Or ``refuses``, ``not_audited``, ``not_kept``, ``expired``, ``lies`` (opens another receipt), ``cheats``."""
         self.asked = 0
         self._verifiers = {one.name: one.vkey for one in verifiers}
         self._kept: dict[tuple[str, int], tuple[SignedReceipt, Made]] = {}
@@ -152,8 +152,8 @@ class OpeningNode:
         if self.behaviour == "cheats":
             first, *rest = content.tokens[0]
             content = msgspec.structs.replace(content, tokens=((first ^ 1, *rest),))
-        if self.behaviour == "not_audited":
-            return Opening(batch=batch, index=index, signed=signed, reason="not_audited")
+        if self.behaviour in ("not_audited", "not_kept", "expired"):
+            return Opening(batch=batch, index=index, signed=signed, reason=self.behaviour)
         return Opening(batch=batch, index=index, signed=signed, content=content)
 
     async def _self_test(self, call: Call) -> None:

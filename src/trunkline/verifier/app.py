@@ -31,6 +31,7 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.remote.node import NodeCaller
 from trunkline.remote.transport import Transport
+from trunkline.remote.verifier import VerifierCaller
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.config import read_secret, resolve
 from trunkline.runtime.crash import CrashHook, crash_hook
@@ -58,6 +59,7 @@ from trunkline.verifier.engines import Engines, ScoringEngine
 from trunkline.verifier.follower import Follower
 from trunkline.verifier.heeding import Heeder
 from trunkline.verifier.judging import Judge
+from trunkline.verifier.planting import Planter
 from trunkline.verifier.publishing import Publisher
 from trunkline.verifier.queue import SqliteQueue
 from trunkline.verifier.store import create_store
@@ -138,6 +140,8 @@ class VerifierApp:
         self._background(parts.publisher.run(), "verifier.publish")
         self._background(self._engines.tend(), "verifier.engines")
         self._background(self._watch(parts), "verifier.watch")
+        if self._config.probe_per_minute:
+            self._background(parts.planter.run(), "verifier.plant")
         for number in range(self._config.audits_at_once):
             self._background(parts.auditor.run(), f"verifier.audit.{number}")
 
@@ -291,6 +295,19 @@ class VerifierApp:
                 logger=self._logger,
                 reach=reach,
             ),
+            planter=Planter(
+                database,
+                tuple(nodes.values()),
+                {
+                    self._peers[one.vkey].name: VerifierCaller(self._transport, one.url)
+                    for one in config.verifiers
+                },
+                self._ask,
+                per_minute=config.probe_per_minute,
+                clock=clock,
+                randomness=self._randomness,
+                logger=self._logger,
+            ),
             progress=progress,
             reveal_after_ms=int(config.reveal_after_s * 1000) if config.verifiers else 0,
             clock=clock,
@@ -315,6 +332,7 @@ class _Parts:
     drawer: Drawer
     heeder: Heeder
     auditor: Auditor
+    planter: Planter
     progress: asyncio.Event
     """Set when a statement has reached the log: what waits for it can go on."""
     reveal_after_ms: int

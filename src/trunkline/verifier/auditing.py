@@ -36,7 +36,7 @@ from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import AskedAudit, AskedVerdict, OpenedContent, Opening
 from trunkline.verdicts import Draw, Drawn, Result, SelfTest, Subject, Verdict, opinions
 from trunkline.verifier import calibrations, crash, ledger
-from trunkline.verifier.core.patience import Over, Patience, after_failure
+from trunkline.verifier.core.patience import Over, Patience, after_failure, why_closed
 from trunkline.verifier.demanding import Demander, Failed, KnownNode, check
 from trunkline.verifier.engines import Engines, Measuring
 from trunkline.verifier.judging import Judge, Place, unshown
@@ -177,7 +177,7 @@ class Auditor:
             node,
             receipt,
             opening.content,
-            opening.reason,
+            why_closed(receipt.receipt, opening.reason, self._clock.unix_ms()),
             place,
             patient=audit.attempts < SELF_TEST_TRIES_MAX,
         )

@@ -106,8 +106,9 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Added to the engines' processes: answers come first on a machine that does both."""
     idle_s: float = 300.0
     """An engine that had nothing to check for so long is stopped, and its memory freed."""
-    probe_per_minute: float = 0.2
-    """Own questions to each node, which also are what other verifiers are tried with. 0: none."""
+    probe_per_minute: float = 0.02
+    """Own questions to each node, which also are what other verifiers are tried with; fifty times
+    as many to one that has failed, so that it can win its standing back. 0: none."""
     cache: str = "cache"
     """Folder for weights derived from model files; roles on one machine may share it."""
     models: tuple[CheckedWeights, ...] = (CheckedWeights(),)

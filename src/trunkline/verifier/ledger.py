@@ -92,6 +92,16 @@ def subject(connection: Connection, name: str) -> SubjectRow | None:
     return SubjectRow(state=row[0], previous=row[1], standing=row[2], receipts=row[3])
 
 
+def has_failed(connection: Connection, vkey: str) -> bool:
+    """Whether anything that a node serves has failed here, and was not restored."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM subjects WHERE standing = 'failed' "
+        "AND json_extract(subject, '$.key') = ?)",
+        (vkey,),
+    ).fetchone()
+    return bool(row[0])
+
+
 def insert(connection: Connection, stored: Stored, state: bytes) -> None:
     """Write a verdict down, and what it makes of its subject."""
     connection.execute(

@@ -1,5 +1,6 @@
 """How long a node is asked, and what silence and refusal come to."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from trunkline.verifier.core.patience import (
     Patience,
     after_failure,
     is_conclusive,
+    why_closed,
 )
 
 PATIENCE = Patience(opening_ms=60_000, unreachable_ms=3_600_000)
@@ -58,6 +60,30 @@ def test_it_is_always_asked_again_later_and_never_too_late(attempts, waited_ms, 
 
     if isinstance(decided, Again):
         assert waited_ms < decided.due_ms <= waited_ms + 30_000
+
+
+@pytest.mark.parametrize(
+    ("reason", "after_ms", "comes_to"),
+    [
+        ("not_kept", 10**9, "withheld"),
+        ("expired", 599_999, "withheld"),
+        ("expired", 600_000, "expired"),
+        ("not_audited", 0, "not_audited"),
+    ],
+)
+def test_not_to_have_what_could_be_opened_is_to_withhold_it(reason, after_ms, comes_to):
+    receipt = honest(1).receipt
+
+    assert why_closed(receipt, reason, receipt.times.ended_ms + after_ms) == comes_to
+
+
+def test_what_nobody_could_open_is_not_withheld():
+    receipt = honest(1).receipt
+    bare = msgspec.structs.replace(
+        receipt, response=msgspec.structs.replace(receipt.response, tokens="")
+    )
+
+    assert why_closed(bare, "not_kept", receipt.times.ended_ms) == "not_kept"
 
 
 def test_what_is_conclusive():

@@ -96,6 +96,7 @@ async def test_two_verifiers_audit_what_either_drew_and_agree(network, transport
         ("refuses", "fail", "opening"),
         ("lies", "fail", "opening"),
         ("not_audited", "fail", "opening"),
+        ("not_kept", "fail", "opening"),
         ("cheats", "fail", "replay"),
     ],
 )

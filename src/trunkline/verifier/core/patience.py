@@ -8,9 +8,13 @@ that was away itself holds nothing against anybody.
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from trunkline.audit.judge import WITHHELD
+from trunkline.receipts import Receipt
 from trunkline.schema.audit import Opening
 
 TRIES_MIN: Final = 3
+KEPT_MS_MIN: Final = 600_000
+"""How long, at least, a node must be able to open what it has answered."""
 BACKOFF_FIRST_MS: Final = 1_000
 BACKOFF_MS_MAX: Final = 30_000
 
@@ -60,6 +64,19 @@ def after_failure(
     # The last try is made when the deadline has come, not long after it.
     until_ms = max(deadline_ms - now_ms, BACKOFF_FIRST_MS)
     return Again(due_ms=now_ms + min(pause_ms, until_ms))
+
+
+def why_closed(receipt: Receipt, reason: str, now_ms: int) -> str:
+    """What a node's reason for opening nothing comes to, given the receipt that it is about.
+
+    Not to keep what could be opened is to withhold it: the node's operator named the verifiers.
+    So is to say that it has expired soon after it was made; later it may be true.
+    """
+    openable = receipt.policy.audit and bool(receipt.response.tokens)
+    recent = now_ms - receipt.times.ended_ms < KEPT_MS_MIN
+    if openable and (reason == "not_kept" or (reason == "expired" and recent)):
+        return WITHHELD
+    return reason
 
 
 def is_conclusive(opening: Opening) -> bool:

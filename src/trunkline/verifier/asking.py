@@ -1,0 +1,116 @@
+"""A verifier's own question to a node, by the attempt protocol: what it answers, with its receipt.
+
+Nothing in it tells the node who asks, or that anybody checks. It refuses answers that a gateway
+would refuse.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trunkline.base.errors import TruncatedError
+from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
+from trunkline.base.ports import Clock, Randomness
+from trunkline.receipts import Hiding, request_digest, salts, verify_signed
+from trunkline.receipts.hiding import BLINDING_BYTES
+from trunkline.remote.node import ChunkEvent, ErrorEvent, ReceiptEvent
+from trunkline.sampling.seeds import NONCE_BYTES
+from trunkline.schema import errors
+from trunkline.schema.attempt import Attempt, SignedReceipt
+from trunkline.schema.audit import AskedAudit, OpenedContent
+from trunkline.verifier.demanding import KnownNode
+
+DEADLINE_MS: Final = 60_000
+IDLE_S: Final = 20.0
+AUDIT_DEADLINE_MS: Final = 60_000
+TOKENS_MAX: Final = 48
+_SUBJECTS: Final = (
+    "a river", "the moon", "bread", "a bicycle", "winter", "a lighthouse", "music", "a bridge",
+    "rain", "a library", "salt", "a train", "the sea", "a garden", "glass", "a clock",
+)  # fmt: skip
+_FORMS: Final = (
+    "Explain {} to a child.", "Write two sentences about {}.", "What is {} good for?",
+    "Tell me something about {}.", "Why do people like {}?", "Describe {} in a few words.",
+    "How would you draw {}?", "What should I know about {}?",
+)  # fmt: skip
+
+
+async def ask(node: KnownNode, model: str, *, clock: Clock, randomness: Randomness) -> AskedAudit:
+    """Ask for an answer of ``model``, and return what opens it, as a caller would bring it.
+
+    Raises UpstreamErrors, and MalformedError or VerificationError for a bad receipt.
+    """
+    raw = msgspec.json.encode(
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": _prompt(randomness)}],
+            "stream": True,
+            "max_tokens": 8 + randomness.token(1)[0] % (TOKENS_MAX - 8),
+        }
+    )
+    blinding = randomness.token(BLINDING_BYTES)
+    attempt = _attempt(model, raw, blinding, clock, randomness)
+    signed, tokens = await _answer(node, attempt)
+    receipt = verify_signed(signed, node.key).receipt
+    return AskedAudit(
+        signed=signed,
+        content=OpenedContent(
+            request=msgspec.Raw(raw), salts=dict(salts(receipt, blinding)), tokens=tokens
+        ),
+        deadline_ms=AUDIT_DEADLINE_MS,
+    )
+
+
+def tampered(asked: AskedAudit) -> AskedAudit:
+    """The same with another last token: no opening of that receipt, and nothing that may pass."""
+    content = asked.content
+    first, *others = content.tokens
+    return msgspec.structs.replace(
+        asked,
+        content=msgspec.structs.replace(content, tokens=((*first[:-1], first[-1] ^ 1), *others)),
+    )
+
+
+def _attempt(
+    model: str, raw: bytes, blinding: bytes, clock: Clock, randomness: Randomness
+) -> Attempt:
+    answer = answer_id(randomness.token(ID_RANDOM_BYTES))
+    named = attempt_id(randomness.token(ID_RANDOM_BYTES))
+    hiding = Hiding(blinding.hex(), answer=answer, attempt=named)
+    return Attempt(
+        kind="chat",
+        attempt=named,
+        answer=answer,
+        created_s=clock.unix_ms() // 1000,
+        model=model,
+        client_format="openai.chat",
+        client_request_digest=hiding.bind("request.client", request_digest(raw)),
+        caller_nonce=randomness.token(NONCE_BYTES).hex(),
+        deadline_ms=DEADLINE_MS,
+        blinding=blinding.hex(),
+        audit=True,
+        request=msgspec.Raw(raw),
+    )
+
+
+async def _answer(
+    node: KnownNode, attempt: Attempt
+) -> tuple[SignedReceipt, tuple[tuple[int, ...], ...]]:
+    tokens: list[int] = []
+    async with await node.caller.attempt(attempt, IDLE_S) as events:
+        async for event in events:
+            match event:
+                case ChunkEvent():
+                    tokens += [token for _, token in event.tokens]
+                case ErrorEvent():
+                    raise errors.from_node(event.error)
+                case ReceiptEvent() if tokens:
+                    return event.signed, (tuple(tokens),)
+                case _:
+                    pass
+    raise TruncatedError("the node answered without a receipt, or without tokens")
+
+
+def _prompt(randomness: Randomness) -> str:
+    form, subject = randomness.token(2)
+    return _FORMS[form % len(_FORMS)].format(_SUBJECTS[subject % len(_SUBJECTS)])

@@ -1,0 +1,128 @@
+"""Own questions to nodes, now and then: new evidence on those that nobody asks any more, and work
+with a known outcome for the other verifiers.
+
+The answer is audited here first. Then each other verifier is asked to audit it as a caller would,
+either as it is (known-good) or with a token changed (known-bad, which its receipt does not bind).
+One that passes the bad, or fails the good, is written down. So a verifier is caught that answers
+without looking; one that looks at digests and never scores is caught by what it passes beside the
+others (``heeding``).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from trunkline.base.errors import Error, UpstreamError
+from trunkline.base.ports import Clock, Randomness
+from trunkline.receipts import receipt_leaf
+from trunkline.remote.verifier import VerifierCaller
+from trunkline.runtime.logger import Logger
+from trunkline.runtime.store import Connection, Database
+from trunkline.schema.attempt import ServedModel
+from trunkline.schema.audit import AskedAudit, AskedVerdict
+from trunkline.verifier import ledger, store
+from trunkline.verifier.asking import ask, tampered
+from trunkline.verifier.demanding import KnownNode
+
+TICK_S: Final = 5.0
+"""Between two throws of the dice."""
+FAILED_FACTOR: Final = 50
+"""A node that has failed is asked so much oftener: nobody else may ask it, and it must be able to
+win its standing back."""
+PEER_TIMEOUT_S: Final = 70.0
+
+Auditing = Callable[[AskedAudit], Awaitable[AskedVerdict]]
+
+
+class Planter:
+    """One verifier's own questions."""
+
+    def __init__(
+        self,
+        database: Database,
+        nodes: Sequence[KnownNode],
+        peers: Mapping[str, VerifierCaller],
+        audit: Auditing,
+        *,
+        per_minute: float,
+        clock: Clock,
+        randomness: Randomness,
+        logger: Logger,
+    ) -> None:
+        """``peers``: the other verifiers by their keys' names; ``audit`` makes one here."""
+        self._database = database
+        self._nodes = nodes
+        self._peers = peers
+        self._audit = audit
+        self._per_minute = per_minute
+        self._clock = clock
+        self._randomness = randomness
+        self._logger = logger
+
+    async def run(self) -> None:
+        """Ask until cancelled, each node at times that it can not foresee."""
+        async with asyncio.TaskGroup() as group:
+            for node in self._nodes:
+                group.create_task(self._visit(node))
+
+    async def _visit(self, node: KnownNode) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            failed = await self._database.read(lambda c: ledger.has_failed(c, str(node.key)))
+            chance = self._per_minute * TICK_S / 60 * (FAILED_FACTOR if failed else 1)
+            if int.from_bytes(self._randomness.token(4), "big") >= chance * 2**32:
+                continue
+            try:
+                await self.question(node)
+            except Error as error:
+                self._logger.info("question.failed", node=node.key.name, error=error.error_code)
+
+    async def question(self, node: KnownNode) -> None:
+        """Ask one question, audit the answer, and try the other verifiers with it."""
+        models = [one.name for one in (await node.caller.info()).models if _replayable(one)]
+        if not models:
+            return
+        model = models[self._randomness.token(1)[0] % len(models)]
+        asked = await ask(node, model, clock=self._clock, randomness=self._randomness)
+        ours = await self._audit(asked)
+        for name, caller in self._peers.items():
+            bad = bool(self._randomness.token(1)[0] & 1)
+            try:
+                theirs = await caller.audit(tampered(asked) if bad else asked, PEER_TIMEOUT_S)
+            except UpstreamError as error:
+                self._logger.info("peer.untried", verifier=name, error=error.error_code)
+                continue
+            await self._compare(name, asked, ours, theirs, bad=bad)
+
+    async def _compare(
+        self,
+        peer: str,
+        asked: AskedAudit,
+        ours: AskedVerdict,
+        theirs: AskedVerdict,
+        *,
+        bad: bool,
+    ) -> None:
+        if bad and theirs.result == "pass":
+            kind, detail = "lazy", "passed an opening that its receipt does not bind"
+        elif not bad and {ours.result, theirs.result} == {"pass", "fail"}:
+            kind, detail = "lying", f"says {theirs.result} where this verifier says {ours.result}"
+        else:
+            return
+        leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
+
+        def write(connection: Connection) -> None:
+            store.alert(
+                connection,
+                unix_ms=self._clock.unix_ms(),
+                kind=kind,
+                about=peer,
+                receipt=leaf,
+                detail=detail,
+            )
+
+        await self._database.write(write)
+
+
+def _replayable(model: ServedModel) -> bool:
+    return model.kind == "chat" and bool(model.weights)

@@ -1,0 +1,117 @@
+"""Audits in a real network: real models, two verifiers, one of them killed on the way."""
+
+import asyncio
+import os
+import re
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.support.network import RunningNetwork, command, running
+
+from trunkline.cli.folder import Folder
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.verifier import VerifierCaller
+
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(400)]
+
+MODEL = "smollm2-135m-instruct"
+DEADLINE_S = 150.0
+
+
+@pytest.fixture(scope="module")
+def network(
+    tmp_path_factory: pytest.TempPathFactory, model_cache: Path
+) -> Iterator[RunningNetwork]:
+    """A network in which every answer is audited."""
+    data = tmp_path_factory.mktemp("audits") / "net"
+    made = command("init", "--data", str(data), env={"TRUNKLINE_CACHE": str(model_cache)})
+    assert made.code == 0, made.err
+    folder = Folder(data)
+    for entry in folder.network().roles:
+        path = folder.config(entry)
+        text = path.read_text()
+        if entry.role == "verifier":
+            text = text.replace("rate_ppm = 50000", "rate_ppm = 1000000")
+        path.write_text(text.replace("rate_max = 0.1", "rate_max = 1.0"))
+    with running(data, model_cache) as started:
+        yield started
+
+
+def ask(network: RunningNetwork, prompt: str) -> str:
+    """Ask a question; the answer's id."""
+    body = {
+        "model": MODEL, "max_tokens": 24, "messages": [{"role": "user", "content": prompt}],
+    }  # fmt: skip
+    request = urllib.request.Request(  # noqa: S310 - a network of this test
+        f"{network.base_url}/v1/chat/completions",
+        data=msgspec.json.encode(body),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+        return str(response.headers["trunkline-receipt"])
+
+
+def verdicts_on(network: RunningNetwork, answer: str) -> list[dict[str, object]]:
+    """The verdicts of both verifiers on an answer, by long polls until there are two."""
+    folder = Folder(network.data)
+    urls = [entry.url for entry in folder.network().roles if entry.role == "verifier"]
+
+    async def wait() -> list[dict[str, object]]:
+        transport = HttpTransport()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while True:
+                    done = await asyncio.to_thread(
+                        network.command, "audit", "show", answer, "--json"
+                    )
+                    found = msgspec.json.decode(done.out) if done.out else []
+                    if len(found) == len(urls):
+                        assert done.code == 0, done.out
+                        return found
+                    await asyncio.gather(*(news(transport, url) for url in urls))
+        finally:
+            await transport.aclose()
+
+    return asyncio.run(wait())
+
+
+async def news(transport: HttpTransport, url: str) -> None:
+    caller = VerifierCaller(transport, url)
+    await caller.verdicts((await caller.info()).verdicts, 2)
+
+
+def test_both_verifiers_pass_an_honest_answer_and_anyone_computes_it_again(
+    network: RunningNetwork,
+) -> None:
+    answer = ask(network, "Name three rivers.")
+
+    found = verdicts_on(network, answer)
+
+    assert {one["verifier"] for one in found} == {
+        "lambda.localhost/verifier", "mu.localhost/verifier",
+    }  # fmt: skip
+    for one in found:
+        verdict = one["verdict"]
+        assert isinstance(verdict, dict)
+        assert (verdict["result"], verdict["regime"]) == ("pass", "exact")
+    again = network.command("audit", "recompute", answer)
+    assert again.code == 0, again.out + again.err
+    assert again.out.count("to the last digit") == 2
+    shown = network.command("audit", "show", answer)
+    assert re.search(r"all of \d+ tokens are the model's", shown.out)
+    assert network.command("audit", "ls").code == 0
+
+
+def test_a_killed_verifier_goes_on_and_nothing_is_audited_twice(network: RunningNetwork) -> None:
+    verdicts_on(network, ask(network, "What is the capital of France?"))
+    os.kill(network.pid("verifier"), signal.SIGKILL)
+
+    answer = ask(network, "Tell me a story about a fox.")
+
+    assert len(verdicts_on(network, answer)) == 2
+    alerts = network.command("audit", "alerts")
+    assert (alerts.code, alerts.out.strip()) == (0, "nothing"), alerts.out
