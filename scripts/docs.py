@@ -42,7 +42,8 @@ COMMANDS: Final = (
     ("audit", "verifiers"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
-    ("drill",), ("drill", "kill-node"), ("log",), ("log", "fsck"), ("log", "upload"),
+    ("drill",), ("drill", "kill-node"), ("drill", "swap-model"),
+    ("log",), ("log", "fsck"), ("log", "upload"),
     ("gateway",), ("node",), ("witness",), ("verifier",),
 )  # fmt: skip
 CLI_HEAD: Final = """\

@@ -483,6 +483,22 @@ def drill_kill_node(
     raise typer.Exit(code)
 
 
+@drill.command("swap-model", epilog="\b\nExamples:\n  trunkline drill swap-model\n")
+def drill_swap_model(
+    cheat: Annotated[Literal["weights", "sampler"], typer.Option(help="What it does.")] = "weights",
+    rate: Annotated[float, typer.Option(help="Percent of answers checked.", min=1, max=100)] = 100,
+    port_base: Annotated[int, typer.Option(help="First of the network's ports.")] = 28480,
+    json: Json = False,
+) -> None:
+    """Have a node begin to cheat under live traffic, in a network of its own, until it is caught.
+
+    Exit 0 only if it is quarantined, no call failed, and none went to it afterwards.
+    """
+    from trunkline.cli.swap_model import swap_model as run
+
+    raise typer.Exit(run(cheat=cheat, rate_percent=rate, port_base=port_base, as_program=json))
+
+
 @log.callback()
 def log_role(context: typer.Context, config: ConfigOption = None, data: Data = None) -> None:
     """Run the log in the foreground, or check one (fsck)."""

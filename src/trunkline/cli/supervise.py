@@ -143,6 +143,11 @@ class Supervisor:
             if role.pid is not None:
                 _signal_group(role.pid, signal.SIGKILL)
 
+    def command(self, role: Role) -> tuple[str, ...]:
+        """What is run for a role."""
+        config = str(self._folder.config(role.entry))
+        return (sys.executable, "-m", "trunkline.cli.role", role.entry.role, config)
+
     async def _keep(self, role: Role) -> None:
         backoff_s = BACKOFF_FIRST_S
         begun = time.monotonic()
@@ -171,8 +176,7 @@ class Supervisor:
         _rotate(path)
         with path.open("ab") as diagnostics:
             role.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "trunkline.cli.role", role.entry.role,
-                str(self._folder.config(role.entry)),
+                *self.command(role),
                 stdin=asyncio.subprocess.DEVNULL, stdout=diagnostics, stderr=diagnostics,
                 start_new_session=True,
                 env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
