@@ -14,6 +14,7 @@ from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.logger import get_logger
 from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.otlp_export import Exporter, Target
+from trunkline.verifier.telemetry import VerifierGauges
 
 DOCUMENT = Path(__file__).parents[3] / "docs/operate/telemetry.md"
 ROW = re.compile(r"\| `([a-z_.]+)` \| (\w+) \| `([^`]+)` \| ([^|]*) \| ([^|]+) \|")
@@ -41,6 +42,7 @@ async def test_every_metric_is_documented_as_it_is(tmp_path: Path) -> None:
     NodeTelemetry(metrics)
     NodeGauges(metrics)
     LogGauges(metrics)
+    VerifierGauges(metrics)
     text = DOCUMENT.read_text(encoding="utf-8")
     documented = {
         name: (kind, unit, tuple(re.findall(r"`([^`]+)`", labels)), said)
