@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -187,9 +187,8 @@ def _show(status: NetworkStatus) -> None:
         _show_queue(out, status.gateway.queue)
         _show_unwell(out, status.gateway)
         out.print(f"receipts: {evidence.final} final, {evidence.provisional} provisional")
-        _show_verification(out, status.gateway)
-        if status.gateway.keys_problem:
-            out.print(f"virtual keys: {status.gateway.keys_problem}", style="red")
+        for doubt in _doubts(status.gateway):
+            out.print(doubt)
         if status.gateway.routing.problem:
             out.print(f"routing policy not in force: {status.gateway.routing.problem}", style="red")
     out.print(_checkpoint_line(status.checkpoint))
@@ -197,20 +196,21 @@ def _show(status: NetworkStatus) -> None:
         out.print("no `trunkline up` runs this network", style="yellow")
 
 
-def _show_verification(out: Console, gateway: Status) -> None:
+def _doubts(gateway: Status) -> Iterator[Text]:
     """What verifiers and checkpoints show to be wrong, and who is not there to tell."""
     for log in gateway.logs:
         if log.split_view is not None:
             text = f"{log.origin} contradicted itself and is not trusted: {log.split_view}"
-            out.print(Text(text, "red"))
+            yield Text(text, "red")
     for row in gateway.standings:
         style = "red" if row.standing == "quarantined" else "yellow"
         by = ", ".join(row.by)
-        out.print(Text(f"{row.node}, {row.model}: {row.standing}: {row.why}, by {by}", style))
+        yield Text(f"{row.node}, {row.model}: {row.standing}: {row.why}, by {by}", style)
     for verifier in gateway.verifiers:
         if not verifier.reachable and verifier.error:
-            text = f"verifier {verifier.name}: not reachable ({verifier.error})"
-            out.print(Text(text, "yellow"))
+            yield Text(f"verifier {verifier.name}: not reachable ({verifier.error})", "yellow")
+    if gateway.keys_problem:
+        yield Text(f"virtual keys: {gateway.keys_problem}", "red")
 
 
 _FAULTS: Final = {

@@ -3,10 +3,14 @@
 import msgspec
 import pytest
 
-from trunkline.cli.status import _key, _limits, _unwell
+from trunkline.cli.status import _doubts, _key, _limits, _unwell
 from trunkline.gateway.core.breaker import Fault, State
-from trunkline.gateway.core.load import PlaceLoad, WindowLoad
-from trunkline.gateway.status import ModelStatus
+from trunkline.gateway.core.load import PlaceLoad, QueueLoad, WindowLoad
+from trunkline.gateway.routing import RoutingStatus
+from trunkline.gateway.sightings import LogSighting
+from trunkline.gateway.status import AnswerCounts, ModelStatus, StandingRow, Status
+from trunkline.gateway.store import Counts
+from trunkline.gateway.verification import VerifierStatus
 from trunkline.node.core.keyring import KeyState
 
 WELL = ModelStatus(
@@ -53,3 +57,39 @@ def test_a_places_limits_are_said_as_they_are_known() -> None:
         "3 of 16 places taken (found by trying), 30 of 900 input tokens in 60 s left, "
         "about 1.5 calls a second (found by trying), asked to be left alone for 4 s"
     )
+
+
+def test_what_evidence_shows_to_be_wrong_is_said() -> None:
+    gateway = Status(
+        answers=AnswerCounts(
+            taken=0, running=0, succeeded=0, survived=0, failed=0, client_gone=0
+        ),
+        evidence=Counts(provisional=0, final=0),
+        log_reachable=True,
+        logs=(
+            LogSighting(origin="good/log", size=3, split_view=None),
+            LogSighting(origin="bad/log", size=3, split_view="bad.json"),
+        ),
+        routing=RoutingStatus(file="", since_ms=0, problem=""),
+        queue=QueueLoad(waiting=0, waiting_bytes=0, places=()),
+        nodes=(),
+        keys_problem="not readable",
+        verifiers=(
+            VerifierStatus(
+                name="v", operator="o", url="u", reachable=False, error="upstream_refused",
+                heard=0, heard_ms=0,
+            ),
+        ),
+        standings=(
+            StandingRow(
+                node="n", model="m", standing="quarantined", why="it fails", by=("v", "w"),
+                verdicts=(), said_ms=0,
+            ),
+        ),
+    )  # fmt: skip
+    assert [doubt.plain for doubt in _doubts(gateway)] == [
+        "bad/log contradicted itself and is not trusted: bad.json",
+        "n, m: quarantined: it fails, by v, w",
+        "verifier v: not reachable (upstream_refused)",
+        "virtual keys: not readable",
+    ]
