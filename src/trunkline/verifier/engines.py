@@ -92,10 +92,14 @@ class Engines:
         """Stop what is idle, until cancelled."""
         while True:
             await asyncio.sleep(min(self._idle_s, IDLE_POLL_S_MAX))
-            for engine in self._engines:
-                idle_s = self._clock.monotonic_s() - engine.idle_since_s
-                if engine.running is not None and not engine.users and idle_s >= self._idle_s:
-                    await self._stop(engine)
+            await self.stop_idle()
+
+    async def stop_idle(self) -> None:
+        """Stop what nobody has used for long enough."""
+        for engine in self._engines:
+            idle_s = self._clock.monotonic_s() - engine.idle_since_s
+            if engine.running is not None and not engine.users and idle_s >= self._idle_s:
+                await self._stop(engine)
 
     async def close(self) -> None:
         """Stop all, those that are still starting too."""
