@@ -43,6 +43,9 @@ AFTERWARDS: Final = 4
 READY_S_MAX: Final = 120.0
 PLAY_S_MAX: Final = 600.0
 LOOK_S: Final = 0.2
+PROBES_A_MINUTE: Final = 4.0
+"""Own questions of each verifier to each node. A node that one answer demoted is asked little by
+users: what more there is to know comes from these."""
 TOKENS: Final = 60
 TEMPERATURE: Final = 1.0
 TOPICS: Final = ("a lighthouse", "rivers", "bread", "a chess game", "snow", "bridges", "an owl")
@@ -130,11 +133,17 @@ def swap_model(*, cheat: Cheat, rate_percent: float, port_base: int, as_program:
 
 
 def _audit_more(folder: Folder, network: NetworkFile, share: float) -> None:
-    """Have so many answers checked: the ordinary share would make the drill a long one."""
+    """Have so many answers checked, and demoted nodes asked often: what is ordinary would make the
+    drill a long one."""
+    changes = {
+        "verifier": {
+            "rate_ppm": f"{share * 1_000_000:.0f}",
+            "probe_per_minute": str(PROBES_A_MINUTE),
+        },
+        "node": {"rate_max": "1.0"},
+    }
     for entry in network.roles:
-        lines = {"verifier": ("rate_ppm", f"{share * 1_000_000:.0f}"), "node": ("rate_max", "1.0")}
-        if entry.role in lines:
-            key, value = lines[entry.role]
+        for key, value in changes.get(entry.role, {}).items():
             path = folder.config(entry)
             text = [f"{key} = {value}" if line.startswith(f"{key} = ") else line
                     for line in path.read_text().splitlines()]  # fmt: skip
