@@ -180,8 +180,8 @@ async def gateway_over(
 
 
 MAIN = (
-    "import sys; from pathlib import Path; from trunkline.gateway.app import run;"
-    "run(Path(sys.argv[1]))"
+    "import sys; from pathlib import Path; from trunkline.cli.role import run;"
+    "run('gateway', Path(sys.argv[1]))"
 )
 """For ``python -c``: a gateway, by the path of its configuration."""
 

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from trunkline.base.errors import Error
 from trunkline.cli.exits import DONE, INTERRUPTED, NO, UNABLE
+from trunkline.runtime.logger import configure
 
 ROOMS: Final = {
     "gateway": "trunkline.gateway.app",
@@ -30,6 +31,7 @@ _PR_SET_PDEATHSIG: Final = 1
 def run(role: str, config: Path) -> None:
     """Serve until SIGTERM or SIGINT. Raises Error: a wrong configuration, a taken port."""
     follow_parent()
+    configure()
     module = importlib.import_module(ROOMS[role])
     module.run(config)
 

@@ -26,7 +26,7 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.transport import Transport
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.config import resolve
-from trunkline.runtime.logger import Logger, configure, get_logger
+from trunkline.runtime.logger import Logger, get_logger
 from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.otlp_export import Exporter, export_target
 from trunkline.runtime.server import run_server
@@ -127,7 +127,6 @@ def run(config_path: Path) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP reads the routing policy anew. Raises
     :class:`ConfigError`."""
     settings = config.read(config_path)
-    configure()
     logger = get_logger("gateway")
     gateway = build(settings, config_path, logger)
 
