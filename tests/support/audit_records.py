@@ -22,6 +22,7 @@ from trunkline.verdicts import (
     SelfTest,
     StandingEvidence,
     Subject,
+    Terms,
     Verdict,
     demanded_digest,
     plain_checkpoint,
@@ -88,6 +89,20 @@ def self_test(signer: Signer = NODE) -> SelfTest:
         unix_ms=NOW_MS,
         weights=digest_of("weights"),
     )
+
+
+def terms(*verifiers: Signer, node: Signer = NODE, **changes: object) -> Terms:
+    """Terms that let ``verifiers`` (by default, one) draw one receipt of ten."""
+    made = Terms(
+        demands_per_min=600,
+        keep_s=3600,
+        key=str(node.vkey),
+        operator=node.vkey.name.partition("/")[0],
+        rate_ppm=100_000,
+        unix_ms=NOW_MS,
+        verifiers=tuple(str(one.vkey) for one in verifiers or (VERIFIER,)),
+    )
+    return msgspec.structs.replace(made, **changes)
 
 
 def calibration(artefact: str = '{"alpha":"0.001"}') -> Calibration:

@@ -84,6 +84,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         "trunkline.verdict-commitment/v1",
         "trunkline.verdict/v1",
         "trunkline.self-test/v1",
+        "trunkline.terms/v1",
         "trunkline.calibration/v1",
     )
     """First lines of the notes that are taken as entries."""

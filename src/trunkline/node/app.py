@@ -40,6 +40,7 @@ from trunkline.node.signing import Enqueue, ReceiptSigner
 from trunkline.node.statements import Statements
 from trunkline.node.store import create_store
 from trunkline.node.telemetry import NodeGauges, NodeTelemetry, provider_name
+from trunkline.node.terms import StatedTerms
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.remote.transport import Transport
@@ -109,6 +110,7 @@ class NodeApp:
         self._outbox: Outbox[int] | None = None
         self._receipts: ReceiptSigner | None = None
         self._nonces: Nonces | None = None
+        self._terms: StatedTerms | None = None
         self._keeper: OpeningKeeper | None = None
         self._served: tuple[Served, ...] = ()
         self._keys: Callable[[], tuple[KeyState, ...]] = tuple
@@ -133,6 +135,7 @@ class NodeApp:
         self._database = store.open_store(resolve(self._base, self._config.data))
         self._transport = self._transport or _transport(self._config.engine)
         enqueue = self._publish(self._database, self._transport)
+        self._terms = await self._state(self._database, enqueue)
         self._keeper = self._keep(self._database)
         self._receipts = ReceiptSigner(
             self._signer,
@@ -201,12 +204,28 @@ class NodeApp:
         self._background(deliver(), "node.publish")
         return outbox.enqueue
 
+    async def _state(self, database: Database, enqueue: Enqueue | None) -> StatedTerms | None:
+        """Say in the log which audits are allowed, before the first receipt."""
+        if enqueue is None:
+            return None
+        terms = StatedTerms(
+            self._config.audits,
+            self._signer,
+            database,
+            operator=self._identity.operator,
+            clock=self._clock,
+            enqueue=enqueue,
+        )
+        await terms.state()
+        self._background(terms.run(), "node.terms")
+        return terms
+
     def _keep(self, database: Database) -> OpeningKeeper | None:
         """Keep what opens receipts, where somebody may ask for it."""
-        audits = self._config.audits
-        if audits is None:
+        audits, terms = self._config.audits, self._terms
+        if audits is None or terms is None:
             return None
-        keeper = OpeningKeeper(audits, database, clock=self._clock)
+        keeper = OpeningKeeper(audits, database, terms, clock=self._clock)
         self._background(keeper.run(), "node.openings")
         return keeper
 
@@ -227,8 +246,8 @@ class NodeApp:
 
     def _audit(self, database: Database, enqueue: Enqueue | None) -> None:
         """Set up what verifiers ask for."""
-        audits, keeper = self._config.audits, self._keeper
-        if audits is None or keeper is None or self._log is None:
+        audits, keeper, terms = self._config.audits, self._keeper, self._terms
+        if audits is None or keeper is None or terms is None or self._log is None:
             self._router.add("POST", OPENINGS_PATH, nothing_kept)
         else:
             desk = OpeningDesk(
@@ -236,6 +255,7 @@ class NodeApp:
                 keeper,
                 database,
                 self._nonces,
+                terms,
                 node=self._identity.node,
                 log=self._log,
                 clock=self._clock,

@@ -95,15 +95,6 @@ def note_logged(connection: Connection, key: str, index: int) -> None:
     connection.execute("UPDATE nonces SET log_index = ? WHERE root = ?", (index, root))
 
 
-def waiting(connection: Connection) -> list[bytes]:
-    """Notes of the commitments that are still to be delivered, oldest first."""
-    rows = connection.execute(
-        "SELECT payload FROM outbox WHERE key >= ? AND key < ? AND refused IS NULL ORDER BY number",
-        (KEY_PREFIX, KEY_PREFIX + "g"),
-    )
-    return [row[0] for row in rows]
-
-
 def not_logged(connection: Connection) -> list[tuple[str, bytes]]:
     """``(key, note)`` of the commitments that the log is not known to have, oldest first."""
     rows = connection.execute(

@@ -15,12 +15,13 @@ from trunkline.base.errors import RequestError, TimedOutError
 from trunkline.base.ports import Clock
 from trunkline.crypto.keys import VerifierKey
 from trunkline.node import opening_store
-from trunkline.node.config import AuditsConfig, verifier_keys
+from trunkline.node.config import AuditsConfig
 from trunkline.node.core import demand as decide
 from trunkline.node.core.content import opened
 from trunkline.node.core.demand import Chance, Once, Pace, Rules
 from trunkline.node.nonces import Nonces
 from trunkline.node.opening_store import Demanded
+from trunkline.node.terms import StatedTerms
 from trunkline.receipts import Receipt, decode, receipt_leaf
 from trunkline.runtime.http import Call
 from trunkline.runtime.store import Connection, Database
@@ -46,9 +47,12 @@ EXPANSION: Final = 4
 class OpeningKeeper:
     """What is kept. ``keep`` runs on the store's thread, all else on the loop."""
 
-    def __init__(self, config: AuditsConfig, database: Database, *, clock: Clock) -> None:
+    def __init__(
+        self, config: AuditsConfig, database: Database, terms: StatedTerms, *, clock: Clock
+    ) -> None:
         self._config = config
         self._database = database
+        self._terms = terms
         self._clock = clock
         self._unscrubbed = False
         self.dropped = 0
@@ -57,7 +61,9 @@ class OpeningKeeper:
 
     @property
     def keep_ms(self) -> int:
-        return int(self._config.keep_s * 1000)
+        """As configured; longer while an older promise is to be kept."""
+        promised_s = [terms.keep_s for terms in self._terms.in_force()]
+        return int(max(self._config.keep_s, *promised_s, 0) * 1000)
 
     def keep(
         self,
@@ -102,24 +108,21 @@ class OpeningDesk:
         keeper: OpeningKeeper,
         database: Database,
         nonces: Nonces | None,
+        terms: StatedTerms,
         *,
         node: str,
         log: VerifierKey,
         clock: Clock,
     ) -> None:
-        """``node``: name of the node's key; ``nonces``: None where seeds are not its own. Raises
-        :class:`ConfigError`."""
+        """``node``: name of the node's key; ``nonces``: None where seeds are not its own."""
         self._keeper = keeper
         self._database = database
         self._nonces = nonces
+        self._terms = terms
         self._clock = clock
-        self._rules = Rules(
-            node=node,
-            log=log,
-            verifiers=verifier_keys(config),
-            rate_ppm_max=round(config.rate_max * 1_000_000),
-            since_ms=clock.unix_ms(),
-        )
+        self._node = node
+        self._log = log
+        self._since_ms = clock.unix_ms()
         self._once = Once()
         self._pace = Pace(config.demands_per_s)
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -135,13 +138,14 @@ class OpeningDesk:
 
     async def _answer(self, body: bytes) -> Openings:
         now_ms = self._clock.unix_ms()
-        asked = decide.asked(decide.read(body), self._rules, now_ms)
+        rules = self._rules()
+        asked = decide.asked(decide.read(body), rules, now_ms)
         # In this order: whoever repeats what he overheard takes nothing of the verifier's pace, and
         # a verifier that asks too often none of our memory.
         self._once.check(asked)
         self._pace.take(asked.verifier, self._clock.monotonic_s())
         self._once.use(asked, now_ms)
-        chance = decide.chance(asked.draw, self._rules)
+        chance = decide.chance(asked.draw, rules)
         await self._honour(chance, now_ms)
         openings = []
         left_bytes = OPENINGS_BYTES_MAX
@@ -150,6 +154,18 @@ class OpeningDesk:
             openings.append(opening)
             left_bytes -= size
         return Openings(openings=tuple(openings))
+
+    def _rules(self) -> Rules:
+        """The most that any terms in force allow: what was promised is kept."""
+        terms = self._terms.in_force()
+        named = dict.fromkeys(vkey for one in terms for vkey in one.verifiers)
+        return Rules(
+            node=self._node,
+            log=self._log,
+            verifiers=tuple(map(VerifierKey.parse, named)),
+            rate_ppm_max=max(one.rate_ppm for one in terms),
+            since_ms=self._since_ms,
+        )
 
     async def _honour(self, chance: Chance, now_ms: int) -> None:
         honoured = await self._database.write(

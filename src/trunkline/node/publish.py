@@ -2,8 +2,9 @@
 
 Runs beside the answers and never in front of them. The log takes the same entry twice and gives the
 same index, so a delivery repeated after a crash changes nothing. Notes go in any order, but for
-one rule: commitments to nonces are in the log before any batch that was queued after them
-(``docs/spec/receipt.md``, "Nonces"). A log that takes no commitments gets the batches all the same.
+one rule: commitments to nonces (``docs/spec/receipt.md``, "Nonces") and the node's terms are in the
+log before any batch that was queued after them. A log that takes neither gets the batches all the
+same.
 """
 
 from functools import partial
@@ -21,6 +22,8 @@ QUEUE: Final = "log"
 POLICY: Final = OutboxPolicy(concurrency=4, backoff_s_min=0.2, backoff_s_max=15.0)
 SELF_TEST_KEY: Final = "self-test/"
 """Begins the outbox's key of a self-test; its digest follows."""
+TERMS_KEY: Final = "terms/"
+"""The same, of terms."""
 _ROUND: Final = 64
 
 
@@ -39,7 +42,7 @@ def publisher(
 
     async def deliver(key: str, note: bytes) -> int:
         if "/" not in key:
-            for earlier in await database.read(nonce_store.waiting):
+            for earlier in await database.read(_before_batches):
                 await _add_first(log, earlier)
         return await log.add(note)
 
@@ -70,8 +73,18 @@ async def catch_up(database: Database, outbox: Outbox[int]) -> None:
             after = number
 
 
+def _before_batches(connection: Connection) -> list[bytes]:
+    """Notes still to be delivered that batches come after, oldest first."""
+    rows = connection.execute(
+        "SELECT payload FROM outbox WHERE refused IS NULL AND "
+        "(key >= ? AND key < ? OR key >= ? AND key < ?) ORDER BY number",
+        (nonce_store.KEY_PREFIX, nonce_store.KEY_PREFIX + "g", TERMS_KEY, TERMS_KEY + "g"),
+    )
+    return [row[0] for row in rows]
+
+
 async def _add_first(log: LogCaller, note: bytes) -> None:
-    """Add a commitment before the batches that may need it. Its own delivery, which the log then
+    """Add a note before the batches that may need it. Its own delivery, which the log then
     knows already, records its index; a refusal for good is recorded there too."""
     try:
         await log.add(note)

@@ -1,4 +1,5 @@
-"""Signed records about audits: self-tests, draws, demands, commitments, verdicts, calibrations.
+"""Signed records about audits: self-tests, terms, draws, demands, commitments, verdicts,
+calibrations.
 
 Pure: no I/O, no clock, no keys of its own. Specified in ``docs/spec/verdict.md``.
 """
@@ -30,6 +31,7 @@ from trunkline.verdicts.reveal import (
 )
 from trunkline.verdicts.self_test import SELF_TEST_TYPE, SelfTest
 from trunkline.verdicts.sequence import Fault, check_sequence
+from trunkline.verdicts.terms import TERMS_TYPE, Terms, in_force, too_small
 from trunkline.verdicts.verdict import (
     VERDICT_TYPE,
     Check,
@@ -53,6 +55,7 @@ __all__ = [
     "RATE_PPM_MAX",
     "REVEAL_AFTER_MS",
     "SELF_TEST_TYPE",
+    "TERMS_TYPE",
     "VERDICT_TYPE",
     "Calibration",
     "Check",
@@ -71,6 +74,7 @@ __all__ = [
     "Standing",
     "StandingEvidence",
     "Subject",
+    "Terms",
     "Verdict",
     "are_independent",
     "check_draw",
@@ -80,10 +84,12 @@ __all__ = [
     "demanded_digest",
     "drawn",
     "examine",
+    "in_force",
     "may_reveal",
     "open_demand",
     "opinions",
     "plain_checkpoint",
     "randomness",
     "range_end",
+    "too_small",
 ]

@@ -15,7 +15,7 @@ from tests.unit.node.scripted import ScriptedEngine, says, spell
 from trunkline.crypto.encoding import decode_base64
 from trunkline.crypto.merkle import root_from_path
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.inference.ports import Embedded
+from trunkline.inference.ports import Embedded, EmbedderInfo
 from trunkline.node import opening_store, openings, store
 from trunkline.node.config import (
     AuditsConfig,
@@ -75,6 +75,9 @@ class Log:
 
 
 class Embedder:
+    async def model(self) -> EmbedderInfo:
+        return EmbedderInfo(dimensions=384, numerics="toy-1", weights_digest=f"sha256:{'e5' * 32}")
+
     async def embed(self, texts: object, *, query: bool) -> Embedded:
         return Embedded(vectors=(b"\x00\x00\x80\x3f" * 384,), tokens=3)
 
@@ -274,7 +277,6 @@ REFUSED: list[Refusal] = [
     ("demand_stale", lambda at: demand(at, ahead_ms=301_000)),
     ("draw_refused", lambda at: demand(at, draw=draw_note(STRANGER))),
     ("draw_refused", lambda at: demand(at, draw=draw_note(log=STRANGER))),
-    ("draw_rate", lambda at: demand(at, draw=draw_note(rate_ppm=500_001))),
     ("invalid_demand", lambda at: demand(at, draw="no note\n")),
     ("invalid_demand", lambda at: msgspec.structs.replace(demand(at), demand="no note\n")),
     ("invalid_demand", lambda at: msgspec.structs.replace(demand(at), receipts=at * 2)),

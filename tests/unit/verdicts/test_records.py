@@ -16,6 +16,7 @@ from trunkline.verdicts import Record, Verdict, decimal, open_demand
 
 RECORDS: dict[str, tuple[Record, Signer]] = {
     "self-test": (make.self_test(), make.NODE),
+    "terms": (make.terms(), make.NODE),
     "draw": (make.draw(), make.VERIFIER),
     "calibration": (make.calibration(), make.VERIFIER),
     "verdict": (make.verdict(), make.VERIFIER),

@@ -28,7 +28,7 @@ _DECODER: Final = msgspec.json.Decoder(audit.Demand)
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the node's operator allows."""
+    """What the node's terms allow."""
 
     node: str
     """Name of the node's own key."""
@@ -109,7 +109,8 @@ def asked(demand: audit.Demand, rules: Rules, now_ms: int) -> Asked:
 
 def chance(draw_note: str, rules: Rules) -> Chance:
     """The draw, if it is one that the node honours. Raises :class:`RequestError`:
-    ``invalid_demand``, ``draw_refused``, ``draw_rate``."""
+    ``invalid_demand``, ``draw_refused``. Drawn at a higher rate than the node's, it is one at the
+    node's: a receipt that the lower rate draws, the higher does too."""
     # It was encoded before, when the demand's digest was computed.
     data = draw_note.encode()
     draw = _draw(data, rules.verifiers)
@@ -117,14 +118,12 @@ def chance(draw_note: str, rules: Rules) -> Chance:
         open_checkpoint(draw.checkpoint.encode(), rules.log)
     except (MalformedError, VerificationError):
         raise _refused("draw_refused", "the draw is not from the node's log") from None
-    if draw.rate_ppm > rules.rate_ppm_max:
-        raise _refused("draw_rate", "the draw takes a larger share than this node allows")
     return Chance(
         verifier=draw.key,
         first=draw.from_,
         after=draw.to,
         digest=sha256(data),
-        rate_ppm=draw.rate_ppm,
+        rate_ppm=min(draw.rate_ppm, rules.rate_ppm_max),
         randomness=draw.randomness(),
     )
 

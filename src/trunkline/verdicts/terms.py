@@ -1,0 +1,80 @@
+"""Terms: what a node says it lets verifiers audit, before it answers anything under them.
+
+Specified in ``docs/spec/verdict.md``, "Terms". A node signs and logs them; they hold for its
+batches that the log has after them, until its next. So everybody agrees which refusal a node had
+announced, and which is withholding. They are no promise to be honest, and it is no lie to have
+none: a node without terms that suffice is simply not verified.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+
+from trunkline.verdicts.draw import RATE_PPM_MAX
+from trunkline.verdicts.record import Count, Key, Name, Record, check_signer_key
+
+TERMS_TYPE = "trunkline.terms/v1"
+VERIFIERS_MAX: Final = 64
+RATE_PPM_MIN: Final = 1_000
+"""Of a node that is verified at all: one receipt of a thousand."""
+KEEP_S_MIN: Final = 300
+"""The same: what a draw, its place in the log and some tries take."""
+
+
+class Terms(Record, frozen=True, kw_only=True):
+    """What one node lets verifiers audit."""
+
+    TYPE: ClassVar[str] = TERMS_TYPE
+    NOTE_BYTES_MAX: ClassVar[int] = 32 * 1024
+
+    demands_per_min: Count
+    """Demands that it answers to each verifier."""
+    keep_s: Count
+    """Seconds for which it can open a receipt."""
+    key: Key
+    operator: Name
+    rate_ppm: Annotated[int, msgspec.Meta(ge=0, le=RATE_PPM_MAX)]
+    """Receipts of a million that each verifier may draw. Of a draw at a higher rate, it opens those
+    that this rate had drawn too."""
+    type: Literal["trunkline.terms/v1"] = "trunkline.terms/v1"
+    unix_ms: Count
+    verifiers: Annotated[tuple[Key, ...], msgspec.Meta(max_length=VERIFIERS_MAX)]
+    """Vkeys of those that may ask; each also for what another of them has drawn."""
+
+    @property
+    def signer(self) -> str:
+        return self.key
+
+    def check(self) -> None:
+        check_signer_key(self.key)
+
+
+def too_small(terms: Terms | None, verifiers: Sequence[str]) -> str:
+    """Why ``terms`` do not let ``verifiers`` (vkeys) verify the node; empty: they do.
+
+    None: the node has stated none.
+    """
+    if terms is None:
+        return "the node has stated no terms"
+    if not set(verifiers) <= set(terms.verifiers):
+        return "the node's terms do not name this verifier"
+    if terms.rate_ppm < RATE_PPM_MIN:
+        return f"the node's terms let {terms.rate_ppm} receipts of a million be drawn"
+    if terms.keep_s < KEEP_S_MIN:
+        return f"by the node's terms it keeps what opens a receipt for {terms.keep_s} s"
+    if not terms.demands_per_min:
+        return "the node's terms allow no demand"
+    return ""
+
+
+def in_force(stated: Sequence[Terms], now_ms: int) -> tuple[Terms, ...]:
+    """Which of a node's terms it still has to keep to, of all that it ``stated``, oldest first: the
+    newest, and each before it until its ``keep_s`` after the next was stated."""
+    held = [
+        before
+        for before, after in pairwise(stated)
+        if now_ms < after.unix_ms + before.keep_s * 1000
+    ]
+    return (*held, *stated[-1:])
