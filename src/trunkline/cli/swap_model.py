@@ -35,7 +35,7 @@ from trunkline.gateway.verdict_store import Alert
 from trunkline.receipts import decode as decode_receipt
 
 CHEATER: Final = "node-beta"
-USERS: Final = 2
+USERS: Final = 3
 HONEST_MIN: Final = 3
 """Answers of the node, while it is honest, before it is replaced."""
 AFTERWARDS: Final = 4
@@ -282,7 +282,8 @@ class _Drill:
             f"{record.afterwards} went to it"
         )
         for alert in reversed(record.alerts):
-            self._out.print(f"  {alert.code}: {alert.node}: {alert.why}, by {', '.join(alert.by)}")
+            by = f", by {', '.join(alert.by)}" if alert.by else ""
+            self._out.print(f"  {alert.code}: {alert.node}: {alert.why}{by}")
         for failure in sorted(set(self._traffic.failures)):
             self._out.print(f"  failed: {failure}", style="red")
         return DONE if good else NO
