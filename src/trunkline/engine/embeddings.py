@@ -26,7 +26,7 @@ from trunkline.engine.frames import (
     Vectors,
     raised,
 )
-from trunkline.inference.ports import Embedded
+from trunkline.inference.ports import Embedded, EmbedderInfo
 
 TEXTS_MAX = 2048
 TEXT_CHARACTERS_MAX = 8192
@@ -62,7 +62,7 @@ class EmbeddedEmbedder:
         self._calls = 0
         self._last_id = 0
         self._waiting: dict[int, asyncio.Future[Vectors]] = {}
-        self._dimensions = 0
+        self._ready = EmbedderReady(dimensions=0, weights="", numerics="")
         self._turn = asyncio.Lock()
         self._child = Child(
             module=_WORKER,
@@ -74,6 +74,16 @@ class EmbeddedEmbedder:
             start_timeout_s=config.start_timeout_s,
             stall_timeout_s=config.stall_timeout_s,
             environment={"OMP_NUM_THREADS": str(config.threads), "OMP_WAIT_POLICY": "passive"},
+        )
+
+    async def model(self) -> EmbedderInfo:
+        """What the process has loaded; it is started for it. Raises ``ConfigError`` where it can
+        not be, and ``UpstreamError``."""
+        await self._child.ready()
+        return EmbedderInfo(
+            dimensions=self._ready.dimensions,
+            numerics=self._ready.numerics,
+            weights_digest=self._ready.weights,
         )
 
     async def embed(self, texts: Sequence[str], *, query: bool) -> Embedded:
@@ -116,7 +126,7 @@ class EmbeddedEmbedder:
             part = await future
         finally:
             del self._waiting[id_]
-        size = self._dimensions * _FLOAT_BYTES
+        size = self._ready.dimensions * _FLOAT_BYTES
         if len(part.vectors) != len(texts) or any(len(v) != size for v in part.vectors):
             raise BadResponseError("the embedder's answer does not fit the question")
         return part
@@ -130,7 +140,7 @@ class EmbeddedEmbedder:
             case Failed():
                 self._fail(frame.id, raised(frame))
             case EmbedderReady():
-                self._dimensions = frame.dimensions
+                self._ready = frame
             case _:
                 pass
 

@@ -103,6 +103,8 @@ class EmbedderSetup(msgspec.Struct, frozen=True, kw_only=True, tag="embedder_set
 
 class EmbedderReady(msgspec.Struct, frozen=True, kw_only=True, tag="embedder_ready"):
     dimensions: int
+    weights: str
+    numerics: str
 
 
 class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):

@@ -175,6 +175,8 @@ class Scorer(Protocol):
 class Embedder(Protocol):
     """Turns texts into unit vectors."""
 
+    async def model(self) -> "EmbedderInfo": ...
+
     async def embed(self, texts: Sequence[str], *, query: bool) -> "Embedded":
         """Vectors of ``texts`` in order, and the tokens they cost."""
         ...
@@ -186,3 +188,14 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
     vectors: tuple[bytes, ...]
     """Little-endian float32, one per text."""
     tokens: int
+
+
+class EmbedderInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What an embedder is."""
+
+    dimensions: int
+    numerics: str
+    """Fingerprint of the bits that it computes for fixed texts, on this machine: its self-test. Who
+    has another rounds otherwise here and there."""
+    weights_digest: str
+    """Of the model's file, ``sha256:…``."""

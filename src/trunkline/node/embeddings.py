@@ -11,7 +11,7 @@ from typing import Final
 
 from trunkline.base.errors import RequestError
 from trunkline.inference.answer import Event
-from trunkline.inference.ports import Embedder
+from trunkline.inference.ports import Embedder, EmbedderInfo
 from trunkline.node.core.content import Made
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.work import Output, patiently
@@ -42,7 +42,8 @@ class EmbeddedEmbeddings:
     async def prepare(self, attempt: Attempt) -> "EmbeddingsWork":
         request = openai_embeddings.parse(bytes(attempt.request))
         check_supported(request)
-        return EmbeddingsWork(self._embedder, self._identity, attempt, request)
+        model = await self._embedder.model()
+        return EmbeddingsWork(self._embedder, model, self._identity, attempt, request)
 
 
 def check_supported(request: EmbeddingsRequest) -> None:
@@ -67,9 +68,15 @@ class EmbeddingsWork:
     places = 1
 
     def __init__(
-        self, embedder: Embedder, identity: Identity, attempt: Attempt, request: EmbeddingsRequest
+        self,
+        embedder: Embedder,
+        model: EmbedderInfo,
+        identity: Identity,
+        attempt: Attempt,
+        request: EmbeddingsRequest,
     ) -> None:
         self._embedder = embedder
+        self._model = model
         self._attempt = attempt
         self._request = request
         self.accepted = Accepted(
@@ -78,6 +85,8 @@ class EmbeddingsWork:
             operator=identity.operator,
             key=identity.key,
             model=MODEL_NAME,
+            weights=model.weights_digest,
+            numerics=model.numerics,
         )
 
     async def begin(self) -> None:
@@ -95,7 +104,13 @@ class EmbeddingsWork:
         )
         await output.event(Event(id=0, data=data))
         return Outcome(
-            model=ReceiptModel(provider=PROVIDER, requested=self._request.model, served=MODEL_NAME),
+            model=ReceiptModel(
+                numerics=self._model.numerics,
+                provider=PROVIDER,
+                requested=self._request.model,
+                served=MODEL_NAME,
+                weights=self._model.weights_digest,
+            ),
             sampling=ReceiptSampling(caller_nonce=self._attempt.caller_nonce, source="none"),
             usage=ReceiptUsage(completion=0, counted=True, prompt=embedded.tokens),
             made=Made(vectors=tuple(embedded.vectors)),
