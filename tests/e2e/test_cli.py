@@ -31,7 +31,7 @@ def test_status_is_complete(network: RunningNetwork) -> None:
 
     assert status["ready"] is True
     assert [role["name"] for role in status["roles"]] == [
-        "gateway", "node-alpha", "node-beta", "log", "witness",
+        "gateway", "node-alpha", "node-beta", "log", "witness", "verifier", "verifier-mu",
     ]  # fmt: skip
     assert all(role["healthy"] and role["pid"] for role in status["roles"])
     assert status["gateway"]["answers"]["succeeded"] >= 1

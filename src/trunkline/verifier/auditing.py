@@ -16,6 +16,7 @@ from trunkline.audit import replay
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.judge import WITHHELD, Case
 from trunkline.base.errors import (
+    ConfigError,
     ConflictError,
     MalformedError,
     OverloadedError,
@@ -39,7 +40,7 @@ from trunkline.verifier import calibrations, crash, ledger
 from trunkline.verifier.core.patience import Over, Patience, after_failure, why_closed
 from trunkline.verifier.demanding import Demander, Failed, KnownNode, check
 from trunkline.verifier.engines import Engines, Measuring
-from trunkline.verifier.judging import Judge, Place, unshown
+from trunkline.verifier.judging import Judge, Place, known_subject, unshown
 from trunkline.verifier.queue import Audit, AuditQueue
 
 IDLE_S_MAX: Final = 1.0
@@ -48,6 +49,8 @@ SELF_TEST_S: Final = 600.0
 """How long a node's statement of what its engine computes is believed to hold."""
 RETRY_MS: Final = 5_000
 """Until an audit that could not be measured is tried again."""
+MEASURE_TRIES_MAX: Final = 60
+"""After so many tries (five minutes) an answer that can not be scored is judged without."""
 SELF_TEST_TRIES_MAX: Final = 12
 """After so many tries, a node that has no self-test ready is judged by statistics."""
 NOT_EXACT: Final = "engine_not_exact"
@@ -130,7 +133,7 @@ class Auditor:
         except ConflictError as error:
             # Another process has it: its outcome counts.
             line.failed(error)
-        except (UpstreamError, OverloadedError) as error:
+        except (UpstreamError, OverloadedError, ConfigError) as error:
             line.failed(error)
             await self._later(audit, error.error_code)
         finally:
@@ -180,6 +183,7 @@ class Auditor:
             why_closed(receipt.receipt, opening.reason, self._clock.unix_ms()),
             place,
             patient=audit.attempts < SELF_TEST_TRIES_MAX,
+            measurable=audit.attempts < MEASURE_TRIES_MAX,
         )
         self._reach(crash.ANSWER_SCORED)
         note, _ = await self._judge.settle(case, place, audit)
@@ -215,18 +219,18 @@ class Auditor:
         result: Literal["fail", "inconclusive"] = (
             "fail" if decided.reason == WITHHELD else "inconclusive"
         )
-        what = unshown(await self._guessed(audit), leaf="", result=result)
+        what = unshown(*await self._guessed(audit), leaf="", result=result)
         note, _ = await self._judge.settle(what, _place(audit), audit)
         return _result(note)
 
     async def _private(self, audit: Audit, opening: Opening, place: Place) -> str:
-        what = unshown(await self._guessed(audit), leaf=opening.leaf, result="not_applicable")
+        what = unshown(*await self._guessed(audit), leaf=opening.leaf, result="not_applicable")
         note, _ = await self._judge.settle(what, place, audit)
         return _result(note)
 
-    async def _guessed(self, audit: Audit) -> Subject:
-        """What a receipt that is not shown may be about: what the node says that it serves, else
-        what it has served last."""
+    async def _guessed(self, audit: Audit) -> tuple[Subject, Calibration]:
+        """What a receipt that is not shown may be about: what the node says that it serves, as it
+        was judged before, so that what is held against it can be won back there."""
         node = self._nodes.get(audit.node)
         key = VerifierKey.parse(audit.node)
         model, weights, numerics = "unknown", "", ""
@@ -239,8 +243,19 @@ class Auditor:
                 if one.kind == "chat":
                     model, weights, numerics = one.name, one.weights or "", one.numerics or ""
                     break
-        return Subject(
-            configuration="",
+        known = await self._database.read(lambda c: known_subject(c, audit.node, model))
+        if known is not None:
+            return known
+        calibration = calibrations.choose(
+            self._known,
+            regime="exact",
+            weights=weights,
+            model=model,
+            node=numerics,
+            verifier=numerics,
+        )
+        subject = Subject(
+            configuration=calibration.parties.configuration,
             key=audit.node,
             model=model,
             node=key.name,
@@ -248,6 +263,7 @@ class Auditor:
             operator=node.operator if node is not None else "unknown",
             weights=weights,
         )
+        return subject, calibration
 
     async def _case(
         self,
@@ -258,10 +274,12 @@ class Auditor:
         place: Place,
         *,
         patient: bool = False,
+        measurable: bool = True,
     ) -> Case:
-        """``patient``: a node that has no self-test yet is waited for, by an UpstreamError."""
+        """``patient``: a node that has no self-test yet is waited for, by an UpstreamError.
+        ``measurable``: the model is asked; it has not failed too often."""
         receipt = verified.receipt
-        looked = await self._look(node, receipt, content, patient=patient)
+        looked = await self._look(node, receipt, content if measurable else None, patient=patient)
         nonces_entry = None
         if content is not None and content.nonce is not None:
             noted = digest(content.nonce.note.encode())

@@ -12,7 +12,7 @@ import msgspec
 
 from trunkline.audit import bundle as bundles
 from trunkline.audit import findings, standing
-from trunkline.audit.calibration import Calibration, Parties, decode, encode, unmeasured
+from trunkline.audit.calibration import Calibration, decode, encode
 from trunkline.audit.judge import OPENED, Case, Judged, judge, subject_of
 from trunkline.base.errors import require
 from trunkline.base.ports import Clock, Randomness
@@ -58,9 +58,9 @@ class Unshown(msgspec.Struct, frozen=True, kw_only=True):
     calibration: Calibration
 
 
-def unshown(subject: Subject, *, leaf: str, result: Result) -> Unshown:
+def unshown(subject: Subject, calibration: Calibration, *, leaf: str, result: Result) -> Unshown:
     """``result``: ``fail`` where the node withholds it, ``not_applicable`` where it need not show
-    it, else ``inconclusive``."""
+    it, else ``inconclusive``. ``calibration``: what the subject is held against otherwise."""
     match result:
         case "fail":
             check = findings.failed(OPENED, "the node did not open what it had signed")
@@ -68,20 +68,7 @@ def unshown(subject: Subject, *, leaf: str, result: Result) -> Unshown:
             check = findings.not_applicable(OPENED, "the receipt is private")
         case _:
             check = findings.inconclusive(OPENED, "the node could not be reached")
-    return Unshown(
-        subject=subject,
-        leaf=leaf,
-        check=check,
-        calibration=unmeasured(
-            Parties(
-                configuration=subject.configuration,
-                model=subject.model,
-                node=subject.numerics,
-                verifier="",
-                weights=subject.weights,
-            )
-        ),
-    )
+    return Unshown(subject=subject, leaf=leaf, check=check, calibration=calibration)
 
 
 class Judge:
@@ -247,14 +234,33 @@ class Judge:
         """The evidence so far, under the calibration that it was held against."""
         if before is None:
             return None
-        named = msgspec.json.decode(before.state, type=_Named).calibration
-        artefact = ledger.calibration(connection, named)
-        require(artefact is not None, "a calibration that was used was stored")
-        return standing.decode_state(before.state, decode(artefact or b""))
+        return standing.decode_state(before.state, _held_against(connection, before.state))
 
 
 class _Named(msgspec.Struct, frozen=True):
     calibration: str
+
+
+def _held_against(connection: Connection, state: bytes) -> Calibration:
+    """The calibration of a stored state."""
+    named = msgspec.json.decode(state, type=_Named).calibration
+    artefact = ledger.calibration(connection, named)
+    require(artefact is not None, "a calibration that was used was stored")
+    return decode(artefact or b"")
+
+
+def known_subject(
+    connection: Connection, vkey: str, model: str
+) -> tuple[Subject, Calibration] | None:
+    """What a node's model was judged as the most often, and against what."""
+    row = connection.execute(
+        "SELECT subject, state FROM subjects WHERE json_extract(subject, '$.key') = ? "
+        "AND json_extract(subject, '$.model') = ? ORDER BY receipts DESC LIMIT 1",
+        (vkey, model),
+    ).fetchone()
+    if row is None:
+        return None
+    return msgspec.json.decode(row[0], type=Subject), _held_against(connection, row[1])
 
 
 def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -> Judged:
@@ -272,7 +278,7 @@ def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -
         kind="opening",
         previous=standing.encode_state(before).decode(),
         receipt=_leaf(what, place),
-        regime="none",
+        regime=calibration.regime,
         result=check.result,
         standing=after.standing,
         subject=what.subject,
@@ -281,7 +287,7 @@ def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -
         checks=(check,),
         result=check.result,
         kind="opening",
-        regime="none",
+        regime=calibration.regime,
         subject=what.subject,
         trials=None,
         state=after,

@@ -147,8 +147,8 @@ async def test_a_verifier_that_contradicts_another_is_found_out_and_a_third_deci
     callers = {}
     for signer in signers:
         peers = [(one, "http://127.0.0.1:1") for one in signers if one is not signer]
-        # Lambda draws; the order of the others is that of the draw, and all three will speak.
-        rate = 1_000_000 if signer is LAMBDA else 0
+        # Who draws has an opinion, and so has one of the others; the last is asked to decide.
+        rate = 1_000_000 if signer is MU else 0
         url = await network.verifier(signer, peers, rate_ppm=rate)
         callers[signer.name] = VerifierCaller(transport, url)
 
@@ -159,9 +159,10 @@ async def test_a_verifier_that_contradicts_another_is_found_out_and_a_third_deci
 
     # Mu's engine has other weights than it says: it fails what the two others pass.
     assert results == {LAMBDA.name: "pass", MU.name: "fail", NU.name: "pass"}
-    while not (alerts := (await callers[LAMBDA.name].alerts(0)).alerts):
-        await callers[LAMBDA.name].verdicts(1, 0.05)
-    assert {(one.kind, one.about) for one in alerts} == {("dispute", MU.name)}
+    for caller in callers.values():
+        while not (alerts := (await caller.alerts(0)).alerts):
+            await caller.verdicts(1, 0.05)
+        assert {one.kind for one in alerts} == {"dispute"}
 
 
 async def test_a_caller_that_brings_the_opening_has_its_verdict_at_once(network, transport):
@@ -190,3 +191,28 @@ async def test_content_that_the_receipt_does_not_bind_says_nothing_of_the_node(n
 
     assert (asked.result, asked.reason, asked.note) == ("inconclusive", "not_bound", "")
     assert (await caller.info()).verdicts == 0
+
+
+async def test_what_was_withheld_counts_where_answers_count_and_is_won_back_there(
+    network, transport
+):
+    network.node.answer(honest(1))
+    caller = await alone(network, transport)
+    (first,) = await revealed(caller, 1)
+    network.node.behaviour = "refuses"
+    network.node.answer(honest(2))
+    second = (await revealed(caller, 2))[1]
+    network.node.behaviour = "opens"
+    network.node.answer(honest(3))
+    third = (await revealed(caller, 3))[2]
+
+    verdicts = [
+        Verdict.open_note(one.note.encode(), LAMBDA.vkey) for one in (first, second, third)
+    ]
+
+    assert [one.standing for one in verdicts] == ["open", "failed", "failed"]
+    assert [one.result for one in verdicts] == ["pass", "fail", "pass"]
+    assert len({one.subject for one in verdicts}) == 1
+    for one in verdicts:
+        bundle = await caller.bundle(one.receipt)
+        recompute.verdict(one, bundle, await caller.calibration(one.calibration))
