@@ -70,6 +70,8 @@ __all__ = ["VerifierApp", "create_store", "run"]
 SPARE_CONNECTIONS: Final = 16
 SEQUENCES: Final = 2
 """Answers that an engine scores at once: more only cost memory."""
+SCRUB_S: Final = 60.0
+"""Between two times that openings which were deleted leave the write-ahead file."""
 EngineMaker = Callable[[], ScoringEngine]
 
 
@@ -136,10 +138,12 @@ class VerifierApp:
     async def startup(self) -> None:
         """Open the store, and begin to follow the log."""
         self._open_database = store.open_store(resolve(self._base, self._config.data))
+        await self._open_database.write(store.overwrite_deleted)
         parts = self._parts = self._assemble(self._open_database)
         self._background(parts.publisher.run(), "verifier.publish")
         self._background(self._engines.tend(), "verifier.engines")
         self._background(self._watch(parts), "verifier.watch")
+        self._background(_scrub(self._open_database), "verifier.scrub")
         if self._config.probe_per_minute:
             self._background(parts.planter.run(), "verifier.plant")
         for number in range(self._config.audits_at_once):
@@ -362,6 +366,13 @@ class _Parts:
         if revealed:
             self.reach(crash.VERDICT_REVEALED)
         return revealed > 0
+
+
+async def _scrub(database: Database) -> None:
+    """Keep what was opened no longer on disk than it takes, until cancelled."""
+    while True:
+        await asyncio.sleep(SCRUB_S)
+        await database.scrub()
 
 
 def _wake(loop: asyncio.AbstractEventLoop, progress: asyncio.Event) -> None:

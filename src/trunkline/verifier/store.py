@@ -147,6 +147,11 @@ def open_store(data: Path) -> Database:
     return Database.open(data / DATABASE_NAME, must_exist=True, migrations=MIGRATIONS, shared=True)
 
 
+def overwrite_deleted(connection: Connection) -> None:
+    """From now on, what this connection deletes is overwritten: openings hold what was said."""
+    connection.execute("PRAGMA secure_delete = ON")
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """How far the log was followed."""
 

@@ -206,9 +206,7 @@ async def test_what_was_withheld_counts_where_answers_count_and_is_won_back_ther
     network.node.answer(honest(3))
     third = (await revealed(caller, 3))[2]
 
-    verdicts = [
-        Verdict.open_note(one.note.encode(), LAMBDA.vkey) for one in (first, second, third)
-    ]
+    verdicts = [Verdict.open_note(one.note.encode(), LAMBDA.vkey) for one in (first, second, third)]
 
     assert [one.standing for one in verdicts] == ["open", "failed", "failed"]
     assert [one.result for one in verdicts] == ["pass", "fail", "pass"]
@@ -216,3 +214,18 @@ async def test_what_was_withheld_counts_where_answers_count_and_is_won_back_ther
     for one in verdicts:
         bundle = await caller.bundle(one.receipt)
         recompute.verdict(one, bundle, await caller.calibration(one.calibration))
+
+
+async def test_nothing_that_was_said_stays_on_disk(network, transport, tmp_path):
+    made = honest(1)
+    network.node.answer(made)
+    (found,) = await revealed(await alone(network, transport), 1)
+
+    await network.stack.aclose()
+
+    assert found.receipt == made.leaf.hex()
+    files = list((tmp_path / LAMBDA.name.replace("/", "-")).glob("verifier.db*"))
+    assert files
+    said = b"say bada 1"
+    assert said in bytes(made.content.request)
+    assert not any(said in file.read_bytes() for file in files)
