@@ -64,15 +64,15 @@ def decode(data: bytes) -> Bundle:
     return bundle
 
 
-def replay_check(trials: Trials | None, regime: Regime, unreachable: str) -> Check:
-    """What scores say of one answer by itself."""
+def replay_check(trials: Trials | None, regime: Regime, kind: Kind, unreachable: str) -> Check:
+    """What scores say of one answer by itself: of its tokens, or of its vectors."""
     if trials is None:
         return inconclusive(REPLAY, unreachable)
     if regime == "noisy":
         return not_applicable(REPLAY, "another engine's noise: it counts for the standing alone")
     if regime == "none":
         return inconclusive(REPLAY, "no calibration says what its scores mean")
-    count = len(trials.margins)
+    count, what = len(trials.margins), "vectors" if kind == "embedding" else "tokens"
     if trials.mismatches:
-        return failed(REPLAY, f"{trials.mismatches} of {count} tokens are not the model's")
-    return passed(REPLAY, f"all of {count} tokens are the model's")
+        return failed(REPLAY, f"{trials.mismatches} of {count} {what} are not the model's")
+    return passed(REPLAY, f"all of {count} {what} are the model's")

@@ -94,14 +94,20 @@ def check(opened: Opened) -> list[Check]:
     ]
 
 
-def _bound(opened: Opened, name: str, item: Item, digest: str) -> Check:
-    salts = opened.content.salts
+def bound(receipt: Receipt, content: OpenedContent, name: str, item: Item, digest: str) -> Check:
+    """Whether the receipt binds ``digest`` (``sha256:…``; empty: none could be made) as ``item``,
+    by the salts that were opened. The check's own name is ``name``."""
+    salts = content.salts
     if not all(_SALT.fullmatch(salt) for salt in salts.values()):
         return failed(name, "a salt is not 32 bytes in hex")
-    agrees = bool(digest) and binds(opened.receipt, item, digest, salts)
+    agrees = bool(digest) and binds(receipt, item, digest, salts)
     if agrees is None:
         return inconclusive(name, "the receipt hides it, and no salt opens it")
     return either(name, agrees, yes="as signed", no="not what the receipt was signed for")
+
+
+def _bound(opened: Opened, name: str, item: Item, digest: str) -> Check:
+    return bound(opened.receipt, opened.content, name, item, digest)
 
 
 def _resumed(opened: Opened) -> Check:

@@ -6,14 +6,15 @@ passes by default. Only the opening of a receipt that its node signed is looked 
 logs and draws were checked by the caller.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from trunkline.audit import accounting, bundle, content, nonces
+from trunkline.audit import accounting, bundle, content, embedding, nonces
 from trunkline.audit.bundle import Bundle, replay_check
 from trunkline.audit.calibration import Calibration
+from trunkline.audit.embedding import Remade
 from trunkline.audit.findings import failed, inconclusive, not_applicable, total
 from trunkline.audit.replay import NOT_AN_ANSWER, Measured
 from trunkline.audit.standing import State, adopt, encode_state, update
@@ -61,8 +62,8 @@ class Case:
     origin: Receipt | None = None
     """Of an answer given again: the receipt that it came from."""
     origin_leaf: bytes | None = None
-    others: tuple[Check, ...] = field(default=())
-    """Checks made elsewhere (embeddings), which count like these. A failed one is a fault."""
+    remade: Remade | None = None
+    """Of embeddings: what the verifier's embedder makes of the request; None: it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,19 +154,19 @@ def at_fault(checks: list[Check] | tuple[Check, ...]) -> bool:
 
 
 def _examine(case: Case) -> tuple[Kind, list[Check], Trials | None]:
-    receipt, others = case.receipt, list(case.others)
+    receipt = case.receipt
     if not receipt.policy.audit:
         return "opening", [not_applicable(ALLOWED, "the receipt allows no audit")], None
     if not isinstance(receipt.cached, msgspec.UnsetType):
         again = accounting.check_cached(receipt, case.origin, case.origin_leaf)
-        return "accounting", [again, *others], None
+        return "accounting", [again], None
     if case.content is None:
-        return "opening", [_unopened(case.reason), *others], None
-    if others and not receipt.model.weights:
-        return "embedding", others, None
+        return "opening", [_unopened(case.reason)], None
     if not receipt.model.weights:
         return "opening", [not_applicable(ALLOWED, "not a model whose weights are known")], None
-    return _opened(case, case.content, others)
+    if embedding.is_embedding(receipt):
+        return _embedded(case, case.content)
+    return _opened(case, case.content)
 
 
 def _unopened(reason: str) -> Check:
@@ -174,9 +175,16 @@ def _unopened(reason: str) -> Check:
     return inconclusive(OPENED, "the node no longer has it, or never kept it")
 
 
-def _opened(
-    case: Case, opened: OpenedContent, others: list[Check]
-) -> tuple[Kind, list[Check], Trials | None]:
+def _embedded(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
+    calibration, remade = case.calibration, case.remade
+    checks = embedding.check(case.receipt, opened, remade)
+    trials = embedding.trials(opened, remade, checks, clip=float(calibration.clip))
+    why = embedding.why_not(remade)
+    compared = replay_check(trials, calibration.regime, "embedding", why)
+    return "embedding", [*checks, compared], trials
+
+
+def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
     receipt, calibration, measured = case.receipt, case.calibration, case.measured
     read = content.open_(receipt, opened, measured, case.context_tokens)
     checks = [*content.check(read), *_origin_of_seed(case, read)]
@@ -191,8 +199,8 @@ def _opened(
     proven = trials is not None and calibration.regime == "exact" and not trials.mismatches
     checks += accounting.check(read, calibration, proven=proven)
     why = content.NO_MODEL if measured is None else measured.unreachable or NOT_AN_ANSWER
-    checks.append(replay_check(trials, calibration.regime, why))
-    return "replay", [*checks, *others], trials
+    checks.append(replay_check(trials, calibration.regime, "replay", why))
+    return "replay", checks, trials
 
 
 def _origin_of_seed(case: Case, read: content.Opened) -> list[Check]:

@@ -74,7 +74,7 @@ def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
         raise _differs("the calibration is not the one that the bundle names")
     trials = None if isinstance(said.trials, msgspec.UnsetType) else said.trials
     for check in said.checks:
-        again = replay_check(trials, measure.regime, check.detail)
+        again = replay_check(trials, measure.regime, said.kind, check.detail)
         if check.name == bundle.REPLAY and check != again:
             raise _differs("the scores do not lead to the replay check's result")
     if trials is not None and not any(check.name == bundle.REPLAY for check in said.checks):

@@ -21,7 +21,7 @@ from trunkline.audit.judge import WITHHELD, Case, judge
 from trunkline.audit.replay import measure
 from trunkline.audit.standing import State
 from trunkline.base.errors import UpstreamError
-from trunkline.verdicts import Check, Result, Standing
+from trunkline.verdicts import Result, Standing
 
 CALIBRATION = exact()
 
@@ -64,23 +64,6 @@ async def test_a_model_without_known_weights_is_not_judged() -> None:
     made = saying(ToyNode().serve(3), "model", weights="")
     judged = judge(await made.case(CALIBRATION), None)
     assert judged.result == "not_applicable"
-
-
-async def test_checks_made_elsewhere_count() -> None:
-    made = saying(ToyNode().serve(3), "model", weights="")
-    case = replace(
-        await made.case(calibration.unmeasured(PARTIES)),
-        others=(Check(name="vectors", result="pass", detail="within the tolerance"),),
-    )
-    state = None
-    for _ in range(47):
-        judged = judge(case, state)
-        assert (judged.kind, judged.result) == ("embedding", "pass")
-        state = judged.state
-    assert judged.standing == "good"
-    wrong = (Check(name="vectors", result="fail", detail="beyond the tolerance"),)
-    judged = judge(replace(case, others=wrong), state)
-    assert (judged.result, judged.standing) == ("fail", "failed")
 
 
 async def test_a_model_that_can_not_be_asked_leaves_it_open() -> None:
