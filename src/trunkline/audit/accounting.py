@@ -61,6 +61,8 @@ def _canonical(opened: Opened, calibration: Calibration, *, proven: bool) -> Che
         return inconclusive(CANONICAL, NO_MODEL if measured is None else measured.unreachable)
     if proven:
         return passed(CANONICAL, "each token is the one that the model chose")
+    if any(opened.receipt.response.resumed):
+        return not_applicable(CANONICAL, "some of its tokens were another attempt's choice")
     sampling = planned.sampling
     if sampling.temperature > TEMPERATURE_MAX or sampling.grammar or sampling.logit_bias:
         return not_applicable(CANONICAL, "the request itself leads to unusual tokens")

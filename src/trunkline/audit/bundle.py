@@ -2,7 +2,8 @@
 
 Public: quantised scores with their entropy bins, the state before, the checks' results. From
 it and the calibration anyone recomputes the numbers (``recompute``); a verdict names its digest.
-What a bundle shows of an answer is its length and how surprising its tokens were, in ten steps.
+What a bundle shows of an answer is its length and, in the noisy regime, how surprising its tokens
+were, in ten steps: who guesses a whole answer can tell by it that the guess is right.
 
 Canonical JSON, floats as decimals or hexadecimal. It proves nothing about the scores themselves:
 that takes the opening and the model.
@@ -32,6 +33,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     checks: Annotated[tuple[Check, ...], msgspec.Meta(max_length=CHECKS_MAX)]
     evidence: StandingEvidence
     kind: Kind
+    picked: bool
+    """Somebody chose this receipt: its scores count for nothing but ``result``."""
     previous: SavedState
     """The subject's state before (``trunkline.audit.standing``), as text."""
     receipt: Hex32
@@ -72,7 +75,7 @@ def replay_check(trials: Trials | None, regime: Regime, kind: Kind, unreachable:
         return not_applicable(REPLAY, "another engine's noise: it counts for the standing alone")
     if regime == "none":
         return inconclusive(REPLAY, "no calibration says what its scores mean")
-    count, what = len(trials.margins), "vectors" if kind == "embedding" else "tokens"
+    count, what = trials.tokens, "vectors" if kind == "embedding" else "tokens"
     if trials.mismatches:
         return failed(REPLAY, f"{trials.mismatches} of {count} {what} are not the model's")
     return passed(REPLAY, f"all of {count} {what} are the model's")

@@ -66,7 +66,9 @@ def open_(
     try:
         request = rerun.read_request(content)
         if measured is not None:
-            planned = rerun.plan(request, content.prompt, measured.model, context_tokens)
+            planned = rerun.plan(
+                request, content.prompt, measured.model, context_tokens, content.tokens
+            )
             again = rerun.rerun(receipt, planned, content.tokens, measured.pieces)
     except RequestError:
         planned = None

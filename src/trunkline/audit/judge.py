@@ -6,6 +6,7 @@ passes by default. Only the opening of a receipt that its node signed is looked 
 logs and draws were checked by the caller.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ from trunkline.audit.bundle import Bundle, replay_check
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
 from trunkline.audit.findings import failed, inconclusive, not_applicable, total
-from trunkline.audit.replay import NOT_AN_ANSWER, Measured
+from trunkline.audit.replay import Measured
 from trunkline.audit.standing import State, adopt, encode_state, update
 from trunkline.audit.trials import Trials, quantise
 from trunkline.crypto.keys import NAME_BYTES_MAX, VerifierKey
@@ -32,6 +33,7 @@ FAULTS: Final = frozenset({WITHHELD, "unknown", "not_audited"})
 """Reasons that a node with a receipt like this one can not have. The others leave it open: what was
 kept for too short a time, or demanded too late, shows nothing."""
 
+NOTHING_OWN: Final = "there is no token that this attempt chose"
 NAMELESS: Final = "unnamed"
 TEXT_CHARS_MAX: Final = 512
 
@@ -64,6 +66,9 @@ class Case:
     origin_leaf: bytes | None = None
     remade: Remade | None = None
     """Of embeddings: what the verifier's embedder makes of the request; None: it has none."""
+    picked: bool = False
+    """Somebody chose it: a node could bring its good answers only, and an enemy of it its worst. A
+    fault stays a fault, and its scores say nothing of the subject."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +105,14 @@ def judge(case: Case, before: State | None) -> Judged:
         before = adopt(before, calibration)
     kind, checks, trials = _examine(case)
     result = total(checks)
-    after = update(before, calibration, trials, fault=at_fault(checks), passed=result == "pass")
+    after = moved(before, calibration, trials, checks, picked=case.picked)
     subject = subject_of(case.receipt, calibration)
     made = Bundle(
         calibration=calibration.digest,
         checks=tuple(checks),
         evidence=after.evidence,
         kind=kind,
+        picked=case.picked,
         previous=encode_state(before).decode(),
         receipt=case.leaf.hex(),
         regime=calibration.regime,
@@ -148,7 +154,22 @@ def _name(text: str) -> str:
     return text[:NAME_BYTES_MAX] or NAMELESS
 
 
-def at_fault(checks: list[Check] | tuple[Check, ...]) -> bool:
+def moved(
+    before: State,
+    calibration: Calibration,
+    trials: Trials | None,
+    checks: Sequence[Check],
+    *,
+    picked: bool,
+) -> State:
+    """The subject's state after an answer with these checks and trials."""
+    fault = at_fault(checks)
+    if picked:
+        return update(before, calibration, None, fault=fault)
+    return update(before, calibration, trials, fault=fault, passed=total(checks) == "pass")
+
+
+def at_fault(checks: Sequence[Check]) -> bool:
     """Whether a check failed that needs no statistics."""
     return any(check.result == "fail" and check.name != bundle.REPLAY for check in checks)
 
@@ -191,16 +212,29 @@ def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trial
     bound = all(check.result == "pass" for check in checks if check.name in content.BINDING)
     trials = None
     if measured is not None and not measured.unreachable and bound and _complete(measured, opened):
-        trials = quantise(
-            measured.scores,
-            clip=float(calibration.clip),
-            end_tokens=frozenset(measured.model.eos_token_ids),
-        )
+        trials = trials_of(measured, receipt, calibration)
     proven = trials is not None and calibration.regime == "exact" and not trials.mismatches
     checks += accounting.check(read, calibration, proven=proven)
-    why = content.NO_MODEL if measured is None else measured.unreachable or NOT_AN_ANSWER
+    why = content.NO_MODEL if measured is None else measured.unreachable or NOTHING_OWN
     checks.append(replay_check(trials, calibration.regime, "replay", why))
     return "replay", checks, trials
+
+
+def trials_of(measured: Measured, receipt: Receipt, calibration: Calibration) -> Trials | None:
+    """The trials of the receipt's own tokens, with a score for each; None: it has none. Only for
+    an opening that its receipt binds."""
+    given = receipt.response.resumed
+    if given and len(given) != len(measured.scores):
+        return None
+    trials = quantise(
+        measured.scores,
+        clip=float(calibration.clip),
+        end_tokens=frozenset(measured.model.eos_token_ids),
+        given=given,
+    )
+    if not trials.tokens:
+        return None
+    return trials.counted() if calibration.regime == "exact" else trials
 
 
 def _origin_of_seed(case: Case, read: content.Opened) -> list[Check]:

@@ -90,8 +90,6 @@ def check_nonce(
         _check_place(receipt, commitment, proof)
     except (Error, UnicodeEncodeError):
         return failed(NONCE, "what was opened does not commit this node to its nonce")
-    if commitment.unix_ms > receipt.times.arrived_ms:
-        return failed(NONCE, "the node committed to its nonce after the request had come")
     if noted_at is None or entry is None:
         return inconclusive(NONCE, "the commitment has not been seen in the log")
     return either(

@@ -17,9 +17,9 @@ from trunkline.audit import bundle, calibration, replay
 from trunkline.audit.bundle import Bundle, replay_check
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.findings import total
-from trunkline.audit.judge import at_fault
-from trunkline.audit.standing import State, decode_state, encode_state, update
-from trunkline.audit.trials import Trials, quantise
+from trunkline.audit.judge import moved, trials_of
+from trunkline.audit.standing import State, decode_state, encode_state
+from trunkline.audit.trials import Trials
 from trunkline.base.errors import VerificationError
 from trunkline.crypto.digest import digest
 from trunkline.inference.ports import Scorer
@@ -82,9 +82,7 @@ def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
     if said.result != total(said.checks):
         raise _differs("the checks do not add up to the result")
     before = decode_state(said.previous.encode(), measure)
-    after = update(
-        before, measure, trials, fault=at_fault(said.checks), passed=said.result == "pass"
-    )
+    after = moved(before, measure, trials, said.checks, picked=said.picked)
     if (after.evidence, after.standing) != (said.evidence, said.standing):
         raise _differs("the scores do not lead to the evidence or the standing")
     return Recomputed(bundle=said, calibration=measure, state=after)
@@ -124,11 +122,7 @@ async def scores(
     measured = await replay.measure(receipt, content, scorer, context_tokens=context_tokens)
     if measured.unreachable:
         return Rescored(trials=None, unreachable=measured.unreachable, same=False)
-    trials = quantise(
-        measured.scores,
-        clip=float(said.calibration.clip),
-        end_tokens=frozenset(measured.model.eos_token_ids),
-    )
+    trials = trials_of(measured, receipt, said.calibration)
     return Rescored(trials=trials, unreachable="", same=trials == said.bundle.trials)
 
 

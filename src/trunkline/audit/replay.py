@@ -62,7 +62,7 @@ async def measure(
         found = msgspec.structs.replace(
             found, prompt=await _prompt(receipt, request, model, scorer)
         )
-        planned = rerun.plan(request, content.prompt, model, context_tokens)
+        planned = rerun.plan(request, content.prompt, model, context_tokens, content.tokens)
     except RequestError:
         return _without_scores(found, NOT_SERVABLE)
     known = all(0 <= token < len(found.pieces) for token in content.prompt)

@@ -48,12 +48,20 @@ def read_request(content: OpenedContent) -> ChatRequest:
 
 
 def plan(
-    request: ChatRequest, prompt: tuple[int, ...], model: ModelInfo, context_tokens: int = 0
+    request: ChatRequest,
+    prompt: tuple[int, ...],
+    model: ModelInfo,
+    context_tokens: int = 0,
+    answer: Sequence[Sequence[int]] = (),
 ) -> ChatPlan:
-    """As the node had to plan it. ``context_tokens``: of the node's engine; 0: as ``model``'s.
+    """As the node had to plan it. ``context_tokens``: of the node's engine, as it says it now; 0:
+    as ``model``'s. It held prompt and ``answer`` in any case: a node could else say that it has no
+    room for what it answered, and nothing would be held against it.
 
     Raises ``RequestError``.
     """
+    if context_tokens:
+        context_tokens = max(context_tokens, len(prompt) + max(map(len, answer), default=0))
     limits = Limits(
         context_tokens=context_tokens or model.context_tokens,
         vocabulary_size=model.vocabulary_size,

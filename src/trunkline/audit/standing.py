@@ -19,6 +19,9 @@ takes 47 answers without a fault, whoever is honest gets there, and a node that 
 10 % of answers is restored with chance at most 1 %. Who cheats in fewer may be, and fails again at
 the next that is found.
 
+What is promised is about *drawn* answers. Whoever picks the answers that are looked at picks their
+mean too: those are judged, and only their faults come here (``judge.Case.picked``).
+
 Evidence of disjoint shards could be multiplied (``Wealth.merged``); a state is one stream.
 """
 
@@ -163,11 +166,15 @@ def update(
 
     ``trials``: None where the answer could not be scored. ``fault``: a check failed that needs no
     statistics. ``passed``: there was nothing to score, and every check passed. An answer of which
-    nothing was found out leaves everything as it was. Raises ``ValueError`` for a state of another
-    calibration: see :func:`adopt`.
+    nothing was found out leaves everything as it was, and so does one whose scores no calibration
+    gives a meaning: else whoever names numerics that nobody knows would be trusted.
+
+    Raises ``ValueError`` for a state of another calibration: see :func:`adopt`.
     """
     if state.calibration != calibration.digest:
         raise ValueError("a state goes on under the calibration that it was started with")
+    if calibration.regime == "none":
+        trials = None
     if trials is None and not fault and not passed:
         return state
     scores = np.zeros(0) if trials is None else calibration.scores(trials)

@@ -1,7 +1,8 @@
 """From token scores to trials: the integers that evidence is made of, and that a bundle publishes.
 
 A verifier's floats stay with it; what counts is quantised once, rounded in the node's favour, and
-everything after that is exact arithmetic that anyone repeats.
+everything after that is exact arithmetic that anyone repeats. Tokens that were taken over from
+another attempt are no trials: whoever goes on with them has not chosen them.
 
 Two regimes (design §8). *Noisy*: each token is a trial, its margin clipped and put beside the
 mean that honest noise has in its entropy bin; the entropy is known before the noise is drawn, so
@@ -13,7 +14,10 @@ G = Π(1 - p) is the chance that it had not ended by where it did. An honest end
 smaller; a choice that was cut by a limit or a stop string counts G/2, which keeps the mean at most
 1/2 whatever the limit. A node that pretends ends has G near 1.
 
-It judges nothing. Tokens whose choice roundings could have changed are no trials at all.
+It judges nothing, and publishes no more than is bet on: entropies and margins are a fingerprint of
+the text, by which a guess of it can be tried out, so the exact regime, which needs only their
+count, keeps none (:meth:`Trials.counted`).
+Tokens whose choice roundings could have changed are no trials at all.
 """
 
 import math
@@ -55,15 +59,24 @@ class Trials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def consistent(self) -> bool:
         """Whether the parts can belong together."""
-        return len(self.bins) == len(self.margins) <= self.tokens and self.mismatches <= len(
-            self.bins
-        )
+        return len(self.bins) == len(self.margins) <= self.tokens >= self.mismatches
+
+    def counted(self) -> "Trials":
+        """All that the exact regime needs of them."""
+        return msgspec.structs.replace(self, bins=(), ends=(), margins=())
 
 
 def quantise(
-    scores: Sequence[Sequence[TokenScore]], *, clip: float, end_tokens: Collection[int]
+    scores: Sequence[Sequence[TokenScore]],
+    *,
+    clip: float,
+    end_tokens: Collection[int],
+    given: Sequence[int] = (),
 ) -> Trials:
-    """The trials of one answer, from its scores per choice. ``clip``: logit units, over 0."""
+    """The trials of one answer, from its scores per choice. ``clip``: logit units, over 0;
+    ``given``: how many tokens of each choice were taken over, if any were."""
+    if given:
+        scores = [choice[count:] for choice, count in zip(scores, given, strict=True)]
     decided = [score for choice in scores for score in choice if score.decided]
     return Trials(
         bins=tuple(bin_of(score.entropy) for score in decided),

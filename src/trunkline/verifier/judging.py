@@ -276,6 +276,7 @@ def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -
         checks=(check,),
         evidence=after.evidence,
         kind="opening",
+        picked=False,
         previous=standing.encode_state(before).decode(),
         receipt=_leaf(what, place),
         regime=calibration.regime,
