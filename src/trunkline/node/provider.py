@@ -7,13 +7,14 @@ There is no seed and there are no numerics: an answer can not be continued elsew
 but by its text where the configuration says how this upstream is asked to (``core/prefix.py``).
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
-from trunkline.base.errors import RequestError
+from trunkline.base.errors import RequestError, UpstreamError
 from trunkline.inference.answer import Event
 from trunkline.node.core import account, upstream
 from trunkline.node.core.calls import CallNumbers
@@ -29,10 +30,17 @@ from trunkline.node.translated import Answer, Caller
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import ReceiptModel, ReceiptSampling, prefix_digest
 from trunkline.remote.status import RejectedError
+from trunkline.remote.transport import BAD_HTTP, CLOSED, STALLED, TRUNCATED
 from trunkline.schema.attempt import Accepted, Attempt, Kind, Limits, ServedModel
 from trunkline.schema.parsing import decode, top_level
+from trunkline.schema.sse import SseEvent
 
 UPSTREAM_MODELS_MAX: Final = 1024
+ENDING_S: Final = 1.0
+"""For what follows an answer's end on its connection: usage, ``[DONE]``, the body's end. Shorter
+than any gateway's patience between two events."""
+ENDING_EVENTS_MAX: Final = 64
+_ENDINGS: Final = frozenset({BAD_HTTP, CLOSED, STALLED, TRUNCATED})
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,7 +268,7 @@ class ProviderWork:
         check = StreamCheck(self._asked.n or 1, self._names, goes_on=prefix is not None)
         number = 0 if prefix is None else prefix.events
         calls = CallNumbers(self._attempt.attempt.removeprefix("att_"))
-        async for event in answer.events():
+        async for event in _to_its_end(answer.events(), check):
             for line in check.feed(calls.tidy(self._preset.answer(event.data or b""))):
                 told = self._teller.tell(line)
                 if told is not None:
@@ -276,7 +284,7 @@ class ProviderWork:
         if self._attempt.kind == "embeddings":
             said = check_embeddings(body, inputs(self._body), self._names)
         else:
-            body = self._preset.answer(body)
+            body = upstream.readable(self._preset.answer(body))
             said = upstream.check_completion(body, self._asked.n or 1, self._names)
         await output.event(Event(id=0, data=upstream.one_line(body)))
         return said
@@ -294,6 +302,33 @@ class ProviderWork:
             usage=account.reported(said.usage),
             finish=said.finish,
         )
+
+
+async def _to_its_end(
+    events: AsyncIterator[SseEvent], check: StreamCheck
+) -> AsyncIterator[SseEvent]:
+    """The events as long as the answer that ``check`` follows is not over, and then what comes
+    without ado (usage, ``[DONE]``): how the connection ends is no part of the answer any more."""
+    async for event in events:
+        yield event
+        if check.over:
+            break
+    if not check.over:
+        return
+    rest: list[SseEvent] = []
+    try:
+        async with asyncio.timeout(ENDING_S):
+            async for event in events:
+                rest.append(event)
+                if len(rest) == ENDING_EVENTS_MAX:
+                    break
+    except TimeoutError:
+        pass
+    except UpstreamError as error:
+        if error.error_code not in _ENDINGS:
+            raise
+    for event in rest:
+        yield event
 
 
 def _rejected(error: RejectedError) -> RequestError:

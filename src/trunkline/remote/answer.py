@@ -20,6 +20,8 @@ from trunkline.schema.sse import SseEvent, SseParser
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 BAD_STREAM: Final = "upstream_bad_stream"
+SIGNS_OF_LIFE: Final = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
+"""Names of events that say nothing else."""
 _RETRY: Final = frozenset({"retry"})
 """Fields of an event stream beside those that are read: no provider sends others."""
 
@@ -51,7 +53,7 @@ class ProviderAnswer:
         return body
 
     async def events(self) -> AsyncIterator[SseEvent]:
-        """The stream's events, ``[DONE]`` included; comments are left out.
+        """The stream's events, ``[DONE]`` included; comments and other signs of life are left out.
 
         Ends where the body ends. Raises the UpstreamError that an error event stands for, and
         BadResponseError ``upstream_bad_stream`` for bytes that are no event stream.
@@ -62,7 +64,7 @@ class ProviderAnswer:
                 if event.fields and event.fields.keys() != _RETRY:
                     # A browser would skip such a line, and lose the text of a garbled one unseen.
                     raise BadResponseError("a line of the stream is no field", code=BAD_STREAM)
-                if event.data is not None:
+                if event.data and event.event not in SIGNS_OF_LIFE:
                     yield _checked(event)
         # A last event without its blank line counts only if its data is whole in itself.
         for event in parser.finish():

@@ -34,6 +34,7 @@ CONFLICT: Final = "upstream_conflict"
 REJECTED: Final = "upstream_rejected"
 RATE_LIMITED: Final = "upstream_rate_limited"
 QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
+DECLINED: Final = "upstream_declined"
 UNAVAILABLE: Final = "upstream_unavailable"
 REDIRECT: Final = "upstream_redirect"
 NOT_JSON: Final = "upstream_not_json"
@@ -58,6 +59,11 @@ _AUTH_CODES: Final = frozenset(
 _MODEL_CODES: Final = frozenset({"model_not_found", "not_found_error", "not_found"})
 
 
+_OF_REQUESTS: Final = frozenset({400, 413, 422})
+"""By these an API finds fault with a request. Other refusals, and those that are no JSON, are of
+whatever stands before it, and say nothing of what others would do."""
+
+
 class RejectedError(UpstreamError):
     """The upstream found fault with the request itself. Not retryable: another deployment of the
     same kind would say the same."""
@@ -68,7 +74,8 @@ class RejectedError(UpstreamError):
     def __init__(self, message: str, *, upstream_code: str, param: str | None) -> None:
         super().__init__(message, retryable=False)
         self.upstream_code = upstream_code
-        """The upstream's own code (``context_length_exceeded``); empty if it gave none."""
+        """The upstream's own code (``context_length_exceeded``); empty if it gave none;
+        ``upstream_declined`` if it was no API's refusal."""
         self.param = param
         """The parameter that it named."""
 
@@ -131,6 +138,8 @@ def failure(
     if wait_s is None:
         wait_s = error.retry_delay_s
     made = _classify(status, error, wait_s, missing)
+    if isinstance(made, RejectedError) and (status not in _OF_REQUESTS or not _is_json(body)):
+        made.upstream_code = made.upstream_code or DECLINED
     if isinstance(made, LimitedError):
         made.limits = stated(head.headers, body, now_unix_s=now_unix_s, windows=windows)
         if made.retry_after_s is None and made.limits is not None:
@@ -161,7 +170,8 @@ def failure_in_answer(error: ErrorObject) -> UpstreamError:
 def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: str) -> UpstreamError:
     message = f"HTTP {status}{_said(error)}"
     match status:
-        case 401 | 403:
+        case 401 | 403 | 498:
+            # 498: proxies' word for a token that is no good.
             return UpstreamError(message, code=AUTH)
         case 402:
             return LimitedError(message, code=QUOTA_EXHAUSTED, retry_after_s=wait_s)
@@ -176,8 +186,8 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
             spent = {_lower(error.code), _lower(error.type)} & _QUOTA_CODES
             code = QUOTA_EXHAUSTED if spent else RATE_LIMITED
             return LimitedError(message, code=code, retry_after_s=wait_s)
-        case 424:
-            # AWS: the model failed, whatever the request was.
+        case 424 | 499:
+            # AWS: the model failed, whatever the request was. Google, nginx: given up on the way.
             return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
         case _ if 400 <= status < 500:
             param = error.param if error.param and _PARAM.fullmatch(error.param) else None
@@ -190,6 +200,13 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
             return BadResponseError(message, code=REDIRECT)
         case _:
             return BadResponseError(message)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(body), dict | list)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def error_object(body: bytes) -> ErrorObject | None:

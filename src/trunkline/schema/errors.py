@@ -313,8 +313,9 @@ def _retryable(error: BaseException) -> bool:
 
 
 _ELSEWHERE = frozenset(
-    {"unsupported_parameter", "model_not_found", "context_length_exceeded", "request_too_large"}
-)
+    {"unsupported_parameter", "model_not_found", "context_length_exceeded", "request_too_large",
+     "upstream_declined"}
+)  # fmt: skip
 
 
 def from_node(error: NodeError) -> Error:

@@ -147,6 +147,8 @@ class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     """Extension: the stop string; a number is a stop token's id."""
     logprobs: msgspec.Raw = ABSENT
     """As sent: providers differ in what they leave out."""
+    error: msgspec.Raw = ABSENT
+    """OpenRouter's way of saying that this choice broke off."""
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +181,7 @@ class ReadChoice(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: str | int | None = None
     logprobs: msgspec.Raw = ABSENT
     """As sent."""
+    error: msgspec.Raw = ABSENT
 
 
 class ReadCompletion(msgspec.Struct, frozen=True, kw_only=True):

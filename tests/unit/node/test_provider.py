@@ -112,6 +112,46 @@ async def through(
         return await running.hear(attempt(request, model="real-1"))
 
 
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        {"events": GOOD, "hang": True},
+        {"events": GOOD, "cut": True},
+        {"events": [*GOOD, b"[DONE]"], "hang": True},
+        {"events": [*GOOD, b"[DONE]"], "cut": True},
+        {"events": [*GOOD, b"[DONE]", GOOD[1]]},
+    ],
+)
+async def test_how_the_connection_ends_is_no_part_of_an_answer_that_has_finished(
+    tmp_path: Path, upstream: dict[str, object]
+) -> None:
+    heard = await through(tmp_path, Upstream(**upstream), chat())  # type: ignore[arg-type]
+
+    assert heard.data == GOOD
+    assert heard.signed is not None
+    assert verify_signed(heard.signed, KEY).receipt.usage.completion == 2
+
+
+async def test_usage_that_comes_after_the_finish_is_kept_when_the_rest_does_not_come(
+    tmp_path: Path,
+) -> None:
+    counted = msgspec.json.encode({"id": "up-1", "model": "real-1", "choices": [], "usage": USAGE})
+    events = [*GOOD[:3], chunk(None, "stop"), counted]
+    request = chat(stream_options={"include_usage": True})
+    heard = await through(tmp_path, Upstream(events, hang=True), request)
+
+    assert heard.data == events
+    assert heard.signed is not None
+
+
+async def test_an_error_after_the_finish_is_one(tmp_path: Path) -> None:
+    events = [*GOOD, b'{"error": {"message": "x", "code": 503}}']
+    heard = await through(tmp_path, Upstream(events), chat())
+
+    assert heard.error is not None
+    assert heard.error.code == "upstream_unavailable"
+
+
 async def test_a_stream_is_relayed_as_it_came_and_signed_for(tmp_path: Path) -> None:
     upstream = Upstream(GOOD)
     request = chat(temperature=0.3, vendor_option={"a": [1, 2.50]})
@@ -167,7 +207,15 @@ async def test_a_whole_answer_is_put_on_one_line(tmp_path: Path) -> None:
         ),
         ({"events": [GOOD[1], b"not json"]}, "upstream_bad_chunk"),
         ({"events": [GOOD[1], GOOD[1].replace(b'"index":0', b'"index":1')]}, "upstream_bad_chunk"),
-        ({"events": [*GOOD, b"[DONE]", GOOD[1]]}, "upstream_bad_chunk"),
+        ({"events": [*GOOD, GOOD[1]]}, "upstream_bad_chunk"),
+        ({"events": [*GOOD, chunk(None, "length")]}, "upstream_bad_chunk"),
+        ({"events": [GOOD[1], b'{"code": "Busy", "message": "x"}']}, "upstream_bad_chunk"),
+        ({"events": [GOOD[1], chunk(None, "network_error")]}, "upstream_truncated"),
+        ({"events": [GOOD[1], chunk(None, "ERROR")]}, "upstream_truncated"),
+        (
+            {"events": [GOOD[1], chunk(None, "stop").replace(b'"index"', b'"error":{},"index"')]},
+            "upstream_truncated",
+        ),
         ({"events": []}, "upstream_empty"),
         ({"events": [chunk(""), chunk(None, "stop")]}, "upstream_empty"),
         ({"events": [chunk("")] * 100}, "upstream_empty"),

@@ -99,6 +99,8 @@ async def test_embeddings_models_and_idempotency_key(transport, server):
         (410, UpstreamError, "upstream_model_missing", True),
         (413, RejectedError, "upstream_rejected", False),
         (422, RejectedError, "upstream_rejected", False),
+        (498, UpstreamError, "upstream_auth", True),
+        (499, UpstreamError, "upstream_unavailable", True),
         (425, UpstreamError, "upstream_conflict", True),
         (429, LimitedError, "upstream_rate_limited", True),
         (500, UpstreamError, "upstream_unavailable", True),
@@ -306,3 +308,21 @@ async def test_an_error_that_is_the_whole_object(transport, server):
     error = await failure(transport, server, answers(422, body))
     assert isinstance(error, RejectedError)
     assert (error.upstream_code, error.param) == ("invalid_request", "seed")
+
+
+@pytest.mark.parametrize("status", [418, 426, 431, 451])
+async def test_a_refusal_that_is_not_of_the_request_says_nothing_of_others(
+    transport, server, status
+):
+    error = await failure(transport, server, answers(status, b'{"detail": "no"}'))
+    assert isinstance(error, RejectedError)
+    assert error.upstream_code == "upstream_declined"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_page_is_no_refusal_of_an_api(transport, server, status):
+    page = await failure(transport, server, answers(status, b"<html>blocked</html>"))
+    said = await failure(transport, server, answers(status, b'{"detail": [{"msg": "x"}]}'))
+    assert isinstance(page, RejectedError)
+    assert isinstance(said, RejectedError)
+    assert (page.upstream_code, said.upstream_code) == ("upstream_declined", "")

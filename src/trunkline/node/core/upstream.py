@@ -3,9 +3,9 @@
 The answer is relayed as the provider wrote it, ``id``, ``created`` and ``model`` too: a stream has
 one ``id`` throughout, and whoever goes on with it elsewhere is told that one (``joint.py``).
 Checked, and failed with a stable code when it does not hold: every chunk is a chunk, every choice
-finishes, something was said, nothing follows the end, the model is the one asked for, and no more
-chunks speak than tokens were counted if one of them came twice. Nothing is repaired and no finish
-is forged.
+finishes and says nothing after it, something was said, the model is the one asked for, and no more
+chunks speak than tokens were counted if one of them came twice. Of what is wrong only slips are put
+right that lose nothing (``mending.py``), and no finish is forged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import BadResponseError, MalformedError, TruncatedError
+from trunkline.node.core.mending import mended
 from trunkline.node.core.served import ServedName
 from trunkline.schema.openai_answer import (
     Chunk,
@@ -33,9 +34,13 @@ HELD_EVENTS_MAX: Final = 64
 HELD_BYTES_MAX: Final = 1024 * 1024
 NAME_CHARS_MAX: Final = 256
 CHOICES_MAX: Final = 128
-FAILED_FINISHES: Final = frozenset({"error", "abort", "insufficient_system_resource"})
-"""Finish reasons that mean that none was reached: of OpenRouter, Mistral and Together; of vLLM and
-SGLang; of DeepSeek."""
+FAILED_FINISHES: Final = frozenset(
+    {"error", "abort", "insufficient_system_resource", "network_error",
+     "cancelled", "canceled", "failed", "timeout"}
+)  # fmt: skip
+"""Finish reasons that mean that none was reached, in lower case: of OpenRouter, Mistral and
+Together; of vLLM and SGLang; of DeepSeek; of Zhipu; and what proxies say in their place. A finish
+under any other name is passed on."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -95,21 +100,19 @@ class StreamCheck:
         self._fingerprint = ""
         self._usage: Usage | None = None
 
+    @property
+    def over(self) -> bool:
+        """The answer has ended, whatever becomes of the connection: the stream's end was said, or
+        every choice has finished."""
+        return self._done or len(self._finish) == max(self._choices, 1)
+
     def feed(self, data: bytes) -> list[bytes]:
-        """Take one event's data. Raises BadResponseError ``upstream_bad_chunk`` or
-        ``upstream_wrong_model``."""
-        if data.strip() == b"[DONE]":
-            self._done = True
-            return []
+        """Take one event's data; what follows the stream's end is nobody's. Raises
+        BadResponseError ``upstream_bad_chunk`` or ``upstream_wrong_model``."""
+        self._done = self._done or data.strip() == b"[DONE]"
         if self._done:
-            raise BadResponseError("data after the end of the stream", code=BAD_CHUNK)
-        try:
-            if not data.isascii():
-                # In members that nobody reads here, too: an app's parser may stumble over them.
-                data.decode()
-            chunk = parse_chunk(data)
-        except (MalformedError, UnicodeDecodeError):
-            raise BadResponseError("a chunk does not parse", code=BAD_CHUNK) from None
+            return []
+        data, chunk = _read_chunk(data)
         self._note(chunk)
         line = one_line(data)
         if any(_speaks(choice) for choice in chunk.choices):
@@ -170,22 +173,78 @@ class StreamCheck:
         for choice in chunk.choices:
             if not 0 <= choice.index < max(self._choices, 1):
                 raise BadResponseError("a chunk of a choice nobody asked for", code=BAD_CHUNK)
-            if choice.finish_reason in FAILED_FINISHES:
-                raise TruncatedError("the provider broke the answer off")
-            if choice.finish_reason:
-                self._finish[choice.index] = choice.finish_reason[:NAME_CHARS_MAX]
+            self._note_finish(choice)
+
+    def _note_finish(self, choice: ChunkChoice) -> None:
+        if _failed(choice):
+            raise TruncatedError("the provider broke the answer off")
+        before = self._finish.get(choice.index)
+        again = choice.finish_reason not in (None, before)
+        if before is not None and (again or _says(choice)):
+            raise BadResponseError("a choice goes on after its finish", code=BAD_CHUNK)
+        if choice.finish_reason:
+            self._finish[choice.index] = choice.finish_reason[:NAME_CHARS_MAX]
+
+
+def _read_chunk(data: bytes) -> tuple[bytes, Chunk]:
+    """The chunk, and its bytes with small slips put right. Raises BadResponseError."""
+    try:
+        if not data.isascii():
+            # In members that nobody reads here, too: an app's parser may stumble over them.
+            data.decode()
+        chunk = _clean_chunk(data)
+        if chunk is None:
+            data = mended(data)
+            chunk = parse_chunk(data)
+    except (MalformedError, UnicodeDecodeError):
+        raise BadResponseError("a chunk does not parse", code=BAD_CHUNK) from None
+    if b'"choices"' not in data:
+        # An error in a shape of its own, as likely as not.
+        raise BadResponseError("an event of the stream is no chunk", code=BAD_CHUNK)
+    return data, chunk
+
+
+def _clean_chunk(data: bytes) -> Chunk | None:
+    """The chunk; None if it does not parse, or reads well here and might not elsewhere."""
+    try:
+        chunk = parse_chunk(data)
+    except MalformedError:
+        return None
+    if not chunk.choices:
+        return chunk
+    slips = b'"index"' not in data or any(choice.finish_reason == "" for choice in chunk.choices)
+    return None if slips else chunk
+
+
+def _failed(choice: ChunkChoice | ReadChoice) -> bool:
+    finish = choice.finish_reason or ""
+    return given(choice.error) or finish.lower() in FAILED_FINISHES
 
 
 def _speaks(choice: ChunkChoice) -> bool:
+    # A finish for another reason than "stop" explains an empty answer (a filter, a length).
+    return _says(choice) or choice.finish_reason not in (None, "stop")
+
+
+def _says(choice: ChunkChoice) -> bool:
     delta = choice.delta
     said = delta.content or delta.refusal or delta.tool_calls or delta.function_call
-    # A finish for another reason than "stop" explains an empty answer (a filter, a length).
     thought = delta.reasoning_content or _some(delta.reasoning)
-    return bool(said or thought or choice.finish_reason not in (None, "", "stop"))
+    return bool(said or thought)
 
 
 def _some(thought: msgspec.Raw) -> bool:
     return given(thought) and bytes(thought) != b'""'
+
+
+def readable(body: bytes) -> bytes:
+    """A whole answer with its small slips put right, as those of a stream's chunks are."""
+    try:
+        choices = parse_completion(body).choices
+    except MalformedError:
+        return mended(body)
+    slips = b'"index"' not in body or any(choice.finish_reason == "" for choice in choices)
+    return mended(body) if slips else body
 
 
 def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Said:
@@ -200,7 +259,7 @@ def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Sa
         raise BadResponseError("the answer lacks choices", code=EMPTY)
     if sorted(choice.index for choice in completion.choices) != list(range(max(choices, 1))):
         raise BadResponseError("the answer holds other choices than asked for", code=BAD_CHUNK)
-    if any(choice.finish_reason in FAILED_FINISHES for choice in completion.choices):
+    if any(_failed(choice) for choice in completion.choices):
         raise TruncatedError("the provider broke the answer off")
     if any(not choice.finish_reason for choice in completion.choices):
         raise TruncatedError("the answer has no finish reason")

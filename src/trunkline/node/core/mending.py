@@ -1,0 +1,83 @@
+"""Small slips in a provider's answer, put right where that loses and invents nothing.
+
+A gateway reads chunks strictly, and so do apps: a ``delta`` that is null makes many of them fail.
+Where a provider means the format and misses it by a null, a missing default or a number written as
+text, its chunk is written anew with what the format says for that. Text, tool calls and finish
+reasons are never touched; everything else that does not parse stays as it is, and fails.
+"""
+
+from typing import Final
+
+import msgspec
+
+Members = dict[str, object]
+
+COUNT_CHARS_MAX: Final = 15
+_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_encode = msgspec.json.Encoder().encode
+
+
+def mended(data: bytes) -> bytes:
+    """The chunk or completion with its slips put right; as it came where there are none."""
+    try:
+        found: object = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return data
+    if not isinstance(found, dict):
+        return data
+    members: Members = found
+    changed = [
+        _null_to(members, "choices", []),
+        _null_to(members, "id", ""),
+        _null_to(members, "model", ""),
+        _number(members, "created"),
+        _usage(members),
+    ]
+    choices = members.get("choices")
+    listed = choices if isinstance(choices, list) else []
+    changed += [_choice(choice) for choice in listed if isinstance(choice, dict)]
+    return _encode(members) if any(changed) else data
+
+
+def _choice(choice: Members) -> bool:
+    changed = [_null_to(choice, "index", 0), _number(choice, "index")]
+    if "index" not in choice:
+        choice["index"] = 0
+        changed.append(True)
+    if "message" not in choice:
+        changed.append(_null_to(choice, "delta", {}))
+    if choice.get("finish_reason") == "":
+        choice["finish_reason"] = None
+        changed.append(True)
+    return any(changed)
+
+
+def _usage(members: Members) -> bool:
+    usage = members.get("usage")
+    if usage is False:
+        members["usage"] = None
+        return True
+    if not isinstance(usage, dict):
+        return False
+    changed = [_number(usage, name) for name in _COUNTS]
+    return any(changed)
+
+
+def _null_to(members: Members, name: str, default: object) -> bool:
+    """Write a null as what stands for nothing. Whether there was one."""
+    if name not in members or members[name] is not None:
+        return False
+    members[name] = default
+    return True
+
+
+def _number(members: Members, name: str) -> bool:
+    """Write a whole number as one: ``8.0``, ``"8"``. Whether it was another."""
+    value = members.get(name)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        if len(value) > COUNT_CHARS_MAX:
+            return False
+    elif not (isinstance(value, float) and value.is_integer()):
+        return False
+    members[name] = int(value)
+    return True
