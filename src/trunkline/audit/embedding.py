@@ -90,6 +90,12 @@ def check(receipt: Receipt, content: OpenedContent, remade: Remade | None) -> li
     ]
 
 
+def is_bound(receipt: Receipt, content: OpenedContent) -> bool:
+    """Whether request and vectors are what the receipt was signed for."""
+    checks = check(receipt, content, None)
+    return all(one.result == "pass" for one in checks if one.name in (REQUEST, RESPONSE))
+
+
 def trials(
     content: OpenedContent, remade: Remade | None, checks: Sequence[Check], *, clip: float
 ) -> Trials | None:

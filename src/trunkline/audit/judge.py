@@ -200,6 +200,8 @@ def _embedded(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Tri
     calibration, remade = case.calibration, case.remade
     checks = embedding.check(case.receipt, opened, remade)
     trials = embedding.trials(opened, remade, checks, clip=float(calibration.clip))
+    if trials is not None and calibration.regime == "exact":
+        trials = trials.counted()
     why = embedding.why_not(remade)
     compared = replay_check(trials, calibration.regime, "embedding", why)
     return "embedding", [*checks, compared], trials

@@ -26,6 +26,7 @@ from trunkline.base.errors import (
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
 from trunkline.engine.weights import MODEL_NAME
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
@@ -55,6 +56,7 @@ from trunkline.verifier.core.entry import Reader
 from trunkline.verifier.core.patience import Patience
 from trunkline.verifier.demanding import Demander, KnownNode
 from trunkline.verifier.drawing import Drawer
+from trunkline.verifier.embedders import EmbedderMaker, Embedders
 from trunkline.verifier.engines import Engines, ScoringEngine
 from trunkline.verifier.follower import Follower
 from trunkline.verifier.heeding import Heeder
@@ -84,6 +86,7 @@ class VerifierApp:
         *,
         base: Path,
         engines: Sequence[EngineMaker] | None = None,
+        embedder: EmbedderMaker | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         randomness: Randomness | None = None,
@@ -110,6 +113,12 @@ class VerifierApp:
         self._makers = engines if engines is not None else _makers(config, base)
         self._transport = transport or HttpTransport(max_connections_per_origin=SPARE_CONNECTIONS)
         self._engines = Engines(self._makers, clock=self._clock, idle_s=config.idle_s)
+        self._embedders = Embedders(
+            (embedder or _embedder) if config.embeddings else None,
+            clock=self._clock,
+            idle_s=config.idle_s,
+            logger=self._logger,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._open_database: Database | None = None
         self._parts: _Parts | None = None
@@ -142,6 +151,7 @@ class VerifierApp:
         parts = self._parts = self._assemble(self._open_database)
         self._background(parts.publisher.run(), "verifier.publish")
         self._background(self._engines.tend(), "verifier.engines")
+        self._background(self._embedders.tend(), "verifier.embedder")
         self._background(self._watch(parts), "verifier.watch")
         self._background(_scrub(self._open_database), "verifier.scrub")
         if self._config.probe_per_minute:
@@ -157,6 +167,7 @@ class VerifierApp:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._engines.close()
+        await self._embedders.close()
         await self._transport.aclose()
         if self._open_database is not None:
             await self._open_database.aclose()
@@ -284,6 +295,7 @@ class VerifierApp:
                 ),
                 Demander(nodes, self._signer, operator=config.operator, clock=clock),
                 self._engines,
+                self._embedders,
                 judge,
                 nodes=nodes,
                 verifiers=verifiers,
@@ -407,6 +419,10 @@ def _read_key(config: VerifierConfig, base: Path) -> Signer:
 
 def _makers(config: VerifierConfig, base: Path) -> list[EngineMaker]:
     return [partial(_engine, model, resolve(base, config.cache), base) for model in config.models]
+
+
+def _embedder() -> EmbeddedEmbedder:
+    return EmbeddedEmbedder(EmbedderConfig())
 
 
 def _engine(model: CheckedWeights, cache: Path, base: Path) -> EmbeddedEngine:

@@ -113,6 +113,9 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Folder for weights derived from model files; roles on one machine may share it."""
     models: tuple[CheckedWeights, ...] = (CheckedWeights(),)
     """What can be replayed. Receipts of other weights get ``inconclusive``."""
+    embeddings: bool = True
+    """Check embeddings too, by the embedded embedder (its process starts with the first such
+    audit). Without: ``inconclusive``."""
     calibrations: str | None = None
     """Folder with calibrations of the operator's own (``*.json``), beside the shipped ones."""
     nodes: tuple[AuditedNode, ...] = ()
@@ -227,6 +230,8 @@ def render(config: VerifierConfig) -> str:
         f"probe_per_minute = {config.probe_per_minute}",
         "# Folder for weights derived from model files; roles on one machine may share it.",
         f"cache = {_text(config.cache)}",
+        "# Check embeddings too.",
+        f"embeddings = {_flag(config.embeddings)}",
         *([] if config.calibrations is None else [f"calibrations = {_text(config.calibrations)}"]),
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "# For tests alone.",
