@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from tests.support.audit_records import terms
 from tests.support.auditing import NODE, Made, Toy, ToyNode, ToyScorer, commitment
 from tests.support.fake_verifier import RoutedApp
 
@@ -25,7 +26,14 @@ from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import BatchBuilder, encode
 from trunkline.runtime.http import TEXT_TYPE, Call, Router, http_status
 from trunkline.runtime.server import serving
-from trunkline.schema.attempt import INFO_PATH, NodeInfo, ServedModel, SignedReceipt
+from trunkline.schema.attempt import (
+    INFO_PATH,
+    NodeError,
+    NodeErrorBody,
+    NodeInfo,
+    ServedModel,
+    SignedReceipt,
+)
 from trunkline.schema.audit import (
     DEMAND_BYTES_MAX,
     OPENINGS_PATH,
@@ -47,6 +55,14 @@ MU: Final = Signer("mu.example/verifier", b"\x42" * 32)
 NU: Final = Signer("nu.example/verifier", b"\x43" * 32)
 POLICY: Final = f"log {LOG.vkey}\nwitness delta {WITNESS.cosigner_vkey}\nquorum delta\n"
 COSIGNED_S: Final = 1_780_000_000
+
+
+REFUSALS: Final = {
+    "refuses": "not_today",
+    "stale": "demand_stale",
+    "conflict": "draw_conflict",
+    "limits": "demands_rate_limited",
+}
 
 
 class SmallLog:
@@ -111,7 +127,8 @@ class OpeningNode:
         self.log = log
         self.toy = toy or Toy()
         self.behaviour = "opens"
-        """Or ``refuses``, ``not_audited``, ``not_kept``, ``expired``, ``lies`` (opens another receipt), ``cheats``."""
+        """Or one of ``REFUSALS``, ``not_audited``, ``not_kept``, ``expired``, ``lies`` (opens
+        another receipt), ``cheats``."""
         self.asked = 0
         self._verifiers = {one.name: one.vkey for one in verifiers}
         self._kept: dict[tuple[str, int], tuple[SignedReceipt, Made]] = {}
@@ -120,6 +137,12 @@ class OpeningNode:
         self.router.add("GET", SELF_TEST_PATH, self._self_test)
         self.router.add("GET", INFO_PATH, self._info)
         log.append(sign_note(commitment().text(), NODE))
+        self.state(*verifiers)
+
+    def state(self, *verifiers: Signer, **changes: object) -> None:
+        """Log terms that let ``verifiers`` draw everything."""
+        lets = {"rate_ppm": 1_000_000, "demands_per_min": 60_000} | changes
+        self.log.append(sign_note(terms(*verifiers, node=NODE, **lets).text(), NODE))
 
     def answer(self, *made: Made) -> list[SignedReceipt]:
         """Sign receipts as one batch, and log it."""
@@ -139,8 +162,8 @@ class OpeningNode:
         claimed = note.parse(demand.demand.encode()).signatures[0].name
         open_demand(demand, self._verifiers[claimed], NODE.name)
         assert demand.draw.encode() in self.log.entries, "demanded before the draw was logged"
-        if self.behaviour == "refuses":
-            raise RequestError("no", code="not_today", status=403)
+        if self.behaviour in REFUSALS:
+            raise RequestError("no", code=REFUSALS[self.behaviour], status=403)
         openings = tuple(self._opening(one.batch, one.index) for one in demand.receipts)
         await call.reply_json(200, Openings(openings=openings))
 
@@ -275,11 +298,17 @@ class ToyNetwork:
     toys: dict[str, Toy] = field(default_factory=dict)
 
     async def verifier(
-        self, signer: Signer, peers: Sequence[tuple[Signer, str]] = (), **settings: object
+        self,
+        signer: Signer,
+        peers: Sequence[tuple[Signer, str]] = (),
+        *,
+        folder: str = "",
+        **settings: object,
     ) -> str:
-        """Start a verifier in this process; its base URL."""
+        """Start a verifier in this process, with a store of its own in ``folder`` (by default,
+        its name's); its base URL."""
         path = write_verifier(
-            self.folder / signer.name.replace("/", "-"),
+            self.folder / (folder or signer.name.replace("/", "-")),
             signer,
             log_url=self.log_url,
             node_url=self.node_url,
@@ -314,4 +343,5 @@ def honest(number: int) -> Made:
 
 
 async def _refuse(call: Call, error: Error) -> None:
-    await call.reply_json(http_status(error), {"error": {"code": error.error_code}})
+    said = NodeError(code=error.error_code, message="", retryable=False, status=http_status(error))
+    await call.reply_json(said.status, NodeErrorBody(error=said))

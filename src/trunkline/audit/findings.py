@@ -3,9 +3,13 @@
 Details never quote a prompt or an answer, and nothing that a node wrote.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from trunkline.verdicts import Check, Result
+
+TERMS: Final = "terms"
+"""Whether the node's terms let it be verified; there only where they do not."""
 
 
 def passed(name: str, detail: str) -> Check:
@@ -38,3 +42,8 @@ def total(checks: Sequence[Check]) -> Result:
         if result in results:
             return result
     return "not_applicable"
+
+
+def is_closed(checks: Iterable[Check]) -> bool:
+    """Whether the node's terms keep it from being verified."""
+    return any(check.name == TERMS and check.result == "not_applicable" for check in checks)

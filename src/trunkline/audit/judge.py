@@ -16,7 +16,7 @@ from trunkline.audit import accounting, bundle, content, embedding, nonces
 from trunkline.audit.bundle import Bundle, replay_check
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
-from trunkline.audit.findings import failed, inconclusive, not_applicable, total
+from trunkline.audit.findings import failed, inconclusive, is_closed, not_applicable, total
 from trunkline.audit.replay import Measured
 from trunkline.audit.standing import State, adopt, encode_state, update
 from trunkline.audit.trials import Trials, quantise
@@ -163,10 +163,11 @@ def moved(
     picked: bool,
 ) -> State:
     """The subject's state after an answer with these checks and trials."""
-    fault = at_fault(checks)
+    fault, closed = at_fault(checks), is_closed(checks)
     if picked:
-        return update(before, calibration, None, fault=fault)
-    return update(before, calibration, trials, fault=fault, passed=total(checks) == "pass")
+        return update(before, calibration, None, fault=fault, closed=closed)
+    passed = total(checks) == "pass"
+    return update(before, calibration, trials, fault=fault, passed=passed, closed=closed)
 
 
 def at_fault(checks: Sequence[Check]) -> bool:

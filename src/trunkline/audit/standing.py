@@ -161,11 +161,13 @@ def update(
     *,
     fault: bool,
     passed: bool = False,
+    closed: bool = False,
 ) -> State:
     """The state after one more audited answer.
 
     ``trials``: None where the answer could not be scored. ``fault``: a check failed that needs no
-    statistics. ``passed``: there was nothing to score, and every check passed. An answer of which
+    statistics. ``passed``: there was nothing to score, and every check passed. ``closed``: the
+    node's terms do not let it be verified, so that no trust is left. An answer of which
     nothing was found out leaves everything as it was, and so does one whose scores no calibration
     gives a meaning: else whoever names numerics that nobody knows would be trusted.
 
@@ -173,6 +175,8 @@ def update(
     """
     if state.calibration != calibration.digest:
         raise ValueError("a state goes on under the calibration that it was started with")
+    if closed:
+        return _distrusted(state, calibration)
     if calibration.regime == "none":
         trials = None
     if trials is None and not fault and not passed:
@@ -193,6 +197,11 @@ def adopt(state: State, calibration: Calibration) -> State:
     return msgspec.structs.replace(
         fresh, failed=state.failed, failed_at=state.failed_at, failures=state.failures
     )
+
+
+def _distrusted(state: State, calibration: Calibration) -> State:
+    fresh = State.start(calibration)
+    return msgspec.structs.replace(state, trust=fresh.trust, trust_scores=fresh.trust_scores)
 
 
 def _trust(state: State, scores: np.ndarray, *, at_fault: bool) -> State:
@@ -230,14 +239,11 @@ def _reason(state: State, calibration: Calibration, *, fault: bool) -> Reason:
 
 def _failed(state: State, calibration: Calibration, reason: Reason) -> State:
     """Evidence stays as it stands; trust has to be won from here."""
-    fresh = State.start(calibration)
     return msgspec.structs.replace(
-        state,
+        _distrusted(state, calibration),
         failed=reason,
         failed_at=max(1, state.main.samples),
         failures=state.failures + 1,
-        trust=fresh.trust,
-        trust_scores=fresh.trust_scores,
     )
 
 

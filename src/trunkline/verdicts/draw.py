@@ -72,15 +72,18 @@ class Draw(Record, frozen=True, kw_only=True):
         """32 bytes: see :func:`randomness`."""
         return randomness(_utf8(self.checkpoint))
 
-    def chosen(self, entry: int, count: int) -> tuple[int, ...]:
+    def chosen(
+        self, entry: int, count: int, *, rate_ppm_max: int = RATE_PPM_MAX
+    ) -> tuple[int, ...]:
         """Indices of the receipts drawn of a batch of ``count`` that is the log's entry ``entry``.
 
-        None of them for an entry outside the draw's range.
+        None of them for an entry outside the draw's range. ``rate_ppm_max``: by the node's terms.
         """
         if not self.from_ <= entry < self.to:
             return ()
         chance = self.randomness()
-        return tuple(leaf for leaf in range(count) if drawn(chance, self.rate_ppm, entry, leaf))
+        rate_ppm = min(self.rate_ppm, rate_ppm_max)
+        return tuple(leaf for leaf in range(count) if drawn(chance, rate_ppm, entry, leaf))
 
 
 def range_end(from_: int, size: int) -> int:

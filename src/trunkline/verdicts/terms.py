@@ -21,6 +21,8 @@ RATE_PPM_MIN: Final = 1_000
 """Of a node that is verified at all: one receipt of a thousand."""
 KEEP_S_MIN: Final = 300
 """The same: what a draw, its place in the log and some tries take."""
+DEMANDS_PER_MIN_MIN: Final = 6
+"""The same."""
 
 
 class Terms(Record, frozen=True, kw_only=True):
@@ -64,8 +66,8 @@ def too_small(terms: Terms | None, verifiers: Sequence[str]) -> str:
         return f"the node's terms let {terms.rate_ppm} receipts of a million be drawn"
     if terms.keep_s < KEEP_S_MIN:
         return f"by the node's terms it keeps what opens a receipt for {terms.keep_s} s"
-    if not terms.demands_per_min:
-        return "the node's terms allow no demand"
+    if terms.demands_per_min < DEMANDS_PER_MIN_MIN:
+        return f"the node's terms allow {terms.demands_per_min} demands a minute"
     return ""
 
 

@@ -260,6 +260,7 @@ class VerifierApp:
         reader = Reader(
             {key.name: key for key in self._nodes.values()},
             {key.name: key for key in self._peers.values()},
+            self._signer.vkey,
         )
         verifiers = {self._peers[one.vkey].name: one.operator for one in config.verifiers}
         verifiers[self._signer.name] = config.operator
@@ -299,7 +300,8 @@ class VerifierApp:
                 judge,
                 nodes=nodes,
                 verifiers=verifiers,
-                name=self._signer.name,
+                key=self._signer.vkey,
+                policy=self._policy,
                 opinions_count=config.opinions,
                 known=self._known,
                 patience=Patience(

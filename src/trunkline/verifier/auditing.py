@@ -7,15 +7,14 @@ repeated has the same outcome, since an opening is kept as it came and a verdict
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from trunkline.audit import content as contents
-from trunkline.audit import embedding, replay
+from trunkline.audit import findings, replay
 from trunkline.audit.calibration import Calibration
-from trunkline.audit.embedding import Remade
-from trunkline.audit.judge import WITHHELD, Case
+from trunkline.audit.judge import OPENED, Case
 from trunkline.base.errors import (
     ConfigError,
     ConflictError,
@@ -36,13 +35,38 @@ from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import AskedAudit, AskedVerdict, OpenedContent, Opening
-from trunkline.verdicts import Draw, Drawn, Result, SelfTest, Subject, Verdict, opinions
-from trunkline.verifier import calibrations, crash, ledger
-from trunkline.verifier.core.patience import Over, Patience, after_failure, why_closed
+from trunkline.tlog.policy import Policy
+from trunkline.verdicts import (
+    Check,
+    Draw,
+    Drawn,
+    Result,
+    SelfTest,
+    Subject,
+    Verdict,
+    opinions,
+    too_small,
+)
+from trunkline.verifier import calibrations, crash, ledger, store
+from trunkline.verifier.core.patience import (
+    EXCUSABLE,
+    Over,
+    Patience,
+    after_failure,
+    excuse,
+    why_closed,
+)
 from trunkline.verifier.demanding import Demander, Failed, KnownNode, check
-from trunkline.verifier.embedders import Embedders
 from trunkline.verifier.engines import Engines, Measuring
-from trunkline.verifier.judging import Judge, Place, known_subject, unshown
+from trunkline.verifier.judging import (
+    NOT_OPENED,
+    PRIVATE,
+    UNREACHED,
+    Judge,
+    Place,
+    Unshown,
+    known_subject,
+)
 from trunkline.verifier.queue import Audit, AuditQueue
 
 IDLE_S_MAX: Final = 1.0
@@ -65,7 +89,6 @@ class _Looked:
 
     calibration: Calibration
     measured: replay.Measured | None = None
-    remade: Remade | None = None
     context_tokens: int = 0
 
 
@@ -78,12 +101,12 @@ class Auditor:
         work: AuditQueue,
         demander: Demander,
         engines: Engines,
-        embedders: Embedders,
         judge: Judge,
         *,
         nodes: Mapping[str, KnownNode],
         verifiers: Mapping[str, str],
-        name: str,
+        key: VerifierKey,
+        policy: Policy,
         opinions_count: int,
         known: tuple[Calibration, ...],
         patience: Patience,
@@ -93,17 +116,17 @@ class Auditor:
         reach: CrashHook,
     ) -> None:
         """``nodes`` by vkey; ``verifiers``: the operator of each by its key's name, this one's
-        included; ``name``: this one's key's; ``keep_s``: how often an audit in progress is
-        held on to."""
+        included; ``key``: this one's; ``keep_s``: how often an audit in progress is held on to."""
         self._database = database
         self._queue = work
         self._demander = demander
         self._engines = engines
-        self._embedders = embedders
         self._judge = judge
         self._nodes = nodes
         self._verifiers = verifiers
-        self._name = name
+        self._name = key.name
+        self._key = str(key)
+        self._policy = policy
         self._opinions = opinions_count
         self._known = known
         self._patience = patience
@@ -165,11 +188,16 @@ class Auditor:
 
     async def _advance(self, audit: Audit) -> str:
         """Take an audit as far as it goes now; a word for the diagnostics."""
+        draw = Draw.parse(_text(audit.draw))
+        terms = await self._database.read(lambda c: store.terms_at(c, audit.node, audit.entry))
+        why_not = too_small(terms, (self._key, draw.key))
+        if terms is None or why_not:
+            return await self._settle(audit, findings.not_applicable(findings.TERMS, why_not))
         opening = _decode(audit.opening) if audit.opening is not None else None
         if opening is None:
-            found = await self._demander.ask(audit)
+            found = await self._demander.ask(audit, terms.demands_per_min)
             if isinstance(found, Failed):
-                return await self._not_opened(audit, found.reason)
+                return await self._not_opened(audit, found)
             opening = found
             await self._queue.opened(audit, msgspec.json.encode(opening))
             self._reach(crash.OPENING_STORED)
@@ -177,7 +205,7 @@ class Auditor:
         place = _place(audit)
         receipt = check(opening, audit, node.key)
         if receipt is None:
-            return await self._private(audit, opening, place)
+            return await self._settle(audit, PRIVATE, leaf=opening.leaf)
         if not self._ours(audit, receipt.leaf):
             await self._queue.drop(audit)
             return "others"
@@ -185,7 +213,7 @@ class Auditor:
             node,
             receipt,
             opening.content,
-            why_closed(receipt.receipt, opening.reason, self._clock.unix_ms()),
+            why_closed(receipt.receipt, opening.reason, self._clock.unix_ms(), keep_s=terms.keep_s),
             place,
             patient=audit.attempts < SELF_TEST_TRIES_MAX,
             measurable=audit.attempts < MEASURE_TRIES_MAX,
@@ -206,32 +234,64 @@ class Auditor:
         )
         return self._name in chosen
 
-    async def _not_opened(self, audit: Audit, reason: str) -> str:
+    async def _not_opened(self, audit: Audit, failed: Failed) -> str:
         now_ms = self._clock.unix_ms()
         asked_ms = audit.asked_ms or now_ms
+        excused = await self._excuse(audit, failed.code, asked_ms)
         decided = after_failure(
-            reason,
+            failed.reason,
             asked_ms=asked_ms,
             attempts=audit.attempts,
             now_ms=now_ms,
             patience=self._patience,
+            excused=bool(excused),
         )
         if not isinstance(decided, Over):
             await self._queue.put_off(
-                audit, due_ms=decided.due_ms, asked_ms=asked_ms, refused=reason
+                audit, due_ms=decided.due_ms, asked_ms=asked_ms, refused=failed.reason
             )
-            return f"again ({reason})"
-        result: Literal["fail", "inconclusive"] = (
-            "fail" if decided.reason == WITHHELD else "inconclusive"
-        )
-        what = unshown(*await self._guessed(audit), leaf="", result=result)
+            return f"again ({failed.code or failed.reason})"
+        match decided.reason:
+            case "withheld":
+                return await self._settle(audit, NOT_OPENED)
+            case "unreachable":
+                return await self._settle(audit, UNREACHED)
+            case "excused":
+                await self._tell_refused(audit, excused)
+                return await self._settle(audit, findings.inconclusive(OPENED, excused))
+
+    async def _settle(self, audit: Audit, why: Check, *, leaf: str = "") -> str:
+        """The verdict on a receipt that is not shown."""
+        subject, calibration = await self._guessed(audit)
+        what = Unshown(subject=subject, calibration=calibration, check=why, leaf=leaf)
         note, _ = await self._judge.settle(what, _place(audit), audit)
         return _result(note)
 
-    async def _private(self, audit: Audit, opening: Opening, place: Place) -> str:
-        what = unshown(*await self._guessed(audit), leaf=opening.leaf, result="not_applicable")
-        note, _ = await self._judge.settle(what, place, audit)
-        return _result(note)
+    async def _excuse(self, audit: Audit, code: str, asked_ms: int) -> str:
+        """Why a refusal may be right; empty: it may not."""
+        if code not in EXCUSABLE:
+            return ""
+        draw = Draw.parse(_text(audit.draw))
+        witnesses = self._policy.accepts(draw.checkpoint.encode()).witnesses
+        return excuse(
+            code,
+            asked_ms=asked_ms,
+            cosigned_ms=1000 * max((at_s for _, at_s in witnesses), default=0),
+            drawn_otherwise=await self._database.read(lambda c: _drawn_otherwise(c, audit, draw)),
+        )
+
+    async def _tell_refused(self, audit: Audit, why: str) -> None:
+        def write(connection: Connection) -> None:
+            store.alert(
+                connection,
+                unix_ms=self._clock.unix_ms(),
+                kind="refused",
+                about=VerifierKey.parse(audit.node).name,
+                receipt=_place(audit).stand_in(),
+                detail=why,
+            )
+
+        await self._database.write(write)
 
     async def _guessed(self, audit: Audit) -> tuple[Subject, Calibration]:
         """What a receipt that is not shown may be about: what the node says that it serves, as it
@@ -297,7 +357,6 @@ class Auditor:
             content=content,
             reason=reason,
             measured=looked.measured,
-            remade=looked.remade,
             context_tokens=looked.context_tokens,
             nonces_entry=nonces_entry,
             entry=None if place.drawn is None else place.drawn.entry,
@@ -310,8 +369,6 @@ class Auditor:
         scored = content is not None and bool(receipt.model.weights) and receipt.policy.audit
         if content is None or not scored:
             return _Looked(calibration=self._unmeasured(receipt))
-        if embedding.is_embedding(receipt):
-            return await self._remake(receipt, content)
         async with self._engines.of(receipt.model.weights) as scorer:
             if scorer is None:
                 return _Looked(calibration=self._unmeasured(receipt))
@@ -320,22 +377,6 @@ class Auditor:
             context = await self._context_tokens(node, receipt)
             measured = await replay.measure(receipt, content, scorer, context_tokens=context)
             return _Looked(measured=measured, calibration=calibration, context_tokens=context)
-
-    async def _remake(self, receipt: Receipt, content: OpenedContent) -> _Looked:
-        """Embed what the receipt's node has embedded. Exact where both compute the same bits."""
-        remade = await self._embedders.remake(receipt, content)
-        if remade is None or remade.model is None:
-            return _Looked(calibration=self._unmeasured(receipt))
-        theirs, ours = receipt.model.numerics, remade.model.numerics
-        calibration = calibrations.choose(
-            self._known,
-            regime="exact" if theirs == ours else "noisy",
-            weights=receipt.model.weights,
-            model=receipt.model.served,
-            node=theirs,
-            verifier=ours,
-        )
-        return _Looked(calibration=calibration, remade=remade)
 
     async def _calibration(
         self,
@@ -422,7 +463,7 @@ class Auditor:
             case = await self._case(node, verified, content, "", place)
             if not _is_bound(case):
                 return AskedVerdict(result="inconclusive", reason="not_bound")
-            if case.measured is None and case.remade is None:
+            if case.measured is None:
                 return AskedVerdict(result="inconclusive", reason="unknown_model")
             found = await self._judge.settle(case, place, None)
         note, public = found
@@ -431,7 +472,7 @@ class Auditor:
 
     async def _with_prompt(self, receipt: Receipt, content: OpenedContent) -> OpenedContent:
         """A caller has no rendered prompt: the verifier's own, which the receipt binds or not."""
-        if content.prompt or embedding.is_embedding(receipt):
+        if content.prompt:
             return content
         async with self._engines.of(receipt.model.weights) as scorer:
             if scorer is None:
@@ -455,8 +496,6 @@ def _is_bound(case: Case) -> bool:
     the node: anybody can bring something else."""
     if case.content is None:
         return False
-    if embedding.is_embedding(case.receipt):
-        return embedding.is_bound(case.receipt, case.content)
     opened = contents.open_(case.receipt, case.content, case.measured, case.context_tokens)
     checks = contents.check(opened)
     return all(one.result == "pass" for one in checks if one.name in contents.BINDING)
@@ -490,6 +529,14 @@ def _claimed_key(asked: AskedAudit) -> str:
         return decode_receipt(asked.signed.receipt.encode()).key
     except UnicodeEncodeError:
         raise MalformedError("a receipt that is not Unicode") from None
+
+
+def _drawn_otherwise(connection: Connection, audit: Audit, draw: Draw) -> bool:
+    """Whether the log has another draw by the same verifier from the same entry."""
+    others = store.draws_after(connection, draw.key, audit.entry)
+    return any(
+        other != audit.draw and Draw.parse(_text(other)).from_ <= audit.entry for other in others
+    )
 
 
 def _entry_of(connection: Connection, noted: str) -> int | None:

@@ -4,6 +4,7 @@ A demand is signed for one node and one use. It refuses to take a receipt from a
 the one at that place of the batch in the log.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -45,6 +46,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: str
     """The node's own, or one of :mod:`trunkline.verifier.core.patience`."""
+    code: str = ""
+    """Of the error that it refused the demand with."""
 
 
 class Demander:
@@ -58,13 +61,19 @@ class Demander:
         self._signer = signer
         self._operator = operator
         self._clock = clock
+        self._next_s: dict[str, float] = {}
 
-    async def ask(self, audit: Audit) -> Opening | Failed:
-        """Ask once. What comes back was verified against the batch (:func:`check`)."""
+    async def ask(self, audit: Audit, demands_per_min: int) -> Opening | Failed:
+        """Ask once. What comes back was verified against the batch (:func:`check`).
+
+        It waits for its turn: a node is asked half as often as its terms allow, so that its limit
+        can be no reason to refuse.
+        """
         node = self._nodes.get(audit.node)
         if node is None:
             # It was removed from the configuration since: nobody can be asked.
             return Failed(reason=SILENT)
+        await self._turn(audit.node, demands_per_min)
         try:
             openings = await node.caller.openings(
                 self._demand(audit, node), timeout_s=DEMAND_TIMEOUT_S
@@ -75,8 +84,8 @@ class Demander:
             if not is_conclusive(opening):
                 return Failed(reason=opening.reason or REFUSED)
             check(opening, audit, node.key)
-        except NodeRefusedError:
-            return Failed(reason=REFUSED)
+        except NodeRefusedError as error:
+            return Failed(reason=REFUSED, code=error.error_code)
         except (ConnectError, TimedOutError, TruncatedError):
             return Failed(reason=SILENT)
         except UpstreamError as error:
@@ -85,6 +94,12 @@ class Demander:
         except Error:
             return Failed(reason=REFUSED)
         return opening
+
+    async def _turn(self, vkey: str, demands_per_min: int) -> None:
+        now_s = self._clock.monotonic_s()
+        turn_s = max(now_s, self._next_s.get(vkey, now_s))
+        self._next_s[vkey] = turn_s + 2 * 60 / demands_per_min
+        await asyncio.sleep(turn_s - now_s)
 
     def _demand(self, audit: Audit, node: KnownNode) -> Demand:
         draw = audit.draw.decode()

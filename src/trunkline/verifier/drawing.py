@@ -18,9 +18,17 @@ from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.store import Connection, Database
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.policy import Policy
-from trunkline.verdicts import DRAWN_ENTRIES_MAX, Draw, check_draw, plain_checkpoint, range_end
+from trunkline.verdicts import (
+    DRAWN_ENTRIES_MAX,
+    RATE_PPM_MAX,
+    Draw,
+    check_draw,
+    plain_checkpoint,
+    range_end,
+    too_small,
+)
 from trunkline.verifier import crash, queue, store
-from trunkline.verifier.core.entry import StatementEntry
+from trunkline.verifier.core.entry import BatchEntry, StatementEntry
 from trunkline.verifier.publishing import Publisher
 
 FIRST_DRAW_MS: Final = 600_000
@@ -110,7 +118,9 @@ class Drawer:
             (draw.key, draw.from_, draw.to, digest(note), note, entry),
         ).lastrowid
         for batch in store.batches_between(connection, draw.from_, draw.to):
-            positions = draw.chosen(batch.index, batch.count)
+            positions = draw.chosen(
+                batch.index, batch.count, rate_ppm_max=self._allowed_ppm(connection, batch, draw)
+            )
             self.left_out += queue.enqueue(
                 connection,
                 root=batch.root,
@@ -119,6 +129,23 @@ class Drawer:
                 node=batch.node,
                 draw=number or 0,
             )
+
+    def _allowed_ppm(self, connection: Connection, batch: BatchEntry, draw: Draw) -> int:
+        """The rate at which the batch's node lets itself be drawn from. Where its terms are too
+        small to verify it, as if they were not: the verdicts say that then."""
+        terms = store.terms_at(connection, batch.node, batch.index)
+        why = too_small(terms, (str(self._signer.vkey), draw.key))
+        allowed_ppm = RATE_PPM_MAX if terms is None or why else terms.rate_ppm
+        if not why and allowed_ppm < self._rate_ppm:
+            why = f"the node's terms let {allowed_ppm} of a million be drawn, not {self._rate_ppm}"
+        if why:
+            store.tell_terms(
+                connection,
+                unix_ms=self._clock.unix_ms(),
+                node=VerifierKey.parse(batch.node).name,
+                detail=why,
+            )
+        return allowed_ppm
 
     async def join(self) -> bool:
         """Take up what other verifiers drew. Whether there was anything."""

@@ -24,7 +24,7 @@ from trunkline.receipts import Receipt
 from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import Calibration as Used
-from trunkline.verdicts import Check, Commitment, Drawn, Result, SelfTest, Subject, Verdict
+from trunkline.verdicts import Check, Commitment, Drawn, SelfTest, Subject, Verdict
 from trunkline.verifier import crash, ledger, queue
 from trunkline.verifier.ledger import Stored
 from trunkline.verifier.publishing import Publisher
@@ -52,23 +52,17 @@ class Unshown(msgspec.Struct, frozen=True, kw_only=True):
 
     subject: Subject
     """What it would be evidence about, as far as can be told."""
-    leaf: str
-    """Hex; empty where that is not known either."""
-    check: Check
     calibration: Calibration
+    """What the subject is held against otherwise."""
+    check: Check
+    """Why it is not shown."""
+    leaf: str = ""
+    """Hex; empty where that is not known either."""
 
 
-def unshown(subject: Subject, calibration: Calibration, *, leaf: str, result: Result) -> Unshown:
-    """``result``: ``fail`` where the node withholds it, ``not_applicable`` where it need not show
-    it, else ``inconclusive``. ``calibration``: what the subject is held against otherwise."""
-    match result:
-        case "fail":
-            check = findings.failed(OPENED, "the node did not open what it had signed")
-        case "not_applicable":
-            check = findings.not_applicable(OPENED, "the receipt is private")
-        case _:
-            check = findings.inconclusive(OPENED, "the node could not be reached")
-    return Unshown(subject=subject, leaf=leaf, check=check, calibration=calibration)
+NOT_OPENED: Final = findings.failed(OPENED, "the node did not open what it had signed")
+PRIVATE: Final = findings.not_applicable(OPENED, "the receipt is private")
+UNREACHED: Final = findings.inconclusive(OPENED, "the node could not be reached")
 
 
 class Judge:
@@ -270,7 +264,13 @@ def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -
         before = standing.State.start(calibration)
     elif before.calibration != calibration.digest:
         before = standing.adopt(before, calibration)
-    after = standing.update(before, calibration, None, fault=check.result == "fail")
+    after = standing.update(
+        before,
+        calibration,
+        None,
+        fault=check.result == "fail",
+        closed=findings.is_closed((check,)),
+    )
     made = bundles.Bundle(
         calibration=calibration.digest,
         checks=(check,),

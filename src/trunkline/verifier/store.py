@@ -12,16 +12,27 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConfigError, ConflictError
+from trunkline.crypto import note as notes
 from trunkline.runtime import outbox
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import AlertStatement
-from trunkline.verifier.core.entry import BatchEntry, Entry, Kind, NoncesEntry, StatementEntry
+from trunkline.verdicts import Terms
+from trunkline.verifier.core.entry import (
+    BatchEntry,
+    Entry,
+    Kind,
+    NoncesEntry,
+    StatementEntry,
+    TermsEntry,
+)
 from trunkline.verifier.core.tree import Frontier
 
 DATABASE_NAME: Final = "verifier.db"
 HISTORY_ENTRIES: Final = 200_000
 """What is kept of the log behind its end: a draw covers at most 10,000 entries of it."""
 ALERTS_MAX: Final = 10_000
+DRAWS_MAX: Final = 1_000
+"""Draws in the log after an entry that are looked through for a second one from it."""
 
 MIGRATIONS: Final = (
     """
@@ -130,6 +141,15 @@ MIGRATIONS: Final = (
     ) STRICT;
     """,
     outbox.SCHEMA,
+    """
+    CREATE TABLE terms (
+        node TEXT NOT NULL,
+        entry INTEGER NOT NULL,
+        note BLOB NOT NULL,
+        PRIMARY KEY (node, entry)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX statements_draws ON statements (key, entry) WHERE kind IN ('draw', 'own_draw');
+    """,
 )
 
 
@@ -199,9 +219,40 @@ def advance(
                     "INSERT INTO statements (entry, kind, key, about, note) VALUES (?, ?, ?, ?, ?)",
                     (entry.index, entry.kind, entry.key, entry.about, entry.note),
                 )
+            case TermsEntry():
+                connection.execute(
+                    "INSERT INTO terms VALUES (?, ?, ?)", (entry.node, entry.index, entry.note)
+                )
     floor = after.frontier.size - HISTORY_ENTRIES
     connection.execute("DELETE FROM batches WHERE entry < ?", (floor,))
-    connection.execute("DELETE FROM statements WHERE entry < ? AND seen = 1", (floor,))
+    connection.execute(
+        "DELETE FROM statements WHERE entry < ? AND (seen = 1 OR kind = 'own_draw')", (floor,)
+    )
+    connection.execute(
+        "DELETE FROM terms WHERE entry < (SELECT max(entry) FROM terms AS newer "
+        "WHERE newer.node = terms.node AND newer.entry < ?)",
+        (floor,),
+    )
+
+
+def terms_at(connection: Connection, node: str, entry: int) -> Terms | None:
+    """The terms that a node (vkey) had stated for its batch at ``entry``; None: it had not."""
+    row = connection.execute(
+        "SELECT note FROM terms WHERE node = ? AND entry < ? ORDER BY entry DESC LIMIT 1",
+        (node, entry),
+    ).fetchone()
+    return None if row is None else Terms.parse(notes.parse(row[0]).text)
+
+
+def draws_after(connection: Connection, key: str, entry: int) -> list[bytes]:
+    """A verifier's draws that the log has after ``entry``, and so may be from it. ``key``: its
+    vkey, which may be this one's own."""
+    rows = connection.execute(
+        "SELECT note FROM statements WHERE kind IN ('draw', 'own_draw') AND key = ? "
+        "AND entry > ? ORDER BY entry LIMIT ?",
+        (key, entry, DRAWS_MAX),
+    )
+    return [row[0] for row in rows]
 
 
 def batches_between(connection: Connection, first: int, last: int) -> list[BatchEntry]:
@@ -264,6 +315,14 @@ def alert(
         "DELETE FROM alerts WHERE number <= (SELECT max(number) FROM alerts) - ?", (ALERTS_MAX,)
     )
     return fresh
+
+
+def tell_terms(connection: Connection, *, unix_ms: int, node: str, detail: str) -> None:
+    """Alert to what a node's terms keep from this verifier, once for as long as they do."""
+    connection.execute(
+        "DELETE FROM alerts WHERE kind = 'terms' AND about = ? AND detail <> ?", (node, detail)
+    )
+    alert(connection, unix_ms=unix_ms, kind="terms", about=node, receipt="", detail=detail)
 
 
 def alerts(connection: Connection, after: int, limit: int) -> tuple[AlertStatement, ...]:

@@ -12,13 +12,13 @@ ASKS = (str(VERIFIER.vkey),)
     ("stated", "why"),
     [
         (terms(), ""),
-        (terms(rate_ppm=1_000, keep_s=300, demands_per_min=1), ""),
+        (terms(rate_ppm=1_000, keep_s=300, demands_per_min=6), ""),
         (terms(VERIFIER, OTHER), ""),
         (None, "no terms"),
         (terms(OTHER), "do not name"),
         (terms(rate_ppm=999), "999 receipts of a million"),
         (terms(keep_s=299), "299 s"),
-        (terms(demands_per_min=0), "no demand"),
+        (terms(demands_per_min=5), "5 demands a minute"),
     ],
 )
 def test_terms_let_a_verifier_in_or_say_why_not(stated, why):

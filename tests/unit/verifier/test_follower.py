@@ -3,7 +3,7 @@
 import pytest
 from tests.support.auditing import NODE
 from tests.support.fake_verifier import RoutedApp
-from tests.support.toy_network import POLICY, SmallLog, honest
+from tests.support.toy_network import LAMBDA, POLICY, SmallLog, honest
 
 from trunkline.base.errors import BadResponseError, VerificationError
 from trunkline.crypto.signer import Signer, sign_note
@@ -42,7 +42,7 @@ async def follower(log, database):
             database,
             LogCaller(transport, url),
             Policy.parse(POLICY),
-            Reader({NODE.name: NODE.vkey}, {}),
+            Reader({NODE.name: NODE.vkey}, {}, LAMBDA.vkey),
             reach=no_crash,
         )
         await transport.aclose()

@@ -15,6 +15,7 @@ from trunkline.verifier.core.patience import (
     Over,
     Patience,
     after_failure,
+    excuse,
     is_conclusive,
     why_closed,
 )
@@ -66,15 +67,16 @@ def test_it_is_always_asked_again_later_and_never_too_late(attempts, waited_ms, 
     ("reason", "after_ms", "comes_to"),
     [
         ("not_kept", 10**9, "withheld"),
-        ("expired", 599_999, "withheld"),
-        ("expired", 600_000, "expired"),
+        ("expired", 359_999, "withheld"),
+        ("expired", 360_000, "expired"),
         ("not_audited", 0, "not_audited"),
     ],
 )
 def test_not_to_have_what_could_be_opened_is_to_withhold_it(reason, after_ms, comes_to):
     receipt = honest(1).receipt
 
-    assert why_closed(receipt, reason, receipt.times.ended_ms + after_ms) == comes_to
+    now_ms = receipt.times.ended_ms + after_ms
+    assert why_closed(receipt, reason, now_ms, keep_s=600) == comes_to
 
 
 def test_what_nobody_could_open_is_not_withheld():
@@ -83,7 +85,36 @@ def test_what_nobody_could_open_is_not_withheld():
         receipt, response=msgspec.structs.replace(receipt.response, tokens="")
     )
 
-    assert why_closed(bare, "not_kept", receipt.times.ended_ms) == "not_kept"
+    assert why_closed(bare, "not_kept", receipt.times.ended_ms, keep_s=600) == "not_kept"
+
+
+@pytest.mark.parametrize(
+    ("code", "apart_ms", "drawn_otherwise", "excused"),
+    [
+        ("demand_stale", 240_000, True, False),
+        ("demand_stale", -240_001, False, True),
+        ("draw_conflict", 10**9, False, False),
+        ("draw_conflict", 0, True, True),
+        ("demand_refused", 10**9, True, False),
+        ("demands_rate_limited", 10**9, True, False),
+    ],
+)
+def test_only_what_may_be_the_verifier_s_own_mistake_is_excused(
+    code, apart_ms, drawn_otherwise, excused
+):
+    why = excuse(
+        code, asked_ms=10**12 + apart_ms, cosigned_ms=10**12, drawn_otherwise=drawn_otherwise
+    )
+
+    assert bool(why) is excused
+
+
+def test_what_is_excused_ends_when_withholding_would():
+    decided = after_failure(
+        REFUSED, asked_ms=1, attempts=TRIES_MIN, now_ms=10**9, patience=PATIENCE, excused=True
+    )
+
+    assert decided == Over(reason="excused")
 
 
 def test_what_is_conclusive():

@@ -9,7 +9,14 @@ from trunkline.audit import recompute
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.schema.audit import AskedAudit, RevealedVerdict
-from trunkline.verdicts import COMMITMENT_TYPE, DRAW_TYPE, VERDICT_TYPE, Commitment, Verdict
+from trunkline.verdicts import (
+    COMMITMENT_TYPE,
+    DRAW_TYPE,
+    VERDICT_TYPE,
+    Commitment,
+    Draw,
+    Verdict,
+)
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -114,6 +121,109 @@ async def test_a_node_that_does_not_open_what_it_signed_fails(
     assert (verdict.result, verdict.kind, verdict.standing) == (result, kind, "failed")
     bundle = await caller.bundle(verdict.receipt)
     recompute.verdict(verdict, bundle, await caller.calibration(verdict.calibration))
+
+
+@pytest.mark.parametrize(
+    ("terms", "why"),
+    [
+        ({"rate_ppm": 999}, "999 receipts of a million"),
+        ({"keep_s": 60}, "60 s"),
+        ({"verifiers": (str(MU.vkey),)}, "do not name this verifier"),
+    ],
+)
+async def test_a_node_whose_terms_are_too_small_is_not_blamed_and_not_verified(
+    network, transport, terms, why
+):
+    network.node.state(LAMBDA, **terms)
+    network.node.answer(honest(1))
+    network.node.behaviour = "refuses"
+    caller = await alone(network, transport)
+
+    (found,) = await revealed(caller, 1)
+
+    verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
+    assert (verdict.result, verdict.kind, verdict.standing) == ("not_applicable", "opening", "open")
+    (check,) = verdict.checks
+    assert check.name == "terms"
+    assert why in check.detail
+    bundle = await caller.bundle(verdict.receipt)
+    recompute.verdict(verdict, bundle, await caller.calibration(verdict.calibration))
+    assert network.node.asked == 0
+    (alert,) = (await caller.alerts(0)).alerts
+    assert (alert.kind, alert.about) == ("terms", "alpha.example/node")
+
+
+async def test_a_node_is_drawn_at_its_own_rate_where_that_is_lower(network, transport):
+    network.node.state(LAMBDA, rate_ppm=500_000)
+    made = [honest(number) for number in range(8)]
+    network.node.answer(*made)
+    caller = await alone(network, transport)
+    # Terms hold for what comes after them: here everything is drawn again.
+    network.node.state(LAMBDA)
+    last = honest(8)
+    network.node.answer(last)
+
+    drawn = {}
+    while last.leaf.hex() not in drawn:
+        for one in (await caller.verdicts(len(drawn), 10)).verdicts:
+            drawn[one.receipt] = Verdict.open_note(one.note.encode(), LAMBDA.vkey).result
+
+    assert set(drawn.values()) == {"pass"}
+    first = Draw.open_note(network.log.statements(DRAW_TYPE)[0], LAMBDA.vkey)
+    batch = network.log.entries.index(network.log.statements("trunkline.batch/v1")[0])
+    kept = first.chosen(batch, 8, rate_ppm_max=500_000)
+    assert len(first.chosen(batch, 8)) == 8
+    assert drawn.keys() - {last.leaf.hex()} == {made[index].leaf.hex() for index in kept}
+    (alert,) = (await caller.alerts(0)).alerts
+    assert (alert.kind, alert.detail) == (
+        "terms", "the node's terms let 500000 of a million be drawn, not 1000000",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("behaviour", ["conflict", "limits"])
+async def test_a_refusal_that_the_node_s_terms_do_not_allow_is_withholding(
+    network, transport, behaviour
+):
+    network.node.answer(honest(1))
+    network.node.behaviour = behaviour
+    caller = await alone(network, transport)
+
+    (found,) = await revealed(caller, 1)
+
+    verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
+    assert (verdict.result, verdict.standing) == ("fail", "failed")
+
+
+async def test_a_refusal_that_may_be_the_verifier_s_mistake_is_told_and_blames_nobody(
+    network, transport
+):
+    # The toy's witness cosigned long ago: whose clock is wrong, nobody can say.
+    network.node.answer(honest(1))
+    network.node.behaviour = "stale"
+    caller = await alone(network, transport)
+
+    (found,) = await revealed(caller, 1)
+
+    verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
+    assert (verdict.result, verdict.standing) == ("inconclusive", "open")
+    (alert,) = (await caller.alerts(0)).alerts
+    assert (alert.kind, alert.about) == ("refused", "alpha.example/node")
+
+
+async def test_a_verifier_that_lost_its_store_blames_no_node_for_its_second_draw(
+    network, transport
+):
+    network.node.answer(honest(1))
+    caller = await alone(network, transport, rate_ppm=500_000)
+    while not (await caller.info()).followed or not network.log.statements(DRAW_TYPE):
+        await caller.verdicts(0, 0.05)
+    network.node.behaviour = "conflict"
+    again = await network.verifier(LAMBDA, folder="again")
+
+    (found,) = await revealed(VerifierCaller(transport, again), 1)
+
+    verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
+    assert (verdict.result, verdict.standing) == ("inconclusive", "open")
 
 
 async def test_a_node_that_is_gone_is_not_blamed(network, transport):

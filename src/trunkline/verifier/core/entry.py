@@ -1,4 +1,5 @@
-"""What an entry of the log is to a verifier: a node's batch or nonces, a verifier's statement.
+"""What an entry of the log is to a verifier: a node's batch, nonces or terms, a verifier's
+statement.
 
 Only what one of the configured keys signed is anything. The rest of the log belongs to others, and
 is followed for the tree's sake alone. Malformed entries are nobody's fault here: the log takes
@@ -15,9 +16,19 @@ from trunkline.crypto.digest import digest
 from trunkline.crypto.keys import VerifierKey
 from trunkline.receipts import NONCES_TYPE, open_nonces
 from trunkline.receipts.batch import BATCH_TYPE, open_batch
-from trunkline.verdicts import COMMITMENT_TYPE, DRAW_TYPE, VERDICT_TYPE, Commitment, Draw, Verdict
+from trunkline.verdicts import (
+    COMMITMENT_TYPE,
+    DRAW_TYPE,
+    TERMS_TYPE,
+    VERDICT_TYPE,
+    Commitment,
+    Draw,
+    Terms,
+    Verdict,
+)
 
-Kind = Literal["draw", "commitment", "verdict"]
+Kind = Literal["draw", "own_draw", "commitment", "verdict"]
+"""``own_draw``: by this verifier's key, whichever process or store made it."""
 _STATEMENTS: Final[Mapping[bytes, Kind]] = {
     DRAW_TYPE.encode(): "draw",
     COMMITMENT_TYPE.encode(): "commitment",
@@ -59,18 +70,32 @@ class NoncesEntry:
     """Of the signed note."""
 
 
-Entry = BatchEntry | NoncesEntry | StatementEntry
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermsEntry:
+    """What a node lets be audited of its batches after this entry."""
+
+    index: int
+    node: str
+    """The node's vkey."""
+    note: bytes
+
+
+Entry = BatchEntry | NoncesEntry | StatementEntry | TermsEntry
 
 
 class Reader:
     """Reads entries, knowing whose count."""
 
     def __init__(
-        self, nodes: Mapping[str, VerifierKey], verifiers: Mapping[str, VerifierKey]
+        self,
+        nodes: Mapping[str, VerifierKey],
+        verifiers: Mapping[str, VerifierKey],
+        own: VerifierKey,
     ) -> None:
-        """Both by the name of the key."""
+        """``nodes`` and the other ``verifiers`` by the name of the key; ``own``: this one's."""
         self._nodes = nodes
         self._verifiers = verifiers
+        self._own = own
 
     def read(self, index: int, entry: bytes) -> Entry | None:
         """What the entry is; None for what is nothing to this verifier."""
@@ -80,6 +105,8 @@ class Reader:
                 return self._batch(index, entry)
             if first == NONCES_TYPE.encode():
                 return self._nonces(index, entry)
+            if first == TERMS_TYPE.encode():
+                return self._terms(index, entry)
             kind = _STATEMENTS.get(first)
             return None if kind is None else self._statement(index, kind, entry)
         except (MalformedError, VerificationError):
@@ -105,13 +132,22 @@ class Reader:
         open_nonces(entry, key)
         return NoncesEntry(index=index, digest=digest(entry))
 
+    def _terms(self, index: int, entry: bytes) -> TermsEntry | None:
+        key = _signer(entry, self._nodes)
+        if key is None:
+            return None
+        Terms.open_note(entry, key)
+        return TermsEntry(index=index, node=str(key), note=entry)
+
     def _statement(self, index: int, kind: Kind, entry: bytes) -> StatementEntry | None:
         key = _signer(entry, self._verifiers)
+        if kind == "draw" and key is None:
+            kind, key = "own_draw", _signer(entry, {self._own.name: self._own})
         if key is None:
             return None
         about = ""
         match kind:
-            case "draw":
+            case "draw" | "own_draw":
                 Draw.open_note(entry, key)
             case "commitment":
                 about = Commitment.open_note(entry, key).receipt

@@ -13,8 +13,8 @@ from trunkline.receipts import Receipt
 from trunkline.schema.audit import Opening
 
 TRIES_MIN: Final = 3
-KEPT_MS_MIN: Final = 600_000
-"""How long, at least, a node must be able to open what it has answered."""
+CLOCK_MS_MAX: Final = 240_000
+"""What two clocks may differ by before neither is believed."""
 BACKOFF_FIRST_MS: Final = 1_000
 BACKOFF_MS_MAX: Final = 30_000
 
@@ -45,35 +45,63 @@ class Again:
 class Over:
     """No more asking: it is judged for this reason."""
 
-    reason: Literal["withheld", "unreachable"]
+    reason: Literal["withheld", "unreachable", "excused"]
+    """``excused``: it refuses, and may be right to."""
 
 
 def after_failure(
-    reason: str, *, asked_ms: int, attempts: int, now_ms: int, patience: Patience
+    reason: str,
+    *,
+    asked_ms: int,
+    attempts: int,
+    now_ms: int,
+    patience: Patience,
+    excused: bool = False,
 ) -> Again | Over:
     """What follows from a try that brought nothing conclusive.
 
     ``reason``: the node's, or :data:`SILENT` or :data:`REFUSED`. ``asked_ms``: when it was asked
-    first. ``attempts``: tries before this one.
+    first. ``attempts``: tries before this one. ``excused``: see :func:`excuse`.
     """
     silent = reason == SILENT
     deadline_ms = asked_ms + (patience.unreachable_ms if silent else patience.opening_ms)
     if now_ms >= deadline_ms and attempts + 1 >= TRIES_MIN:
-        return Over(reason="unreachable" if silent else "withheld")
+        if silent:
+            return Over(reason="unreachable")
+        return Over(reason="excused" if excused else "withheld")
     pause_ms = min(BACKOFF_FIRST_MS << min(attempts, 16), BACKOFF_MS_MAX)
     # The last try is made when the deadline has come, not long after it.
     until_ms = max(deadline_ms - now_ms, BACKOFF_FIRST_MS)
     return Again(due_ms=now_ms + min(pause_ms, until_ms))
 
 
-def why_closed(receipt: Receipt, reason: str, now_ms: int) -> str:
-    """What a node's reason for opening nothing comes to, given the receipt that it is about.
+EXCUSABLE: Final = frozenset({"demand_stale", "draw_conflict"})
 
-    Not to keep what could be opened is to withhold it: the node's operator named the verifiers.
-    So is to say that it has expired soon after it was made; later it may be true.
+
+def excuse(code: str, *, asked_ms: int, cosigned_ms: int, drawn_otherwise: bool) -> str:
+    """Why a node may be right to refuse a demand with ``code``; empty: it may not.
+
+    A verifier can have made a mistake in two ways that its demand does not show. ``cosigned_ms``:
+    the newest time that a witness put under the draw's checkpoint: if this verifier's own clock was
+    far from that at ``asked_ms``, it may be its clock that is wrong. ``drawn_otherwise``: the log
+    has another draw by the key of this one's drawer from the same entry.
+    """
+    if code == "demand_stale" and abs(asked_ms - cosigned_ms) > CLOCK_MS_MAX:
+        return "by the node's clock the demand is not fresh, and no witness says whose is wrong"
+    if code == "draw_conflict" and drawn_otherwise:
+        return "the same key drew from the same entries before, in another way"
+    return ""
+
+
+def why_closed(receipt: Receipt, reason: str, now_ms: int, *, keep_s: int) -> str:
+    """What a node's reason for opening nothing comes to, given the receipt that it is about and
+    the ``keep_s`` of its terms.
+
+    Not to keep what could be opened is to withhold it: the node had said that it would. So is to
+    say that it has expired before that time was over; later it may be true.
     """
     openable = receipt.policy.audit and bool(receipt.response.tokens)
-    recent = now_ms - receipt.times.ended_ms < KEPT_MS_MIN
+    recent = now_ms - receipt.times.ended_ms < keep_s * 1000 - CLOCK_MS_MAX
     if openable and (reason == "not_kept" or (reason == "expired" and recent)):
         return WITHHELD
     return reason
