@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from trunkline.audit import content as contents
-from trunkline.audit import findings, replay
+from trunkline.audit import embedding, findings, replay
 from trunkline.audit.calibration import Calibration
+from trunkline.audit.embedding import Remade
 from trunkline.audit.judge import OPENED, Case
 from trunkline.base.errors import (
     ConfigError,
@@ -57,6 +58,7 @@ from trunkline.verifier.core.patience import (
     why_closed,
 )
 from trunkline.verifier.demanding import Demander, Failed, KnownNode, check
+from trunkline.verifier.embedders import Embedders
 from trunkline.verifier.engines import Engines, Measuring
 from trunkline.verifier.judging import (
     NOT_OPENED,
@@ -89,6 +91,7 @@ class _Looked:
 
     calibration: Calibration
     measured: replay.Measured | None = None
+    remade: Remade | None = None
     context_tokens: int = 0
 
 
@@ -101,6 +104,7 @@ class Auditor:
         work: AuditQueue,
         demander: Demander,
         engines: Engines,
+        embedders: Embedders,
         judge: Judge,
         *,
         nodes: Mapping[str, KnownNode],
@@ -121,6 +125,7 @@ class Auditor:
         self._queue = work
         self._demander = demander
         self._engines = engines
+        self._embedders = embedders
         self._judge = judge
         self._nodes = nodes
         self._verifiers = verifiers
@@ -357,6 +362,7 @@ class Auditor:
             content=content,
             reason=reason,
             measured=looked.measured,
+            remade=looked.remade,
             context_tokens=looked.context_tokens,
             nonces_entry=nonces_entry,
             entry=None if place.drawn is None else place.drawn.entry,
@@ -369,6 +375,8 @@ class Auditor:
         scored = content is not None and bool(receipt.model.weights) and receipt.policy.audit
         if content is None or not scored:
             return _Looked(calibration=self._unmeasured(receipt))
+        if embedding.is_embedding(receipt):
+            return await self._remake(receipt, content)
         async with self._engines.of(receipt.model.weights) as scorer:
             if scorer is None:
                 return _Looked(calibration=self._unmeasured(receipt))
@@ -377,6 +385,22 @@ class Auditor:
             context = await self._context_tokens(node, receipt)
             measured = await replay.measure(receipt, content, scorer, context_tokens=context)
             return _Looked(measured=measured, calibration=calibration, context_tokens=context)
+
+    async def _remake(self, receipt: Receipt, content: OpenedContent) -> _Looked:
+        """Embed what the receipt's node has embedded. Exact where both compute the same bits."""
+        remade = await self._embedders.remake(receipt, content)
+        if remade is None or remade.model is None:
+            return _Looked(calibration=self._unmeasured(receipt))
+        theirs, ours = receipt.model.numerics, remade.model.numerics
+        calibration = calibrations.choose(
+            self._known,
+            regime="exact" if theirs == ours else "noisy",
+            weights=receipt.model.weights,
+            model=receipt.model.served,
+            node=theirs,
+            verifier=ours,
+        )
+        return _Looked(calibration=calibration, remade=remade)
 
     async def _calibration(
         self,
@@ -463,7 +487,7 @@ class Auditor:
             case = await self._case(node, verified, content, "", place)
             if not _is_bound(case):
                 return AskedVerdict(result="inconclusive", reason="not_bound")
-            if case.measured is None:
+            if case.measured is None and case.remade is None:
                 return AskedVerdict(result="inconclusive", reason="unknown_model")
             found = await self._judge.settle(case, place, None)
         note, public = found
@@ -472,7 +496,7 @@ class Auditor:
 
     async def _with_prompt(self, receipt: Receipt, content: OpenedContent) -> OpenedContent:
         """A caller has no rendered prompt: the verifier's own, which the receipt binds or not."""
-        if content.prompt:
+        if content.prompt or embedding.is_embedding(receipt):
             return content
         async with self._engines.of(receipt.model.weights) as scorer:
             if scorer is None:
@@ -496,6 +520,8 @@ def _is_bound(case: Case) -> bool:
     the node: anybody can bring something else."""
     if case.content is None:
         return False
+    if embedding.is_embedding(case.receipt):
+        return embedding.is_bound(case.receipt, case.content)
     opened = contents.open_(case.receipt, case.content, case.measured, case.context_tokens)
     checks = contents.check(opened)
     return all(one.result == "pass" for one in checks if one.name in contents.BINDING)
