@@ -19,10 +19,10 @@ from trunkline.audit.trials import Trials
 from trunkline.sequential import MeanTest, first_failures
 
 WINDOWS = (30, 100, 300, 1000)
-RESAMPLES = 200
+RESAMPLES = 100
 ORDERS = 4
-STREAMS = 41
-STREAM_TOKENS = 20_000
+STREAMS = 21
+STREAM_TOKENS = 10_000
 """No verdict by then: none is said."""
 
 Floats = NDArray[np.float64]
