@@ -75,6 +75,16 @@ async def measure(
     return await _scored(receipt, content, planned, found, scorer)
 
 
+async def rendered(
+    receipt: Receipt, content: OpenedContent, scorer: Scorer
+) -> tuple[int, ...] | None:
+    """The request's prompt by the model's own template; None: it has none. Nothing is scored."""
+    try:
+        return await _prompt(receipt, rerun.read_request(content), await scorer.model(), scorer)
+    except RequestError:
+        return None
+
+
 async def _scored(
     receipt: Receipt, content: OpenedContent, planned: ChatPlan, found: Measured, scorer: Scorer
 ) -> Measured:

@@ -51,6 +51,9 @@ class _Account:
     drawn_at: list[int] = field(default_factory=list)
     commitments: dict[str, tuple[int, Commitment]] = field(default_factory=dict)
     verdicts: dict[str, Logged] = field(default_factory=dict)
+    """On drawn receipts."""
+    asked: int = 0
+    """Verdicts that somebody asked for: nobody is to commit to them, or to give only one."""
     findings: list[Finding] = field(default_factory=list)
 
     def found(self, entry: int, detail: str) -> None:
@@ -102,13 +105,14 @@ def _take_draw(account: _Account, index: int, draw: Draw, policy: Policy) -> Non
 
 
 def _take_verdict(account: _Account, index: int, verdict: Verdict, note: bytes) -> None:
+    if isinstance(verdict.drawn, msgspec.UnsetType):
+        account.asked += 1
+        return
     if verdict.receipt in account.verdicts:
-        account.found(index, "a second verdict on one receipt")
+        account.found(index, "a second verdict on one drawn receipt")
         return
     committed, commitment = account.commitments.get(verdict.receipt, (index, None))
     account.verdicts[verdict.receipt] = Logged(committed=committed, revealed=index)
-    if isinstance(verdict.drawn, msgspec.UnsetType):
-        return
     if commitment is None:
         account.found(index, "a verdict on a drawn receipt without a commitment before it")
         return
@@ -130,7 +134,7 @@ def _conduct(account: _Account, accounts: Mapping[str, _Account]) -> Conduct:
     return Conduct(
         verifier=account.key.name,
         draws=len(account.draws),
-        verdicts=len(account.verdicts),
+        verdicts=len(account.verdicts) + account.asked,
         kept_back=len(account.commitments.keys() - account.verdicts.keys()),
         late=late,
         findings=tuple(sorted(account.findings, key=lambda one: one.entry)),

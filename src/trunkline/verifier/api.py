@@ -36,6 +36,8 @@ POLL_S: Final = 0.5
 """Between two looks for what another process of this verifier has revealed."""
 LEAF_CHARS: Final = 64
 
+BUSY: Final = AskedVerdict(result="inconclusive", reason="busy")
+
 Ask = Callable[[AskedAudit], Awaitable[AskedVerdict]]
 
 
@@ -56,6 +58,8 @@ class Api:
         self._ask = ask
         self._asked_max = asked_max
         self._asked: set[asyncio.Task[AskedVerdict]] = set()
+        self._reading = 0
+        """Bodies that are being received: they are large, and anybody may send one."""
         self.revealed = asyncio.Event()
         """Set when something was revealed by this process."""
 
@@ -135,10 +139,16 @@ class Api:
         await call.reply(200, found, JSON_TYPE, [NO_STORE])
 
     async def _audit(self, call: Call) -> None:
+        if self._reading >= self._asked_max or len(self._asked) >= self._asked_max:
+            await call.reply_json(200, BUSY, [NO_STORE])
+            return
+        self._reading += 1
         try:
             asked = msgspec.json.decode(await call.body(ASKED_BYTES_MAX), type=AskedAudit)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise MalformedError("the body is no audit to be made") from None
+        finally:
+            self._reading -= 1
         if not 1 <= asked.deadline_ms <= DEADLINE_MS_MAX:
             raise RequestError(
                 f"deadline_ms is between 1 and {DEADLINE_MS_MAX}", param="deadline_ms"
@@ -147,7 +157,7 @@ class Api:
 
     async def _asked_for(self, asked: AskedAudit) -> AskedVerdict:
         if len(self._asked) >= self._asked_max:
-            return AskedVerdict(result="inconclusive", reason="busy")
+            return BUSY
         task = asyncio.ensure_future(self._ask(asked))
         self._asked.add(task)
         task.add_done_callback(self._ended)

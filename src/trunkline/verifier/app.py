@@ -224,10 +224,10 @@ class VerifierApp:
             verdicts=newest,
         )
 
-    async def _ask(self, asked: AskedAudit) -> AskedVerdict:
+    async def _ask(self, asked: AskedAudit, *, own: bool = False) -> AskedVerdict:
         if self._parts is None:
             raise OverloadedError("the verifier is not running", code="verifier_stopping")
-        verdict = await self._parts.auditor.asked(asked)
+        verdict = await self._parts.auditor.asked(asked, own=own)
         self._api.revealed.set()
         return verdict
 
@@ -320,7 +320,7 @@ class VerifierApp:
                     self._peers[one.vkey].name: VerifierCaller(self._transport, one.url)
                     for one in config.verifiers
                 },
-                self._ask,
+                partial(self._ask, own=True),
                 per_minute=config.probe_per_minute,
                 clock=clock,
                 randomness=self._randomness,

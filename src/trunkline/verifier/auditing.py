@@ -468,8 +468,9 @@ class Auditor:
             verifier="",
         )
 
-    async def asked(self, asked: AskedAudit) -> AskedVerdict:
-        """Audit what a caller brings, now. The node is not asked for it."""
+    async def asked(self, asked: AskedAudit, *, own: bool = False) -> AskedVerdict:
+        """Audit what a caller brings, now. The node is not asked for it. ``own``: this verifier
+        had asked the question, so nobody else picked the answer."""
         try:
             vkey = _claimed_key(asked)
             node = self._nodes.get(vkey)
@@ -480,9 +481,16 @@ class Auditor:
             return AskedVerdict(result="inconclusive", reason="not_bound")
         if not verified.receipt.policy.audit:
             return AskedVerdict(result="not_applicable")
-        place = Place(root=verified.batch.root, position=asked.signed.index, drawn=None)
-        found = await self._database.read(lambda c: ledger.at_place(c, place.root, place.position))
+        place = Place(
+            root=verified.batch.root, position=asked.signed.index, drawn=None, picked=not own
+        )
+        found = await self._database.read(
+            lambda c: ledger.at_place(c, place.root, place.position, picked=place.picked)
+        )
         if found is None:
+            if not _was_sent(verified.receipt, asked.content):
+                # Before any work for it: else whoever has one receipt could have anything scored.
+                return AskedVerdict(result="inconclusive", reason="not_bound")
             content = await self._with_prompt(verified.receipt, asked.content)
             case = await self._case(node, verified, content, "", place)
             if not _is_bound(case):
@@ -501,7 +509,7 @@ class Auditor:
         async with self._engines.of(receipt.model.weights) as scorer:
             if scorer is None:
                 return content
-            rendered = (await replay.measure(receipt, content, scorer)).prompt
+            rendered = await replay.rendered(receipt, content, scorer)
         return content if rendered is None else msgspec.structs.replace(content, prompt=rendered)
 
 
@@ -513,6 +521,15 @@ async def _bits(scorer: Measuring) -> str:
         if error.error_code == NOT_EXACT:
             return ""
         raise
+
+
+def _was_sent(receipt: Receipt, content: OpenedContent) -> bool:
+    """Whether the receipt binds what a caller brought, as far as no model is needed to tell."""
+    if embedding.is_embedding(receipt):
+        return embedding.is_bound(receipt, content)
+    opened = contents.open_(receipt, content, None)
+    needed = contents.BINDING - {contents.PROMPT}
+    return all(one.result == "pass" for one in contents.check(opened) if one.name in needed)
 
 
 def _is_bound(case: Case) -> bool:

@@ -58,7 +58,8 @@ class Heeder:
     def _heed(self, connection: Connection, statement: StatementEntry) -> None:
         verdict = Verdict.parse(notes.parse(statement.note).text)
         committed = store.said(connection, "commitment", verdict.receipt)
-        for one in committed:
+        drawn = not isinstance(verdict.drawn, msgspec.UnsetType)
+        for one in committed if drawn else ():
             if one.key == statement.key and one.index < statement.index:
                 commitment = Commitment.parse(notes.parse(one.note).text)
                 if not commitment.binds(statement.note):

@@ -41,6 +41,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     drawn: Drawn | None
     """None: a caller asked."""
+    picked: bool = False
+    """That caller is somebody else than this verifier."""
 
     def stand_in(self) -> str:
         """What stands for the leaf of a receipt that its node does not show, hex."""
@@ -135,14 +137,15 @@ class Judge:
     ) -> tuple[bytes, bool]:
         if audit is not None:
             queue.leave(connection, audit)
-        found = ledger.at_place(connection, place.root, place.position)
+        found = ledger.at_place(connection, place.root, place.position, picked=place.picked)
         if found is not None:
             return found
         subject = _subject(what)
         before = ledger.subject(connection, _name(subject))
         if isinstance(what, Case):
             used_by = _nonce_user(connection, what.receipt)
-            judged = judge(replace(what, nonce_used_by=used_by), self._state(connection, before))
+            case = replace(what, nonce_used_by=used_by, picked=place.picked)
+            judged = judge(case, self._state(connection, before))
             _note_nonce(connection, what.receipt)
         else:
             judged = _judge_unshown(what, place, self._state(connection, before))
@@ -153,6 +156,7 @@ class Judge:
             connection,
             Stored(
                 leaf=verdict.receipt,
+                picked=place.picked,
                 root=place.root,
                 position=place.position,
                 subject=_name(subject),
@@ -165,7 +169,7 @@ class Judge:
             standing.encode_state(judged.state),
         )
         if place.drawn is None:
-            ledger.reveal(connection, self._publisher, verdict.receipt)
+            ledger.reveal(connection, self._publisher, verdict.receipt, picked=place.picked)
             return note, True
         self._commit(connection, verdict, note)
         return note, False

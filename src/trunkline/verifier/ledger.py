@@ -1,6 +1,8 @@
 """What a verifier has found: its verdicts, each stored before anybody is told, and its subjects.
 
-One verdict a receipt, for ever: a second audit of the same receipt finds the first one's. A verdict
+One verdict a receipt, for ever: a second audit of the same receipt finds the first one's. Only a
+receipt that somebody picked may be drawn later all the same, and then has two: or a node could have
+its answers looked at first, so that no draw of them would count. A verdict
 about a drawn receipt is kept back until another verifier has committed to its own, or had its time.
 """
 
@@ -23,6 +25,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     leaf: str
     """Of the receipt, hex."""
+    picked: bool
+    """Somebody chose it (``trunkline.audit.judge.Case.picked``)."""
     root: bytes
     position: int
     subject: str
@@ -44,24 +48,32 @@ class SubjectRow(msgspec.Struct, frozen=True, kw_only=True):
     receipts: int
 
 
-def at_place(connection: Connection, root: bytes, position: int) -> tuple[bytes, bool] | None:
-    """The signed verdict on the receipt at a place of a batch, and whether it is public."""
+def at_place(
+    connection: Connection, root: bytes, position: int, *, picked: bool
+) -> tuple[bytes, bool] | None:
+    """The signed verdict on the receipt at a place of a batch, and whether it is public. With
+    ``picked``, one on a picked receipt will do."""
     row = connection.execute(
-        "SELECT note, number FROM verdicts WHERE root = ? AND position = ?", (root, position)
+        "SELECT note, number FROM verdicts WHERE root = ? AND position = ? AND picked <= ? "
+        "ORDER BY picked LIMIT 1",
+        (root, position, int(picked)),
     ).fetchone()
     return None if row is None else (bytes(row[0]), row[1] is not None)
 
 
 def find(connection: Connection, leaf: str) -> bytes | None:
-    """The signed verdict on a receipt, public or not."""
-    row = connection.execute("SELECT note FROM verdicts WHERE leaf = ?", (leaf,)).fetchone()
+    """The signed verdict on a receipt that nobody picked, public or not."""
+    row = connection.execute(
+        "SELECT note FROM verdicts WHERE leaf = ? AND picked = 0", (leaf,)
+    ).fetchone()
     return None if row is None else bytes(row[0])
 
 
 def revealed(connection: Connection, leaf: str) -> bytes | None:
     """The signed verdict on a receipt, once it is public."""
     row = connection.execute(
-        "SELECT note FROM verdicts WHERE leaf = ? AND number IS NOT NULL", (leaf,)
+        "SELECT note FROM verdicts WHERE leaf = ? AND number IS NOT NULL ORDER BY picked LIMIT 1",
+        (leaf,),
     ).fetchone()
     return None if row is None else bytes(row[0])
 
@@ -69,7 +81,8 @@ def revealed(connection: Connection, leaf: str) -> bytes | None:
 def bundle(connection: Connection, leaf: str) -> bytes | None:
     """The bundle of a revealed verdict: before, it would tell what is kept back."""
     row = connection.execute(
-        "SELECT bundle FROM verdicts WHERE leaf = ? AND number IS NOT NULL", (leaf,)
+        "SELECT bundle FROM verdicts WHERE leaf = ? AND number IS NOT NULL ORDER BY picked LIMIT 1",
+        (leaf,),
     ).fetchone()
     return None if row is None else bytes(row[0])
 
@@ -105,10 +118,11 @@ def has_failed(connection: Connection, vkey: str) -> bool:
 def insert(connection: Connection, stored: Stored, state: bytes) -> None:
     """Write a verdict down, and what it makes of its subject."""
     connection.execute(
-        "INSERT INTO verdicts (leaf, root, position, subject, result, standing, digest, note, "
-        "bundle, judged_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO verdicts (leaf, picked, root, position, subject, result, standing, digest, "
+        "note, bundle, judged_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             stored.leaf,
+            int(stored.picked),
             stored.root,
             stored.position,
             stored.subject,
@@ -133,15 +147,19 @@ def insert(connection: Connection, stored: Stored, state: bytes) -> None:
     )
 
 
-def reveal(connection: Connection, publisher: Publisher, leaf: str) -> int:
+def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: bool) -> int:
     """Give a verdict its number and queue it for the log: from here on it is public."""
-    row = connection.execute("SELECT note, number FROM verdicts WHERE leaf = ?", (leaf,)).fetchone()
+    row = connection.execute(
+        "SELECT note, number FROM verdicts WHERE leaf = ? AND picked = ?", (leaf, int(picked))
+    ).fetchone()
     require(row is not None, "what is revealed was stored")
     if row[1] is not None:
         return int(row[1])
     number = newest(connection) + 1
-    connection.execute("UPDATE verdicts SET number = ? WHERE leaf = ?", (number, leaf))
-    publisher.verdict(connection, leaf, bytes(row[0]))
+    connection.execute(
+        "UPDATE verdicts SET number = ? WHERE leaf = ? AND picked = ?", (number, leaf, int(picked))
+    )
+    publisher.verdict(connection, leaf, bytes(row[0]), picked=picked)
     return number
 
 
@@ -166,7 +184,7 @@ def reveal_due(
         )
     ]
     for leaf in due:
-        reveal(connection, publisher, leaf)
+        reveal(connection, publisher, leaf, picked=False)
     return len(due)
 
 
@@ -178,7 +196,8 @@ def newest(connection: Connection) -> int:
 def public(connection: Connection, leaf: str) -> RevealedVerdict | None:
     """The verdict on a receipt, once it is public."""
     row = connection.execute(
-        "SELECT number, leaf, note, entry FROM verdicts WHERE leaf = ? AND number IS NOT NULL",
+        "SELECT number, leaf, note, entry FROM verdicts WHERE leaf = ? AND number IS NOT NULL "
+        "ORDER BY picked LIMIT 1",
         (leaf,),
     ).fetchone()
     return None if row is None else _shown(row)

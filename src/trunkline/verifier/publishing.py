@@ -73,8 +73,8 @@ class Publisher:
     def commitment(self, connection: Connection, leaf: str, note: bytes) -> None:
         self._outbox.enqueue(connection, f"commitment {leaf}", note)
 
-    def verdict(self, connection: Connection, leaf: str, note: bytes) -> None:
-        self._outbox.enqueue(connection, f"verdict {leaf}", note)
+    def verdict(self, connection: Connection, leaf: str, note: bytes, *, picked: bool) -> None:
+        self._outbox.enqueue(connection, f"{'picked' if picked else 'verdict'} {leaf}", note)
 
     def statement(self, connection: Connection, note: bytes) -> None:
         """Anything else that is to be in the log: a calibration, a self-test."""
@@ -89,11 +89,15 @@ class Publisher:
                 connection.execute("UPDATE draws SET entry = ? WHERE digest = ?", (index, what))
             case "commitment":
                 connection.execute(
-                    "UPDATE verdicts SET committed_ms = ? WHERE leaf = ? AND committed_ms IS NULL",
+                    "UPDATE verdicts SET committed_ms = ? WHERE leaf = ? AND picked = 0 "
+                    "AND committed_ms IS NULL",
                     (self._clock.unix_ms(), what),
                 )
-            case "verdict":
-                connection.execute("UPDATE verdicts SET entry = ? WHERE leaf = ?", (index, what))
+            case "verdict" | "picked":
+                connection.execute(
+                    "UPDATE verdicts SET entry = ? WHERE leaf = ? AND picked = ?",
+                    (index, what, int(kind == "picked")),
+                )
             case _:
                 pass
         self._on_logged()

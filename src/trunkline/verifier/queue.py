@@ -136,7 +136,8 @@ def enqueue(
     connection.executemany(
         "INSERT INTO jobs (root, position, entry, node, draw, third) "
         "SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS "
-        "(SELECT 1 FROM verdicts WHERE root = ? AND position = ?) ON CONFLICT DO NOTHING",
+        "(SELECT 1 FROM verdicts WHERE root = ? AND position = ? AND picked = 0) "
+        "ON CONFLICT DO NOTHING",
         [
             (root, position, entry, node, draw, int(third), root, position)
             for position in positions[:room]

@@ -99,7 +99,8 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX jobs_due ON jobs (due_ms, number);
     CREATE TABLE verdicts (
-        leaf TEXT PRIMARY KEY,
+        leaf TEXT NOT NULL,
+        picked INTEGER NOT NULL,
         root BLOB NOT NULL,
         position INTEGER NOT NULL,
         subject TEXT NOT NULL,
@@ -112,7 +113,8 @@ MIGRATIONS: Final = (
         committed_ms INTEGER,
         number INTEGER UNIQUE,
         entry INTEGER,
-        UNIQUE (root, position)
+        PRIMARY KEY (leaf, picked),
+        UNIQUE (root, position, picked)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX verdicts_hidden ON verdicts (judged_ms) WHERE number IS NULL;
     CREATE TABLE subjects (

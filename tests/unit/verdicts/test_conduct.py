@@ -70,7 +70,7 @@ def test_a_verdict_that_was_changed_after_the_commitment() -> None:
 def test_two_verdicts_on_one_receipt() -> None:
     bound, said = verdict()
     _, other = verdict(result="inconclusive")
-    assert details(look([bound, said, other])[0]) == [(2, "a second verdict on one receipt")]
+    assert details(look([bound, said, other])[0]) == [(2, "a second verdict on one drawn receipt")]
 
 
 def test_draws_that_skip_repeat_or_are_none() -> None:

@@ -1,0 +1,103 @@
+"""Answers that somebody picked: they are judged, and neither win a standing nor spoil a draw."""
+
+import msgspec
+import pytest
+from tests.support.auditing import ToyScorer
+from tests.support.toy_network import LAMBDA, POLICY, honest, toy_network, write_verifier
+
+from trunkline.audit import bundle, recompute
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.verifier import VerifierCaller
+from trunkline.runtime.server import serving
+from trunkline.schema.audit import AskedAudit
+from trunkline.tlog.policy import Policy
+from trunkline.verdicts import Verdict, conduct
+from trunkline.verifier.app import VerifierApp
+from trunkline.verifier.config import read
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class CountingEngine(ToyScorer):
+    """Knows how often it was asked for scores."""
+
+    pid = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scored = 0
+
+    async def score(self, job):
+        self.scored += 1
+        return await super().score(job)
+
+
+@pytest.fixture
+async def network(tmp_path):
+    async with toy_network(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def transport():
+    made = HttpTransport()
+    yield made
+    await made.aclose()
+
+
+def brought(network, number: int) -> AskedAudit:
+    made = honest(number)
+    (signed,) = network.node.answer(made)
+    content = msgspec.structs.replace(made.content, nonce=None)
+    return AskedAudit(signed=signed, content=content, deadline_ms=10_000)
+
+
+async def test_whoever_asks_first_takes_no_receipt_out_of_the_draw(network, transport):
+    one = brought(network, 1)
+    quiet = VerifierCaller(transport, await network.verifier(LAMBDA, rate_ppm=0))
+    picked = Verdict.open_note((await quiet.audit(one, 12)).note.encode(), LAMBDA.vkey)
+    # Another process of the same verifier, which draws.
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
+    while len(found := (await caller.verdicts(0, 1)).verdicts) < 2:
+        pass
+
+    drawn = Verdict.open_note(found[1].note.encode(), LAMBDA.vkey)
+
+    assert picked.receipt == drawn.receipt
+    assert (picked.drawn, picked.evidence.samples) == (msgspec.UNSET, 0)
+    assert (drawn.drawn is msgspec.UNSET, drawn.evidence.samples) == (False, 1)
+    kept = await caller.bundle(drawn.receipt)
+    assert not bundle.decode(kept).picked
+    recompute.verdict(drawn, kept, await caller.calibration(drawn.calibration))
+    # Who asks now is shown the verdict that counts.
+    assert (await caller.audit(one, 12)).note == found[1].note
+    (seen,) = conduct.examine(network.log.entries, (LAMBDA.vkey,), Policy.parse(POLICY.encode()))
+    assert (seen.verdicts, seen.findings) == (2, ())
+
+
+async def test_a_node_that_has_itself_audited_wins_nothing(network, transport):
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA, rate_ppm=0))
+    for number in range(60):
+        said = await caller.audit(brought(network, number), 12)
+        assert said.result == "pass"
+    verdict = Verdict.open_note(said.note.encode(), LAMBDA.vkey)
+    assert (verdict.standing, verdict.evidence.samples) == ("open", 0)
+
+
+async def test_nothing_is_scored_for_who_brings_what_the_receipt_does_not_bind(network, tmp_path):
+    engine, transport = CountingEngine(), HttpTransport()
+    path = write_verifier(
+        tmp_path / "counted", LAMBDA, log_url=network.log_url, node_url=network.node_url, rate_ppm=0
+    )
+    app = VerifierApp(read(path), base=path, engines=[lambda: engine])
+    one = brought(network, 1)
+    forged = msgspec.structs.replace(one.content, tokens=((5,) * 500,), prompt=())
+    async with serving(app, shutdown_grace_s=0.05) as url:
+        caller = VerifierCaller(transport, url)
+        said = await caller.audit(msgspec.structs.replace(one, content=forged), 12)
+        assert (said.result, said.reason, engine.scored) == ("inconclusive", "not_bound", 0)
+        unrendered = msgspec.structs.replace(one.content, prompt=())
+        assert (await caller.audit(msgspec.structs.replace(one, content=unrendered), 12)).note
+        # Once: rendering the prompt takes no scores.
+        assert engine.scored == 1
+    await transport.aclose()
