@@ -50,6 +50,7 @@ WITNESSES: Final = ("delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 WITNESSES_MAX: Final = len(WITNESSES)
 VERIFIERS: Final = ("lambda", "mu")
 """Likewise: two operators, so that one that lies can be told from one that does not."""
+VERIFIERS_MAX: Final = len(VERIFIERS)
 _PRIVATE_FOLDER: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
 
@@ -60,10 +61,12 @@ def create(
     port_base: int = PORT_BASE,
     providers: Sequence[Provider] = (),
     witnesses: int = 1,
+    verifiers: int = 2,
 ) -> None:
     """Make a new network in the folder. ConfigError if there is anything in it already.
 
-    Of more than one of ``witnesses``, a majority must cosign.
+    Of more than one of ``witnesses``, a majority must cosign. Without ``verifiers``, nodes keep
+    nothing that could be audited.
     """
     if folder.exists:
         raise ConfigError(
@@ -73,6 +76,8 @@ def create(
     check_port_base(port_base)
     if not 1 <= witnesses <= WITNESSES_MAX:
         raise ConfigError(f"--witnesses {witnesses}: choose from 1 to {WITNESSES_MAX}")
+    if not 0 <= verifiers <= VERIFIERS_MAX:
+        raise ConfigError(f"--verifiers {verifiers}: choose from 0 to {VERIFIERS_MAX}")
     try:
         if folder.path.is_dir() and any(folder.path.iterdir()):
             raise ConfigError(f"{folder.path} is not empty; name another folder with --data")
@@ -81,7 +86,7 @@ def create(
     except OSError as error:
         raise ConfigError(f"{folder.path} can not be made: {error.strerror}") from None
     try:
-        _Draft(Folder(place), port_base, providers, witnesses).write()
+        _Draft(Folder(place), port_base, providers, witnesses, verifiers).write()
         # A crash before this leaves a hidden folder that nothing reads; after it, a whole network.
         place.rename(folder.path)
     except BaseException:
@@ -100,7 +105,12 @@ class _Draft:
     between, then the other witnesses, then the verifiers, then the providers' nodes."""
 
     def __init__(
-        self, folder: Folder, port_base: int, providers: Sequence[Provider], witnesses: int
+        self,
+        folder: Folder,
+        port_base: int,
+        providers: Sequence[Provider],
+        witnesses: int,
+        verifiers: int,
     ) -> None:
         self._folder = folder
         self._base = port_base
@@ -112,7 +122,7 @@ class _Draft:
         ]
         self._verifiers = [
             (self._verifier_entry(number), new_key(f"{name}.localhost/verifier"))
-            for number, name in enumerate(VERIFIERS)
+            for number, name in enumerate(VERIFIERS[:verifiers])
         ]
         self._nodes: list[tuple[RoleEntry, Signer]] = []
         self._providers = providers
@@ -159,16 +169,21 @@ class _Draft:
             log=self._log_link(),
             engine=node_config.EmbeddedEngine(cache=str(named) if named else f"../{CACHE}"),
             embeddings=True,
-            audits=node_config.AuditsConfig(
-                verifiers=tuple(
-                    node_config.AuditVerifier(vkey=str(its.vkey)) for _, its in self._verifiers
-                )
-            ),
+            audits=self._audits(),
         )
         write_role(self._folder, entry, node_config.render(settings), key)
         create_node_store(self._folder.config(entry).parent)
         operators.introduce(self._folder, entry, key)
         self._nodes.append((entry, key))
+
+    def _audits(self) -> node_config.AuditsConfig | None:
+        if not self._verifiers:
+            return None
+        return node_config.AuditsConfig(
+            verifiers=tuple(
+                node_config.AuditVerifier(vkey=str(its.vkey)) for _, its in self._verifiers
+            )
+        )
 
     def _gateway(self) -> RoleEntry:
         entry = RoleEntry(name="gateway", role="gateway", listen=self._listen(0))

@@ -14,6 +14,12 @@ import typer
 from trunkline.base.errors import ConfigError, Error
 from trunkline.cli import audit_commands, operator_commands
 from trunkline.cli.exits import DONE, INTERRUPTED, NO, UNABLE
+from trunkline.cli.network_options import (
+    PortBase,
+    ProviderOption,
+    VerifiersOption,
+    WitnessesOption,
+)
 
 if TYPE_CHECKING:
     from trunkline.cli.folder import Folder
@@ -59,33 +65,6 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-PortBase = Annotated[
-    int | None,
-    typer.Option(metavar="PORT", help="First of the network's ports on loopback. Default: 8480."),
-]
-ProviderOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--provider",
-        metavar="NAME=BASE_URL|KEY_VARIABLE[,OPTION=VALUE…]",
-        help="Add a node in front of a provider. NAME, or the option kind, may be one that is "
-        "known: openai, anthropic, gemini, azure, bedrock, groq, mistral, ollama and others. "
-        "Options: kind, key-env, key-file, models (a+b), region, auth, api-version. May be "
-        "repeated; remembered.",
-        show_default=False,
-    ),
-]
-WitnessesOption = Annotated[
-    int,
-    typer.Option(
-        "--witnesses",
-        metavar="N",
-        min=1,
-        max=7,
-        help="How many witnesses, each of an operator of its own. Of several, a majority must "
-        "cosign.",
-    ),
-]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -187,6 +166,7 @@ def init(
     port_base: PortBase = None,
     provider: ProviderOption = None,
     witnesses: WitnessesOption = 1,
+    verifiers: VerifiersOption = 2,
 ) -> None:
     """Make a data folder: keys, a commented configuration for each role, policy, stores.
 
@@ -202,6 +182,7 @@ def init(
         port_base=PORT_BASE if port_base is None else port_base,
         providers=providers,
         witnesses=witnesses,
+        verifiers=verifiers,
     )
     typer.echo(f"made {folder.path}; start it with `trunkline up`")
 

@@ -250,3 +250,23 @@ def test_several_witnesses_are_of_several_operators_and_a_majority_is_enough(
         assert witness_config.read(folder.config(entry)).name == entry.key
     with pytest.raises(ConfigError, match="--witnesses 8"):
         create(Folder(tmp_path / "eight"), witnesses=8)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_network_may_have_fewer_verifiers_or_none(tmp_path: Path, count: int) -> None:
+    made = Folder(tmp_path / "fewer")
+    create(made, verifiers=count)
+
+    roles = made.network().roles
+    assert sum(entry.role == "verifier" for entry in roles) == count
+    for entry in roles:
+        if entry.role == "node":
+            audits = node_config.read(made.config(entry)).audits
+            assert (0 if audits is None else len(audits.verifiers)) == count
+    routes = made.config(made.network().one("gateway")).parent / "routing.toml"
+    assert bool(count) == ("\n[verification]\n" in routes.read_text())
+
+
+def test_more_verifiers_than_there_are_operators_for_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--verifiers 3"):
+        create(Folder(tmp_path / "more"), verifiers=3)
