@@ -61,6 +61,8 @@ class Case:
     """The log's entry with the commitment to the nonce, as the verifier has seen it."""
     entry: int | None = None
     """The log's entry with the receipt's batch."""
+    nonce_origin: nonces.Origin | None = None
+    """Of an inherited seed: what the node that began the answer shows, if it does."""
     origin: Receipt | None = None
     """Of an answer given again: the receipt that it came from."""
     origin_leaf: bytes | None = None
@@ -252,6 +254,7 @@ def _origin_of_seed(case: Case, read: content.Opened) -> list[Check]:
             used_by=case.nonce_used_by,
             noted_at=case.nonces_entry,
             entry=case.entry,
+            origin=case.nonce_origin,
         ),
     ]
 

@@ -1,14 +1,15 @@
 """The node as a process: its parts put together, its HTTP paths, its start and its end.
 
 Paths: ``POST /v1/attempts``, ``GET /v1/info``, ``GET /healthz``, ``GET /v1/receipts/<attempt>``,
-``POST /v1/openings``, ``GET /v1/self-test``. There is no authentication but the demands' own: the
-address is where access is limited. A receipt is found by its attempt's id alone, which its gateway
-made up and nobody else can guess.
+``POST /v1/openings``, ``GET /v1/self-test``, ``GET /v1/nonces/<root>/<index>``. There is no
+authentication but the demands' own: the address is where access is limited. A receipt is found by
+its attempt's id alone, which its gateway made up and nobody else can guess.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from re import compile as regex
 from typing import Final
 
 import msgspec
@@ -55,11 +56,13 @@ from trunkline.runtime.server import run_server
 from trunkline.runtime.store import Database
 from trunkline.schema import errors
 from trunkline.schema.attempt import ATTEMPT_PATH, HEALTH_PATH, INFO_PATH, NodeInfo
-from trunkline.schema.audit import OPENINGS_PATH, SELF_TEST_PATH
+from trunkline.schema.audit import NONCES_PREFIX, OPENINGS_PATH, SELF_TEST_PATH
 
 __all__ = ["NodeApp", "create_store", "run"]
 
 RECEIPTS_PREFIX: Final = "/v1/receipts/"
+PLACE: Final = regex(r"([0-9a-f]{64})/(0|[1-9][0-9]{0,8})")
+"""Of a nonce, in the path after ``NONCES_PREFIX``."""
 LOG_INDEX_HEADER: Final = "trunkline-log-index"
 RELOAD_S: Final = 5.0
 """Between two tries to load the model, or to ask the upstream for its models."""
@@ -121,6 +124,7 @@ class NodeApp:
         self._router.add("GET", INFO_PATH, self._info)
         self._router.add("GET", HEALTH_PATH, self._health)
         self._router.add_prefix("GET", RECEIPTS_PREFIX, self._receipt)
+        self._router.add_prefix("GET", NONCES_PREFIX, self._nonce)
         self._metrics = Metrics()
         self._telemetry = NodeTelemetry(self._metrics, provider_name(config))
         self._gauges = NodeGauges(self._metrics)
@@ -391,6 +395,16 @@ class NodeApp:
             raise RequestError("no receipt of that attempt", code="not_found", status=404)
         headers = [] if found.log_index is None else [(LOG_INDEX_HEADER, str(found.log_index))]
         await call.reply(200, found.signed, headers=headers)
+
+    async def _nonce(self, call: Call) -> None:
+        """For who checks a seed that another node took over: it has no receipt of this one's."""
+        place = PLACE.fullmatch(call.path.removeprefix(NONCES_PREFIX))
+        shown = None
+        if self._nonces is not None and place is not None:
+            shown = await self._nonces.show(bytes.fromhex(place[1]), int(place[2]))
+        if shown is None:
+            raise RequestError("no such nonce", code="not_found", status=404)
+        await call.reply_json(200, shown)
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

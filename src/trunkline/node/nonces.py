@@ -25,10 +25,10 @@ from trunkline.node import nonce_store
 from trunkline.node.nonce_store import NonceSet
 from trunkline.receipts import Nonce, NonceCommitment, open_nonces
 from trunkline.receipts.batch import root_and_paths
-from trunkline.receipts.nonces import nonce_at, nonce_leaves
+from trunkline.receipts.nonces import nonce_at, nonce_leaf, nonce_leaves
 from trunkline.runtime.crash import CrashHook, no_crash
 from trunkline.runtime.store import Connection, Database
-from trunkline.schema.audit import NonceProof
+from trunkline.schema.audit import NonceProof, ShownNonce
 
 COUNT: Final = 1024
 """Nonces in a set; 3 ms to make one."""
@@ -107,6 +107,13 @@ class Nonces:
 
     async def prove(self, root: bytes, index: int) -> NonceProof | None:
         """That nonce ``index`` was committed to under ``root``; None for a set not ours."""
+        shown = await self.show(root, index)
+        if shown is None:
+            return None
+        return NonceProof(note=shown.note, index=index, path=shown.path)
+
+    async def show(self, root: bytes, index: int) -> ShownNonce | None:
+        """The leaf of nonce ``index`` under ``root``, proven; None for a set not ours."""
         found = await self._database.read(lambda c: nonce_store.find(c, root))
         if found is None or not 0 <= index < found.count:
             return None
@@ -116,8 +123,12 @@ class Nonces:
         self._paths[root] = paths
         if len(self._paths) > PROVEN_SETS_MAX:
             self._paths.popitem(last=False)
-        path = tuple(map(encode_base64, paths[index]))
-        return NonceProof(note=found.note.decode(), index=index, path=path)
+        return ShownNonce(
+            note=found.note.decode(),
+            index=index,
+            leaf=encode_base64(nonce_leaf(nonce_at(found.secret, index))),
+            path=tuple(map(encode_base64, paths[index])),
+        )
 
     async def close(self) -> None:
         """Finish what is under way."""

@@ -135,6 +135,13 @@ def verify_nonce(
     """
     if len(nonce) != NONCE_BYTES:
         raise MalformedError(f"a nonce has {NONCE_BYTES} bytes")
+    verify_nonce_leaf(commitment, index, nonce_leaf(nonce), path)
+
+
+def verify_nonce_leaf(
+    commitment: NonceCommitment, index: int, leaf: bytes, path: Sequence[bytes]
+) -> None:
+    """As :func:`verify_nonce`, of a nonce whose leaf hash alone is known."""
     if len(path) > PATH_HASHES_MAX:
         raise MalformedError("a nonce's path is too long")
-    merkle.verify_inclusion(nonce_leaf(nonce), index, commitment.count, path, commitment.root)
+    merkle.verify_inclusion(leaf, index, commitment.count, path, commitment.root)

@@ -43,11 +43,14 @@ from trunkline.schema.attempt import (
     SignedReceipt,
 )
 from trunkline.schema.audit import (
+    NONCE_BYTES_MAX,
+    NONCES_PREFIX,
     OPENINGS_BYTES_MAX,
     OPENINGS_PATH,
     SELF_TEST_PATH,
     Demand,
     Openings,
+    ShownNonce,
 )
 from trunkline.schema.sse import SseEvent, SseParser
 from trunkline.schema.traceparent import TRACEPARENT
@@ -218,6 +221,22 @@ class NodeCaller:
         if [(opening.batch, opening.index) for opening in found.openings] != asked:
             raise _broken("openings of other receipts")
         return found
+
+    async def nonce(self, root: str, index: int, *, timeout_s: float = 5.0) -> ShownNonce:
+        """The place ``index`` in the commitment to nonces with ``root`` (hex), not verified.
+        :class:`NodeRefusedError` where it is not this node's."""
+        async with _within(timeout_s, "nonce_timeout"):
+            response = await self._transport.request(
+                "GET",
+                f"{self._base}{NONCES_PREFIX}{root}/{index}",
+                connect_timeout_s=timeout_s,
+                head_timeout_s=timeout_s,
+                idle_timeout_s=timeout_s,
+            )
+            async with response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                return _decode(await response.read(NONCE_BYTES_MAX), ShownNonce)
 
     async def self_test(self, *, timeout_s: float = 5.0) -> bytes:
         """The node's signed self-test, not verified. :class:`NodeRefusedError` with the code

@@ -12,6 +12,8 @@ from trunkline.schema.attempt import SignedReceipt
 
 OPENINGS_PATH = "/v1/openings"
 SELF_TEST_PATH = "/v1/self-test"
+NONCES_PREFIX = "/v1/nonces/"
+NONCE_BYTES_MAX = 16 * 1024
 VERDICTS_PATH = "/v1/verdicts"
 AUDITS_PATH = "/v1/audits"
 ALERTS_PATH = "/v1/alerts"
@@ -58,6 +60,19 @@ class NonceProof(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     path: tuple[str, ...]
     """RFC 6962 audit path, base64, from leaf to root."""
+
+
+class ShownNonce(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /v1/nonces/<root, hex>/<index>`` of a node: a place in one of its commitments, to
+    anybody. A leaf says nothing of the nonce that it is the hash of."""
+
+    note: str
+    """The signed note over the nonces' Merkle root."""
+    index: int
+    leaf: str
+    """Leaf hash, base64."""
+    path: tuple[str, ...]
+    """RFC 6962 audit path, base64, from ``leaf`` to the root."""
 
 
 class OpenedContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

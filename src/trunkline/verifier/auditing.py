@@ -16,6 +16,7 @@ from trunkline.audit import embedding, findings, replay
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
 from trunkline.audit.judge import OPENED, Case
+from trunkline.audit.nonces import Origin
 from trunkline.base.errors import (
     ConfigError,
     ConflictError,
@@ -35,7 +36,14 @@ from trunkline.remote.status import NOT_FOUND
 from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.store import Connection, Database
-from trunkline.schema.audit import AskedAudit, AskedVerdict, OpenedContent, Opening
+from trunkline.schema.audit import (
+    AskedAudit,
+    AskedVerdict,
+    NonceProof,
+    OpenedContent,
+    Opening,
+    ShownNonce,
+)
 from trunkline.tlog.policy import Policy
 from trunkline.verdicts import (
     Check,
@@ -75,6 +83,8 @@ IDLE_S_MAX: Final = 1.0
 """Longest pause before the queue is looked at again: other processes put something in too."""
 SELF_TEST_S: Final = 600.0
 """How long a node's statement of what its engine computes is believed to hold."""
+ORIGINS_MAX: Final = 4
+"""Earlier nodes of an answer that are asked whether its seed's nonce was theirs."""
 RETRY_MS: Final = 5_000
 """Until an audit that could not be measured is tried again."""
 MEASURE_TRIES_MAX: Final = 60
@@ -350,9 +360,15 @@ class Auditor:
         ``measurable``: the model is asked; it has not failed too often."""
         receipt = verified.receipt
         looked = await self._look(node, receipt, content if measurable else None, patient=patient)
+        shown: NonceProof | ShownNonce | None = None if content is None else content.nonce
+        origin = None
+        if content is not None and place.drawn is not None:
+            origin = await self._nonce_origin(receipt)
+        if origin is not None:
+            shown = origin.shown
         nonces_entry = None
-        if content is not None and content.nonce is not None:
-            noted = digest(content.nonce.note.encode())
+        if shown is not None:
+            noted = digest(shown.note.encode())
             nonces_entry = await self._database.read(lambda c: _entry_of(c, noted))
         return Case(
             receipt=receipt,
@@ -365,8 +381,25 @@ class Auditor:
             remade=looked.remade,
             context_tokens=looked.context_tokens,
             nonces_entry=nonces_entry,
+            nonce_origin=origin,
             entry=None if place.drawn is None else place.drawn.entry,
         )
+
+    async def _nonce_origin(self, receipt: Receipt) -> Origin | None:
+        """What the node that began a taken-over answer shows of its nonce, if it can be asked."""
+        said = receipt.sampling
+        if said.source != "inherited" or not said.nonces:
+            return None
+        known = {node.key.name: node for node in self._nodes.values()}
+        for name in list(dict.fromkeys(before.node for before in receipt.route))[:ORIGINS_MAX]:
+            if name not in known:
+                continue
+            try:
+                shown = await known[name].caller.nonce(said.nonces, said.nonce_index)
+            except UpstreamError:
+                continue
+            return Origin(key=known[name].key, shown=shown)
+        return None
 
     async def _look(
         self, node: KnownNode, receipt: Receipt, content: OpenedContent | None, *, patient: bool

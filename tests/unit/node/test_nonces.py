@@ -5,7 +5,8 @@ from pathlib import Path
 from sqlite3 import OperationalError
 
 import pytest
-from tests.unit.node.harness import SIGNER
+from tests.unit.node.harness import SIGNER, attempt, chat, node
+from tests.unit.node.scripted import ScriptedEngine, says
 
 from trunkline.base.errors import CorruptStateError
 from trunkline.crypto.encoding import decode_base64
@@ -13,8 +14,10 @@ from trunkline.crypto.signer import Signer
 from trunkline.node import nonce_store, nonces, store
 from trunkline.node.nonces import COUNT, RESERVE, Nonces
 from trunkline.receipts import Nonce, open_nonces, verify_nonce
+from trunkline.receipts.nonces import nonce_leaf, verify_nonce_leaf
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.store import Connection, Database, DiskError
+from trunkline.schema.audit import NONCES_PREFIX
 
 
 @pytest.fixture
@@ -165,3 +168,33 @@ async def test_a_set_does_not_show_its_secret(database: Database) -> None:
     assert found
     assert all(repr(made.secret) not in repr(made) for made in found)
     await database.aclose()
+
+
+async def test_the_place_of_a_nonce_is_shown_to_anybody(tmp_path: Path) -> None:
+    async with node(tmp_path, ScriptedEngine(says("Paris"))) as running:
+        heard = await running.hear(attempt(chat()))
+        assert heard.accepted is not None
+        assert heard.accepted.nonces is not None
+        assert heard.accepted.node_nonce is not None
+        root, index = heard.accepted.nonces, heard.accepted.nonce_index
+        shown = await running.caller.nonce(root, index)
+        for path in (
+            f"{'00' * 32}/0",
+            f"{root}/{COUNT}",
+            f"{root}/-1",
+            f"{root}/01",
+            f"{root}/{'9' * 30}",
+            f"{root.upper()}x/1",
+            root,
+            "",
+        ):
+            status, body, _ = await running.get(NONCES_PREFIX + path)
+            assert status == 404, path
+            assert b"not_found" in body
+    commitment = open_nonces(shown.note.encode(), SIGNER.vkey)
+    assert commitment.root.hex() == root
+    leaf, nonce = decode_base64(shown.leaf), bytes.fromhex(heard.accepted.node_nonce)
+    assert leaf == nonce_leaf(nonce)
+    path_hashes = [decode_base64(hash_) for hash_ in shown.path]
+    verify_nonce_leaf(commitment, index, leaf, path_hashes)
+    verify_nonce(commitment, index, nonce, path_hashes)
