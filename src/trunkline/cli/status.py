@@ -21,6 +21,7 @@ from trunkline.gateway.core.breaker import Fault, State
 from trunkline.gateway.core.load import PlaceLoad, QueueLoad, WindowLoad
 from trunkline.gateway.status import ModelStatus, Status
 from trunkline.node.core.keyring import KeyState
+from trunkline.schema.audit import VERIFIER_INFO_PATH, VerifierInfo
 from trunkline.tlog.policy import Policy
 
 CHECKPOINT_BYTES_MAX = 1024 * 1024
@@ -42,6 +43,8 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     api_keys: tuple[KeyState, ...] = ()
     """Of a provider's node with several: each by its label."""
+    verifier: VerifierInfo | None = None
+    """What a verifier says of itself."""
 
 
 class _Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,11 +115,14 @@ async def _role(entry: RoleEntry, running: RunFile | None) -> RoleStatus:
     known = {role.name: role for role in running.roles} if running is not None else {}
     process = known.get(entry.name)
     keys: tuple[KeyState, ...] = ()
+    verifier = None
     try:
         body = await api.get(f"{entry.url}/healthz")
         healthy = True
         if entry.role == "node":
             keys = _keys(body)
+        if entry.role == "verifier":
+            verifier = _verifier(await api.get(f"{entry.url}{VERIFIER_INFO_PATH}"))
     except Error:
         healthy = False
     return RoleStatus(
@@ -130,6 +136,7 @@ async def _role(entry: RoleEntry, running: RunFile | None) -> RoleStatus:
         healthy=healthy,
         restarts=0 if process is None else process.restarts,
         api_keys=keys,
+        verifier=verifier,
     )
 
 
@@ -138,6 +145,13 @@ def _keys(health: bytes) -> tuple[KeyState, ...]:
         return msgspec.json.decode(health, type=_Health).api_keys
     except msgspec.MsgspecError:
         return ()
+
+
+def _verifier(body: bytes) -> VerifierInfo | None:
+    try:
+        return msgspec.json.decode(body, type=VerifierInfo)
+    except msgspec.MsgspecError:
+        return None
 
 
 async def _gateway(url: str) -> Status | None:
@@ -178,6 +192,9 @@ def _show(status: NetworkStatus) -> None:
     for role in status.roles:
         if role.api_keys:
             out.print(f"keys of {role.name}: {', '.join(map(_key, role.api_keys))}")
+    for role in status.roles:
+        if role.verifier is not None:
+            out.print(Text(f"{role.name}: {_duty(role.verifier)}", "dim"))
     if status.gateway is not None:
         answers, evidence = status.gateway.answers, status.gateway.evidence
         out.print(
@@ -287,6 +304,13 @@ def _key(key: KeyState) -> str:
     """One key of a provider's account, as far as it is anybody's business."""
     wait = f" for {key.wait_ms / 1000:.0f} s" if key.wait_ms else ""
     return f"{key.label} {key.state}{wait}"
+
+
+def _duty(verifier: VerifierInfo) -> str:
+    """What a verifier does, in plain words."""
+    drawn = f"runs {verifier.rate_ppm / 10_000:g} % of the answers again, chosen by chance"
+    waiting = f", {verifier.waiting} wait" if verifier.waiting else ""
+    return f"{drawn if verifier.rate_ppm else 'draws none'}; {verifier.verdicts} verdicts{waiting}"
 
 
 def _checkpoint_line(checkpoint: CheckpointStatus | None) -> Text:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from trunkline.cli.status import _doubts, _key, _limits, _unwell
+from trunkline.cli.status import _doubts, _duty, _key, _limits, _unwell
 from trunkline.gateway.core.breaker import Fault, State
 from trunkline.gateway.core.load import PlaceLoad, QueueLoad, WindowLoad
 from trunkline.gateway.routing import RoutingStatus
@@ -12,6 +12,7 @@ from trunkline.gateway.status import AnswerCounts, ModelStatus, StandingRow, Sta
 from trunkline.gateway.store import Counts
 from trunkline.gateway.verification import VerifierStatus
 from trunkline.node.core.keyring import KeyState
+from trunkline.schema.audit import VerifierInfo
 
 WELL = ModelStatus(
     name="m", kind="chat", weights=None, numerics=None, breaker=State.CLOSED, fault=None,
@@ -38,6 +39,22 @@ WELL = ModelStatus(
 )
 def test_what_is_the_matter(change: dict[str, object], said: str) -> None:
     assert _unwell(msgspec.structs.replace(WELL, **change)) == said
+
+
+@pytest.mark.parametrize(
+    ("rate_ppm", "waiting", "said"),
+    [
+        (50_000, 0, "runs 5 % of the answers again, chosen by chance; 7 verdicts"),
+        (2_500, 3, "runs 0.25 % of the answers again, chosen by chance; 7 verdicts, 3 wait"),
+        (0, 0, "draws none; 7 verdicts"),
+    ],
+)
+def test_what_a_verifier_does_is_said(rate_ppm: int, waiting: int, said: str) -> None:
+    info = VerifierInfo(
+        key="k", operator="o", rate_ppm=rate_ppm, models=(), log="l", followed=9, waiting=waiting,
+        verdicts=7,
+    )  # fmt: skip
+    assert _duty(info) == said
 
 
 def test_a_key_is_shown_by_its_label() -> None:
