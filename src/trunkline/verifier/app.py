@@ -45,6 +45,7 @@ from trunkline.schema.audit import AskedAudit, AskedVerdict, CheckedModel, Verif
 from trunkline.verifier import calibrations, crash, ledger, queue, store
 from trunkline.verifier.api import Api, reply_error
 from trunkline.verifier.auditing import Auditor
+from trunkline.verifier.cases import Cases
 from trunkline.verifier.config import (
     CheckedWeights,
     VerifierConfig,
@@ -295,8 +296,10 @@ class VerifierApp:
                     lease_ms=int(config.lease_s * 1000),
                 ),
                 Demander(nodes, self._signer, operator=config.operator, clock=clock),
-                self._engines,
-                self._embedders,
+                Cases(
+                    database, self._engines, self._embedders, judge, nodes=nodes,
+                    known=self._known, clock=clock,
+                ),
                 judge,
                 nodes=nodes,
                 verifiers=verifiers,

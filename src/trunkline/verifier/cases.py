@@ -1,0 +1,258 @@
+"""From an opening to a case: what the model says of it, and what its scores are held against.
+
+Asks the engine of the weights that a receipt names, or the embedder; the node's own statement of
+what its engine computes decides the regime. It judges nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from trunkline.audit import embedding, replay
+from trunkline.audit.calibration import Calibration
+from trunkline.audit.embedding import Remade
+from trunkline.audit.judge import Case
+from trunkline.audit.nonces import Origin
+from trunkline.base.errors import MalformedError, UpstreamError, VerificationError
+from trunkline.base.ports import Clock
+from trunkline.crypto.digest import digest
+from trunkline.inference.ports import ModelInfo
+from trunkline.receipts import Receipt, VerifiedReceipt
+from trunkline.remote.status import NOT_FOUND
+from trunkline.runtime.store import Connection, Database
+from trunkline.schema.audit import NonceProof, OpenedContent, ShownNonce
+from trunkline.verdicts import SelfTest
+from trunkline.verifier import calibrations
+from trunkline.verifier.demanding import KnownNode
+from trunkline.verifier.embedders import Embedders
+from trunkline.verifier.engines import Engines, Measuring
+from trunkline.verifier.judging import Judge, Place
+
+SELF_TEST_S: Final = 600.0
+"""How long a node's statement of what its engine computes is believed to hold."""
+ORIGINS_MAX: Final = 4
+"""Earlier nodes of an answer that are asked whether its seed's nonce was theirs."""
+NOT_EXACT: Final = "engine_not_exact"
+"""What an engine says whose arithmetic is nobody else's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What the verifier's model made of an opening."""
+
+    calibration: Calibration
+    measured: replay.Measured | None = None
+    remade: Remade | None = None
+    context_tokens: int = 0
+
+
+class Cases:
+    """Makes one process's cases."""
+
+    def __init__(
+        self,
+        database: Database,
+        engines: Engines,
+        embedders: Embedders,
+        judge: Judge,
+        *,
+        nodes: Mapping[str, KnownNode],
+        known: tuple[Calibration, ...],
+        clock: Clock,
+    ) -> None:
+        """``nodes`` by vkey; ``known``: the calibrations that there are."""
+        self._database = database
+        self._engines = engines
+        self._embedders = embedders
+        self._judge = judge
+        self._nodes = nodes
+        self._known = known
+        self._clock = clock
+        self._tests: dict[str, tuple[float, SelfTest | None]] = {}
+
+    async def make(
+        self,
+        node: KnownNode,
+        verified: VerifiedReceipt,
+        content: OpenedContent | None,
+        reason: str,
+        place: Place,
+        *,
+        patient: bool = False,
+        measurable: bool = True,
+    ) -> Case:
+        """The case of a receipt, opened or (``content`` None) for a ``reason`` not.
+
+        ``patient``: a node that has no self-test yet is waited for, by an UpstreamError.
+        ``measurable``: the model is asked; it has not failed too often. Raises the engines' errors.
+        """
+        receipt = verified.receipt
+        looked = await self._look(node, receipt, content if measurable else None, patient=patient)
+        shown: NonceProof | ShownNonce | None = None if content is None else content.nonce
+        origin = None
+        if content is not None and place.drawn is not None:
+            origin = await self._nonce_origin(receipt)
+        if origin is not None:
+            shown = origin.shown
+        nonces_entry = None
+        if shown is not None:
+            noted = digest(shown.note.encode())
+            nonces_entry = await self._database.read(lambda c: _entry_of(c, noted))
+        return Case(
+            receipt=receipt,
+            leaf=verified.leaf,
+            key=node.key,
+            calibration=looked.calibration,
+            content=content,
+            reason=reason,
+            measured=looked.measured,
+            remade=looked.remade,
+            context_tokens=looked.context_tokens,
+            nonces_entry=nonces_entry,
+            nonce_origin=origin,
+            entry=None if place.drawn is None else place.drawn.entry,
+        )
+
+    async def _nonce_origin(self, receipt: Receipt) -> Origin | None:
+        """What the node that began a taken-over answer shows of its nonce, if it can be asked."""
+        said = receipt.sampling
+        if said.source != "inherited" or not said.nonces:
+            return None
+        known = {node.key.name: node for node in self._nodes.values()}
+        for name in list(dict.fromkeys(before.node for before in receipt.route))[:ORIGINS_MAX]:
+            if name not in known:
+                continue
+            try:
+                shown = await known[name].caller.nonce(said.nonces, said.nonce_index)
+            except UpstreamError:
+                continue
+            return Origin(key=known[name].key, shown=shown)
+        return None
+
+    async def _look(
+        self, node: KnownNode, receipt: Receipt, content: OpenedContent | None, *, patient: bool
+    ) -> _Looked:
+        """Ask the model that the receipt names, where it is here and there is something to ask."""
+        scored = content is not None and bool(receipt.model.weights) and receipt.policy.audit
+        if content is None or not scored:
+            return _Looked(calibration=self._unmeasured(receipt))
+        if embedding.is_embedding(receipt):
+            return await self._remake(receipt, content)
+        async with self._engines.of(receipt.model.weights) as scorer:
+            if scorer is None:
+                return _Looked(calibration=self._unmeasured(receipt))
+            info = await scorer.model()
+            calibration = await self._calibration(node, receipt, scorer, info, patient=patient)
+            context = await self._context_tokens(node, receipt)
+            measured = await replay.measure(receipt, content, scorer, context_tokens=context)
+            return _Looked(measured=measured, calibration=calibration, context_tokens=context)
+
+    async def _remake(self, receipt: Receipt, content: OpenedContent) -> _Looked:
+        """Embed what the receipt's node has embedded. Exact where both compute the same bits."""
+        remade = await self._embedders.remake(receipt, content)
+        if remade is None or remade.model is None:
+            return _Looked(calibration=self._unmeasured(receipt))
+        theirs, ours = receipt.model.numerics, remade.model.numerics
+        calibration = calibrations.choose(
+            self._known,
+            regime="exact" if theirs == ours else "noisy",
+            weights=receipt.model.weights,
+            model=receipt.model.served,
+            node=theirs,
+            verifier=ours,
+        )
+        return _Looked(calibration=calibration, remade=remade)
+
+    async def _calibration(
+        self,
+        node: KnownNode,
+        receipt: Receipt,
+        scorer: Measuring,
+        info: ModelInfo,
+        *,
+        patient: bool,
+    ) -> Calibration:
+        """What the scores are held against. Exact only where both engines say the same bits."""
+        theirs = await self._their_test(node, patient=patient)
+        ours = await _bits(scorer)
+        if ours:
+            await self._judge.say_self_test(info, ours)
+        exact = (
+            theirs is not None
+            and theirs.numerics == receipt.model.numerics == info.numerics
+            and (theirs.weights, theirs.bits) == (info.weights_digest, ours)
+        )
+        return calibrations.choose(
+            self._known,
+            regime="exact" if exact else "noisy",
+            weights=info.weights_digest,
+            model=receipt.model.served,
+            node=receipt.model.numerics,
+            verifier=info.numerics,
+        )
+
+    async def _their_test(self, node: KnownNode, *, patient: bool) -> SelfTest | None:
+        """What the node says that its engine computes, signed by it; None: it does not say."""
+        vkey = str(node.key)
+        kept = self._tests.get(vkey)
+        now_s = self._clock.monotonic_s()
+        if kept is not None and kept[1] is not None and now_s - kept[0] < SELF_TEST_S:
+            return kept[1]
+        try:
+            note = await node.caller.self_test()
+            test = SelfTest.open_note(note, node.key)
+        except UpstreamError as error:
+            if patient and error.error_code != NOT_FOUND:
+                raise
+            test = None
+        except (MalformedError, VerificationError):
+            test = None
+        self._tests[vkey] = (now_s, test)
+        return test
+
+    async def _context_tokens(self, node: KnownNode, receipt: Receipt) -> int:
+        """Of the node's engine, as it says; 0 where it does not."""
+        try:
+            served = (await node.caller.info()).models
+        except UpstreamError:
+            return 0
+        sizes = [one.context_tokens for one in served if one.name == receipt.model.served]
+        return (sizes[0] or 0) if sizes else 0
+
+    def _unmeasured(self, receipt: Receipt) -> Calibration:
+        return calibrations.choose(
+            (),
+            regime="noisy",
+            weights=receipt.model.weights,
+            model=receipt.model.served,
+            node=receipt.model.numerics,
+            verifier="",
+        )
+
+    async def with_prompt(self, receipt: Receipt, content: OpenedContent) -> OpenedContent:
+        """A caller has no rendered prompt: the verifier's own, which the receipt binds or not."""
+        if content.prompt or embedding.is_embedding(receipt):
+            return content
+        async with self._engines.of(receipt.model.weights) as scorer:
+            if scorer is None:
+                return content
+            rendered = await replay.rendered(receipt, content, scorer)
+        return content if rendered is None else msgspec.structs.replace(content, prompt=rendered)
+
+
+async def _bits(scorer: Measuring) -> str:
+    """What the verifier's own engine computes; empty where it can not say so."""
+    try:
+        return await scorer.self_test()
+    except UpstreamError as error:
+        if error.error_code == NOT_EXACT:
+            return ""
+        raise
+
+
+def _entry_of(connection: Connection, noted: str) -> int | None:
+    """Where the log has a commitment to nonces, by its digest."""
+    row = connection.execute("SELECT entry FROM nonces WHERE digest = ?", (noted,)).fetchone()
+    return None if row is None else int(row[0])
