@@ -103,7 +103,14 @@ def test_both_verifiers_pass_an_honest_answer_and_anyone_computes_it_again(
     assert again.out.count("to the last digit") == 2
     shown = network.command("audit", "show", answer)
     assert re.search(r"all of \d+ tokens are the model's", shown.out)
-    assert network.command("audit", "ls").code == 0
+    listed = network.command("audit", "ls")
+    assert listed.code == 0
+    receipt = re.search(r"[0-9a-f]{8,}…?", listed.out)
+    assert receipt is not None
+    by_beginning = network.command("audit", "show", receipt[0])
+    assert re.search(r"all of \d+ tokens are the model's", by_beginning.out), by_beginning.err
+    assert network.command("audit", "recompute", receipt[0][:8]).code == 0
+    assert network.command("audit", "show", receipt[0][:7]).code == 2
 
 
 def test_a_killed_verifier_goes_on_and_nothing_is_audited_twice(network: RunningNetwork) -> None:

@@ -35,12 +35,13 @@ from trunkline.evidence import decode
 from trunkline.gateway.alerts import ALERTS_PATH, AlertList
 from trunkline.receipts import receipt_leaf
 from trunkline.remote.http1 import HttpTransport
-from trunkline.remote.status import NOT_FOUND
+from trunkline.remote.status import CONFLICT, NOT_FOUND
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.schema.audit import AlertStatement
 from trunkline.verdicts import Verdict
 
-LEAF: Final = regex(r"[0-9a-f]{64}")
+LEAF: Final = regex(r"[0-9a-f]{8,64}")
+"""A receipt's leaf hash, or the beginning of it, as ``audit ls`` shows it."""
 ALERTS_SHOWN: Final = 50
 
 T = TypeVar("T")
@@ -119,6 +120,7 @@ def recompute(folder: Folder, what: str, *, as_program: bool) -> int:
         ]
 
     found = [one for each in _ask_all(folder, again) for one in each]
+    _check_one(what, found)
     if as_program:
         typer.echo(msgspec.json.encode(found).decode())
     else:
@@ -170,15 +172,26 @@ def _find(folder: Folder, what: str) -> list[Found]:
     async def on(verifier: _Verifier) -> list[Found]:
         return [one for leaf in leaves for one in await _on(verifier, leaf)]
 
-    return [one for each in _ask_all(folder, on) for one in each]
+    found = [one for each in _ask_all(folder, on) for one in each]
+    _check_one(what, found)
+    return found
+
+
+def _check_one(what: str, found: Sequence[Found]) -> None:
+    """The beginning of a leaf means one receipt. Raises ConfigError."""
+    if not what.startswith("ans_") and len({one.verdict.receipt for one in found}) > 1:
+        raise ConfigError(f"{what}: several receipts begin so")
 
 
 def _leaves(folder: Folder, what: str) -> list[str]:
     """The receipts of an answer, by their leaf hashes; or the one that is named."""
-    if LEAF.fullmatch(what):
-        return [what]
+    leaf = what.removesuffix("…")
+    if LEAF.fullmatch(leaf):
+        return [leaf]
     if not what.startswith("ans_"):
-        raise ConfigError(f"{what}: is neither an answer's id (ans_…) nor a receipt's leaf hash")
+        raise ConfigError(
+            f"{what}: is neither an answer's id (ans_…) nor 8 or more digits of a receipt's leaf"
+        )
     base_url = folder.network().one("gateway").url
     evidence = decode(asyncio.run(api.evidence(base_url, what)))
     return [receipt_leaf(part.signed.receipt.encode()).hex() for part in evidence.parts]
@@ -190,8 +203,13 @@ async def _on(verifier: _Verifier, leaf: str) -> list[Found]:
     except UpstreamError as error:
         if error.error_code == NOT_FOUND:
             return []
+        if error.error_code == CONFLICT:
+            raise ConfigError(f"{leaf}: several receipts begin so") from None
         raise
-    return [_open(verifier, revealed.note, revealed.entry)]
+    found = _open(verifier, revealed.note, revealed.entry)
+    if not found.verdict.receipt.startswith(leaf):
+        raise VerificationError("a verdict on another receipt than was asked for")
+    return [found]
 
 
 def _open(verifier: _Verifier, note: str, entry: int | None) -> Found:
@@ -238,6 +256,8 @@ def _ask_all(folder: Folder, ask: Callable[[_Verifier], Awaitable[T]]) -> Sequen
     answers = asyncio.run(all_of_them())
     heard: list[T] = []
     for entry, answer in zip(entries, answers, strict=True):
+        if isinstance(answer, ConfigError):
+            raise answer
         if isinstance(answer, Error):
             typer.echo(f"{entry.name}: {answer.message}", err=True)
         else:

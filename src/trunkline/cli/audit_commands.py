@@ -25,7 +25,10 @@ Data = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 What = Annotated[
-    str, typer.Argument(metavar="ID|LEAF", help="An answer's id, ans_…, or a receipt's leaf hash.")
+    str,
+    typer.Argument(
+        metavar="ID|LEAF", help="An answer's id, ans_…, or a receipt's leaf, 8 digits or more."
+    ),
 ]
 
 

@@ -61,8 +61,9 @@ class VerifierCaller:
         return _decode(await caller.call("GET", path, VERDICTS_BYTES_MAX), VerdictPage)
 
     async def verdict(self, leaf: str) -> RevealedVerdict:
-        """The verdict on one receipt, by its leaf hash (hex). UpstreamError
-        ``upstream_not_found`` where there is none, or none yet."""
+        """The verdict on one receipt, by its leaf hash (hex) or the first 8 digits of it and more.
+        UpstreamError ``upstream_not_found`` where there is none, or none yet, and
+        ``upstream_conflict`` where several begin so."""
         body = await self._plain.call("GET", f"{VERDICTS_PATH}/{leaf}", VERDICTS_BYTES_MAX)
         return _decode(body, RevealedVerdict)
 

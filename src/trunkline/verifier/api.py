@@ -6,6 +6,7 @@ An audit on demand answers by its deadline whatever happens; what could not be f
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from re import compile as regex
 from typing import Final
 
 import msgspec
@@ -26,6 +27,7 @@ from trunkline.schema.audit import (
     AlertPage,
     AskedAudit,
     AskedVerdict,
+    RevealedVerdict,
     VerdictPage,
     VerifierInfo,
 )
@@ -35,6 +37,8 @@ NO_STORE: Final = ("cache-control", "no-store")
 POLL_S: Final = 0.5
 """Between two looks for what another process of this verifier has revealed."""
 LEAF_CHARS: Final = 64
+BEGINNING: Final = regex(r"[0-9a-f]{8,64}")
+"""Of a leaf: enough to find the one that is meant."""
 
 BUSY: Final = AskedVerdict(result="inconclusive", reason="busy")
 
@@ -111,11 +115,15 @@ class Api:
                 wait.cancel()
 
     async def _verdict(self, call: Call) -> None:
-        leaf = call.path.removeprefix(VERDICTS_PATH + "/")
-        found = await self._database().read(lambda c: ledger.public(c, leaf))
-        if found is None:
+        begins = call.path.removeprefix(VERDICTS_PATH + "/")
+        found: list[RevealedVerdict] = []
+        if BEGINNING.fullmatch(begins):
+            found = await self._database().read(lambda c: ledger.public(c, begins))
+        if not found:
             raise RequestError("no verdict on that receipt", code="not_found", status=404)
-        await call.reply_json(200, found, [NO_STORE])
+        if len(found) > 1:
+            raise RequestError("several receipts begin so", code="ambiguous", status=409)
+        await call.reply_json(200, found[0], [NO_STORE])
 
     async def _alerts(self, call: Call) -> None:
         after = int(_number(call.query, "after", default=0, most=2**53))

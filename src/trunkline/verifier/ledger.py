@@ -193,14 +193,16 @@ def newest(connection: Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM verdicts").fetchone()[0])
 
 
-def public(connection: Connection, leaf: str) -> RevealedVerdict | None:
-    """The verdict on a receipt, once it is public."""
-    row = connection.execute(
-        "SELECT number, leaf, note, entry FROM verdicts WHERE leaf = ? AND number IS NOT NULL "
-        "ORDER BY picked LIMIT 1",
-        (leaf,),
-    ).fetchone()
-    return None if row is None else _shown(row)
+def public(connection: Connection, begins: str) -> list[RevealedVerdict]:
+    """The public verdict on each receipt whose leaf (hex) begins so, two at most: more than one is
+    ambiguous. Of two on one receipt it is the one that nobody picked."""
+    rows = connection.execute(
+        # With min() alone, SQLite takes the other columns from the row that has it.
+        "SELECT number, leaf, note, entry, min(picked) FROM verdicts WHERE leaf >= ? AND leaf < ? "
+        "AND number IS NOT NULL GROUP BY leaf LIMIT 2",
+        (begins, begins + "g"),
+    )
+    return [_shown(row[:4]) for row in rows]
 
 
 def _shown(row: tuple[int, str, bytes, int | None]) -> RevealedVerdict:

@@ -95,6 +95,8 @@ async def test_a_receipt_of_somebody_else_s_node_is_not_judged(slow):
         ("/v1/verdicts?after=x", 400),
         ("/v1/audits/" + "0" * 64, 404),
         ("/v1/verdicts/" + "0" * 64, 404),
+        ("/v1/verdicts/" + "0" * 7, 404),
+        ("/v1/verdicts/" + "g" * 8, 404),
         ("/v1/calibrations/" + "0" * 64, 404),
         ("/v1/verdicts?after=5", 200),
         ("/v1/alerts", 200),
