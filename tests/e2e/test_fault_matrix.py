@@ -71,7 +71,9 @@ def _sweep() -> list[Cell]:
         body = answer.whole() if way == "whole" else b"".join(answer.frames())
         # To the end of the last event that matters: what follows it can not hurt an answer.
         for at in range(0, len(body) - len(b"data: [DONE]\n\n"), STRIDE):
-            fault = Fault(f"{how} at {at}", broken_at(at, how), uncounted=how == "end")
+            # Whatever cuts it after the finish leaves the answer whole, and its tokens uncounted.
+            uncounted = how != "garbage"
+            fault = Fault(f"{how} at {at}", broken_at(at, how), uncounted=uncounted)
             found.append(Cell(fault, "before", way, content))
     return found
 

@@ -127,6 +127,10 @@ class Answer:
             found.append(self._data({"choices": [], "usage": self.usage}, last))
         return [*found, b"data: [DONE]\n\n"]
 
+    def empty(self, *, said: int) -> bytes:
+        """A frame with nothing in it, after so many parts."""
+        return self._frame({"content": ""}, self.model, said=said)
+
     def _delta(self, number: int, part: str) -> dict[str, Any]:
         if self.content != "tool":
             return {"content": part}
@@ -243,10 +247,13 @@ class Exchange:
         await self.frames(self.answer.frames())
 
     async def frames(self, frames: Sequence[bytes]) -> None:
+        await self.begin_frames(frames)
+        await self.end()
+
+    async def begin_frames(self, frames: Sequence[bytes]) -> None:
         await self.head(200, "text/event-stream", None)
         for frame in frames:
             await self.piece(frame)
-        await self.end()
 
     @property
     def split(self) -> tuple[bytes, bytes]:
@@ -568,6 +575,44 @@ async def duplicate(exchange: Exchange) -> None:
 
 async def no_done(exchange: Exchange) -> None:
     await exchange.frames(exchange.answer.frames()[:-1])
+
+
+async def hang_after_done(exchange: Exchange) -> None:
+    await exchange.begin_frames(exchange.answer.frames())
+    await exchange.hang()
+
+
+async def reset_after_finish(exchange: Exchange) -> None:
+    await exchange.begin_frames(exchange.answer.frames()[:-1])
+    await exchange.reset()
+
+
+async def said_twice(exchange: Exchange) -> None:
+    """More text after the finish."""
+    frames = exchange.answer.frames()
+    last = -3 if exchange.answer.usage is not None else -2
+    await exchange.frames([*frames[:last], frames[last], *frames[1:]])
+
+
+async def signs_of_life(exchange: Exchange) -> None:
+    """Chunks and comments without end, and nothing in them."""
+    frames = exchange.answer.frames()
+    await exchange.begin_frames(frames[: exchange.boundary])
+    empty = exchange.answer.empty(said=max(exchange.boundary - 1, 0))
+    while True:
+        await exchange.piece(empty + b": still here\n\nevent: ping\ndata: {}\n\n")
+        await asyncio.sleep(DRIBBLE_S)
+
+
+async def slips(exchange: Exchange) -> None:
+    """Nulls and left out numbers, and signs of life between."""
+    ping = b": still here\n\nevent: ping\ndata: {}\n\ndata:\n\n"
+    await exchange.frames(
+        [
+            ping + frame.replace(b'"index": 0, ', b"").replace(b'"delta": {}', b'"delta": null')
+            for frame in exchange.answer.frames()
+        ]
+    )
 
 
 async def no_finish(exchange: Exchange) -> None:

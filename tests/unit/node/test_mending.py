@@ -86,6 +86,13 @@ def test_a_good_chunk_keeps_its_bytes() -> None:
     assert StreamCheck(1).feed(odd) == [odd]
 
 
+def test_an_index_of_a_call_is_none_of_its_choice() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    slip = chunk({"delta": {"tool_calls": [call]}}).replace(b'"index":0,', b"", 1)
+    (line,) = StreamCheck(1).feed(slip)
+    assert msgspec.json.decode(line)["choices"][0]["index"] == 0
+
+
 def test_a_whole_answer_is_mended_alike() -> None:
     body = {"model": "m", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
     mended_body = readable(msgspec.json.encode(body))

@@ -264,10 +264,9 @@ class Answer:
         except MalformedError as error:
             return self._broken(running, error.message, now_s)
         # A role chunk comes before the prompt is read: it is no sign that tokens flow.
-        said = tokens or relayed or (reception.holding and reception.speaking)
-        lost: Actions = ()
-        if said or not self._plan.stream or running.phase is Phase.RELAYING:
-            lost = self._flowing(running, now_s)
+        said = bool(tokens or relayed or (reception.holding and reception.speaking))
+        flows = reception.further if running.phase is Phase.RELAYING else said
+        lost = self._flowing(running, now_s) if flows or not self._plan.stream else ()
         return (*lost, *(Relay(data=part) for part in relayed))
 
     def on_progress(self, number: int, tokens: Tokens, now_s: float) -> Actions:

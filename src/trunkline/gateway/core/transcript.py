@@ -61,11 +61,23 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
 
 
+class _AnyChoice(msgspec.Struct, frozen=True, kw_only=True):
+    delta: dict[str, msgspec.Raw] = {}
+
+
+class _AnyMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk, read for whatever it may say in members that this gateway does not know."""
+
+    choices: tuple[_AnyChoice, ...] = ()
+
+
 class _Embeddings(msgspec.Struct, frozen=True, kw_only=True):
     data: tuple[msgspec.Raw, ...]
 
 
 _MESSAGE: Final = msgspec.json.Decoder(_Message)
+_ANY_MESSAGE: Final = msgspec.json.Decoder(_AnyMessage)
+_SILENT: Final = frozenset({b"", b"null", b'""', b"[]", b"{}"})
 _NOTHING: Final = _Message(choices=())
 _EMBEDDINGS: Final = msgspec.json.Decoder(_Embeddings)
 
@@ -88,6 +100,20 @@ class Event(msgspec.Struct, frozen=True):
     """The chunk's ``id``, ``created`` and ``model``."""
     used: tuple[int, int] | None = None
     """Prompt and completion tokens of the answer so far."""
+
+    def says(self) -> bool:
+        """Whether the answer is any further by it: a role, empty text or filters' findings alone
+        are what a provider may send for ever."""
+        if self.tokens or self.characters or self.reasons or not self.plain:
+            return True
+        if self.data is None:
+            return False
+        try:
+            choices = _ANY_MESSAGE.decode(self.data).choices
+        except msgspec.MsgspecError:
+            return True
+        members = (member for choice in choices for member in choice.delta.items())
+        return any(name != "role" and bytes(value) not in _SILENT for name, value in members)
 
 
 class Transcript:
@@ -194,7 +220,8 @@ class Reception:
 
     __slots__ = (
         "_exact", "_expected", "_gathered", "_goes_on", "_head", "_held", "_held_bytes", "_plan",
-        "_seam", "_transcript", "_values", "digest", "finished", "shown", "withholding",
+        "_seam", "_transcript", "_used", "_values", "digest", "finished", "further", "shown",
+        "withholding",
     )  # fmt: skip
 
     def __init__(
@@ -225,6 +252,9 @@ class Reception:
         self.digest = StreamDigest(bound_bytes(plan.request_digest), attempt)
         self.shown = 0
         """Characters of text that the app was shown of this attempt."""
+        self._used: tuple[int, int] | None = None
+        self.further = False
+        """The last event brought the answer further: it said something, or counted more tokens."""
         self.finished = False
         """Every choice has its finish reason: only what follows the text may still come."""
 
@@ -257,6 +287,8 @@ class Reception:
         :class:`SeamError` for a text that begins again.
         """
         event = self._event(number, tokens, data, used)
+        counted, self._used = used not in (None, self._used), used or self._used
+        self.further = counted or event.says()
         if self._repeated(event):
             return []
         self._hold(event)

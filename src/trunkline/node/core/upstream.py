@@ -210,10 +210,9 @@ def _clean_chunk(data: bytes) -> Chunk | None:
         chunk = parse_chunk(data)
     except MalformedError:
         return None
-    if not chunk.choices:
-        return chunk
-    slips = b'"index"' not in data or any(choice.finish_reason == "" for choice in chunk.choices)
-    return None if slips else chunk
+    numbered = sum(1 + len(choice.delta.tool_calls or ()) for choice in chunk.choices)
+    slips = data.count(b'"index"') < numbered
+    return None if slips or any(choice.finish_reason == "" for choice in chunk.choices) else chunk
 
 
 def _failed(choice: ChunkChoice | ReadChoice) -> bool:
@@ -243,8 +242,8 @@ def readable(body: bytes) -> bytes:
         choices = parse_completion(body).choices
     except MalformedError:
         return mended(body)
-    slips = b'"index"' not in body or any(choice.finish_reason == "" for choice in choices)
-    return mended(body) if slips else body
+    slips = body.count(b'"index"') < len(choices)
+    return mended(body) if slips or any(c.finish_reason == "" for c in choices) else body
 
 
 def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Said:
