@@ -13,6 +13,7 @@ Stages of stopping: (1) the listening socket closes, idle connections close, ``d
 import asyncio
 import errno
 import ipaddress
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +23,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from trunkline.base.errors import ConfigError, Error
 from trunkline.runtime.http import (
@@ -46,6 +47,7 @@ HURRIED_WORDS_S: Final = 0.25
 """Instead, after a second signal."""
 CANCEL_S: Final = 2.0
 BACKLOG: Final = 1024
+_UPGRADE: Final = re.compile(rb"(?im)^upgrade[ \t]*:")
 
 
 class App(Protocol):
@@ -233,6 +235,31 @@ async def _send_failure(send: Send, error: Exception) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+def _staying(data: bytes) -> bytes:
+    """A head whose offer to change the protocol is not heard. Some clients make one with every call
+    (``h2c``); the parser would take it and lose the body."""
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"x-upgrade:", head) + blank + rest
+
+
+def _undivided(cycle: RequestResponseCycle) -> Send:
+    """Sending to a client of HTTP/1.0: it knows no chunks, and would take their sizes for content.
+    A body without a length ends where the connection does (RFC 9112, section 6.3)."""
+    plain = cycle.send
+    sized = False
+
+    async def send(message: Sent) -> None:
+        nonlocal sized
+        if message["type"] == "http.response.start":
+            sized = any(name.lower() == b"content-length" for name, _ in message["headers"])
+            cycle.chunked_encoding = None if sized else False
+        elif not sized:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await plain(message)  # type: ignore[arg-type]
+
+    return send
+
+
 class _BoundedProtocol(HttpToolsProtocol):
     """uvicorn's connection with three bounds it lacks: bytes and time of a head, stalled writes."""
 
@@ -254,6 +281,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
+            if _UPGRADE.search(data) is not None:
+                data = _staying(data)
             self._head_bytes += len(data)
             if self._head_timer is None:
                 self._arm_head_timer()
@@ -269,6 +298,8 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            self.cycle.send = _undivided(self.cycle)  # type: ignore[method-assign, assignment]
 
     def on_message_complete(self) -> None:
         self._in_head = True

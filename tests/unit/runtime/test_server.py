@@ -265,6 +265,37 @@ async def test_unfinished_answer_is_seen_as_truncated(logger, how):
     assert data.endswith(b"4\r\nsome\r\n")
 
 
+@pytest.mark.parametrize("sized", [False, True])
+async def test_a_client_of_http_1_0_is_sent_no_chunks(logger, sized):
+    async def parts(call: Call) -> None:
+        await call.start(200, [("content-length", "8")] if sized else [])
+        await call.send(b"some")
+        await call.finish(b"more")
+
+    async with serving(App(parts=parts), logger=logger) as url, raw(url) as (reader, writer):
+        writer.write(b"GET /parts HTTP/1.0\r\n\r\n")
+        head, _, body = (await ended(reader)).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert body == b"somemore"
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_an_offer_of_another_protocol_costs_no_body(logger, split):
+    async def echo(call: Call) -> None:
+        await call.reply(200, await call.body(100))
+
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings, close\r\n"
+    rest = b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\ncontent-length: 11\r\n\r\nUpgrade: me"
+    async with serving(App(echo=echo), logger=logger) as url, raw(url) as (reader, writer):
+        writer.write(head + rest[: 40 if split else len(rest)])
+        await writer.drain()
+        writer.write(rest[40:] if split else b"")
+        data = await ended(reader)
+    assert data.startswith(b"HTTP/1.1 200")
+    assert data.endswith(b"\r\n\r\nUpgrade: me")
+
+
 @pytest.mark.parametrize(
     "sent", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n bad\r\n\r\n", b"\x16\x03\x01" + bytes(100)]
 )
