@@ -13,13 +13,11 @@ import msgspec
 from trunkline.base.errors import Error, OverloadedError, RequestError
 from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
 from trunkline.base.ports import Clock, Randomness
-from trunkline.gateway import asked, own_api
-from trunkline.gateway.alerts import Alerts
+from trunkline.gateway import asked
 from trunkline.gateway.asked import Asked
-from trunkline.gateway.attached import Attached
-from trunkline.gateway.charges import Charges
+from trunkline.gateway.assembly import assemble
 from trunkline.gateway.config import GatewayConfig
-from trunkline.gateway.conversations import RESPONSES_PATH, Conversations
+from trunkline.gateway.conversations import RESPONSES_PATH
 from trunkline.gateway.core import replay
 from trunkline.gateway.core.actions import Failure, Plan
 from trunkline.gateway.core.attempt import Answer
@@ -27,39 +25,25 @@ from trunkline.gateway.core.candidates import candidates, likely
 from trunkline.gateway.core.normal import size_class
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.core.price import Tokens, most_tokens
-from trunkline.gateway.core.standing import Level
 from trunkline.gateway.core.tenant import Tenant, cache_scope
 from trunkline.gateway.core.values import Values
-from trunkline.gateway.directory import Directory
-from trunkline.gateway.dispatcher import QueueDispatcher
-from trunkline.gateway.evidence import Finalizer, Prover
-from trunkline.gateway.explain import Explainer
-from trunkline.gateway.gauges import Gauges
+from trunkline.gateway.evidence import Prover
 from trunkline.gateway.gossip import Gossip
 from trunkline.gateway.headers import Wishes, answer_headers, read_wishes
-from trunkline.gateway.health import Health
-from trunkline.gateway.health_file import Keeper, Memory
-from trunkline.gateway.hedger import Hedger
-from trunkline.gateway.judge import VerifierJudge, before
+from trunkline.gateway.health_file import Memory
+from trunkline.gateway.judge import before
 from trunkline.gateway.key_store import KeyStore
-from trunkline.gateway.keys import Keys
-from trunkline.gateway.keys_api import KeysApi
-from trunkline.gateway.models import Models, wants_anthropic
+from trunkline.gateway.models import wants_anthropic
 from trunkline.gateway.recording import Recording, Scribe
 from trunkline.gateway.relay import CLIENT_GONE, STOPPING, Pump
-from trunkline.gateway.replays import Replays
 from trunkline.gateway.routing import Routing
-from trunkline.gateway.shared import Shared
 from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.shedding import Bodies
 from trunkline.gateway.store import EvidenceStore
-from trunkline.gateway.telemetry import Sampling, Telemetry, Watch
-from trunkline.gateway.verification import Verdicts
-from trunkline.gateway.webhook import Webhook
+from trunkline.gateway.telemetry import Watch
 from trunkline.gateway.writer import Sink, StreamWriter, WholeWriter, reply_error
 from trunkline.receipts import BLINDING_BYTES, Hiding, request_digest
 from trunkline.remote.transport import Transport
-from trunkline.remote.verifier import VerifierCaller
 from trunkline.runtime.http import Call, ClientGoneError, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.metrics import Metrics
@@ -98,157 +82,49 @@ class Gateway:
         logger: Logger,
     ) -> None:
         self._settings = settings
-        self._store = store
-        self._transport = transport
-        self._gossip = gossip
         self._clock = clock
         self._randomness = randomness
         self._logger = logger
-        self._routing = routing or Routing(None, clock=clock, logger=logger)
         metrics = metrics or Metrics()
-        self._telemetry = Telemetry(
-            metrics,
-            exporter,
-            Sampling(share=settings.telemetry.otlp_sample, told=settings.telemetry.pass_trace),
-            clock=clock,
-            randomness=randomness,
-            logger=logger,
-        )
-        self._health = Health(clock, timeouts=lambda: self._policy().timeouts)
-        self._directory = Directory(
-            settings.nodes,
+        parts = self._parts = assemble(
+            settings,
+            store,
+            prover,
             transport,
-            self._health,
-            poll_s=settings.poll_s,
+            memory=memory,
+            routing=routing or Routing(None, clock=clock, logger=logger),
+            key_store=key_store,
+            gossip=gossip,
+            shared_limits=shared_limits,
+            metrics=metrics,
+            exporter=exporter,
             clock=clock,
             randomness=randomness,
             logger=logger,
-            level=self._level,
-            last_resort=self._last_resort,
         )
-        self._verdicts = self._hearing(transport)
-        self._keys = Keys(settings.keys, key_store, self._policy, clock=clock, logger=logger)
-        self._charges = Charges(store, self._policy, clock=clock)
-        names = [node.name for node in self._directory.nodes]
-        self._keeper = Keeper(memory, self._health, names, logger=logger) if memory else None
-        self._finalizer = Finalizer(store, prover, self._charges, clock=clock, logger=logger)
-        self._dispatcher = QueueDispatcher(
-            self._directory.offers,
-            names,
-            self._policy,
-            clock=clock,
-            waiting_max=settings.queue_max,
-            waiting_bytes_max=settings.queue_bytes_max,
-            shared=shared_limits,
-        )
-        self._shared = Shared(
-            directory=self._directory,
-            dispatcher=self._dispatcher,
-            health=self._health,
-            hedger=Hedger(self._dispatcher, self._health),
-            vault=self._finalizer,
-            judge=VerifierJudge(self._verdicts, logger=logger),
-            clock=clock,
-            logger=logger,
-        )
-        self._models = Models(self._directory, self._routing, self._keys)
+        self._routing = parts.routing
+        self._telemetry = parts.telemetry
+        self._verdicts = parts.verdicts
+        self._keys = parts.keys
+        self._charges = parts.charges
+        self._dispatcher = parts.dispatcher
+        self._shared = parts.shared
+        self._models = parts.models
+        self._replays = parts.replays
+        self._conversations = parts.conversations
         self._pumps: dict[Pump, None] = {}
         # Drawn anew at each start: nodes forget what they kept soon enough.
         self._cache_salt = randomness.token(CACHE_SALT_BYTES)
         self._bodies = Bodies(settings.bodies_bytes_max, settings.body_bytes_max)
         self._stopping: asyncio.Task[None] | None = None
-        self._replays = Replays(
-            store.claims,
-            keep_s=settings.replays_keep_s,
-            bytes_max=settings.replays_bytes_max,
-            linger_s=settings.replays_linger_s,
-            clock=clock,
-            logger=logger,
-        )
-        self._conversations = Conversations(store, self._keys)
         self._router = Router(self._refuse)
         self._routes()
         metrics.add_route(self._router, settings.telemetry)
-        self._models.add_routes(self._router)
-        KeysApi(self._keys, self._charges).add_routes(self._router)
-        self._add_own_api(policy, prover, metrics)
-
-    def _hearing(self, transport: Transport) -> Verdicts:
-        """What hears the verifiers."""
-        store, clock, logger = self._store.verdicts, self._clock, self._logger
-        webhook = Webhook(
-            store.database,
-            transport,
-            self._policy,
-            clock=clock,
-            randomness=self._randomness,
-            logger=logger,
-        )
-        return Verdicts(
-            store,
-            webhook,
-            self._directory.keys,
-            self._policy,
-            lambda url: VerifierCaller(transport, url),
-            clock=clock,
-            logger=logger,
-        )
-
-    def _add_own_api(self, policy: str, prover: Prover, metrics: Metrics) -> None:
-        """What it says of itself and of others: its own paths, and the gauges."""
-        store = self._store
-        Gauges(
-            metrics,
-            self._telemetry.counters,
-            self._dispatcher,
-            self._directory,
-            self._health,
-            store,
-            self._finalizer,
-        )
-        Alerts(store.verdicts, self._verdicts, metrics).add_routes(self._router)
-        explainer = Explainer(
-            self._directory,
-            self._health,
-            self._routing,
-            self._dispatcher.wait_s,
-            self._verdicts.standing,
-        )
-        explainer.add_routes(self._router)
-        own_api.add_routes(
-            self._router,
-            own_api.OwnApi(
-                store,
-                self._finalizer,
-                self._directory,
-                self._health,
-                self._telemetry.counters,
-                policy,
-                self._routing,
-                self._gossip,
-                keys=self._keys,
-                queue=self._dispatcher.load,
-                verdicts=self._verdicts,
-                attached=Attached(store.verdicts, prover, logger=self._logger),
-            ),
-        )
+        parts.add_routes(self._router, policy, prover, metrics, logger=logger)
 
     async def startup(self) -> None:
         """Begin to look at the nodes, and to finish what an earlier process left provisional."""
-        self._routing.start()
-        # Before the nodes are known: nothing goes to what was quarantined before a restart.
-        await self._verdicts.start()
-        await self._keys.start()
-        await self._charges.start()
-        if self._keeper is not None:
-            await self._keeper.start()
-        self._directory.start()
-        if self._gossip is not None:
-            await self._gossip.start()
-        await self._finalizer.start()
-        await self._replays.start()
-        if self._telemetry.exporter is not None:
-            self._telemetry.exporter.start()
+        await self._parts.start()
 
     def reload(self) -> None:
         """Read the routing policy's file now."""
@@ -258,21 +134,7 @@ class Gateway:
         """Close everything; what is provisional stays in the store."""
         if self._stopping is not None:
             self._stopping.cancel()
-        self._dispatcher.stop()
-        await self._replays.stop()
-        if self._telemetry.exporter is not None:
-            await self._telemetry.exporter.stop()
-        await self._routing.stop()
-        await self._verdicts.stop()
-        await self._directory.stop()
-        await self._finalizer.stop()
-        if self._gossip is not None:
-            await self._gossip.stop()
-        if self._keeper is not None:
-            await self._keeper.stop()
-        await self._transport.aclose()
-        await self._store.close()
-        await self._keys.stop()
+        await self._parts.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -292,8 +154,6 @@ class Gateway:
         add("POST", MESSAGES_PATH, self._messages)
         add("POST", RESPONSES_PATH, self._responses)
         self._conversations.add_routes(self._router)
-        if self._gossip is not None:
-            self._gossip.add_routes(self._router)
 
     async def _interrupt_all(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
@@ -494,14 +354,6 @@ class Gateway:
 
     def _policy(self) -> RoutingPolicy:
         return self._routing.current
-
-    def _level(self, node: str, model: str) -> Level:
-        found = self._verdicts.standing(node, model)
-        return Level.GOOD if found is None else found.level
-
-    def _last_resort(self) -> bool:
-        verification = self._policy().verification
-        return verification is not None and verification.last_resort
 
     async def _refuse(self, call: Call, error: Error) -> None:
         """An error before the answer began, in the caller's format."""
