@@ -46,8 +46,13 @@ def ask(network: RunningNetwork, prompt: str) -> str:
     body = {
         "model": MODEL, "max_tokens": 24, "messages": [{"role": "user", "content": prompt}],
     }  # fmt: skip
+    return post(network, "chat/completions", body)
+
+
+def post(network: RunningNetwork, path: str, body: dict[str, object]) -> str:
+    """Call the front door; the answer's id."""
     request = urllib.request.Request(  # noqa: S310 - a network of this test
-        f"{network.base_url}/v1/chat/completions",
+        f"{network.base_url}/v1/{path}",
         data=msgspec.json.encode(body),
         headers={"content-type": "application/json"},
     )
@@ -111,6 +116,31 @@ def test_both_verifiers_pass_an_honest_answer_and_anyone_computes_it_again(
     assert re.search(r"all of \d+ tokens are the model's", by_beginning.out), by_beginning.err
     assert network.command("audit", "recompute", receipt[0][:8]).code == 0
     assert network.command("audit", "show", receipt[0][:7]).code == 2
+
+
+def test_embeddings_are_made_again_to_the_bit(network: RunningNetwork) -> None:
+    body = {
+        "model": "multilingual-e5-small",
+        "input": ["where is the station?", "駅はどこですか。"],
+    }
+
+    found = verdicts_on(network, post(network, "embeddings", body))
+
+    for one in found:
+        verdict = one["verdict"]
+        assert isinstance(verdict, dict)
+        assert (verdict["kind"], verdict["regime"], verdict["result"]) == (
+            "embedding", "exact", "pass",
+        )  # fmt: skip
+        assert verdict["checks"][-1]["detail"] == "all of 2 vectors are the model's"
+
+
+def test_every_role_writes_its_diagnostics_as_json(network: RunningNetwork) -> None:
+    files = sorted((network.data / "logs").glob("*.jsonl"))
+    assert len(files) == len(Folder(network.data).network().roles)
+    for file in files:
+        for line in file.read_text().splitlines():
+            assert "event" in msgspec.json.decode(line), file.name
 
 
 def test_a_killed_verifier_goes_on_and_nothing_is_audited_twice(network: RunningNetwork) -> None:
