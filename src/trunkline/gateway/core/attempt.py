@@ -48,14 +48,14 @@ from trunkline.gateway.core.actions import (
     stable_code,
 )
 from trunkline.gateway.core.check import accepted_problem, check_receipt
+from trunkline.gateway.core.continuation import Continuation
 from trunkline.gateway.core.deadline import Stage
-from trunkline.gateway.core.history import History
 from trunkline.gateway.core.route import Deployment, Need
 from trunkline.gateway.core.running import Phase, Running
 from trunkline.gateway.core.seam import SeamError
-from trunkline.gateway.core.transcript import Reception, Tokens, Transcript
+from trunkline.gateway.core.transcript import Reception, Tokens
 from trunkline.gateway.core.values import InvalidAnswerError
-from trunkline.schema.attempt import Accepted, Prefix, PreviousAttempt, SignedReceipt
+from trunkline.schema.attempt import Accepted, PreviousAttempt, SignedReceipt
 from trunkline.schema.errors import Produced
 
 HEDGED: Final = "hedged"
@@ -84,7 +84,8 @@ class Answer:
         """``new_attempt_id`` must not block."""
         self._plan = plan
         self._new_attempt_id = new_attempt_id
-        self._transcript = Transcript(plan.choices)
+        self._stands = Continuation(plan)
+        self._history = self._stands.history
         self._sought: int | None = None
         """Number of the attempt that has no place yet."""
         self._numbers = 0
@@ -93,13 +94,6 @@ class Answer:
         self._running: dict[int, Running] = {}
         self._whole: Store | None = None
         """What is stored once it is judged."""
-        self._first: Accepted | None = None
-        """Who began the text that stands: it decides seed, weights and numerics."""
-        self._model: str | None = None
-        """The model that began it, as its node names it."""
-        self._history = History()
-        self._spoiled = False
-        """What the app was shown may be wrong: nobody goes on after it."""
         self.attempts = 0
         """Attempts begun."""
         self.judged: Judgement | None = None
@@ -116,7 +110,7 @@ class Answer:
     @property
     def relayed(self) -> bool:
         """Something of the answer has reached the app."""
-        return self._transcript.relayed
+        return self._stands.relayed
 
     @property
     def possible_double_work(self) -> bool:
@@ -180,10 +174,10 @@ class Answer:
         running = self._current(number)
         if running is None or self._hedged or running.phase is Phase.RELAYING:
             return ()
-        if self.relayed or self._transcript.token_count or now_s >= self._plan.deadline_s:
+        if self.relayed or self._stands.transcript.token_count or now_s >= self._plan.deadline_s:
             return ()
         self._hedged = True
-        need, slow = self._need(), running.start.deployment
+        need, slow = self._stands.need(), running.start.deployment
         beside = msgspec.structs.replace(
             need,
             # What stands in for this model is for its failure, not for its slowness.
@@ -201,7 +195,7 @@ class Answer:
         start = running.start
         if accepted.key not in ("", str(start.deployment.key)):
             return self._attempt_failed(running, ending.KEY_CHANGED, now_s)
-        problem = accepted_problem(accepted, start, self._first, cache=self._plan.cache)
+        problem = accepted_problem(accepted, start, self._stands.first, cache=self._plan.cache)
         if running.phase is not Phase.ATTEMPTING:
             problem = "it accepted twice"
         if problem is not None:
@@ -209,13 +203,13 @@ class Answer:
         running.accepted = accepted
         running.reception = Reception(
             self._plan,
-            self._transcript,
+            self._stands.transcript,
             start.attempt,
             exact=accepted.numerics is not None and start.prefix is None,
             prefix=start.prefix,
         )
         # Only what the app has seen needs to be confirmed, and text that is given needs not be.
-        shown = self._plan.stream and self._transcript.relayed
+        shown = self._plan.stream and self._stands.transcript.relayed
         running.confirmed = not shown or start.prefix is not None
         running.enter(Phase.ACCEPTED, now_s)
         return ()
@@ -228,7 +222,7 @@ class Answer:
             return ()
         if running.reception is None or running.start.resume is None or not self._plan.stream:
             return self._broken(running, "a replay where none belongs", now_s)
-        if self._transcript.relayed and digest != self._transcript.shown:
+        if self._stands.transcript.relayed and digest != self._stands.transcript.shown:
             ended = self._end_attempt(
                 running, msgspec.structs.replace(ending.ALTERED, faultless=True)
             )
@@ -277,7 +271,7 @@ class Answer:
         if running.reception is None or self._plan.stream:
             return self._broken(running, "progress where none belongs", now_s)
         try:
-            self._transcript.add_tokens(tokens)
+            self._stands.transcript.add_tokens(tokens)
         except MalformedError as error:
             return self._broken(running, error.message, now_s)
         return self._flowing(running, now_s)
@@ -402,7 +396,7 @@ class Answer:
         """Something of the text arrived: from now on this attempt is the only one."""
         start = running.start
         if running.phase is Phase.ACCEPTED and start.resume is None and start.prefix is None:
-            self._first, self._model = running.accepted, running.start.deployment.model
+            self._stands.begun_by(running.accepted, start.deployment.model)
         running.enter(Phase.RELAYING, now_s)
         return self._outrun(running, now_s)
 
@@ -436,13 +430,13 @@ class Answer:
 
     def _end_attempt(self, running: Running, failure: Failure) -> Actions:
         """Close an attempt, and put it on the record."""
-        added = self._taken_over(running.start)
+        added = self._stands.added_by(running.start)
         past = msgspec.structs.replace(
             ending.past(running.start, failure.code),
             tokens=added if any(added) else (),
             characters=running.shown,
         )
-        barren = self._transcript.token_count == running.tokens_before and not running.shown
+        barren = self._stands.transcript.token_count == running.tokens_before and not running.shown
         return self._close(running, past, failure, barren=barren)
 
     def _close(
@@ -453,20 +447,12 @@ class Answer:
         del self._running[start.number]
         return (Cancel(number=start.number), running.ended(failure))
 
-    def _taken_over(self, start: Start) -> tuple[int, ...]:
-        """Tokens per choice that this attempt added to what stands."""
-        given = start.resume or ((),) * self._plan.choices
-        return tuple(
-            len(tokens) - len(before)
-            for tokens, before in zip(self._transcript.tokens, given, strict=True)
-        )
-
     def _attempt_failed(self, running: Running, failure: Failure, now_s: float) -> Actions:
         deployment = running.start.deployment
         if failure.dishonest:
             self._history.banned.add(deployment.node)
         if running.shown and (failure.damaging or (failure.suspect and not failure.faultless)):
-            self._spoiled = True
+            self._stands.spoiled = True
         ended = self._end_attempt(running, failure)
         if failure.unfit or not failure.retryable:
             self._history.unfit.add(deployment.place)
@@ -475,22 +461,18 @@ class Answer:
             return ended
         if failure.suspect and not self.relayed:
             # Whoever broke the protocol may have sent wrong tokens too: nobody goes on from them.
-            self._start_afresh()
+            self._stands.start_afresh()
         # A request that a node has already begun to answer can not be at fault itself.
-        if not failure.retryable and self._transcript.token_count == 0 and not self.relayed:
+        if not failure.retryable and self._stands.transcript.token_count == 0 and not self.relayed:
             self._history.refuse(deployment.model)
-            if not self._others():
+            if not self._stands.others():
                 return (*ended, *self._fail(self._history.refusal))
         return (*ended, *self._next_attempt(now_s))
-
-    def _others(self) -> bool:
-        """Whether the routing policy names a model that has not refused the request yet."""
-        return any(one.model not in self._history.refused for one in self._plan.candidates)
 
     def _next_attempt(self, now_s: float) -> Actions:
         if now_s >= self._plan.deadline_s or self._history.spent(self._plan.attempts_max, now_s):
             return self._nobody(now_s)
-        return (self._seek(self._need()),)
+        return (self._seek(self._stands.need()),)
 
     def _seek(self, need: Need) -> Seek:
         self._sought = self._numbers
@@ -510,90 +492,32 @@ class Answer:
     def _too_late(self) -> Actions:
         return self._fail(ending.late(Stage.TOTAL))
 
-    def _need(self) -> Need:
-        first = self._first
-        seeded = first is not None and first.seed is not None
-        return Need(
-            model=self._plan.model,
-            kind=self._plan.kind,
-            candidates=self._plan.candidates,
-            shown=self._model if self.relayed else None,
-            exact=self.relayed,
-            prefix=self._prefix() is not None,
-            weights=None if first is None else first.weights,
-            numerics=first.numerics if seeded and first is not None else None,
-            tried=self._history.tried,
-            banned=frozenset(self._history.banned),
-            unfit=frozenset(self._history.unfit),
-            refused=frozenset(self._history.refused),
-            resting=self._history.resting(),
-        )
-
     def _begin_attempt(
         self, number: int, deployment: Deployment, delay_s: float, now_s: float
     ) -> Start:
-        first = self._first
-        goes_on = (
-            self._transcript.token_count > 0
-            and first is not None
-            and first.numerics is not None
-            and first.seed is not None
-            and (deployment.numerics, deployment.weights) == (first.numerics, first.weights)
-            and deployment.model == self._model
-        )
-        prefix = None if goes_on else self._prefix()
-        continued = goes_on or prefix is not None
-        require(continued or not self.relayed, "text that the app has is only ever continued")
-        if not continued:
-            self._start_afresh()
-        start = Start(
-            number=number,
-            attempt=self._new_attempt_id(),
-            deployment=deployment,
-            delay_s=delay_s,
-            previous=self._history.told(text=prefix is not None),
-            origin=first if goes_on else None,
-            resume=self._transcript.snapshot() if goes_on else None,
-            prefix=prefix,
-            first_event=self._transcript.resumes_at if prefix is None else prefix.events,
-        )
+        start = self._stands.start(number, self._new_attempt_id(), deployment, delay_s)
         return self._run(start, now_s)
 
     def _begin_beside(self, number: int, deployment: Deployment, now_s: float) -> Start:
         """A second attempt, from the beginning as the first one."""
         (slow,) = self._running.values()
         require(deployment.node != slow.start.deployment.node, "a hedge is at another node")
-        start = Start(
-            number=number,
-            attempt=self._new_attempt_id(),
-            deployment=deployment,
-            previous=(*self._history.told(text=False), ending.past(slow.start, HEDGED)),
-            first_event=self._transcript.resumes_at,
-        )
+        beside = ending.past(slow.start, HEDGED)
+        start = self._stands.start_beside(number, self._new_attempt_id(), deployment, beside)
         return self._run(start, now_s)
 
     def _run(self, start: Start, now_s: float) -> Start:
         self._running[start.number] = Running(
-            self._plan, start, now_s + start.delay_s, self._transcript.token_count
+            self._plan, start, now_s + start.delay_s, self._stands.transcript.token_count
         )
         self.attempts += 1
         return start
 
-    def _prefix(self) -> Prefix | None:
-        """The text to go on after; None where nothing was shown, or nobody can go on after it."""
-        if not self.relayed or self._spoiled or not self._plan.stream:
-            return None
-        return self._transcript.prefix()
-
-    def _start_afresh(self) -> None:
-        """Nothing of what earlier attempts produced stands."""
-        self._transcript = Transcript(self._plan.choices)
-        self._first = None
-        self._history.disown_tokens()
-
     def _fail(self, failure: Failure) -> Actions:
         self.state = State.FAILED
         if self.relayed:
-            shown = Produced(chunks=self._transcript.chunks, characters=self._transcript.characters)
+            shown = Produced(
+                chunks=self._stands.transcript.chunks, characters=self._stands.transcript.characters
+            )
             failure = msgspec.structs.replace(failure, produced=shown)
         return (Fail(failure=failure),)
