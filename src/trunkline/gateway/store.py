@@ -169,7 +169,7 @@ class EvidenceStore:
     @classmethod
     def open(cls, data: Path) -> "EvidenceStore":
         """Open the store in the folder ``data``; a missing one is a ConfigError."""
-        return cls(Database.open(data / FILE, must_exist=True, migrations=MIGRATIONS))
+        return cls(Database.open(data / FILE, must_exist=True, migrations=MIGRATIONS, reopens=True))
 
     async def close(self) -> None:
         await self._database.aclose()

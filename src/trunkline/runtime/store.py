@@ -4,7 +4,8 @@ A write is acknowledged only after the COMMIT that holds it has been fsync'd (``
 Writes that arrive while a commit is under way share the next one, each in a savepoint of its own,
 so one that fails does not take its neighbours along. Refuses to create a store unasked, to open
 one that another process has open (unless it is made to be shared), one of a newer version, and to
-go on after a failed commit: what reached the disk is then unknown, and only reopening tells.
+go on after a failed commit: what reached the disk is then unknown, and only reopening tells (by
+itself where the room says that it may, else by a new process).
 
 What a crash means: before COMMIT returns, nothing was acknowledged and nothing is there; after it,
 everything is. An acknowledgement lost on the way to the caller leaves the write in place, so
@@ -69,12 +70,20 @@ class Database:
 
     @classmethod
     def open(
-        cls, path: Path, *, must_exist: bool, migrations: Sequence[str], shared: bool = False
+        cls,
+        path: Path,
+        *,
+        must_exist: bool,
+        migrations: Sequence[str],
+        shared: bool = False,
+        reopens: bool = False,
     ) -> "Database":
         """Open the store at ``path`` and bring it to the newest version.
 
         ``migrations`` are SQL scripts, oldest first; only ever appended to. ``shared``: other
-        processes may have it open too, and what they wrote is seen by the next read. Raises
+        processes may have it open too, and what they wrote is seen by the next read. ``reopens``:
+        after a failed commit the next write opens the files anew and goes on, for a room that
+        keeps nothing in memory of what it wrote: a write that failed may be there after all. Raises
         :class:`ConfigError` if the store is missing (``must_exist``), in use by another process
         or newer than this program, and :class:`CorruptStateError` if it is no sound database.
         """
@@ -97,7 +106,8 @@ class Database:
         if shared:
             # It kept two processes from migrating at once; from here SQLite's own locks do.
             os.close(lock)
-        return cls(path, _Writer(path, connection), _Readers(path), None if shared else lock)
+        writer = _Writer(path, connection, reopens=reopens)
+        return cls(path, writer, _Readers(path), None if shared else lock)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction on the writer thread; returns once it is durable.
@@ -155,9 +165,10 @@ class _Write:
 class _Writer:
     """The one thread that changes the store, and the bounded queue before it."""
 
-    def __init__(self, path: Path, connection: Connection) -> None:
+    def __init__(self, path: Path, connection: Connection, *, reopens: bool) -> None:
         self._path = path
         self._connection = connection
+        self._reopens = reopens
         self._queue: deque[_Write] = deque()
         self._wakeup = threading.Condition()
         self._closing = False
@@ -168,7 +179,7 @@ class _Writer:
     async def submit(self, work: Callable[[Connection], T]) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._wakeup:
-            if self._broken is not None:
+            if self._broken is not None and not self._mendable:
                 raise _again(self._broken)
             if self._closing:
                 raise DiskError("the store is closed", code="store_closed")
@@ -206,7 +217,7 @@ class _Writer:
         """One transaction for the whole group. Fills in each write's outcome; never raises."""
         try:
             if self._broken is not None:
-                raise _again(self._broken)
+                self._reopen(self._broken)
             self._connection.execute("BEGIN IMMEDIATE")
             for write in group:
                 self._apply(write)
@@ -218,6 +229,22 @@ class _Writer:
             for write in group:
                 if write.error is None:
                     write.error = _again(failure) if isinstance(failure, Error) else failure
+
+    @property
+    def _mendable(self) -> bool:
+        return self._reopens and isinstance(self._broken, DiskError)
+
+    def _reopen(self, broken: Error) -> None:
+        """Find out what reached the disk, and go on from there. Raises ``broken`` anew, or what
+        the disk says now."""
+        if not self._mendable:
+            raise _again(broken)
+        try:
+            connection = _connect(self._path)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from None
+        self._connection.close()
+        self._connection, self._broken = connection, None
 
     def _apply(self, write: _Write) -> None:
         connection = self._connection

@@ -193,25 +193,26 @@ async def test_full_disk_is_reported_and_survived(database):
     assert await database.read(names) == ["a"]
 
 
+class FailingCommit:
+    def __init__(self, inner) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def execute(self, sql: str, *values):
+        if sql == "COMMIT":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        return self.inner.execute(sql, *values)
+
+
 async def test_failed_commit_breaks_the_store_until_it_is_reopened(path):
     """Fault twin "failed, and not stored": nobody may be told afterwards that a write is safe."""
     database = Database.open(path, must_exist=False, migrations=[SCHEMA])
     await database.write(insert("before"))
     writer = database._writer
-
-    class FailingCommit:
-        def __init__(self, inner) -> None:
-            self.inner = inner
-
-        def __getattr__(self, name: str):
-            return getattr(self.inner, name)
-
-        def execute(self, sql: str, *values):
-            if sql == "COMMIT":
-                error = sqlite3.OperationalError("disk I/O error")
-                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-                raise error
-            return self.inner.execute(sql, *values)
 
     writer._connection = FailingCommit(writer._connection)
     with pytest.raises(DiskError):
@@ -222,6 +223,26 @@ async def test_failed_commit_breaks_the_store_until_it_is_reopened(path):
     again = Database.open(path, must_exist=True, migrations=[SCHEMA])
     assert await again.read(names) == ["before"]
     again.close()
+
+
+async def test_a_store_that_reopens_goes_on_when_the_disk_does(path, monkeypatch):
+    database = Database.open(path, must_exist=False, migrations=[SCHEMA], reopens=True)
+    await database.write(insert("before"))
+    writer = database._writer
+    writer._connection = FailingCommit(writer._connection)
+    with pytest.raises(DiskError):
+        await database.write(insert("lost"))
+
+    def refuse(_path):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_connect", refuse)
+        with pytest.raises(DiskError):
+            await database.write(insert("still"))
+    await database.write(insert("after"))
+    assert sorted(await database.read(names)) == ["after", "before"]
+    database.close()
 
 
 async def test_close_finishes_what_is_queued_and_refuses_the_rest(path):
