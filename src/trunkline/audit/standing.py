@@ -224,9 +224,14 @@ def _bet(state: State, scores: np.ndarray, trials: Trials | None) -> State:
         answers=state.answers + 1,
         tokens=state.tokens + trials.tokens,
         main=state.main.observe(scores),
-        detector=state.detector.observe(scores),
+        detector=state.detector.observe(_averaged(scores)),
         ends=ends,
     )
+
+
+def _averaged(scores: np.ndarray) -> np.ndarray:
+    """One score for the answer, shape (1,) or (0,): the mean, added up in order."""
+    return np.add.accumulate(scores)[-1:] / max(scores.size, 1)
 
 
 def _reason(state: State, calibration: Calibration, *, fault: bool) -> Reason:
