@@ -7,9 +7,10 @@ a state is a function of the trials in their order, to the last bit.
 mean (Ville: an honest subject ever gets there with chance at most α), in the noisy regime mixed
 with that of the end trials, 7/8 to 1/8. Or when the detector of a change alarms, whose promise is a
 run length and not an α: it finds who was honest for long, and in the exact regime it takes one
-mismatch at any time to mean something, if the calibration has about 3,200 clean answers. Or at once
-by a fault that needs no statistics: an opening that does not fit its receipt, an account that does
-not add up, an answer withheld.
+mismatch at any time to mean something, if the calibration has about 3,200 clean answers. It takes
+one score an answer, the mean: tokens of one answer go together, and it forgets what came before. Or
+at once by a fault that needs no statistics: an opening that does not fit its receipt, an account
+that does not add up, an answer withheld.
 
 *Trust.* ``good`` is a test too: that answers are at fault at a rate of ``trust_rate`` or more has
 been refuted at ``trust_alpha``, and in the noisy regime that the scores' mean is twice the honest

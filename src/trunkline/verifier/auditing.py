@@ -70,6 +70,8 @@ from trunkline.verifier.judging import (
 )
 from trunkline.verifier.queue import Audit, AuditQueue
 
+BATCHES_MIN: Final = 3
+"""Batches that show that a node which does not answer a demand is not away."""
 IDLE_S_MAX: Final = 1.0
 """Longest pause before the queue is looked at again: other processes put something in too."""
 RETRY_MS: Final = 5_000
@@ -232,6 +234,8 @@ class Auditor:
             now_ms=now_ms,
             patience=self._patience,
             excused=bool(excused),
+            refused_before=audit.refused,
+            signing=await self._is_signing(audit, asked_ms),
         )
         if not isinstance(decided, Over):
             await self._queue.put_off(
@@ -246,6 +250,12 @@ class Auditor:
             case "excused":
                 await self._tell_refused(audit, excused)
                 return await self._settle(audit, findings.inconclusive(OPENED, excused))
+
+    async def _is_signing(self, audit: Audit, asked_ms: int) -> bool:
+        """Whether the node went on to work for others after it should have opened."""
+        since_ms = asked_ms + self._patience.opening_ms
+        signed = await self._database.read(lambda c: store.signed_since(c, audit.node, since_ms))
+        return signed >= BATCHES_MIN
 
     async def _settle(self, audit: Audit, why: Check, *, leaf: str = "") -> str:
         """The verdict on a receipt that is not shown."""
@@ -264,7 +274,8 @@ class Auditor:
             code,
             asked_ms=asked_ms,
             cosigned_ms=1000 * max((at_s for _, at_s in witnesses), default=0),
-            drawn_otherwise=await self._database.read(lambda c: _drawn_otherwise(c, audit, draw)),
+            drawn_otherwise=draw.key != self._key
+            or await self._database.read(lambda c: _drawn_otherwise(c, audit, draw)),
         )
 
     async def _tell_refused(self, audit: Audit, why: str) -> None:
@@ -404,7 +415,9 @@ def _claimed_key(asked: AskedAudit) -> str:
 
 
 def _drawn_otherwise(connection: Connection, audit: Audit, draw: Draw) -> bool:
-    """Whether the log has another draw by the same verifier from the same entry."""
+    """Whether the log has another draw by the same verifier from the same entry. That another
+    verifier has not shown the node one that is in no log, nobody but those two knows: it is for the
+    drawer to find out whether the node tells the truth, since its own draws excuse nothing."""
     others = store.draws_after(connection, draw.key, audit.entry)
     return any(
         other != audit.draw and Draw.parse(_text(other)).from_ <= audit.entry for other in others

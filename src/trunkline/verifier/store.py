@@ -270,6 +270,14 @@ def batches_between(connection: Connection, first: int, last: int) -> list[Batch
     ]
 
 
+def signed_since(connection: Connection, node: str, since_ms: int) -> int:
+    """How many batches the log has that a node says it signed after ``since_ms``."""
+    row = connection.execute(
+        "SELECT count(*) FROM batches WHERE node = ? AND unix_ms > ?", (node, since_ms)
+    ).fetchone()
+    return int(row[0])
+
+
 def unseen(connection: Connection, kind: str, limit: int) -> list[StatementEntry]:
     """Statements of others that nothing was concluded from yet, in the log's order."""
     rows = connection.execute(

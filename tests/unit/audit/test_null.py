@@ -15,7 +15,6 @@ from trunkline.sequential.exact import mismatch_chance_max
 STREAMS, ANSWERS, TOKENS, CALIBRATION = 30, 80, 60, 110
 CLIP = 0.1
 NULLS = {
-    "alike": (0.0, 1.0, 0.0),
     "noisier throughout than others": (0.0, 1.0, 0.7),
     "seldom ten times as noisy": (0.01, 10.0, 0.3),
 }

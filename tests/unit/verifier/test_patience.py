@@ -41,6 +41,28 @@ def test_a_node_that_serves_has_less_time_than_one_that_is_gone(reason, after_ms
     assert (decided.reason if isinstance(decided, Over) else None) == over
 
 
+def test_a_node_that_was_away_is_not_held_to_its_first_word():
+    def decided(before: str) -> Again | Over:
+        return after_failure(
+            "not_logged", asked_ms=0, attempts=9, now_ms=900_000, patience=PATIENCE,
+            refused_before=before,
+        )  # fmt: skip
+
+    assert decided(SILENT) == Again(due_ms=930_000)
+    assert decided("not_logged") == Over(reason="withheld")
+
+
+def test_a_node_that_works_for_others_is_not_away():
+    def decided(now_ms: int, *, signing: bool) -> Again | Over:
+        return after_failure(
+            SILENT, asked_ms=0, attempts=9, now_ms=now_ms, patience=PATIENCE, signing=signing
+        )
+
+    assert isinstance(decided(3_599_999, signing=True), Again)
+    assert decided(3_600_000, signing=True) == Over(reason="withheld")
+    assert decided(3_600_000, signing=False) == Over(reason="unreachable")
+
+
 def test_one_late_try_after_an_absence_of_the_verifier_s_own_blames_nobody():
     decided = after_failure(
         REFUSED, asked_ms=1, attempts=TRIES_MIN - 2, now_ms=10**9, patience=PATIENCE

@@ -57,17 +57,25 @@ def after_failure(
     now_ms: int,
     patience: Patience,
     excused: bool = False,
+    refused_before: str = "",
+    signing: bool = False,
 ) -> Again | Over:
     """What follows from a try that brought nothing conclusive.
 
     ``reason``: the node's, or :data:`SILENT` or :data:`REFUSED`. ``asked_ms``: when it was asked
     first. ``attempts``: tries before this one. ``excused``: see :func:`excuse`.
+    ``refused_before``: the reason of the try before, if there was one. ``signing``: the log has
+    batches that the node has signed since it ought to have opened. Who works for others is not
+    away: a cheat would else only have to leave some demands unanswered.
     """
     silent = reason == SILENT
+    if refused_before == SILENT and not silent:
+        # It was away and is back, so its first word is not its last.
+        return Again(due_ms=now_ms + BACKOFF_MS_MAX)
     deadline_ms = asked_ms + (patience.unreachable_ms if silent else patience.opening_ms)
     if now_ms >= deadline_ms and attempts + 1 >= TRIES_MIN:
         if silent:
-            return Over(reason="unreachable")
+            return Over(reason="withheld" if signing else "unreachable")
         return Over(reason="excused" if excused else "withheld")
     pause_ms = min(BACKOFF_FIRST_MS << min(attempts, 16), BACKOFF_MS_MAX)
     # The last try is made when the deadline has come, not long after it.
