@@ -81,7 +81,7 @@ def test_a_lie_is_told_with_its_place(
     second = make.signed(make.verdict(result="inconclusive"))
     serve(monkeypatch, FakeLog([*HONEST, second]))
     assert conduct.verifiers(folder, as_program=False) == 1
-    assert "entry 3: a second verdict on one receipt" in capsys.readouterr().out
+    assert "entry 3: a second verdict on one drawn receipt" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
