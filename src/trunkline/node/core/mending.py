@@ -2,10 +2,12 @@
 
 A gateway reads chunks strictly, and so do apps: a ``delta`` that is null makes many of them fail.
 Where a provider means the format and misses it by a null, a missing default or a number written as
-text, its chunk is written anew with what the format says for that. Text, tool calls and finish
-reasons are never touched; everything else that does not parse stays as it is, and fails.
+text, its chunk is written anew with what the format says for that. A finish reason under another
+format's name for the same gets this one's. Text and tool calls are never touched; everything else
+that does not parse stays as it is, and fails.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -13,6 +15,13 @@ import msgspec
 Members = dict[str, object]
 
 COUNT_CHARS_MAX: Final = 15
+FINISHES: Final[Mapping[str | None, str | None]] = {
+    "": None,
+    "STOP": "stop", "end_turn": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop",
+    "MAX_TOKENS": "length", "max_tokens": "length",
+    "tool_use": "tool_calls",
+}  # fmt: skip
+"""What the format calls the finish reasons of Gemini, Anthropic and text-generation-inference."""
 _COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _encode = msgspec.json.Encoder().encode
 
@@ -46,8 +55,9 @@ def _choice(choice: Members) -> bool:
         changed.append(True)
     if "message" not in choice:
         changed.append(_null_to(choice, "delta", {}))
-    if choice.get("finish_reason") == "":
-        choice["finish_reason"] = None
+    finish = choice.get("finish_reason")
+    if isinstance(finish, str) and finish in FINISHES:
+        choice["finish_reason"] = FINISHES[finish]
         changed.append(True)
     return any(changed)
 

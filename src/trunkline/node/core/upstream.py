@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import BadResponseError, MalformedError, TruncatedError
-from trunkline.node.core.mending import mended
+from trunkline.node.core.mending import FINISHES, mended
 from trunkline.node.core.served import ServedName
 from trunkline.schema.openai_answer import (
     Chunk,
@@ -212,7 +212,7 @@ def _clean_chunk(data: bytes) -> Chunk | None:
         return None
     numbered = sum(1 + len(choice.delta.tool_calls or ()) for choice in chunk.choices)
     slips = data.count(b'"index"') < numbered
-    return None if slips or any(choice.finish_reason == "" for choice in chunk.choices) else chunk
+    return None if slips or any(c.finish_reason in FINISHES for c in chunk.choices) else chunk
 
 
 def _failed(choice: ChunkChoice | ReadChoice) -> bool:
@@ -243,7 +243,7 @@ def readable(body: bytes) -> bytes:
     except MalformedError:
         return mended(body)
     slips = body.count(b'"index"') < len(choices)
-    return mended(body) if slips or any(c.finish_reason == "" for c in choices) else body
+    return mended(body) if slips or any(c.finish_reason in FINISHES for c in choices) else body
 
 
 def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Said:
