@@ -3,6 +3,7 @@
 Which part knows which is here and nowhere else. It answers no call: that is ``front``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trunkline.base.ports import Clock, Randomness
@@ -34,6 +35,7 @@ from trunkline.gateway.shared import Shared
 from trunkline.gateway.shared_limits import SharedLimits
 from trunkline.gateway.store import EvidenceStore
 from trunkline.gateway.telemetry import Sampling, Telemetry
+from trunkline.gateway.verdict_store import VerdictStore
 from trunkline.gateway.verification import Verdicts
 from trunkline.gateway.webhook import Webhook
 from trunkline.remote.transport import Transport
@@ -172,13 +174,9 @@ def assemble(
         verification = policy().verification
         return verification is not None and verification.last_resort
 
+    sampling = Sampling(share=settings.telemetry.otlp_sample, told=settings.telemetry.pass_trace)
     telemetry = Telemetry(
-        metrics,
-        exporter,
-        Sampling(share=settings.telemetry.otlp_sample, told=settings.telemetry.pass_trace),
-        clock=clock,
-        randomness=randomness,
-        logger=logger,
+        metrics, exporter, sampling, clock=clock, randomness=randomness, logger=logger
     )
     health = Health(clock, timeouts=lambda: policy().timeouts)
     directory = Directory(
@@ -192,21 +190,8 @@ def assemble(
         level=level,
         last_resort=last_resort,
     )
-    verdicts = Verdicts(
-        store.verdicts,
-        Webhook(
-            store.verdicts.database,
-            transport,
-            policy,
-            clock=clock,
-            randomness=randomness,
-            logger=logger,
-        ),
-        directory.keys,
-        policy,
-        lambda url: VerifierCaller(transport, url),
-        clock=clock,
-        logger=logger,
+    verdicts = _hearing(
+        store.verdicts, directory, policy, transport, clock, randomness=randomness, logger=logger
     )
     keys = Keys(settings.keys, key_store, policy, clock=clock, logger=logger)
     charges = Charges(store, policy, clock=clock)
@@ -246,14 +231,45 @@ def assemble(
         dispatcher=dispatcher,
         shared=shared,
         models=Models(directory, routing, keys),
-        replays=Replays(
-            store.claims,
-            keep_s=settings.replays_keep_s,
-            bytes_max=settings.replays_bytes_max,
-            linger_s=settings.replays_linger_s,
-            clock=clock,
-            logger=logger,
-        ),
+        replays=_replays(settings, store, clock, logger),
         conversations=Conversations(store, keys),
         gossip=gossip,
+    )
+
+
+def _hearing(
+    store: VerdictStore,
+    directory: Directory,
+    policy: Callable[[], RoutingPolicy],
+    transport: Transport,
+    clock: Clock,
+    *,
+    randomness: Randomness,
+    logger: Logger,
+) -> Verdicts:
+    """What hears the verifiers."""
+    webhook = Webhook(
+        store.database, transport, policy, clock=clock, randomness=randomness, logger=logger
+    )
+    return Verdicts(
+        store,
+        webhook,
+        directory.keys,
+        policy,
+        lambda url: VerifierCaller(transport, url),
+        clock=clock,
+        logger=logger,
+    )
+
+
+def _replays(
+    settings: GatewayConfig, store: EvidenceStore, clock: Clock, logger: Logger
+) -> Replays:
+    return Replays(
+        store.claims,
+        keep_s=settings.replays_keep_s,
+        bytes_max=settings.replays_bytes_max,
+        linger_s=settings.replays_linger_s,
+        clock=clock,
+        logger=logger,
     )
