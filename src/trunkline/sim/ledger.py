@@ -2,7 +2,8 @@
 
 ============ =======================================================================================
 ``charge``   an answer with evidence is not charged exactly once, at its price, to who asked; a
-             charge without evidence; totals that are not the sum of their charges
+             charge without evidence; totals that are not the sum of their charges. Where a
+             provider did not say what was used: a charge of nothing, or of more than could be
 ``budget``   a tenant was charged more than its budget
 ``repeated`` a call made again under its idempotency key got another answer, or was charged again
 ``exceeded`` a key's requests in some minute were more than its limit
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from trunkline.gateway.core.policy import RoutingPolicy
-from trunkline.sim.app import Seen
+from trunkline.gateway.core.price import COMPLETION_TOKENS_UNSAID
+from trunkline.sim.app import Ask, Seen
 from trunkline.sim.checkers import succeeded
 from trunkline.sim.disk import Disk
 from trunkline.sim.roles import tenant_of
@@ -23,6 +25,7 @@ from trunkline.sim.violation import Violation
 
 WINDOW_S: Final = 60.0
 _NANO: Final = 1_000
+_BOUNDS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def charges(disk: Disk, policy: RoutingPolicy, seen: Iterable[Seen]) -> list[Violation]:
@@ -38,8 +41,8 @@ def charges(disk: Disk, policy: RoutingPolicy, seen: Iterable[Seen]) -> list[Vio
         for answer in charged.keys() - stored.keys()
     ]
     for answer, signed in stored.items():
-        wrong = _wrong(signed, charged.get(answer), policy)
         ask = asked.get(answer)
+        wrong = _wrong(signed, charged.get(answer), policy, ask)
         if not wrong and ask is not None and charged[answer][0] != tenant_of(ask.key):
             wrong = "charged to another tenant"
         if wrong:
@@ -47,15 +50,34 @@ def charges(disk: Disk, policy: RoutingPolicy, seen: Iterable[Seen]) -> list[Vio
     return [*found, *_totals(disk, charged.values(), policy)]
 
 
-def _wrong(signed: bytes, charge: tuple[str, str, int] | None, policy: RoutingPolicy) -> str:
+def _wrong(
+    signed: bytes, charge: tuple[str, str, int] | None, policy: RoutingPolicy, ask: Ask | None
+) -> str:
     receipt = json.loads(json.loads(signed)["receipt"])
     if charge is None:
         return "not charged"
     price = policy.prices[charge[1]]
     usage = receipt["usage"]
+    if not (usage["counted"] or usage["prompt"] or usage["completion"] or "cached" in receipt):
+        most = None if ask is None else _most_nusd(ask, policy)
+        fair = charge[2] > 0 and (most is None or charge[2] <= most)
+        return "" if fair else f"charged {charge[2]} nano-USD, unsaid what for, of at most {most}"
     pico = usage["prompt"] * int(price.input) + usage["completion"] * int(price.output)
     due = -(-pico // _NANO)
     return "" if due == charge[2] else f"charged {charge[2]} nano-USD of {due}"
+
+
+def _most_nusd(ask: Ask, policy: RoutingPolicy) -> int:
+    """What a call may cost at the dearest model, on the generous side: each byte of it a token of
+    the prompt, twice over, since it may have been written in another format."""
+    body = json.loads(ask.body)
+    said = [int(body[name]) for name in _BOUNDS if body.get(name)]
+    completion = (max(said) if said else COMPLETION_TOKENS_UNSAID) * int(body.get("n") or 1)
+    costs = (
+        2 * len(ask.body) * int(price.input) + completion * int(price.output)
+        for price in policy.prices.values()
+    )
+    return -(-max(costs) // _NANO)
 
 
 def _totals(
