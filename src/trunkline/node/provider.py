@@ -185,6 +185,7 @@ class Provider:
             body=body,
             names=names,
             teller=teller,
+            usage=usage,
             preset=self._models.preset,
         )
 
@@ -211,10 +212,12 @@ class ProviderWork:
         body: bytes,
         names: tuple[str, ...],
         teller: Teller,
+        usage: UsageAsked,
         preset: Preset,
     ) -> None:
         self._caller = caller
         self._teller = teller
+        self._usage = usage
         self._preset = preset
         self._names = names
         self._host = host
@@ -274,7 +277,12 @@ class ProviderWork:
                 if told is not None:
                     await output.event(Event(id=number, data=told.data, used=told.used))
                     number += 1
-        return check.end()
+        said = check.end()
+        closing = check.closing() if self._usage.kept_back else None
+        told = None if closing is None else self._teller.tell(closing)
+        if told is not None:
+            await output.event(Event(id=number, data=told.data, used=told.used))
+        return said
 
     async def _whole(self, answer: Answer, output: Output) -> Said:
         try:

@@ -70,6 +70,9 @@ def _whole(ask: Ask, asked: Any, told: Told, said: Spoken, parts: int) -> str:
         return ""
     if told.usage is None or told.usage_parts or (ask.format != "openai.chat" and parts > 1):
         return ""
+    if told.usage == (0, 0) and ask.format != "openai.chat":
+        # The format has no word for a count that the provider broke off before.
+        return ""
     # Where the text so far ends in space, that is said, and counted, once more at the seam.
     most = len(pieces) + parts - 1
     if told.usage[0] != PROMPT_TOKENS or not len(pieces) <= told.usage[1] <= most:

@@ -144,6 +144,21 @@ async def test_usage_that_comes_after_the_finish_is_kept_when_the_rest_does_not_
     assert heard.signed is not None
 
 
+async def test_a_count_that_was_given_as_the_text_came_is_shown_at_its_end(tmp_path: Path) -> None:
+    last = msgspec.json.decode(chunk(None, "stop")) | {"usage": USAGE}
+    events = [*GOOD[:3], msgspec.json.encode(last)]
+    request = chat(stream_options={"include_usage": True})
+    heard = await through(tmp_path, Upstream(events, cut=True), request, prefix="vllm")
+    unasked = await through(tmp_path / "unasked", Upstream(events, cut=True), chat(), prefix="vllm")
+
+    assert [msgspec.json.decode(data).get("usage") for data in heard.data[3:]] == [None, USAGE]
+    assert msgspec.json.decode(heard.data[-1])["choices"] == []
+    assert not any(msgspec.json.decode(data).get("usage") for data in unasked.data)
+    for one in (heard, unasked):
+        assert one.signed is not None
+        assert verify_signed(one.signed, KEY).receipt.usage.completion == 2
+
+
 async def test_an_error_after_the_finish_is_one(tmp_path: Path) -> None:
     events = [*GOOD, b'{"error": {"message": "x", "code": 503}}']
     heard = await through(tmp_path, Upstream(events), chat())

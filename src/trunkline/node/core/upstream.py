@@ -80,7 +80,7 @@ class StreamCheck:
     """Follows a stream of chunks; ``feed`` returns what may be passed on now."""
 
     __slots__ = (
-        "_choices", "_done", "_fingerprint", "_finish", "_held", "_held_bytes", "_last",
+        "_choices", "_counted", "_done", "_fingerprint", "_finish", "_held", "_held_bytes", "_last",
         "_served", "_speaking", "_spoken", "_twice", "_usage",
     )  # fmt: skip
 
@@ -99,6 +99,8 @@ class StreamCheck:
         self._done = False
         self._fingerprint = ""
         self._usage: Usage | None = None
+        self._counted = False
+        """The count at the end has come."""
 
     @property
     def over(self) -> bool:
@@ -149,6 +151,15 @@ class StreamCheck:
             usage=self._usage,
         )
 
+    def closing(self) -> bytes | None:
+        """The chunk with the count at the end, for a stream that broke off before it and counted
+        as it went; None if there is nothing to make it of, or no need."""
+        usage = self._usage
+        if self._counted or usage is None or not usage.completion_tokens:
+            return None
+        counted = {"choices": b"[]", "usage": _encode(usage)}
+        return with_members(self._last, counted)
+
     def _note_repeat(self, line: bytes, chunk: Chunk) -> None:
         """A chunk that is the same as the last, byte for byte, may be a copy of it. It is one if
         it counts the tokens so far, and not one more."""
@@ -170,6 +181,7 @@ class StreamCheck:
         self._fingerprint = self._fingerprint or (chunk.system_fingerprint or "")[:NAME_CHARS_MAX]
         if chunk.usage is not None:
             self._usage = chunk.usage
+            self._counted = not chunk.choices
         for choice in chunk.choices:
             if not 0 <= choice.index < max(self._choices, 1):
                 raise BadResponseError("a chunk of a choice nobody asked for", code=BAD_CHUNK)

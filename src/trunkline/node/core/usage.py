@@ -89,6 +89,11 @@ class UsageAsked(msgspec.Struct, frozen=True, kw_only=True):
             return raw
         return with_members(raw, {"stream_options": options})
 
+    @property
+    def kept_back(self) -> bool:
+        """The app wants the count, and is shown none but the last."""
+        return self.app and self.fate(last=False) == "null"
+
     def fate(self, *, last: bool) -> Fate:
         """What becomes of a usage that a chunk has. ``last``: the chunk has nothing else."""
         if last:
