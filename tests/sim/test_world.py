@@ -50,6 +50,8 @@ ONCE_BROKEN = (
     708340,  # the same
     709830,  # the same
     709700,  # a rush was refused at once while a probe was finding an account well again
+    1302653,  # the same, of an answer whose format says so by a null
+    1200131,  # the count given with a text that broke off after its finish was lost to the app
     1100101,  # a provider that never said what it used was thought to have cost nothing
     805394,  # an app that read for longer than its own deadline was taken for one left alone
     803068,  # an error event was withheld because the disk failed once more after it was written

@@ -170,7 +170,8 @@ def _responses_whole(told: Told, body: Any) -> None:
     told.models, told.ids = {body["model"]}, {body["id"]}
     told.begun = told.ended = 1
     usage = body["usage"]
-    told.usage = (usage["input_tokens"], usage["output_tokens"])
+    # Null where the provider broke off before it: the format's word for a count not known.
+    told.usage = None if usage is None else (usage["input_tokens"], usage["output_tokens"])
 
 
 _STREAMS = {
