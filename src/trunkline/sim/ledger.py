@@ -25,6 +25,7 @@ from trunkline.sim.violation import Violation
 
 WINDOW_S: Final = 60.0
 _NANO: Final = 1_000
+_FRAME_BYTES: Final = 512
 _BOUNDS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -69,12 +70,12 @@ def _wrong(
 
 def _most_nusd(ask: Ask, policy: RoutingPolicy) -> int:
     """What a call may cost at the dearest model, on the generous side: each byte of it a token of
-    the prompt, twice over, since it may have been written in another format."""
+    the prompt, and more than that, since it is written in another format for the node."""
     body = json.loads(ask.body)
     said = [int(body[name]) for name in _BOUNDS if body.get(name)]
     completion = (max(said) if said else COMPLETION_TOKENS_UNSAID) * int(body.get("n") or 1)
     costs = (
-        2 * len(ask.body) * int(price.input) + completion * int(price.output)
+        (2 * len(ask.body) + _FRAME_BYTES) * int(price.input) + completion * int(price.output)
         for price in policy.prices.values()
     )
     return -(-max(costs) // _NANO)
