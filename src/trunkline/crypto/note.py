@@ -4,16 +4,19 @@ Reading a note proves nothing: its text counts only after :meth:`Note.verify` wi
 configuration. Signatures by unknown keys are carried along and ignored, as the specification asks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from re import compile as regex
+from typing import TypeVar
 
 from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto.encoding import decode_base64, encode_base64
-from trunkline.crypto.keys import VerifierKey, is_key_name
+from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
 
 NOTE_BYTES_MAX = 1_000_000
 SIGNATURES_MAX = 100
+
+Text = TypeVar("Text")
 
 _DASH = "— ".encode()
 _CONTROL = regex(rb"[\x00-\x09\x0b-\x1f]")
@@ -73,6 +76,30 @@ def parse(data: bytes) -> Note:
         raise MalformedError("a note ends with an empty line and its signatures")
     signatures = parse_signatures(data[split + 2 :])
     return Note(text=data[: split + 1], signatures=signatures)
+
+
+def open_sole(
+    data: bytes, key: VerifierKey, read: Callable[[bytes], Text], *, what: str, bytes_max: int
+) -> Text:
+    """What ``read`` makes of the text of a note that ``key`` signed, and nobody else: how every
+    record is signed but checkpoints.
+
+    ``what`` it is, with its article, is for the errors: MalformedError, also from ``read``, and
+    SignatureError when ``key`` did not sign it or is not plain Ed25519 (``wrong_key``). Its bounds
+    are checked first: nothing is verified that could not be a record.
+    """
+    if len(data) > bytes_max:
+        raise MalformedError(f"{what} of {len(data)} bytes is too long")
+    signed = parse(data)
+    if len(signed.signatures) != 1:
+        # The note is, or may be, a log's entry: a second spelling of it would be a second entry.
+        raise MalformedError(f"{what} has exactly one signature")
+    text = read(signed.text)
+    if key.algorithm != ED25519:
+        # A cosignature key signs under another prefix: it may vouch for trees, and nothing else.
+        raise SignatureError(f"{what} is signed by a plain Ed25519 key", code="wrong_key")
+    signed.verify(key)
+    return text
 
 
 def parse_signatures(lines: bytes) -> tuple[NoteSignature, ...]:

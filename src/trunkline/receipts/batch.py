@@ -22,7 +22,7 @@ from trunkline.base.errors import MalformedError, SignatureError, require
 from trunkline.crypto import merkle, note
 from trunkline.crypto.canonical import INTEGER_MAX
 from trunkline.crypto.encoding import decode_decimal, decode_hash, encode_base64
-from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
+from trunkline.crypto.keys import VerifierKey, is_key_name
 from trunkline.receipts.receipt import Receipt, decode, receipt_leaf
 from trunkline.schema.attempt import SignedReceipt
 
@@ -191,17 +191,9 @@ def open_batch(note_bytes: bytes, key: VerifierKey) -> Batch:
     Raises :class:`MalformedError`, or :class:`SignatureError` when ``key`` did not sign it or it
     names another node.
     """
-    if len(note_bytes) > BATCH_NOTE_BYTES_MAX:
-        raise MalformedError(f"a batch note of {len(note_bytes)} bytes is too long")
-    signed = note.parse(note_bytes)
-    if len(signed.signatures) != 1:
-        # The note is the log's entry: a second spelling of it would be a second entry.
-        raise MalformedError("a batch note has exactly one signature")
-    batch = Batch.parse(signed.text)
-    if key.algorithm != ED25519:
-        # A cosignature key signs under another prefix: it may vouch for trees, not for receipts.
-        raise SignatureError("a batch is signed by a plain Ed25519 key", code="wrong_key")
-    signed.verify(key)
+    batch = note.open_sole(
+        note_bytes, key, Batch.parse, what="a batch note", bytes_max=BATCH_NOTE_BYTES_MAX
+    )
     if batch.node != key.name:
         raise SignatureError("the batch names another node than its key", code="wrong_node")
     return batch

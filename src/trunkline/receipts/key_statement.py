@@ -83,15 +83,13 @@ def open_statement(note_bytes: bytes, operator_key: VerifierKey) -> KeyStatement
     Raises :class:`MalformedError`, or :class:`SignatureError` when that key did not sign it or it
     names another operator.
     """
-    if len(note_bytes) > STATEMENT_NOTE_BYTES_MAX:
-        raise MalformedError(f"a key statement of {len(note_bytes)} bytes is too long")
-    signed = note.parse(note_bytes)
-    if len(signed.signatures) != 1:
-        raise MalformedError("a key statement has exactly one signature")
-    statement = parse_statement(signed.text)
-    if operator_key.algorithm != ED25519:
-        raise SignatureError("an operator signs with a plain Ed25519 key", code="wrong_key")
-    signed.verify(operator_key)
+    statement = note.open_sole(
+        note_bytes,
+        operator_key,
+        parse_statement,
+        what="a key statement",
+        bytes_max=STATEMENT_NOTE_BYTES_MAX,
+    )
     if statement.operator != operator_key.name:
         raise SignatureError("the statement names another operator than its key", code="wrong_key")
     return statement

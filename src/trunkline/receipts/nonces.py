@@ -23,7 +23,7 @@ from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto import merkle, note
 from trunkline.crypto.canonical import INTEGER_MAX
 from trunkline.crypto.encoding import decode_decimal, decode_hash, encode_base64
-from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
+from trunkline.crypto.keys import VerifierKey, is_key_name
 
 NONCES_TYPE: Final = "trunkline.nonces/v1"
 NONCE_DOMAIN: Final = b"trunkline.nonce/v1\n"
@@ -112,15 +112,13 @@ def open_nonces(note_bytes: bytes, key: VerifierKey) -> NonceCommitment:
     Raises :class:`MalformedError`, or :class:`SignatureError` when ``key`` did not sign it or it
     names another node.
     """
-    if len(note_bytes) > NONCES_NOTE_BYTES_MAX:
-        raise MalformedError(f"a commitment of {len(note_bytes)} bytes is too long")
-    signed = note.parse(note_bytes)
-    if len(signed.signatures) != 1:
-        raise MalformedError("a commitment to nonces has exactly one signature")
-    commitment = NonceCommitment.parse(signed.text)
-    if key.algorithm != ED25519:
-        raise SignatureError("nonces are committed to by a plain Ed25519 key", code="wrong_key")
-    signed.verify(key)
+    commitment = note.open_sole(
+        note_bytes,
+        key,
+        NonceCommitment.parse,
+        what="a commitment to nonces",
+        bytes_max=NONCES_NOTE_BYTES_MAX,
+    )
     if commitment.node != key.name:
         raise SignatureError("the commitment names another node than its key", code="wrong_node")
     return commitment

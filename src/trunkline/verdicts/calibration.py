@@ -12,7 +12,7 @@ import msgspec
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.digest import digest
 from trunkline.tlog.tile import ENTRY_BYTES_MAX
-from trunkline.verdicts.record import Count, Digest, Key, Name, Record, check_signer_key
+from trunkline.verdicts.record import Count, Digest, Key, Name, Record
 
 CALIBRATION_TYPE = "trunkline.calibration/v1"
 ARTEFACT_CHARS_MAX = 48 * 1024
@@ -33,11 +33,7 @@ class Calibration(Record, frozen=True, kw_only=True):
     type: Literal["trunkline.calibration/v1"] = "trunkline.calibration/v1"
     unix_ms: Count
 
-    @property
-    def signer(self) -> str:
-        return self.key
-
     def check(self) -> None:
-        check_signer_key(self.key)
+        super().check()
         if digest(self.artefact.encode()) != self.digest:
             raise MalformedError("a calibration's digest is not that of its artefact")

@@ -8,7 +8,7 @@ verdict is shown to anyone.
 from typing import ClassVar, Literal
 
 from trunkline.crypto.digest import digest
-from trunkline.verdicts.record import Count, Digest, Hex32, Key, Record, check_signer_key
+from trunkline.verdicts.record import Count, Digest, Hex32, Key, Record
 
 COMMITMENT_TYPE = "trunkline.verdict-commitment/v1"
 
@@ -26,13 +26,6 @@ class Commitment(Record, frozen=True, kw_only=True):
     """The receipt's leaf hash."""
     type: Literal["trunkline.verdict-commitment/v1"] = "trunkline.verdict-commitment/v1"
     unix_ms: Count
-
-    @property
-    def signer(self) -> str:
-        return self.key
-
-    def check(self) -> None:
-        check_signer_key(self.key)
 
     def binds(self, verdict_note: bytes) -> bool:
         """Whether this is the commitment to these bytes."""

@@ -12,7 +12,7 @@ from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto.digest import digest, sha256
 from trunkline.crypto.keys import VerifierKey
 from trunkline.schema import audit
-from trunkline.verdicts.record import Count, Digest, Key, Name, Record, check_signer_key
+from trunkline.verdicts.record import Count, Digest, Key, Name, Record
 
 DEMAND_TYPE = "trunkline.demand/v1"
 _DEMANDED_DOMAIN = b"trunkline.demanded/v1\n"
@@ -32,13 +32,6 @@ class Demand(Record, frozen=True, kw_only=True):
     operator: Name
     type: Literal["trunkline.demand/v1"] = "trunkline.demand/v1"
     unix_ms: Count
-
-    @property
-    def signer(self) -> str:
-        return self.key
-
-    def check(self) -> None:
-        check_signer_key(self.key)
 
 
 def demanded_digest(draw: str, receipts: Sequence[audit.WantedReceipt]) -> str:

@@ -20,7 +20,7 @@ from trunkline.crypto.digest import sha256
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.policy import Policy
 from trunkline.tlog.tile import ENTRY_BYTES_MAX
-from trunkline.verdicts.record import Count, Key, Name, Record, check_signer_key
+from trunkline.verdicts.record import Count, Key, Name, Record
 
 DRAW_TYPE = "trunkline.draw/v1"
 DRAWN_ENTRIES_MAX = 10_000
@@ -52,12 +52,8 @@ class Draw(Record, frozen=True, kw_only=True):
     type: Literal["trunkline.draw/v1"] = "trunkline.draw/v1"
     unix_ms: Count
 
-    @property
-    def signer(self) -> str:
-        return self.key
-
     def check(self) -> None:
-        check_signer_key(self.key)
+        super().check()
         size = self.tree().size
         if self.to <= self.from_:
             raise MalformedError("a draw has at least one entry")

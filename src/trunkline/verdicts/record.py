@@ -87,27 +87,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         Raises :class:`MalformedError`, or :class:`SignatureError` when that key did not sign it,
         or the record says that another did.
         """
-        if len(note_bytes) > cls.NOTE_BYTES_MAX:
-            raise MalformedError(f"a {cls.TYPE} of {len(note_bytes)} bytes is too long")
-        signed = note.parse(note_bytes)
-        if len(signed.signatures) != 1:
-            # The note is a log's entry: a second spelling of it would be a second entry.
-            raise MalformedError(f"a {cls.TYPE} has exactly one signature")
-        record = cls.parse(signed.text)
-        if key.algorithm != ED25519:
-            raise SignatureError(f"a {cls.TYPE} is signed by a plain Ed25519 key", code="wrong_key")
-        signed.verify(key)
-        if record.signer != str(key):
+        record = note.open_sole(
+            note_bytes, key, cls.parse, what=f"a {cls.TYPE}", bytes_max=cls.NOTE_BYTES_MAX
+        )
+        if record.key != str(key):
             raise SignatureError(f"the {cls.TYPE} names another key", code="wrong_key")
         return record
 
     @property
-    def signer(self) -> str:
-        """The vkey that the record says it is signed by."""
+    def key(self) -> str:
+        """The signer's vkey: a member of every record, in its place among the others."""
         raise NotImplementedError
 
     def check(self) -> None:
         """Raise :class:`MalformedError` for members that can not stand together."""
+        check_signer_key(self.key)
 
 
 def check_signer_key(vkey: str) -> VerifierKey:

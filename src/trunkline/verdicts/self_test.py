@@ -8,7 +8,7 @@ from names of builds, settings or processors, which are told for people only.
 
 from typing import ClassVar, Literal
 
-from trunkline.verdicts.record import Count, Digest, Key, Name, Record, Text, check_signer_key
+from trunkline.verdicts.record import Count, Digest, Key, Name, Record, Text
 
 SELF_TEST_TYPE = "trunkline.self-test/v1"
 
@@ -32,13 +32,6 @@ class SelfTest(Record, frozen=True, kw_only=True):
     type: Literal["trunkline.self-test/v1"] = "trunkline.self-test/v1"
     unix_ms: Count
     weights: Digest
-
-    @property
-    def signer(self) -> str:
-        return self.key
-
-    def check(self) -> None:
-        check_signer_key(self.key)
 
     def same_bits(self, other: "SelfTest") -> bool:
         """Whether the two engines compute the same: then the exact regime holds between them."""

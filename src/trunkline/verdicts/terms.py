@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 
 from trunkline.verdicts.draw import RATE_PPM_MAX
-from trunkline.verdicts.record import Count, Key, Name, Record, check_signer_key
+from trunkline.verdicts.record import Count, Key, Name, Record
 
 TERMS_TYPE = "trunkline.terms/v1"
 VERIFIERS_MAX: Final = 64
@@ -44,13 +44,6 @@ class Terms(Record, frozen=True, kw_only=True):
     unix_ms: Count
     verifiers: Annotated[tuple[Key, ...], msgspec.Meta(max_length=VERIFIERS_MAX)]
     """Vkeys of those that may ask; each also for what another of them has drawn."""
-
-    @property
-    def signer(self) -> str:
-        return self.key
-
-    def check(self) -> None:
-        check_signer_key(self.key)
 
 
 def too_small(terms: Terms | None, verifiers: Sequence[str]) -> str:

@@ -123,12 +123,8 @@ class Verdict(Record, frozen=True, kw_only=True):
     type: Literal["trunkline.verdict/v1"] = "trunkline.verdict/v1"
     unix_ms: Count
 
-    @property
-    def signer(self) -> str:
-        return self.key
-
     def check(self) -> None:
-        check_signer_key(self.key)
+        super().check()
         check_signer_key(self.subject.key)
         if not isinstance(self.drawn, msgspec.UnsetType):
             check_signer_key(self.drawn.by)

@@ -108,3 +108,22 @@ def test_what_no_note_can_hold_is_not_signed(text):
 def test_a_note_needs_a_signature():
     with pytest.raises(MalformedError):
         note.format(b"text\n", ())
+
+
+def test_a_note_of_one_signature_is_opened_by_its_signer_alone():
+    def open_(data: bytes, key: VerifierKey = SIGNER.vkey, bytes_max: int = 1000) -> bytes:
+        return note.open_sole(data, key, bytes.upper, what="a test", bytes_max=bytes_max)
+
+    data = sign_note(b"fine\n", SIGNER)
+    assert open_(data) == b"FINE\n"
+    with pytest.raises(MalformedError, match=r"a test of .* bytes is too long"):
+        open_(data, bytes_max=len(data) - 1)
+    with pytest.raises(MalformedError, match="exactly one signature"):
+        open_(note.format(b"fine\n", [SIGNER.signature(b"fine\n")] * 2))
+    with pytest.raises(SignatureError, match="no signature"):
+        open_(data, Signer.generate("stranger.example", b"\x01" * 32).vkey)
+    with pytest.raises(SignatureError, match="does not verify"):
+        open_(note.format(b"fine\n", [SIGNER.signature(b"other\n")]))
+    with pytest.raises(SignatureError, match="a plain Ed25519 key") as caught:
+        open_(data, SIGNER.cosigner_vkey)
+    assert caught.value.error_code == "wrong_key"
