@@ -10,6 +10,7 @@ from tests.support.fake_node import MODEL, NUMERICS, FakeNode, Fault, Script
 from tests.support.gateway import BrokenStore, FakeLog, Stack, gateway_over, settings
 
 from trunkline.gateway.core.deadline import Timeouts
+from trunkline.gateway.directory import Directory
 from trunkline.gateway.store import FILE, EvidenceStore, create_store
 from trunkline.remote.transport import Response
 from trunkline.schema.sse import SseEvent, SseParser
@@ -183,6 +184,31 @@ async def test_stopping_ends_what_does_not_finish_explicitly(
     await stack_closed()
     assert b'"code":"shutting_down"' in body
     assert b"[DONE]" not in body
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency_key": "once"}], ids=["plain", "repeatable"])
+async def test_stopping_tells_who_waits_for_a_first_look_at_the_nodes(
+    alpha: FakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    alpha.secretive = True
+    waits = asyncio.Event()
+    settled = Directory.settled
+
+    async def settle(self: Directory, timeout_s: float, stopping: asyncio.Event) -> None:
+        waits.set()
+        await settled(self, PATIENT.first_event_s, stopping)
+
+    monkeypatch.setattr(Directory, "settled", settle)
+    async with gateway_over([alpha], tmp_path) as stack:
+        asking = asyncio.create_task(stack.http.post(CHAT, WHOLE, **headers))
+        await waits.wait()
+        stack_closed = stack.close
+        stack.close = _nothing  # type: ignore[method-assign]
+    reply = await asking
+    await stack_closed()
+    assert reply.status == 503
+    assert reply.json()["error"]["code"] == "shutting_down"
+    assert reply.header("retry-after") == "1"
 
 
 async def _nothing() -> None:

@@ -147,6 +147,8 @@ class FakeNode:
         self.reached = asyncio.Event()
         """Set when a script's ``after`` events have been sent."""
         self.polls = 0
+        self.secretive = False
+        """Says nothing of itself to whoever asks."""
         self.vkey_shown = str(self.signer.vkey)
         self.statements: tuple[str, ...] = ()
         self._server: asyncio.Server | None = None
@@ -254,6 +256,9 @@ class FakeNode:
         body = await reader.readexactly(size)
         if head[0].startswith("GET /v1/info"):
             self.polls += 1
+            if self.secretive:
+                await self._watch(reader)
+                return False
             _whole(writer, 200, msgspec.json.encode(self.info()))
             return True
         attempt = msgspec.json.decode(body, type=Attempt)

@@ -179,6 +179,15 @@ class OverloadedError(Error):
         self.retry_after_s = retry_after_s
 
 
+class StoppingError(OverloadedError):
+    """This process is stopping: whoever asks again a little later finds another, or the next."""
+
+    code = "shutting_down"
+
+    def __init__(self, message: str = "the gateway is stopping") -> None:
+        super().__init__(message)
+
+
 class BudgetError(Error):
     """The caller's budget does not cover the call. ``retry_after_s``: until it may; None: never."""
 

@@ -117,12 +117,19 @@ class Directory:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
-    async def settled(self, timeout_s: float) -> None:
-        """Wait until every node was asked once, or the time is over."""
-        waits = [asyncio.create_task(node.polled.wait()) for node in self.nodes]
-        _, late = await asyncio.wait(waits, timeout=timeout_s)
-        for task in late:
-            task.cancel()
+    async def settled(self, timeout_s: float, stopping: asyncio.Event) -> None:
+        """Wait until every node was asked once, the time is over, or this process stops."""
+
+        async def every() -> None:
+            for node in self.nodes:
+                await node.polled.wait()
+
+        waits = [asyncio.create_task(every()), asyncio.create_task(stopping.wait())]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
 
     @property
     def unseen(self) -> int:

@@ -230,7 +230,7 @@ class Gateway:
         began_s = self._clock.monotonic_s()
         most = most_tokens(wanted.request, wanted.kind, wanted.choices)
         plan = self._plan(wanted, wishes, began_s, tenant, most, name, again=again)
-        await self._models.require(plan.model, plan.kind, plan.candidates)
+        await self._models.require(plan.model, plan.kind, plan.candidates, sink.stopping)
         answer = Answer(plan, self._new_attempt_id)
         names = tuple(dict.fromkeys(one.model for one in plan.candidates))
         with self._charges.held(plan.answer, tenant, names, most):

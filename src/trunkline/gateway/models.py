@@ -3,10 +3,11 @@
 It refuses a name that nothing can serve, listing what there is, before an answer is begun.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from trunkline.base.errors import NoRouteError, RequestError
+from trunkline.base.errors import NoRouteError, RequestError, StoppingError
 from trunkline.gateway.core.candidates import candidates
 from trunkline.gateway.core.route import Candidate, Need, as_candidate
 from trunkline.gateway.directory import Directory, KnownModel
@@ -32,14 +33,22 @@ class Models:
         self._routing = routing
         self._keys = keys
 
-    async def require(self, model: str, kind: Kind, standing_in: tuple[Candidate, ...]) -> None:
+    async def require(
+        self,
+        model: str,
+        kind: Kind,
+        standing_in: tuple[Candidate, ...],
+        stopping: asyncio.Event,
+    ) -> None:
         """Raise unless some node serves one of the candidates: RequestError (404), or
-        NoRouteError (503) while a node was never heard of."""
+        NoRouteError (503) while a node was never heard of, or once the gateway is ``stopping``."""
         if self._served(model, kind, standing_in):
             return
-        await self._directory.settled(SETTLE_S)
+        await self._directory.settled(SETTLE_S, stopping)
         if self._served(model, kind, standing_in):
             return
+        if stopping.is_set():
+            raise StoppingError
         names = [entry.id for entry in self.entries(kind)]
         listed = ", ".join(names[:MODELS_LISTED_MAX]) or "none"
         if self._directory.unseen:
@@ -103,7 +112,7 @@ class Models:
     async def _for(self, call: Call) -> list[ModelEntry]:
         """What this caller may ask for."""
         tenant = self._keys.authenticate(call)
-        await self._directory.settled(SETTLE_S)
+        await self._directory.settled(SETTLE_S, call.stopping)
         return [entry for entry in self.entries() if self._keys.allows(tenant, entry.id)]
 
     async def _list(self, call: Call) -> None:

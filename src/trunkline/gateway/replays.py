@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-from trunkline.base.errors import Error
+from trunkline.base.errors import Error, StoppingError
 from trunkline.base.ports import Clock
 from trunkline.gateway.claim_store import ClaimStore
 from trunkline.gateway.core import replay
@@ -113,6 +113,10 @@ class Replays:
             await self._settle(claim, recording, answer, make)
         except Error as error:
             recording.fail(error)
+        except asyncio.CancelledError:
+            # The process stops, or nobody is there any more.
+            recording.fail(StoppingError())
+            raise
         except BaseException:
             recording.fail(Error("the answer could not be made"))
             raise
