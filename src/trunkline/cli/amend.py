@@ -44,7 +44,7 @@ def move_ports(folder: Folder, port_base: int) -> None:
     # network.toml last: a crash before it leaves the old base named there, and this runs again on
     # whatever still has an old address.
     for path in (*files, folder.policy_file, folder.network_file):
-        _replace(path, _moved(path.read_text(), moves))
+        _replace(path, _moved(path.read_text(encoding="utf-8"), moves))
 
 
 def add_providers(folder: Folder, providers: Sequence[Provider]) -> list[str]:
@@ -100,7 +100,7 @@ def _moved(text: str, moves: dict[str, str]) -> str:
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

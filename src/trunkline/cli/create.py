@@ -148,7 +148,7 @@ class _Draft:
         network = NetworkFile(id=self._id, cache=str(shared_cache() or CACHE), roles=roles)
         for made in (self._folder.logs, self._folder.run, self._folder.path / CACHE):
             made.mkdir(mode=_PRIVATE_FOLDER)
-        self._folder.network_file.write_text(render_network(network))
+        self._folder.network_file.write_text(render_network(network), encoding="utf-8")
 
     def _listen(self, offset: int) -> str:
         return f"{HOST}:{self._base + offset}"
@@ -200,7 +200,7 @@ class _Draft:
             for one, key in self._verifiers
         )
         routes = self._folder.config(entry).parent / ROUTING_FILE
-        routes.write_text(routing.example(verifiers))
+        routes.write_text(routing.example(verifiers), encoding="utf-8")
         create_gateway_store(self._folder.config(entry).parent)
         return entry
 
@@ -345,7 +345,7 @@ def write_role(folder: Folder, entry: RoleEntry, config: str, key: Signer | None
     """Make a role's folder, configuration and key file."""
     path = folder.config(entry)
     path.parent.mkdir(mode=_PRIVATE_FOLDER)
-    path.write_text(config)
+    path.write_text(config, encoding="utf-8")
     if key is None:
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

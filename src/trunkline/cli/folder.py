@@ -9,7 +9,6 @@ Refuses to guess: a folder without ``network.toml`` is not a network.
 
 import errno
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -207,22 +206,24 @@ def _acquire(descriptor: int) -> bool:
 
 def render_network(network: NetworkFile) -> str:
     """``network.toml`` with comments."""
+    from trunkline.runtime.config import toml_value
+
     lines = [
         "# One Trunkline network on this machine. `trunkline up` starts what is listed here.",
         "# Each role has a folder with its own configuration and key beside this file.",
         "",
         f"version = {network.version}",
         "# Random name of this network; its log's origin holds it.",
-        f"id = {json.dumps(network.id)}",
+        f"id = {toml_value(network.id)}",
         "# Where derived model files are kept; a relative path starts here.",
-        f"cache = {json.dumps(network.cache)}",
+        f"cache = {toml_value(network.cache)}",
         "",
     ]
     for entry in network.roles:
-        lines += ["[[roles]]", f"name = {json.dumps(entry.name)}"]
-        lines += [f"role = {json.dumps(entry.role)}", f"listen = {json.dumps(entry.listen)}"]
-        lines += [f"key = {json.dumps(entry.key)}"] if entry.key else []
-        lines += [f"operator = {json.dumps(entry.operator)}"] if entry.operator else []
+        lines += ["[[roles]]", f"name = {toml_value(entry.name)}"]
+        lines += [f"role = {toml_value(entry.role)}", f"listen = {toml_value(entry.listen)}"]
+        lines += [f"key = {toml_value(entry.key)}"] if entry.key else []
+        lines += [f"operator = {toml_value(entry.operator)}"] if entry.operator else []
         lines += ["embedded = true"] if entry.embedded else []
         lines.append("")
     return "\n".join(lines)

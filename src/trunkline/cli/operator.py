@@ -24,7 +24,7 @@ from trunkline.receipts.key_statement import KeyStatement, Revocation
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.runtime.clock import SystemClock
-from trunkline.runtime.config import read_secret
+from trunkline.runtime.config import read_key
 
 DAY_S: Final = 86_400
 LOG_TIMEOUT_S: Final = 15.0
@@ -77,7 +77,7 @@ def rotate(name: str, *, data: Path | None, days: int) -> int:
         nodes = ", ".join(each.name for each in entries.values() if each.role == "node")
         raise ConfigError(f"{name}: is no node of this network; there are {nodes}")
     key_path = folder.config(entry).parent / node_config.read(folder.config(entry)).key_file
-    old, new = _old_key(key_path), new_key(entry.key)
+    old, new = read_key(key_path, Signer.parse), new_key(entry.key)
     # A crash after any of these steps leaves a network that runs: the old key counts as before
     # until the node has the new one, and by then everybody was told of that.
     operators.state(folder, entry, new, days)
@@ -95,21 +95,14 @@ def rotate(name: str, *, data: Path | None, days: int) -> int:
     return DONE
 
 
-def _old_key(path: Path) -> Signer:
-    try:
-        return Signer.parse(read_secret(path))
-    except MalformedError as error:
-        raise ConfigError(f"{path}: {error.message}") from None
-
-
 def _told_verifiers(folder: Folder, old: str, new: str) -> list[RoleEntry]:
     """Put the new key into the configuration of those that pin the node's key itself."""
     told = []
     for entry in folder.network().roles:
         path = folder.config(entry)
-        if entry.role == "verifier" and old in (text := path.read_text()):
+        if entry.role == "verifier" and old in (text := path.read_text(encoding="utf-8")):
             fresh = path.with_suffix(".new")
-            fresh.write_text(text.replace(old, new))
+            fresh.write_text(text.replace(old, new), encoding="utf-8")
             fresh.replace(path)
             told.append(entry)
     return told

@@ -14,7 +14,7 @@ from trunkline.crypto.signer import Signer, sign_note
 from trunkline.evidence import EvidenceKey, decode_keys
 from trunkline.evidence.file import KEYS_BYTES_MAX, STATEMENTS_MAX
 from trunkline.receipts.key_statement import KeyStatement, Revocation
-from trunkline.runtime.config import read_secret
+from trunkline.runtime.config import read_key
 
 
 def make(signer: Signer, *, key: Path, public: Path) -> None:
@@ -30,10 +30,7 @@ def make(signer: Signer, *, key: Path, public: Path) -> None:
 
 def read(key: Path, public: Path) -> tuple[Signer, EvidenceKey]:
     """The operator's key, and its own entry in the public file. Raises :class:`ConfigError`."""
-    try:
-        signer = Signer.parse(read_secret(key))
-    except MalformedError as error:
-        raise ConfigError(f"{key}: {error.message}") from None
+    signer = read_key(key, Signer.parse)
     entry = read_public(public)
     if entry.vkey != str(signer.vkey):
         raise ConfigError(f"{public}: is not the public file of the key in {key}")

@@ -4,7 +4,6 @@ It holds no secret: nodes are pinned by their public keys, and apps' virtual key
 hashes alone, in a store of their own. It refuses to let callers from other machines in unasked.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.core.pins import Pin
 from trunkline.gateway.keys import KeyUse
-from trunkline.runtime.config import load
+from trunkline.runtime.config import load, toml_value
 from trunkline.runtime.metrics import render_config
 from trunkline.runtime.otlp_export import TelemetryConfig
 from trunkline.runtime.server import is_loopback
@@ -154,28 +153,28 @@ def render(config: GatewayConfig) -> str:
         "# Trunkline gateway. Reference: docs/operate/gateway.md",
         "",
         '# Address for apps. Beyond loopback `keys` must be "required".',
-        f"listen = {_text(config.listen)}",
+        f"listen = {toml_value(config.listen)}",
         "# Whether callers need a virtual key, made by `trunkline keys create`: off, optional, "
         "required.",
-        f"keys = {_text(config.keys)}",
+        f"keys = {toml_value(config.keys)}",
         "# Let callers from other machines in without one.",
-        f"anonymous_beyond_loopback = {str(config.anonymous_beyond_loopback).lower()}",
+        f"anonymous_beyond_loopback = {toml_value(config.anonymous_beyond_loopback)}",
         "# Folder of the evidence store; a relative path starts at this file's folder.",
-        f"data = {_text(config.data)}",
+        f"data = {toml_value(config.data)}",
         "# Which log and which witnesses make an answer final (C2SP tlog-policy).",
-        f"policy_file = {_text(config.policy_file)}",
-        f"log_url = {_text(config.log_url)}",
+        f"policy_file = {toml_value(config.policy_file)}",
+        f"log_url = {toml_value(config.log_url)}",
         "# Other gateways to compare the log's checkpoints with, and how often, seconds.",
-        f"peers = [{', '.join(_text(one) for one in config.peers)}]",
+        f"peers = {toml_value(config.peers)}",
         f"gossip_s = {config.gossip_s}",
         "# What may serve which model, and at what price; read again when it changes.",
         '# routing_file = "routing.toml"'
         if config.routing_file is None
-        else f"routing_file = {_text(config.routing_file)}",
+        else f"routing_file = {toml_value(config.routing_file)}",
         "# Attempts in a row without a new token before an answer is given up.",
         f"attempts_max = {config.attempts_max}",
         "# Store requests and answers beside their evidence, on this disk.",
-        f"keep_bodies = {str(config.keep_bodies).lower()}",
+        f"keep_bodies = {toml_value(config.keep_bodies)}",
         "# Seconds between two looks at a node's state.",
         f"poll_s = {config.poll_s}",
         f"body_bytes_max = {config.body_bytes_max}",
@@ -189,7 +188,7 @@ def render(config: GatewayConfig) -> str:
         "# One file for all gateways of this machine that use the same nodes.",
         '# limits_file = "../limits.db"'
         if config.limits_file is None
-        else f"limits_file = {_text(config.limits_file)}",
+        else f"limits_file = {toml_value(config.limits_file)}",
         "# How long answers to requests with an Idempotency-Key are kept, seconds and bytes.",
         f"replays_keep_s = {config.replays_keep_s}",
         f"replays_bytes_max = {config.replays_bytes_max}",
@@ -228,19 +227,19 @@ def _telemetry(telemetry: TelemetryConfig) -> list[str]:
         "# An OpenTelemetry receiver (OTLP/HTTP with JSON); nothing is sent without one.",
         '# otlp_endpoint = "http://127.0.0.1:4318"'
         if endpoint is None
-        else f"otlp_endpoint = {_text(endpoint)}",
+        else f"otlp_endpoint = {toml_value(endpoint)}",
         "# Secret file of `name: value` lines that it asks for, mode 600.",
         '# otlp_headers_file = "otlp_headers"'
         if headers is None
-        else f"otlp_headers_file = {_text(headers)}",
+        else f"otlp_headers_file = {toml_value(headers)}",
         "# Seconds between two exports of the metrics.",
         f"otlp_interval_s = {telemetry.otlp_interval_s}",
         "# Share of the answers that are traced, where the app does not say.",
         f"otlp_sample = {telemetry.otlp_sample}",
         "# Take what is not given here from the environment's OTEL_* variables.",
-        f"otel_environment = {str(telemetry.otel_environment).lower()}",
+        f"otel_environment = {toml_value(telemetry.otel_environment)}",
         "# Tell nodes the trace.",
-        f"pass_trace = {str(telemetry.pass_trace).lower()}",
+        f"pass_trace = {toml_value(telemetry.pass_trace)}",
         "",
     ]
 
@@ -249,11 +248,6 @@ def _nodes(nodes: Sequence[NodeConfig]) -> list[str]:
     lines: list[str] = []
     for node in nodes:
         pins = (("vkey", node.vkey), ("operator_vkey", node.operator_vkey), ("name", node.name))
-        given = [f"{name} = {_text(value)}" for name, value in pins if value]
-        lines += ["[[nodes]]", f"url = {_text(node.url)}", *given, ""]
+        given = [f"{name} = {toml_value(value)}" for name, value in pins if value]
+        lines += ["[[nodes]]", f"url = {toml_value(node.url)}", *given, ""]
     return lines
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string, except that TOML refuses a raw DEL.
-    return json.dumps(value).replace("\x7f", "\\u007f")

@@ -5,7 +5,6 @@ policy in force stays, and status says so. Calls that have begun keep the policy
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from trunkline.base.errors import ConfigError
 from trunkline.base.ports import Clock
 from trunkline.gateway.core.demands import VerifierPolicy
 from trunkline.gateway.core.policy import RoutingPolicy
-from trunkline.runtime.config import read_text
+from trunkline.runtime.config import read_text, toml_value
 from trunkline.runtime.logger import Logger
 
 LOOK_S: Final = 0.5
@@ -185,13 +184,8 @@ _VERIFICATION: Final = """
 def example(verifiers: Sequence[VerifierPolicy] = ()) -> str:
     """The file that ``trunkline init`` writes, for a network with these verifiers."""
     tables = [
-        f"\n[[verification.verifiers]]\nvkey = {_text(one.vkey)}\nurl = {_text(one.url)}\n"
-        f"operator = {_text(one.operator)}\n"
+        f"\n[[verification.verifiers]]\nvkey = {toml_value(one.vkey)}\n"
+        f"url = {toml_value(one.url)}\noperator = {toml_value(one.operator)}\n"
         for one in verifiers
     ]
     return _POLICY + _VERIFICATION.format(mark="" if verifiers else "# ") + "".join(tables)
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string; neither names nor keys hold a DEL.
-    return json.dumps(value)

@@ -40,7 +40,7 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.transport import Transport
 from trunkline.remote.witness import WitnessCaller
 from trunkline.runtime.clock import SystemClock
-from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.config import read_key, resolve
 from trunkline.runtime.http import TEXT_TYPE, Call, Receive, Router, Scope, Send, http_status
 from trunkline.runtime.logger import Logger, get_logger
 from trunkline.runtime.metrics import Metrics
@@ -370,11 +370,7 @@ async def reply_error(call: Call, error: Error) -> None:
 def build(config_path: Path, *, logger: Logger | None = None) -> tuple[LogService, LogConfig]:
     """The service that a configuration file describes. ConfigError naming what is wrong."""
     config = read(config_path)
-    key_file = resolve(config_path, config.key_file)
-    try:
-        signer = Signer.parse(read_secret(key_file))
-    except MalformedError as error:
-        raise ConfigError(f"{key_file}: {error.message}") from None
+    signer = read_key(resolve(config_path, config.key_file), Signer.parse)
     reach = crash.crash_hook(enabled=config.crash_points)
     service = LogService(
         policy=_read_policy(config_path, config),

@@ -1,6 +1,5 @@
 """The log's configuration: one TOML file, read into frozen structs, unknown keys refused."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import msgspec
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import COSIGNING, ED25519, VerifierKey
 from trunkline.log.core.cosigning import Quorum
-from trunkline.runtime.config import load
+from trunkline.runtime.config import load, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
 
@@ -194,20 +193,20 @@ def render(config: LogConfig) -> str:
     lines = [
         "# Trunkline log. Reference: docs/operate/log.md",
         "",
-        f"listen = {_text(config.listen)}",
+        f"listen = {toml_value(config.listen)}",
         "# Folder of the tiles, the checkpoint and the lock database; relative to this file's.",
-        f"data = {_text(config.data)}",
+        f"data = {toml_value(config.data)}",
         *_tiles(config),
         "# The log's identity: first line of its checkpoints, and the name of its key.",
-        f"origin = {_text(config.origin)}",
-        f"key_file = {_text(config.key_file)}",
+        f"origin = {toml_value(config.origin)}",
+        f"key_file = {toml_value(config.key_file)}",
         "# Cosignatures that a published checkpoint waits for, and for how long (seconds).",
         _quorum(config),
         f"quorum_window_s = {config.quorum_window_s}",
         "# First lines of the notes that are taken as entries.",
-        f"entry_types = {_texts(config.entry_types)}",
+        f"entry_types = {toml_value(config.entry_types)}",
         "# If any are listed: vkeys of which one must have signed an entry.",
-        f"submitters = {_texts(config.submitters)}",
+        f"submitters = {toml_value(config.submitters)}",
         "# Shortest time between two sequencing rounds, milliseconds.",
         f"checkpoint_interval_ms = {config.checkpoint_interval_ms}",
         "# Entries and bytes waiting to be sequenced; beyond them, callers are told to come back.",
@@ -218,15 +217,19 @@ def render(config: LogConfig) -> str:
         "# Entries below it are no longer published (docs/operate/log.md).",
         f"minimum_index = {config.minimum_index}",
         "# For tests alone.",
-        f"crash_points = {str(config.crash_points).lower()}",
+        f"crash_points = {toml_value(config.crash_points)}",
         "",
         *render_config(config.telemetry),
         "",
         *_object_store(config),
     ]
     for witness in config.witnesses:
-        lines += ["[[witnesses]]", f"url = {_text(witness.url)}", f"vkey = {_text(witness.vkey)}"]
-        lines.append("")
+        lines += [
+            "[[witnesses]]",
+            f"url = {toml_value(witness.url)}",
+            f"vkey = {toml_value(witness.vkey)}",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -238,10 +241,10 @@ def _object_store(config: LogConfig) -> list[str]:
     return [
         "# The S3-compatible service that `tiles` names a bucket of.",
         "[object_store]",
-        f"endpoint = {_text(store.endpoint)}",
-        f"region = {_text(store.region)}",
-        f"path_style = {str(store.path_style).lower()}",
-        f"{key[0]} = {_text(key[1] or '')}",
+        f"endpoint = {toml_value(store.endpoint)}",
+        f"region = {toml_value(store.region)}",
+        f"path_style = {toml_value(store.path_style)}",
+        f"{key[0]} = {toml_value(key[1] or '')}",
         f"timeout_s = {store.timeout_s}",
         "",
     ]
@@ -250,19 +253,13 @@ def _object_store(config: LogConfig) -> list[str]:
 def _tiles(config: LogConfig) -> list[str]:
     if config.tiles is None:
         return []
-    return ["# Bucket of the tiles and the published checkpoint.", f"tiles = {_text(config.tiles)}"]
+    return [
+        "# Bucket of the tiles and the published checkpoint.",
+        f"tiles = {toml_value(config.tiles)}",
+    ]
 
 
 def _quorum(config: LogConfig) -> str:
     if config.policy_file is not None:
-        return f"policy_file = {_text(config.policy_file)}"
+        return f"policy_file = {toml_value(config.policy_file)}"
     return f"quorum = {config.quorum_size}"
-
-
-def _texts(values: Sequence[str]) -> str:
-    return "[" + ", ".join(_text(value) for value in values) + "]"
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string, except that TOML refuses a raw DEL.
-    return json.dumps(value).replace("\x7f", "\\u007f")

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import ConfigError, Error, MalformedError, RequestError
+from trunkline.base.errors import ConfigError, Error, RequestError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
@@ -46,7 +46,7 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.remote.transport import Transport
 from trunkline.runtime.clock import SystemClock, SystemRandomness
-from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.config import read_key, resolve
 from trunkline.runtime.crash import crash_hook
 from trunkline.runtime.http import Call, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger, get_logger
@@ -439,10 +439,7 @@ def run(config_path: Path) -> None:
 
 def _read_key(config: NodeConfig, base: Path) -> Signer:
     path = resolve(base, config.key_file)
-    try:
-        signer = Signer.parse(read_secret(path))
-    except MalformedError as error:
-        raise ConfigError(f"{path}: {error.message}") from None
+    signer = read_key(path, Signer.parse)
     if signer.name != config.name:
         raise ConfigError(f"{path}: the key is that of {signer.name}, not of {config.name}")
     return signer

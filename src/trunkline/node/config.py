@@ -3,7 +3,6 @@
 Relative paths start at the file's own folder. Secrets are files, never values.
 """
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
-from trunkline.runtime.config import load
+from trunkline.runtime.config import load, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.schema.attempt import Kind
 
@@ -195,19 +194,19 @@ def render(config: NodeConfig) -> str:
         "# Trunkline node. Reference: docs/operate/node.md",
         "",
         "# The node's name (and its key's), and the domain of who answers for it.",
-        f"name = {_text(config.name)}",
-        f"operator = {_text(config.operator)}",
+        f"name = {toml_value(config.name)}",
+        f"operator = {toml_value(config.operator)}",
         "# Whoever reaches this address can use the node.",
-        f"listen = {_text(config.listen)}",
+        f"listen = {toml_value(config.listen)}",
         "# Folder of the receipts, and the private key's file (mode 600); relative to this file's.",
-        f"data = {_text(config.data)}",
-        f"key_file = {_text(config.key_file)}",
+        f"data = {toml_value(config.data)}",
+        f"key_file = {toml_value(config.key_file)}",
         "# What its operator says of its keys, shown to whoever asks; read again when it changes.",
         '# operator_file = "../operators/alpha.json"'
         if config.operator_file is None
-        else f"operator_file = {_text(config.operator_file)}",
+        else f"operator_file = {toml_value(config.operator_file)}",
         "# Serve embeddings by the embedded model.",
-        f"embeddings = {_flag(config.embeddings)}",
+        f"embeddings = {toml_value(config.embeddings)}",
         "# Attempts that may wait for a place; further ones are told to come back.",
         f"queue_max = {config.queue_max}",
         "# Seconds that running attempts get to finish in when the node stops.",
@@ -220,8 +219,8 @@ def render(config: NodeConfig) -> str:
         lines += [
             "# The transparency log that gets the node's batches.",
             "[log]",
-            f"url = {_text(config.log.url)}",
-            f"vkey = {_text(config.log.vkey)}",
+            f"url = {toml_value(config.log.url)}",
+            f"vkey = {toml_value(config.log.vkey)}",
             "",
         ]
     if config.cache is not None:
@@ -230,7 +229,7 @@ def render(config: NodeConfig) -> str:
             "[cache]",
             f"keep_s = {config.cache.keep_s}",
             f"bytes_max = {config.cache.bytes_max}",
-            f"kinds = {json.dumps(config.cache.kinds)}",
+            f"kinds = {toml_value(config.cache.kinds)}",
             "",
         ]
     if config.audits is not None:
@@ -254,7 +253,7 @@ def _audits(audits: AuditsConfig) -> list[str]:
         f"demands_per_s = {audits.demands_per_s}",
     ]
     for verifier in audits.verifiers:
-        lines += ["[[audits.verifiers]]", f"vkey = {_text(verifier.vkey)}"]
+        lines += ["[[audits.verifiers]]", f"vkey = {toml_value(verifier.vkey)}"]
     return [*lines, ""]
 
 
@@ -265,25 +264,16 @@ def _embedded(engine: EmbeddedEngine) -> list[str]:
         "[engine]",
         'kind = "embedded"',
         "# A GGUF file. Without: the installed model package.",
-        "# model_path = " + _text("model.gguf") if path is None else f"model_path = {_text(path)}",
+        '# model_path = "model.gguf"' if path is None else f"model_path = {toml_value(path)}",
         "# The name to serve that file by. Without: its own, less the ending.",
-        *([] if engine.model is None else [f"model = {_text(engine.model)}"]),
+        *([] if engine.model is None else [f"model = {toml_value(engine.model)}"]),
         "# Folder for weights derived from it; nodes on one machine may share it.",
-        f"cache = {_text(engine.cache)}",
+        f"cache = {toml_value(engine.cache)}",
         "# f16: best answers. as_shipped: a lone answer twice as fast.",
-        f"weights = {_text(engine.weights)}",
+        f"weights = {toml_value(engine.weights)}",
         "# Answers at once; longest prompt plus answer in tokens (23 kB each); threads.",
         f"sequences = {engine.sequences}",
         f"context_tokens = {engine.context_tokens}",
         f"threads = {engine.threads}",
         "",
     ]
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string, but for DEL, which no value here may hold.
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"

@@ -4,7 +4,6 @@ Part of ``config.py``, which reads and writes the file as a whole. Keys are file
 variables, never values.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
@@ -16,6 +15,7 @@ from trunkline.node.core.prefix import DIALECTS, PrefixName
 from trunkline.node.core.presets import PresetName
 from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.remote.limits import MINUTE_MS
+from trunkline.runtime.config import toml_value
 from trunkline.schema.attempt import Limits, Quota
 from trunkline.schema.grid.openai_anthropic import MAX_TOKENS_DEFAULT
 
@@ -266,11 +266,11 @@ _COMMENTS: Final = {
 def render(engine: ProviderEngine) -> list[str]:
     """The lines of the file's ``[engine]`` table and those below it."""
     kind = engine.__struct_config__.tag
-    lines = [f"# {engine.TITLE}", "[engine]", f"kind = {_text(str(kind))}"]
+    lines = [f"# {engine.TITLE}", "[engine]", f"kind = {toml_value(kind)}"]
     for name in engine.__struct_fields__:
         value = getattr(engine, name)
         if name not in _TABLES and value not in (None, ""):
-            lines += [*_comment(name), f"{name} = {_value(value)}"]
+            lines += [*_comment(name), f"{name} = {toml_value(value)}"]
     lines.append("")
     for name in ("timeouts", "limits"):
         table = getattr(engine, name)
@@ -291,24 +291,7 @@ def _comment(name: str) -> list[str]:
 def _members(table: Mapping[str, object]) -> list[str]:
     plain = re.compile(r"[a-z_]+")
     return [
-        f"{name if plain.fullmatch(name) else _text(name)} = {_value(value)}"
+        f"{name if plain.fullmatch(name) else toml_value(name)} = {toml_value(value)}"
         for name, value in table.items()
         if value is not None
     ]
-
-
-def _value(value: object) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return str(value)
-        case tuple():
-            return "[" + ", ".join(map(_value, value)) + "]"
-        case _:
-            return _text(str(value))
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string, but for DEL, which no value here may hold.
-    return json.dumps(value, ensure_ascii=False)

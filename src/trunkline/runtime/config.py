@@ -4,22 +4,25 @@ Refuses unknown keys, wrong types and secrets inside the file: a secret is a pat
 address can be overridden from the environment. Every error names the file, the key and the fix.
 """
 
+import json
 import os
 import re
 import stat
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
-from trunkline.base.errors import ConfigError
+from trunkline.base.errors import ConfigError, MalformedError
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
 SECRET_BYTES_MAX: Final = 64 * 1024
 LISTEN_VARIABLE: Final = "TRUNKLINE_LISTEN"
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+KeyT = TypeVar("KeyT")
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?$", re.DOTALL)
 
@@ -71,9 +74,38 @@ def read_secret(path: Path) -> str:
     return text
 
 
+def read_key(path: Path, parse: Callable[[str], KeyT]) -> KeyT:
+    """The private key in a secret's file, as ``parse`` reads it.
+
+    Raises :class:`ConfigError` naming the file, also for what ``parse`` finds malformed.
+    """
+    text = read_secret(path)
+    try:
+        return parse(text)
+    except MalformedError as error:
+        raise ConfigError(f"{path}: {error.message}") from None
+
+
 def resolve(config_path: Path, value: str) -> Path:
     """A path written in a configuration file; a relative one starts at that file's folder."""
     return config_path.parent / Path(value).expanduser()
+
+
+def toml_value(value: object) -> str:
+    """``value`` as TOML writes it: a truth value, a number, a text, or a tuple of them."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case str():
+            # A JSON string is a TOML basic string, except that TOML has no surrogate pairs, which
+            # is how JSON may spell other than ASCII, and refuses a raw DEL.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case tuple():
+            return f"[{', '.join(map(toml_value, value))}]"
+        case _:
+            raise TypeError(f"a configuration holds no {type(value).__name__}")
 
 
 def _read(path: Path, bytes_max: int) -> bytes:

@@ -7,7 +7,6 @@ label has at most ``VALUES_MAX`` values, an instrument ``SERIES_MAX`` series, an
 is counted as ``other``. No label is ever content, a key, or an answer's id.
 """
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from trunkline.base.errors import RequestError
+from trunkline.runtime.config import toml_value
 from trunkline.runtime.http import Call, Router
 
 Labels = tuple[str, ...]
@@ -52,8 +52,8 @@ def render_config(config: MetricsConfig) -> list[str]:
     return [
         "[telemetry]",
         "# Who may read the metrics: callers on this machine (local), all, or nobody (off).",
-        f"metrics = {json.dumps(config.metrics)}",
-        f"metrics_path = {json.dumps(config.metrics_path)}",
+        f"metrics = {toml_value(config.metrics)}",
+        f"metrics_path = {toml_value(config.metrics_path)}",
     ]
 
 

@@ -34,7 +34,7 @@ from trunkline.remote.node import NodeCaller
 from trunkline.remote.transport import Transport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.runtime.clock import SystemClock, SystemRandomness
-from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.config import read_key, resolve
 from trunkline.runtime.crash import CrashHook, crash_hook
 from trunkline.runtime.http import Call, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger, get_logger
@@ -413,10 +413,7 @@ def run(config_path: Path) -> None:
 
 def _read_key(config: VerifierConfig, base: Path) -> Signer:
     path = resolve(base, config.key_file)
-    try:
-        signer = Signer.parse(read_secret(path))
-    except MalformedError as error:
-        raise ConfigError(f"{path}: {error.message}") from None
+    signer = read_key(path, Signer.parse)
     if signer.name != config.name:
         raise ConfigError(f"{path}: the key is that of {signer.name}, not of {config.name}")
     return signer

@@ -3,7 +3,6 @@
 Relative paths start at the file's own folder. Secrets are files, never values.
 """
 
-import json
 from pathlib import Path
 from typing import Final, Literal
 
@@ -11,7 +10,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
-from trunkline.runtime.config import load, resolve
+from trunkline.runtime.config import load, resolve, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
 
@@ -195,19 +194,20 @@ def parse_key(vkey: str, field: str) -> VerifierKey:
 
 def render(config: VerifierConfig) -> str:
     """The configuration as a commented TOML file."""
+    folder = config.calibrations
     lines = [
         "# Trunkline verifier. Reference: docs/operate/verifiers.md",
         "",
         "# The verifier's name (and its key's), and the domain of who answers for it.",
-        f"name = {_text(config.name)}",
-        f"operator = {_text(config.operator)}",
-        f"listen = {_text(config.listen)}",
+        f"name = {toml_value(config.name)}",
+        f"operator = {toml_value(config.operator)}",
+        f"listen = {toml_value(config.listen)}",
         "# Folder of its store, and the private key's file (mode 600); relative to this file's.",
-        f"data = {_text(config.data)}",
-        f"key_file = {_text(config.key_file)}",
+        f"data = {toml_value(config.data)}",
+        f"key_file = {toml_value(config.key_file)}",
         "# Which log, and whose cosignatures make its checkpoints count.",
-        f"policy_file = {_text(config.policy_file)}",
-        f"log_url = {_text(config.log_url)}",
+        f"policy_file = {toml_value(config.policy_file)}",
+        f"log_url = {toml_value(config.log_url)}",
         "# Receipts drawn of a million, and how many verifiers check each.",
         f"rate_ppm = {config.rate_ppm}",
         f"opinions = {config.opinions}",
@@ -229,13 +229,13 @@ def render(config: VerifierConfig) -> str:
         "# Own questions a minute to each node.",
         f"probe_per_minute = {config.probe_per_minute}",
         "# Folder for weights derived from model files; roles on one machine may share it.",
-        f"cache = {_text(config.cache)}",
+        f"cache = {toml_value(config.cache)}",
         "# Check embeddings too.",
-        f"embeddings = {_flag(config.embeddings)}",
-        *([] if config.calibrations is None else [f"calibrations = {_text(config.calibrations)}"]),
+        f"embeddings = {toml_value(config.embeddings)}",
+        *([] if folder is None else [f"calibrations = {toml_value(folder)}"]),
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "# For tests alone.",
-        f"crash_points = {_flag(config.crash_points)}",
+        f"crash_points = {toml_value(config.crash_points)}",
         "",
         *render_config(config.telemetry),
         "",
@@ -244,8 +244,13 @@ def render(config: VerifierConfig) -> str:
         lines += _model(model)
     for heading, entries in (("nodes", config.nodes), ("verifiers", config.verifiers)):
         for entry in entries:
-            lines += [f"[[{heading}]]", f"url = {_text(entry.url)}", f"vkey = {_text(entry.vkey)}"]
-            lines += [f"operator = {_text(entry.operator)}", ""]
+            lines += [
+                f"[[{heading}]]",
+                f"url = {toml_value(entry.url)}",
+                f"vkey = {toml_value(entry.vkey)}",
+                f"operator = {toml_value(entry.operator)}",
+                "",
+            ]
     return "\n".join(lines)
 
 
@@ -255,20 +260,11 @@ def _model(model: CheckedWeights) -> list[str]:
         "# A model that answers can be replayed with.",
         "[[models]]",
         "# A GGUF file. Without: the installed model package.",
-        '# model_path = "model.gguf"' if path is None else f"model_path = {_text(path)}",
-        *([] if model.model is None else [f"model = {_text(model.model)}"]),
-        f"weights = {_text(model.weights)}",
-        f"compute = {_text(model.compute)}",
+        '# model_path = "model.gguf"' if path is None else f"model_path = {toml_value(path)}",
+        *([] if model.model is None else [f"model = {toml_value(model.model)}"]),
+        f"weights = {toml_value(model.weights)}",
+        f"compute = {toml_value(model.compute)}",
         f"context_tokens = {model.context_tokens}",
         f"threads = {model.threads}",
         "",
     ]
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string, but for DEL, which no value here may hold.
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"

@@ -10,12 +10,12 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import ConfigError, Error, MalformedError, OverloadedError, RequestError
+from trunkline.base.errors import ConfigError, Error, OverloadedError, RequestError
 from trunkline.base.ports import Clock
 from trunkline.crypto.digest import sha256
 from trunkline.crypto.signer import Cosigner, parse_cosigner
 from trunkline.runtime.clock import SystemClock
-from trunkline.runtime.config import read_secret, resolve
+from trunkline.runtime.config import read_key, resolve
 from trunkline.runtime.http import TEXT_TYPE, Call, Receive, Router, Scope, Send, http_status
 from trunkline.runtime.logger import Logger, get_logger
 from trunkline.runtime.metrics import Metrics
@@ -164,11 +164,7 @@ def build(
 ) -> tuple[WitnessService, WitnessConfig]:
     """The service that a configuration file describes. ConfigError naming what is wrong."""
     config = read(config_path)
-    key_file = resolve(config_path, config.key_file)
-    try:
-        signer = parse_cosigner(read_secret(key_file))
-    except MalformedError as error:
-        raise ConfigError(f"{key_file}: {error.message}") from None
+    signer = read_key(resolve(config_path, config.key_file), parse_cosigner)
     service = WitnessService(
         config=config,
         data=resolve(config_path, config.data),

@@ -1,6 +1,5 @@
 """The witness's configuration: one TOML file, read into frozen structs, unknown keys refused."""
 
-import json
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,7 +12,7 @@ from trunkline.crypto.keys import (
     COSIGNATURE_ML_DSA_44,
     VerifierKey,
 )
-from trunkline.runtime.config import load
+from trunkline.runtime.config import load, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 
 LOGS_MAX = 1000
@@ -92,14 +91,14 @@ def render(config: WitnessConfig) -> str:
     lines = [
         "# Trunkline witness. Reference: docs/operate/witness.md",
         "",
-        f"listen = {_text(config.listen)}",
+        f"listen = {toml_value(config.listen)}",
         "# Folder of the store. Never restore it from an old copy: the witness would contradict",
         "# itself.",
-        f"data = {_text(config.data)}",
-        f"name = {_text(config.name)}",
-        f"key_file = {_text(config.key_file)}",
+        f"data = {toml_value(config.data)}",
+        f"name = {toml_value(config.name)}",
+        f"key_file = {toml_value(config.key_file)}",
         "# What the key is: ed25519 or ml-dsa-44.",
-        f"algorithm = {_text(config.algorithm)}",
+        f"algorithm = {toml_value(config.algorithm)}",
         "# Seconds that running calls get to finish in when the witness stops.",
         f"shutdown_grace_s = {config.shutdown_grace_s}",
         "",
@@ -107,13 +106,8 @@ def render(config: WitnessConfig) -> str:
         "",
     ]
     for log in config.logs:
-        lines += ["[[logs]]", f"vkey = {_text(log.vkey)}"]
+        lines += ["[[logs]]", f"vkey = {toml_value(log.vkey)}"]
         if log.origin is not None:
-            lines.append(f"origin = {_text(log.origin)}")
+            lines.append(f"origin = {toml_value(log.origin)}")
         lines.append("")
     return "\n".join(lines)
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string, except that TOML refuses a raw DEL.
-    return json.dumps(value).replace("\x7f", "\\u007f")

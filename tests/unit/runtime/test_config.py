@@ -1,12 +1,19 @@
 """Configuration: what is refused, and that every refusal names the file, the key and the fix."""
 
+import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trunkline.base.errors import ConfigError
-from trunkline.runtime.config import load, read_secret, resolve
+from trunkline.crypto.signer import Signer
+from trunkline.runtime.config import load, read_key, read_secret, resolve, toml_value
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+plain = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | texts
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,3 +112,26 @@ def test_bad_secrets_are_not_quoted(file, content, mode, said):
 def test_relative_paths_start_at_the_file():
     assert resolve(Path("/a/b.toml"), "c/d") == Path("/a/c/d")
     assert resolve(Path("/a/b.toml"), "/c") == Path("/c")
+
+
+def test_a_key_is_read_and_what_is_no_key_is_named_and_not_quoted(file):
+    key = Signer.generate("alpha.example/node", b"\x01" * 32)
+    path = file(key.skey())
+    path.chmod(0o600)
+    assert read_key(path, Signer.parse).vkey == key.vkey
+    path = file("s3cret")
+    with pytest.raises(ConfigError) as caught:
+        read_key(path, Signer.parse)
+    assert caught.value.message.startswith(f"{path}: ")
+    assert "s3cret" not in caught.value.message
+
+
+@given(plain | st.lists(plain).map(tuple))
+def test_what_is_written_is_read_again(value):
+    (read,) = tomllib.loads(f"value = {toml_value(value)}").values()
+    assert (tuple(read) if isinstance(value, tuple) else read) == value
+
+
+def test_what_a_configuration_does_not_hold_is_a_bug():
+    with pytest.raises(TypeError, match="no bytes"):
+        toml_value(b"")
