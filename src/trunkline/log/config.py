@@ -9,7 +9,7 @@ import msgspec
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import COSIGNING, ED25519, VerifierKey
 from trunkline.log.core.cosigning import Quorum
-from trunkline.runtime.config import load, toml_value
+from trunkline.runtime.config import load, parse_vkey, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
 
@@ -178,10 +178,7 @@ def submitter_keys(config: LogConfig) -> tuple[VerifierKey, ...]:
 
 
 def _key(vkey: str, algorithms: tuple[int, ...], field: str) -> VerifierKey:
-    try:
-        key = VerifierKey.parse(vkey)
-    except MalformedError as error:
-        raise ConfigError(f"key {field}: {error.message}") from None
+    key = parse_vkey(vkey, field)
     if key.algorithm not in algorithms:
         names = " or ".join(f"0x{one:02x}" for one in algorithms)
         raise ConfigError(f"key {field}: {key.name} is not a key of type {names}")

@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.base.errors import ConfigError
 from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
-from trunkline.runtime.config import load, toml_value
+from trunkline.runtime.config import load, parse_vkey, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.schema.attempt import Kind
 
@@ -171,20 +171,15 @@ def read(path: Path) -> NodeConfig:
 
 def log_key(target: LogTarget) -> VerifierKey:
     """The log's key. Raises :class:`ConfigError`."""
-    try:
-        return VerifierKey.parse(target.vkey)
-    except MalformedError as error:
-        raise ConfigError(f"key log.vkey: {error.message}") from None
+    return parse_vkey(target.vkey, "log.vkey")
 
 
 def verifier_keys(audits: AuditsConfig) -> tuple[VerifierKey, ...]:
     """The verifiers' keys. Raises :class:`ConfigError`."""
-    try:
-        keys = tuple(VerifierKey.parse(verifier.vkey) for verifier in audits.verifiers)
-    except MalformedError as error:
-        raise ConfigError(f"key audits.verifiers.vkey: {error.message}") from None
+    field = "audits.verifiers.vkey"
+    keys = tuple(parse_vkey(verifier.vkey, field) for verifier in audits.verifiers)
     if any(key.algorithm != ED25519 for key in keys):
-        raise ConfigError("key audits.verifiers.vkey: a verifier signs with a plain Ed25519 key")
+        raise ConfigError(f"key {field}: a verifier signs with a plain Ed25519 key")
     return keys
 
 

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.crypto.keys import VerifierKey
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
 SECRET_BYTES_MAX: Final = 64 * 1024
@@ -84,6 +85,14 @@ def read_key(path: Path, parse: Callable[[str], KeyT]) -> KeyT:
         return parse(text)
     except MalformedError as error:
         raise ConfigError(f"{path}: {error.message}") from None
+
+
+def parse_vkey(vkey: str, field: str) -> VerifierKey:
+    """The verifier key written in ``field``. Raises :class:`ConfigError` naming the field."""
+    try:
+        return VerifierKey.parse(vkey)
+    except MalformedError as error:
+        raise ConfigError(f"key {field}: {error.message}") from None
 
 
 def resolve(config_path: Path, value: str) -> Path:

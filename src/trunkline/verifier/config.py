@@ -10,7 +10,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
-from trunkline.runtime.config import load, resolve, toml_value
+from trunkline.runtime.config import load, parse_vkey, resolve, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
 
@@ -183,10 +183,7 @@ def read_policy(base: Path, config: VerifierConfig) -> Policy:
 
 def parse_key(vkey: str, field: str) -> VerifierKey:
     """A statement's key in a configuration. Raises :class:`ConfigError`."""
-    try:
-        key = VerifierKey.parse(vkey)
-    except MalformedError as error:
-        raise ConfigError(f"key {field}: {error.message}") from None
+    key = parse_vkey(vkey, field)
     if key.algorithm != ED25519:
         raise ConfigError(f"key {field}: {key.name} is not a plain Ed25519 key")
     return key

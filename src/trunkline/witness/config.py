@@ -5,14 +5,14 @@ from typing import Final, Literal
 
 import msgspec
 
-from trunkline.base.errors import ConfigError, MalformedError
+from trunkline.base.errors import ConfigError
 from trunkline.crypto.keys import (
     CHECKPOINT_SIGNING,
     COSIGNATURE_ED25519,
     COSIGNATURE_ML_DSA_44,
     VerifierKey,
 )
-from trunkline.runtime.config import load, toml_value
+from trunkline.runtime.config import load, parse_vkey, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 
 LOGS_MAX = 1000
@@ -73,10 +73,7 @@ def known_logs(config: WitnessConfig) -> dict[str, tuple[VerifierKey, ...]]:
     """The trusted keys by origin. Raises :class:`ConfigError`."""
     found: dict[str, tuple[VerifierKey, ...]] = {}
     for log in config.logs:
-        try:
-            key = VerifierKey.parse(log.vkey)
-        except MalformedError as error:
-            raise ConfigError(f"key logs.vkey: {error.message}") from None
+        key = parse_vkey(log.vkey, "logs.vkey")
         if key.algorithm not in CHECKPOINT_SIGNING:
             raise ConfigError(f"key logs.vkey: {key.name} is not a key that signs checkpoints")
         origin = log.origin or key.name
