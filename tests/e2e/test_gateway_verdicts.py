@@ -11,10 +11,12 @@ import msgspec
 import pytest
 from tests.support.fake_node import FakeNode
 from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse
-from tests.support.gateway import Stack, gateway_over
+from tests.support.gateway import FakeLog, Stack, gateway_over
 
-from trunkline.gateway import routing, verification
+from trunkline.gateway import routing, verdict_proofs, verification
 from trunkline.gateway.alerts import ALERTS_PATH, AlertList
+from trunkline.gateway.core.standing import AHEAD_MS_MAX
+from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.http import Call, Router
 from trunkline.runtime.server import serving
 
@@ -167,6 +169,52 @@ async def test_standings_outlive_a_restart_and_verifiers_that_are_away_change_no
         assert not any(verifier.reachable for verifier in found.verifiers)
 
 
+async def test_a_verdict_that_the_log_does_not_have_demotes_and_quarantines_once_it_does(
+    nodes: list[FakeNode],
+    verifiers: list[FakeVerifier],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verdict_proofs, "RETRY_S", 0.01)
+    alpha, log = nodes[0], FakeLog()
+    log.down = True
+    log.bugs = 1
+    async with gateway_over(nodes, tmp_path, routing=policy(tmp_path, verifiers), log=log) as stack:
+        for verifier in verifiers:
+            verifier.reveal(verifier.verdict(alpha.signer.vkey, NOW_MS, standing="failed"))
+        await until(lambda: so(log.asked.is_set() and not log.bugs))
+        await stands(stack, alpha, "demoted")
+
+        async def waits() -> bool:
+            return any("not proved" in row.why for row in (await alerts(stack)).standings)
+
+        await until(waits)
+        log.down = False
+        await stands(stack, alpha, "quarantined")
+        assert {note.encode() for one in verifiers for note in one.notes} <= set(log.entries)
+    log.down = True
+    async with gateway_over(nodes, tmp_path, routing=policy(tmp_path, verifiers), log=log) as stack:
+        await stands(stack, alpha, "quarantined")
+
+
+async def test_a_verdict_from_a_time_that_has_not_come_says_nothing(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    alpha = nodes[0]
+    one = verifiers[0]
+    later_ms = SystemClock().unix_ms() + AHEAD_MS_MAX + 60_000
+    one.reveal(one.verdict(alpha.signer.vkey, later_ms, standing="failed"))
+    one.reveal(one.verdict(alpha.signer.vkey, NOW_MS, standing="failed"))
+    one.reveal(one.verdict(alpha.signer.vkey, NOW_MS + 1, standing="good"))
+    async with gateway_over(nodes, tmp_path, routing=policy(tmp_path, verifiers)) as stack:
+
+        async def heard() -> bool:
+            return (await alerts(stack)).verifiers[0].heard == 3
+
+        await until(heard)
+        assert (await alerts(stack)).standings == ()
+
+
 async def test_a_restarted_gateway_goes_on_where_it_had_heard(
     nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
 ) -> None:
@@ -251,8 +299,9 @@ async def test_a_webhook_is_told_of_every_alert_until_it_takes_it(
         file = policy(tmp_path, [one], f'webhook = "{url}/hook"')
         async with gateway_over(nodes, tmp_path, routing=file) as stack:
             one.reveal(one.verdict(nodes[0].signer.vkey, NOW_MS, standing="failed"))
-            await until(lambda: so(bool(told)))
-            (alert,) = (await alerts(stack)).alerts
-    assert told[0]["code"] == "node_quarantined"
-    assert told[0]["number"] == alert.number
-    assert told[0]["verdicts"] == list(alert.verdicts)
+            await until(lambda: so(len(told) == 2))
+            said = (await alerts(stack)).alerts
+    told.sort(key=lambda one: int(one["number"]))
+    assert [one["code"] for one in told] == ["node_demoted", "node_quarantined"]
+    assert [one["number"] for one in reversed(told)] == [alert.number for alert in said]
+    assert told[1]["verdicts"] == list(said[0].verdicts)

@@ -11,7 +11,14 @@ from tests.support.verifier_hand import VerifierHand, digest_of
 from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.core.demands import Verification
-from trunkline.gateway.core.standing import Board, Level, NodeStanding, Place
+from trunkline.gateway.core.standing import (
+    AHEAD_MS_MAX,
+    Board,
+    Level,
+    NodeStanding,
+    Place,
+    is_early,
+)
 from trunkline.verdicts import Kind, Result, Standing, Verdict
 
 HANDS = [
@@ -42,10 +49,10 @@ def verdicts(draw: st.DrawFn) -> Verdict:
     )
 
 
-def board_of(stream: list[Verdict]) -> Board:
+def board_of(stream: list[Verdict], *, logged: bool = True) -> Board:
     board = Board()
     for verdict in stream:
-        board.hear(verdict, digest_of(verdict))
+        board.hear(verdict, digest_of(verdict), logged=logged)
     return board
 
 
@@ -84,6 +91,57 @@ def test_a_node_is_quarantined_exactly_when_two_operators_fail_it(stream: list[V
         assert quarantined == (len(operators) >= 2)
         if len(operators) == 1:
             assert found[place].level is Level.DEMOTED
+
+
+@given(st.lists(verdicts(), max_size=25), st.randoms(use_true_random=False))
+def test_what_is_not_proved_to_be_logged_demotes_and_its_proof_quarantines(
+    stream: list[Verdict], chance: object
+) -> None:
+    board = board_of(stream, logged=False)
+    levels = {place: standing.level for place, standing in board.standings(POLICY).items()}
+    assert Level.QUARANTINED not in levels.values()
+    wanted = set(board.unproved(POLICY))
+    proved = [verdict for verdict in stream if digest_of(verdict) in wanted]
+    chance.shuffle(proved)  # type: ignore[attr-defined]
+    for verdict in proved:
+        board.hear(verdict, digest_of(verdict), logged=True)
+    assert board.unproved(POLICY) == ()
+    full = board_of(stream).standings(POLICY)
+    assert {p: s.level for p, s in board.standings(POLICY).items()} == {
+        p: s.level for p, s in full.items()
+    }
+
+
+def test_a_newer_failure_needs_no_new_proof_until_the_first_was_taken_back() -> None:
+    one, _, three, _ = HANDS
+    board = board_of([hand.verdict(NODES[0], 5, standing="failed") for hand in (one, three)])
+    again = one.verdict(NODES[0], 7, standing="failed")
+    board.hear(again, digest_of(again))
+    place = (str(NODES[0]), "tiny")
+    assert board.standings(POLICY)[place].level is Level.QUARANTINED
+    assert board.unproved(POLICY) == ()
+
+    back = one.verdict(NODES[0], 6, standing="good")
+    board.hear(back, digest_of(back))
+    found = board.standings(POLICY)[place]
+    assert found.level is Level.DEMOTED
+    assert "not proved" in found.why
+    assert board.unproved(POLICY) == (digest_of(again),)
+
+
+def test_no_proof_is_wanted_of_what_only_demotes() -> None:
+    failed = [hand.verdict(NODES[0], 5, standing="failed") for hand in HANDS]
+    withheld = [hand.verdict(NODES[0], 5, standing="failed", kind="opening") for hand in HANDS]
+    demoting = Verification(verifiers=POLICY.verifiers, on_fail="demote")
+    board = board_of([*failed, *withheld], logged=False)
+    assert board.unproved(demoting) == ()
+    assert set(board.unproved(POLICY)) == set(map(digest_of, failed))
+
+
+def test_a_time_that_has_not_come_is_early_beyond_what_clocks_differ_by() -> None:
+    verdict = HANDS[0].verdict(NODES[0], 1_000_000)
+    assert not is_early(verdict, 1_000_000 - AHEAD_MS_MAX)
+    assert is_early(verdict, 1_000_000 - AHEAD_MS_MAX - 1)
 
 
 @given(st.lists(verdicts(), max_size=25))

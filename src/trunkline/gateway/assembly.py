@@ -191,8 +191,9 @@ def assemble(
         last_resort=last_resort,
     )
     verdicts = _hearing(
-        store.verdicts, directory, policy, transport, clock, randomness=randomness, logger=logger
-    )
+        store.verdicts, directory, policy, transport, prover, clock,
+        randomness=randomness, logger=logger,
+    )  # fmt: skip
     keys = Keys(settings.keys, key_store, policy, clock=clock, logger=logger)
     charges = Charges(store, policy, clock=clock)
     names = [node.name for node in directory.nodes]
@@ -242,6 +243,7 @@ def _hearing(
     directory: Directory,
     policy: Callable[[], RoutingPolicy],
     transport: Transport,
+    prover: Prover,
     clock: Clock,
     *,
     randomness: Randomness,
@@ -257,6 +259,7 @@ def _hearing(
         directory.keys,
         policy,
         lambda url: VerifierCaller(transport, url),
+        prover,
         clock=clock,
         logger=logger,
     )

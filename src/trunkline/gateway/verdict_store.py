@@ -134,6 +134,18 @@ class VerdictStore:
 
         return await self.database.read(work)
 
+    async def find(self, digest: str) -> VerdictRow | None:
+        """One verdict, by the SHA-256 (hex) of its note."""
+
+        def work(connection: Connection) -> VerdictRow | None:
+            row = connection.execute(
+                "SELECT digest, verifier, receipt, note, proof FROM verdicts WHERE digest = ?",
+                (digest,),
+            ).fetchone()
+            return None if row is None else _row(row)
+
+        return await self.database.read(work)
+
     async def prove(self, digest: str, proof: str) -> None:
         """Keep the proof that a verdict is in the log."""
         await self.database.execute(

@@ -1,10 +1,11 @@
 """Hears the verifiers that the routing policy names, and holds what follows for routing.
 
 Each is asked for its new verdicts all the time, by long polls. A verdict counts once the pinned key
-is shown to have signed it and its subject is a node of this gateway, and only after it is durable.
-What the verdicts come to is decided in ``core.standing``; here it takes effect at once, is stored,
-and is told. Beside the answers, never in their way: with every verifier away, standings stay as
-they are and calls go on.
+is shown to have signed it, at a time that has come, and its subject is a node of this gateway, and
+only after it is durable; it does more than demote once the log is proved to have it. What verdicts
+come to is decided in ``core.standing``; here it takes effect at once, is stored, and is told.
+Beside the answers, never in their way: with every verifier away, standings stay as they are and
+calls go on.
 """
 
 import asyncio
@@ -18,7 +19,16 @@ from trunkline.base.ports import Clock
 from trunkline.crypto.digest import sha256
 from trunkline.gateway.core.demands import Verification, VerifierPolicy
 from trunkline.gateway.core.policy import RoutingPolicy
-from trunkline.gateway.core.standing import Board, Dispute, Level, NodeStanding, Place
+from trunkline.gateway.core.standing import (
+    Board,
+    Dispute,
+    Level,
+    NodeStanding,
+    Place,
+    is_early,
+)
+from trunkline.gateway.evidence import Prover
+from trunkline.gateway.verdict_proofs import VerdictProofs
 from trunkline.gateway.verdict_store import Alert, Conclusion, VerdictRow, VerdictStore
 from trunkline.gateway.webhook import Webhook
 from trunkline.runtime.logger import Logger
@@ -90,12 +100,14 @@ class Verdicts:
         nodes: Mapping[str, str],
         policy: Callable[[], RoutingPolicy],
         calls: Callable[[str], VerifierCalls],
+        prover: Prover,
         *,
         clock: Clock,
         logger: Logger,
     ) -> None:
         """``nodes``: names by vkey, of all nodes there are; of several keys of one node the last is
         the newest. ``calls``: a verifier by its URL."""
+        self._proofs = VerdictProofs(store, prover, self._proved, logger=logger)
         self._store = store
         self._webhook = webhook
         self._nodes = nodes
@@ -121,8 +133,11 @@ class Verdicts:
         """Compute again what stands, and begin to hear the verifiers."""
         self._heard = await self._store.heard()
         self._concluded = await self._store.standings()
+        now_ms = self._clock.unix_ms()
         for row in await self._store.all():
-            self._board.hear(_stored(row), row.digest)
+            verdict = _stored(row)
+            if not is_early(verdict, now_ms):
+                self._board.hear(verdict, row.digest, logged=row.proof is not None)
         await self._configure()
         self._webhook.start()
         self._task = asyncio.create_task(self._watch(), name="verification")
@@ -135,6 +150,7 @@ class Verdicts:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._proofs.stop()
         await self._webhook.stop()
 
     def standing(self, node: str, model: str) -> NodeStanding | None:
@@ -275,6 +291,11 @@ class Verdicts:
             raise VerificationError(
                 "the verdict is about no node of this gateway", code="foreign_verdict"
             )
+        if is_early(verdict, self._clock.unix_ms()):
+            # Its verifier could not take it back before that time.
+            raise VerificationError(
+                "the verdict's time is ahead of this gateway's clock", code="verdict_early"
+            )
         row = VerdictRow(
             digest=sha256(data).hex(), verifier=policy.vkey, receipt=verdict.receipt, note=note
         )
@@ -296,10 +317,16 @@ class Verdicts:
             self._unpruned = 0
             await self._store.prune(self._board.support())
 
+    async def _proved(self, row: VerdictRow) -> None:
+        """The log has this verdict, by a proof that is stored."""
+        self._board.hear(_stored(row), row.digest, logged=True)
+        await self._settle()
+
     async def _settle(self) -> None:
         """Let what stands now take effect, and put on record what is new of it."""
         async with self._settling:
             verification = self._verification or NOTHING
+            self._proofs.want(self._board.unproved(verification))
             now_ms = self._clock.unix_ms()
             found = self._board.standings(verification)
             self._standings = self._in_force(found)

@@ -4,13 +4,14 @@ A verdict's ``standing`` is one verifier's word on one subject; what follows fro
 words is decided by the user's ``[verification]``. The newest of each kind of word counts, whatever
 the order in which verdicts are heard and however often: what is kept of them is a maximum. It takes
 as many different operators as the policy asks to quarantine, so that one that lies can at most
-demote a node. Only the verifier that failed a subject can take that back, by a newer ``good`` on
-it.
+demote a node; and their verdicts count for that once they are proved to be in the log, so that none
+can tell this gateway what it hides from everybody else. Only the verifier that failed a subject can
+take that back, by a newer ``good`` on it.
 
 Verdicts come here verified. Specified in ``docs/operate/verification.md``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -24,6 +25,9 @@ SUBJECTS_MAX: Final = 1024
 """Of one verifier; beyond, what it has not spoken of for longest is forgotten."""
 RECEIPTS_MAX: Final = 4096
 """Receipts with verdicts that could still contradict each other."""
+AHEAD_MS_MAX: Final = 300_000
+"""How far a verdict's time may be ahead of the gateway's clock: until that time has come, nothing
+that its verifier says takes it back."""
 WITHHELD: Final = "opening"
 """Kind of a verdict on a node that did not open a receipt."""
 
@@ -87,13 +91,20 @@ class _Word:
     broken: Mark | None = None
     """Its ``result`` was ``fail``."""
     passed: Mark | None = None
+    failed_logged: Mark | None = None
+    """As ``failed``, of those that are proved to be in the log."""
+    withheld_logged: Mark | None = None
 
-    def hear(self, mark: Mark, verdict: Verdict) -> None:
+    def hear(self, mark: Mark, verdict: Verdict, *, logged: bool) -> None:
         match verdict.standing:
             case "failed" if verdict.kind == WITHHELD:
                 self.withheld = _newer(self.withheld, mark)
+                if logged:
+                    self.withheld_logged = _newer(self.withheld_logged, mark)
             case "failed":
                 self.failed = _newer(self.failed, mark)
+                if logged:
+                    self.failed_logged = _newer(self.failed_logged, mark)
             case "good":
                 self.good = _newer(self.good, mark)
             case _:
@@ -104,9 +115,11 @@ class _Word:
             self.broken = _newer(self.broken, mark)
 
     def marks(self) -> Iterator[Mark]:
-        for mark in (self.failed, self.withheld, self.good, self.broken, self.passed):
-            if mark is not None:
-                yield mark
+        found = (
+            self.failed, self.withheld, self.good, self.broken, self.passed, self.failed_logged,
+            self.withheld_logged,
+        )  # fmt: skip
+        yield from (mark for mark in found if mark is not None)
 
     def newest(self) -> Mark:
         return max(self.marks(), default=Mark(0, ""))
@@ -135,6 +148,8 @@ class _Voice(NamedTuple):
     operator: str
     verifier: str
     mark: Mark
+    logged: bool = False
+    """Proved to be in the log, this verdict or an older one that stands as well."""
 
 
 @dataclass(slots=True)
@@ -156,11 +171,12 @@ class Board:
         self._results: dict[str, dict[str, _Opinion]] = {}
         """By receipt, then by the verifier's vkey."""
 
-    def hear(self, verdict: Verdict, digest: str) -> None:
-        """One verdict, verified. ``digest``: SHA-256 of its signed note, hex."""
+    def hear(self, verdict: Verdict, digest: str, *, logged: bool = False) -> None:
+        """One verdict, verified. ``digest``: SHA-256 of its signed note, hex. ``logged``: it is
+        proved to be in the log; may be said later, by hearing it once more."""
         mark = Mark(verdict.unix_ms, digest)
         words = self._words.setdefault(verdict.key, {})
-        words.setdefault(verdict.subject, _Word()).hear(mark, verdict)
+        words.setdefault(verdict.subject, _Word()).hear(mark, verdict, logged=logged)
         if len(words) > SUBJECTS_MAX:
             del words[min(words, key=lambda subject: words[subject].newest())]
         if verdict.result not in ("pass", "fail"):
@@ -184,8 +200,33 @@ class Board:
         opinions = {one.mark.digest for found in self._results.values() for one in found.values()}
         return frozenset(words | opinions)
 
+    def unproved(self, policy: Verification) -> tuple[str, ...]:
+        """Digests of the verdicts that would do more than demote, were they proved to be in the
+        log: the newest of each verifier on each subject, the newest of all first."""
+        marks = [
+            voice.mark
+            for against in self._held(policy).values()
+            for most, voices in (
+                (policy.on_fail, against.failed),
+                (policy.on_withheld, against.withheld),
+            )
+            for voice in voices
+            if most == "quarantine" and not voice.logged
+        ]
+        return tuple(mark.digest for mark in sorted(marks, reverse=True))
+
     def standings(self, policy: Verification) -> dict[Place, NodeStanding]:
         """Every place that anything is held against, by verifiers that the policy names."""
+        held = self._held(policy)
+        for dispute in self.disputes(policy):
+            against = held.setdefault(dispute.place, _Held())
+            mark = Mark(dispute.said_ms, dispute.verdicts[-1])
+            against.disputed += [_Voice("", name, mark) for name in dispute.by]
+        found = ((place, _standing(against, policy)) for place, against in held.items())
+        return {place: standing for place, standing in found if standing is not None}
+
+    def _held(self, policy: Verification) -> dict[Place, _Held]:
+        """What the verifiers that the policy names hold against each place."""
         names = {verifier.vkey: verifier.key.name for verifier in policy.verifiers}
         operators = {verifier.vkey: verifier.operator for verifier in policy.verifiers}
         held: dict[Place, _Held] = {}
@@ -195,19 +236,15 @@ class Board:
             for subject, word in subjects.items():
                 against = held.setdefault((subject.key, subject.model), _Held())
                 voices = (
-                    (against.failed, word.since_good(word.failed)),
-                    (against.withheld, word.since_good(word.withheld)),
-                    (against.doubted, word.doubt()),
+                    (against.failed, word.failed, word.failed_logged),
+                    (against.withheld, word.withheld, word.withheld_logged),
+                    (against.doubted, word.doubt(), None),
                 )
-                for voice, mark in voices:
+                for voice, newest, proved in voices:
+                    mark, logged = word.since_good(newest), word.since_good(proved) is not None
                     if mark is not None:
-                        voice.append(_Voice(operators[vkey], names[vkey], mark))
-        for dispute in self.disputes(policy):
-            against = held.setdefault(dispute.place, _Held())
-            mark = Mark(dispute.said_ms, dispute.verdicts[-1])
-            against.disputed += [_Voice("", name, mark) for name in dispute.by]
-        found = ((place, _standing(against, policy)) for place, against in held.items())
-        return {place: standing for place, standing in found if standing is not None}
+                        voice.append(_Voice(operators[vkey], names[vkey], mark, logged))
+        return held
 
     def disputes(self, policy: Verification) -> list[Dispute]:
         """Every receipt on which as many operators say ``pass`` as say ``fail``, until those that
@@ -251,18 +288,21 @@ class Board:
 
 def _standing(against: _Held, policy: Verification) -> NodeStanding | None:
     """What stands against a place comes to; None: nothing."""
-    found = [
-        (_level(against.failed, policy.on_fail, policy.quorum), "failed", against.failed),
-        (_level(against.withheld, policy.on_withheld, policy.quorum), "withheld", against.withheld),
-        (min(_level(against.doubted, policy.on_fail, 1), Level.DEMOTED), "broken", against.doubted),
-        (_level(against.disputed, policy.on_dispute, 1), "disputed", against.disputed),
-    ]
-    level, why, voices = max(found, key=lambda each: each[0])
+    quorum = policy.quorum
+    kinds: tuple[tuple[str, list[_Voice], Consequence], ...] = (
+        ("failed", against.failed, policy.on_fail),
+        ("withheld", against.withheld, policy.on_withheld),
+        ("broken", against.doubted, "alert" if policy.on_fail == "alert" else "demote"),
+        ("disputed", against.disputed, policy.on_dispute),
+    )
+    found = [(_level(voices, most, quorum), why, voices, most) for why, voices, most in kinds]
+    level, why, voices, most = max(found, key=lambda each: each[0])
     if level is Level.GOOD:
         return None
+    waits = level < _level(voices, most, quorum, proved=False)
     return NodeStanding(
         level=level,
-        why=_WHY[why],
+        why=_WHY[why] + (_UNPROVED if waits else ""),
         by=tuple(sorted({voice.verifier for voice in voices})),
         verdicts=tuple(sorted({voice.mark.digest for voice in voices})),
         said_ms=max(voice.mark.unix_ms for voice in voices),
@@ -277,13 +317,24 @@ _WHY: Final = {
 }
 
 
-def _level(voices: Iterable[_Voice], most: Consequence, quorum: int) -> Level:
-    """What so many voices come to, where the policy lets them do ``most``."""
-    operators = {voice.operator for voice in voices}
-    if not operators or most == "alert":
+_UNPROVED: Final = ", by verdicts that are not proved to be in the log yet"
+
+
+def _level(
+    voices: Sequence[_Voice], most: Consequence, quorum: int, *, proved: bool = True
+) -> Level:
+    """What so many voices come to, where the policy lets them do ``most``. ``proved``: only what
+    is proved to be in the log does more than demote."""
+    if not voices or most == "alert":
         return Level.GOOD
+    operators = {voice.operator for voice in voices if voice.logged or not proved}
     enough = most == "quarantine" and len(operators) >= quorum
     return Level.QUARANTINED if enough else Level.DEMOTED
+
+
+def is_early(verdict: Verdict, now_ms: int) -> bool:
+    """Whether a verdict claims a time that has not come, by more than clocks differ."""
+    return verdict.unix_ms > now_ms + AHEAD_MS_MAX
 
 
 def _newer(before: Mark | None, mark: Mark) -> Mark:
