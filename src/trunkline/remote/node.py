@@ -8,7 +8,6 @@ the receipt is the caller's.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -61,6 +60,8 @@ SELF_TEST_BYTES_MAX: Final = 8 * 1024
 EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 CLOSING_S: Final = 1.0
 """How long to wait for the end of the body after the last event, to keep the connection."""
+
+_JSON: Final = ("content-type", "application/json")
 
 T = TypeVar("T")
 
@@ -163,7 +164,7 @@ class NodeCaller:
             "POST",
             self._base + ATTEMPT_PATH,
             headers=(
-                ("content-type", "application/json"),
+                _JSON,
                 ("accept", "text/event-stream"),
                 *trace,
             ),
@@ -184,39 +185,21 @@ class NodeCaller:
         return AttemptStream(response, first_id, first_progress=given)
 
     async def info(self, *, timeout_s: float = 5.0) -> NodeInfo:
-        """What the node serves."""
-        response = await self._transport.request(
-            "GET",
-            self._base + INFO_PATH,
-            connect_timeout_s=timeout_s,
-            head_timeout_s=timeout_s,
-            idle_timeout_s=timeout_s,
-        )
-        async with response:
-            if response.status != 200:
-                raise await _refusal(response)
-            return _decode(await response.read(INFO_BYTES_MAX), NodeInfo)
+        """What the node serves. :class:`TimedOutError` ``info_timeout``."""
+        body = await self._ask(INFO_PATH, INFO_BYTES_MAX, timeout_s, "info_timeout")
+        return _decode(body, NodeInfo)
 
     async def openings(self, demand: Demand, *, timeout_s: float = 30.0) -> Openings:
         """What opens the receipts demanded, in the demand's order; nothing of it is verified.
-
-        ``timeout_s`` bounds the whole. Raises :class:`NodeRefusedError` for a refusal,
-        :class:`TimedOutError` ``openings_timeout``, and the UpstreamErrors of the transport.
-        """
-        async with _within(timeout_s, "openings_timeout"):
-            response = await self._transport.request(
-                "POST",
-                self._base + OPENINGS_PATH,
-                headers=(("content-type", "application/json"),),
-                body=msgspec.json.encode(demand),
-                connect_timeout_s=timeout_s,
-                head_timeout_s=timeout_s,
-                idle_timeout_s=timeout_s,
-            )
-            async with response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                found = _decode(await response.read(OPENINGS_BYTES_MAX), Openings)
+        :class:`TimedOutError` ``openings_timeout``."""
+        body = await self._ask(
+            OPENINGS_PATH,
+            OPENINGS_BYTES_MAX,
+            timeout_s,
+            "openings_timeout",
+            asked=msgspec.json.encode(demand),
+        )
+        found = _decode(body, Openings)
         asked = [(wanted.batch, wanted.index) for wanted in demand.receipts]
         if [(opening.batch, opening.index) for opening in found.openings] != asked:
             raise _broken("openings of other receipts")
@@ -224,35 +207,52 @@ class NodeCaller:
 
     async def nonce(self, root: str, index: int, *, timeout_s: float = 5.0) -> ShownNonce:
         """The place ``index`` in the commitment to nonces with ``root`` (hex), not verified.
-        :class:`NodeRefusedError` where it is not this node's."""
-        async with _within(timeout_s, "nonce_timeout"):
-            response = await self._transport.request(
-                "GET",
-                f"{self._base}{NONCES_PREFIX}{root}/{index}",
-                connect_timeout_s=timeout_s,
-                head_timeout_s=timeout_s,
-                idle_timeout_s=timeout_s,
-            )
-            async with response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                return _decode(await response.read(NONCE_BYTES_MAX), ShownNonce)
+        :class:`NodeRefusedError` where it is not this node's; :class:`TimedOutError`
+        ``nonce_timeout``."""
+        path = f"{NONCES_PREFIX}{root}/{index}"
+        return _decode(
+            await self._ask(path, NONCE_BYTES_MAX, timeout_s, "nonce_timeout"), ShownNonce
+        )
 
     async def self_test(self, *, timeout_s: float = 5.0) -> bytes:
         """The node's signed self-test, not verified. :class:`NodeRefusedError` with the code
-        ``self_test_pending`` where it will be there later, ``not_found`` where there is none."""
-        async with _within(timeout_s, "self_test_timeout"):
-            response = await self._transport.request(
-                "GET",
-                self._base + SELF_TEST_PATH,
-                connect_timeout_s=timeout_s,
-                head_timeout_s=timeout_s,
-                idle_timeout_s=timeout_s,
-            )
-            async with response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                return await response.read(SELF_TEST_BYTES_MAX)
+        ``self_test_pending`` where it will be there later, ``not_found`` where there is none;
+        :class:`TimedOutError` ``self_test_timeout``."""
+        return await self._ask(SELF_TEST_PATH, SELF_TEST_BYTES_MAX, timeout_s, "self_test_timeout")
+
+    async def _ask(
+        self,
+        path: str,
+        bytes_max: int,
+        timeout_s: float,
+        timeout_code: str,
+        *,
+        asked: bytes | None = None,
+    ) -> bytes:
+        """The body of a 200, of at most ``bytes_max``; ``asked`` is posted, where there is any.
+
+        ``timeout_s`` bounds the whole: the transport alone would wait that long for each piece.
+        Raises :class:`NodeRefusedError` for a refusal, :class:`TimedOutError` ``timeout_code``, and
+        the UpstreamErrors of the transport.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._transport.request(
+                    "GET" if asked is None else "POST",
+                    self._base + path,
+                    headers=() if asked is None else (_JSON,),
+                    body=asked,
+                    connect_timeout_s=timeout_s,
+                    head_timeout_s=timeout_s,
+                    idle_timeout_s=timeout_s,
+                )
+                async with response:
+                    if response.status != 200:
+                        raise await _refusal(response)
+                    return await response.read(bytes_max)
+        except TimeoutError:
+            message = f"the node took longer than {timeout_s:g} s"
+            raise TimedOutError(message, code=timeout_code) from None
 
 
 class AttemptStream:
@@ -376,16 +376,6 @@ class AttemptStream:
         chunk = ChunkEvent(self._next_id, _tokens(event), event.data, _used(event))
         self._next_id += 1
         return chunk
-
-
-@asynccontextmanager
-async def _within(timeout_s: float, code: str) -> AsyncIterator[None]:
-    """Bound a call whose parts the transport bounds one by one."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError:
-        raise TimedOutError(f"the node took longer than {timeout_s:g} s", code=code) from None
 
 
 async def _refusal(response: Response) -> UpstreamError:

@@ -86,6 +86,21 @@ async def test_the_deadline_is_for_the_whole(transport, server, head):
             await node.openings(DEMAND, timeout_s=0.05)
         with pytest.raises(TimedOutError):
             await node.self_test(timeout_s=0.05)
+        with pytest.raises(TimedOutError):
+            await node.nonce("00", 0, timeout_s=0.05)
+
+
+async def test_a_node_that_says_little_by_little_what_it_serves_is_given_up(transport, server):
+    async def script(peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+        while not peer.writer.is_closing():
+            await peer.send(b" ")
+
+    async with server(script) as s:
+        with pytest.raises(TimedOutError) as caught:
+            await NodeCaller(transport, s.url).info(timeout_s=0.05)
+    assert caught.value.error_code == "info_timeout"
 
 
 async def test_a_self_test_is_the_notes_bytes_or_a_refusal(transport, server):
