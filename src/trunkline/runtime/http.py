@@ -122,6 +122,13 @@ class Call:
             return False
 
     @property
+    def address(self) -> str:
+        """Where the connection comes from: an IP address, a proxy's where there is one; empty where
+        the server knows none."""
+        peer = self._scope.get("client")
+        return "" if peer is None else peer[0]
+
+    @property
     def from_foreign_page(self) -> bool:
         """Whether a page of another site sent this, from the user's own browser: one can, to any
         port of this machine, though it is not shown the answer. A page that hides its site too."""
