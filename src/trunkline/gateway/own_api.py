@@ -28,6 +28,7 @@ from trunkline.gateway.status import Counters, snapshot
 from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore, PartRow
 from trunkline.gateway.verification import Verdicts
 from trunkline.runtime.http import Call, Handler, Router
+from trunkline.runtime.polls import Polls
 
 RECEIPTS_PATH: Final = "/trunkline/v1/receipts"
 FORGET_PATH: Final = "/trunkline/v1/forget"
@@ -80,6 +81,7 @@ class OwnApi:
         self._queue = queue
         self._verdicts = verdicts
         self._attached = attached
+        self._polls = Polls()
 
     async def evidence(self, call: Call) -> None:
         """One answer's evidence file; ``?wait_s=N`` waits until it is final."""
@@ -87,8 +89,9 @@ class OwnApi:
         wait_s = number(call, "wait_s", 0, int(WAIT_S_MAX))
         found = await self._store.get(answer) if len(answer) <= ID_CHARS_MAX else None
         if found is not None and found[0].state == "provisional" and wait_s:
-            async with call.while_connected():
-                await self._finalizer.wait_final(answer, wait_s, call.draining)
+            with self._polls.room(call.address) as room:
+                async with call.while_connected():
+                    await self._finalizer.wait_final(answer, wait_s if room else 0, call.draining)
             found = await self._store.get(answer)
         if found is None or not self._may_see(call, *found):
             raise _no_answer()

@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.base.errors import Error, MalformedError, OverloadedError, RequestError
 from trunkline.runtime.http import JSON_TYPE, Call, Router, http_status
+from trunkline.runtime.polls import Polls
 from trunkline.runtime.store import Database
 from trunkline.schema.audit import (
     ALERTS_PATH,
@@ -57,6 +58,7 @@ class Api:
         asked_max: int,
     ) -> None:
         """``ask`` makes an audit and takes as long as it takes."""
+        self._polls = Polls()
         self._database = database
         self._info = info
         self._ask = ask
@@ -89,7 +91,13 @@ class Api:
     async def _verdicts(self, call: Call) -> None:
         after = _number(call.query, "after", default=0, most=2**53)
         wait_s = _number(call.query, "wait_s", default=0, most=WAIT_S_MAX)
-        await call.reply_json(200, await self._page(call, after, wait_s), [NO_STORE])
+        if not wait_s:
+            page = await self._page(call, after, 0)
+        else:
+            with self._polls.room(call.address) as room:
+                async with call.while_connected():
+                    page = await self._page(call, after, wait_s if room else 0)
+        await call.reply_json(200, page, [NO_STORE])
 
     async def _page(self, call: Call, after: float, wait_s: float) -> VerdictPage:
         number = int(after)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from tests.support.auditing import ToyScorer
@@ -9,8 +10,9 @@ from tests.support.toy_network import LAMBDA, MU, honest, toy_network, write_ver
 
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
+from trunkline.runtime.polls import POLLS_PER_ADDRESS_MAX
 from trunkline.runtime.server import serving
-from trunkline.schema.audit import AskedAudit
+from trunkline.schema.audit import AskedAudit, VerdictPage
 from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.config import read
 
@@ -72,6 +74,28 @@ async def test_more_than_may_wait_are_told_at_once(slow):
     )  # fmt: skip
     engine.let.set()
     assert len((await caller.verdicts(0, 10)).verdicts) == 1
+
+
+async def test_polls_beyond_what_one_caller_may_hold_are_answered_at_once(slow):
+    caller = slow[2]
+    polls = {asyncio.create_task(caller.verdicts(0, 30)) for _ in range(POLLS_PER_ADDRESS_MAX + 3)}
+    answered: set[asyncio.Task[VerdictPage]] = set()
+    while len(answered) < 3:
+        done, _ = await asyncio.wait(polls - answered, return_when=asyncio.FIRST_COMPLETED)
+        answered |= done
+    assert [task.result().verdicts for task in answered] == [(), (), ()]
+
+    for task in polls:
+        task.cancel()
+    await asyncio.gather(*polls, return_exceptions=True)
+
+    async def was_held() -> bool:
+        began_s = time.monotonic()
+        await caller.verdicts(0, 0.05)
+        return time.monotonic() - began_s >= 0.05
+
+    while not await was_held():  # those who left give their places back
+        continue
 
 
 async def test_a_receipt_of_somebody_else_s_node_is_not_judged(slow):
