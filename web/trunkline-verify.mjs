@@ -998,9 +998,13 @@ export function responseChunks(response) {
   const events = blocks.map(sseEvent).filter((event) => event !== null);
   const whole = unfinished === null || unfinished.data === "[DONE]";
   demand(whole, "the stream ends in the middle of an event");
-  return events
-    .filter(({ name, data }) => name === "" && data !== null && data !== "[DONE]")
-    .map(({ data }) => toBytes(data));
+  const shown = events.filter(({ data }) => data !== null);
+  // Clients hand events on whatever their name is, and stop reading at the end marker.
+  demand(shown.every(({ name }) => name === ""), "the stream has an event that no node sends");
+  const end = shown.findIndex(({ data }) => data === "[DONE]");
+  const after = end < 0 ? [] : shown.slice(end).filter(({ data }) => data !== "[DONE]");
+  demand(after.length === 0, "the stream goes on after its end");
+  return shown.filter(({ data }) => data !== "[DONE]").map(({ data }) => toBytes(data));
 }
 
 function toBytes(text) {

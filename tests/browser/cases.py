@@ -214,6 +214,9 @@ def _answers() -> Iterator[Case]:
         b"\xff" + stream,
         b'{"n":0}\n',
         b"",
+        stream + b"data: [DONE]\n\ndata: [DONE]\n\n",
+        stream.replace(b"data: ", b"data: [DONE]\n\ndata: ", 1),
+        stream + b"event: named\n\n",
     )
     for number, response in enumerate(saved):
         yield case(f"response {number}", whole, response=response)

@@ -8,7 +8,7 @@ from math import prod
 from tests.browser.cases import REPOSITORY
 
 from trunkline.crypto import canonical, encoding, keys, merkle, note
-from trunkline.evidence import content, file, report
+from trunkline.evidence import content, file, report, response
 from trunkline.evidence.verify import TITLES
 from trunkline.receipts import batch, key_statement, receipt
 from trunkline.schema import sse
@@ -35,7 +35,7 @@ BOUNDS = {
     "PROOF_BYTES_MAX": proof.PROOF_BYTES_MAX,
     "PROOF_HASHES_MAX": merkle.PROOF_HASHES_MAX,
     "RECEIPT_BYTES_MAX": receipt.RECEIPT_BYTES_MAX,
-    "RESPONSE_BYTES_MAX": content.RESPONSE_BYTES_MAX,
+    "RESPONSE_BYTES_MAX": response.RESPONSE_BYTES_MAX,
     "SAID_CHARS_MAX": record.TEXT_CHARS_MAX,
     "SALTS_MAX": file.SALTS_MAX,
     "SIGNATURES_MAX": note.SIGNATURES_MAX,

@@ -24,6 +24,7 @@ from trunkline.evidence.report import (
     passed,
     plain,
 )
+from trunkline.evidence.response import PassingResponse
 from trunkline.evidence.validity import check_validity
 from trunkline.evidence.verdicts import check_verdicts
 from trunkline.receipts import Receipt
@@ -70,7 +71,7 @@ def verify(
     policy: str | None = None,
     trusted_keys: Sequence[EvidenceKey] | None = None,
     request: bytes | None = None,
-    response: bytes | None = None,
+    response: bytes | PassingResponse | None = None,
 ) -> Report:
     """Verify an evidence file without asking anybody.
 
@@ -78,7 +79,7 @@ def verify(
     inconclusive. ``trusted_keys``: keys of nodes, operators and verifiers that you know by other
     means; a node outside them is inconclusive too, and a verifier outside them says nothing.
     ``request`` and ``response``: the bodies as your app sent and received them,
-    to be compared with what was signed.
+    to be compared with what was signed; the response also as one that was told as it passed.
 
     Any bytes give a report. Raises :class:`MalformedError` only for a ``policy`` that does not
     parse: then the check could not run.
@@ -134,7 +135,7 @@ def _check_nodes(
     return [combine([step(part) for part in parts]) for step in steps]
 
 
-def _check_response(parts: Sequence[Part], response: bytes | None) -> Finding:
+def _check_response(parts: Sequence[Part], response: bytes | PassingResponse | None) -> Finding:
     """Step 7: the bodies in the file, and the response that the reader has. Both must agree."""
     kept = combine([content.check_bodies(part) for part in parts])
     if response is None:

@@ -60,6 +60,10 @@ class StreamDigest:
         """End the chain: ``sha256:<hex>``. A stream ends once."""
         require(not self._closed, "a stream digest ends once")
         self._closed = True
+        return self.so_far()
+
+    def so_far(self) -> str:
+        """What the chain would end in if the stream ended here, which may still go on."""
         end = sha256(b"\x02" + self._link + self.chunks.to_bytes(8, "big"))
         return "sha256:" + end.hexdigest()
 

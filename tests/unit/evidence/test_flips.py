@@ -197,3 +197,13 @@ def test_a_stream_that_ends_twice_fails() -> None:
     # A second end of the transport's is none of the answer's.
     assert outcome(part(), response=stream_of(*made.CHUNKS, end=DONE + DONE)) == "pass"
     assert outcome(part(), response=stream_of(*made.CHUNKS) + stream_of(last)) == "fail"
+
+
+def test_what_a_client_shows_is_what_is_compared() -> None:
+    """OpenAI's client hands on events of any name, and stops reading at the end marker."""
+    *first, last = made.CHUNKS
+    named = b"event: note\ndata: %s\n\n" % last
+    assert outcome(part(), response=named + stream_of(*made.CHUNKS)) == "fail"
+    assert outcome(part(), response=stream_of(*first, end=DONE) + stream_of(last)) == "fail"
+    silent = b": a sign of life\n\nevent: note\n\n"
+    assert outcome(part(), response=silent + stream_of(*made.CHUNKS)) == "pass"
