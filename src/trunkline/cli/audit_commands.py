@@ -1,29 +1,13 @@
 """``trunkline audit``: what can be said to it. What it does is in ``audit.py``."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from trunkline.cli.folder import Folder
+from trunkline.cli.options import Data, Json, folder_of, group
 
-audit = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
-)
+audit = group()
 
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="FOLDER",
-        help="Data folder of the network. Default: $TRUNKLINE_DATA, else ~/.local/share/trunkline.",
-        show_default=False,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 What = Annotated[
     str,
     typer.Argument(
@@ -41,7 +25,7 @@ def ls(
     """List the newest verdicts of this network's verifiers."""
     from trunkline.cli import audit as implementation
 
-    raise typer.Exit(implementation.ls(_folder(data), limit=limit, as_program=json))
+    raise typer.Exit(implementation.ls(folder_of(data), limit=limit, as_program=json))
 
 
 @audit.command("show", epilog="\b\nExamples:\n  trunkline audit show ans_…\n")
@@ -52,7 +36,7 @@ def show(what: What, data: Data = None, json: Json = False) -> None:
     """
     from trunkline.cli import audit as implementation
 
-    raise typer.Exit(implementation.show(_folder(data), what, as_program=json))
+    raise typer.Exit(implementation.show(folder_of(data), what, as_program=json))
 
 
 @audit.command("recompute", epilog="\b\nExamples:\n  trunkline audit recompute ans_…\n")
@@ -63,7 +47,7 @@ def recompute(what: What, data: Data = None, json: Json = False) -> None:
     """
     from trunkline.cli import audit as implementation
 
-    raise typer.Exit(implementation.recompute(_folder(data), what, as_program=json))
+    raise typer.Exit(implementation.recompute(folder_of(data), what, as_program=json))
 
 
 @audit.command("alerts")
@@ -74,7 +58,7 @@ def alerts(data: Data = None, json: Json = False) -> None:
     """
     from trunkline.cli import audit as implementation
 
-    raise typer.Exit(implementation.alerts(_folder(data), as_program=json))
+    raise typer.Exit(implementation.alerts(folder_of(data), as_program=json))
 
 
 @audit.command("verifiers")
@@ -85,10 +69,4 @@ def verifiers(data: Data = None, json: Json = False) -> None:
     """
     from trunkline.cli import conduct
 
-    raise typer.Exit(conduct.verifiers(_folder(data), as_program=json))
-
-
-def _folder(data: Path | None) -> "Folder":
-    from trunkline.cli.folder import Folder
-
-    return Folder(data)
+    raise typer.Exit(conduct.verifiers(folder_of(data), as_program=json))

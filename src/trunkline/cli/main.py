@@ -7,7 +7,7 @@ line on standard error; what the exit codes mean is in ``exits.py``, and in the 
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
+from typing import Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -20,11 +20,8 @@ from trunkline.cli.network_options import (
     VerifiersOption,
     WitnessesOption,
 )
+from trunkline.cli.options import SETTINGS, Data, Json, folder_of, group
 
-if TYPE_CHECKING:
-    from trunkline.cli.folder import Folder
-
-SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
 EXIT_CODES: Final = (
     "Exit codes: 0 done or confirmed; 1 the answer is no (does not verify, differs, not healthy); "
     "2 could not be done or checked; 130 interrupted."
@@ -38,10 +35,10 @@ app = typer.Typer(
     context_settings=SETTINGS,
     epilog=EXIT_CODES,
 )
-receipts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
-drill = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
-keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
-route = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
+receipts = group()
+drill = group()
+keys = group()
+route = group()
 log = typer.Typer(invoke_without_command=True, rich_markup_mode=None, context_settings=SETTINGS)
 app.add_typer(receipts, name="receipts", help="List, show and export receipts.")
 app.add_typer(
@@ -55,16 +52,6 @@ app.add_typer(route, name="route", help="Where calls go, by the routing policy."
 app.add_typer(drill, name="drill", help="Break something on purpose, and see what the app sees.")
 app.add_typer(log, name="log")
 
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="FOLDER",
-        help="Data folder of the network. Default: $TRUNKLINE_DATA, else ~/.local/share/trunkline.",
-        show_default=False,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -150,7 +137,7 @@ def up(
     if ask is not None and once is not None:
         raise ConfigError("--ask goes on serving and --once does not: choose one")
     options = implementation.Options(
-        folder=_folder(data),
+        folder=folder_of(data),
         port_base=port_base,
         providers=[parse(each) for each in provider or []],
         ask=ask,
@@ -175,7 +162,7 @@ def init(
     from trunkline.cli.create import PORT_BASE, create
     from trunkline.cli.providers import parse
 
-    folder = _folder(data)
+    folder = folder_of(data)
     providers = [parse(each) for each in provider or []]
     create(
         folder,
@@ -208,7 +195,7 @@ def chat(
     """
     from trunkline.cli import chat as implementation
 
-    folder = _folder(data)
+    folder = folder_of(data)
     code = implementation.command(folder, model=model, keep=keep, temperature=temperature)
     raise typer.Exit(code)
 
@@ -253,7 +240,7 @@ def verify(
 
     code = implementation.command(
         what,
-        _folder(data),
+        folder_of(data),
         policy=policy,
         keys=keys,
         request=request,
@@ -270,7 +257,7 @@ def status(data: Data = None, json: Json = False) -> None:
     """Roles, health, process ids, counts and the last checkpoint. Exit 1 unless all is well."""
     from trunkline.cli import status as implementation
 
-    raise typer.Exit(implementation.command(_folder(data), as_program=json))
+    raise typer.Exit(implementation.command(folder_of(data), as_program=json))
 
 
 @receipts.command("ls")
@@ -282,7 +269,7 @@ def receipts_ls(
     """List the newest answers: id, time, model, node, state. No content."""
     from trunkline.cli import receipts as implementation
 
-    raise typer.Exit(implementation.ls(_folder(data), limit=limit, as_program=json))
+    raise typer.Exit(implementation.ls(folder_of(data), limit=limit, as_program=json))
 
 
 @receipts.command("show")
@@ -290,7 +277,7 @@ def receipts_show(answer: AnswerId, data: Data = None, json: Json = False) -> No
     """Show what an answer's receipts say. With --json: their signed bytes."""
     from trunkline.cli import receipts as implementation
 
-    raise typer.Exit(implementation.show(_folder(data), answer, as_program=json))
+    raise typer.Exit(implementation.show(folder_of(data), answer, as_program=json))
 
 
 @receipts.command("export", epilog="\b\nExamples:\n  trunkline receipts export ans_… --to a.json\n")
@@ -305,7 +292,7 @@ def receipts_export(
     """Write the evidence of an answer as one file, to be verified anywhere."""
     from trunkline.cli import receipts as implementation
 
-    raise typer.Exit(implementation.export(_folder(data), answer, to=to, wait_s=wait))
+    raise typer.Exit(implementation.export(folder_of(data), answer, to=to, wait_s=wait))
 
 
 @receipts.command(
@@ -327,7 +314,7 @@ def receipts_open(
     """Write evidence that shows one side of an answer to somebody, and not the other."""
     from trunkline.cli import receipts as implementation
 
-    raise typer.Exit(implementation.open_(_folder(data), answer, only=only, to=to, wait_s=wait))
+    raise typer.Exit(implementation.open_(folder_of(data), answer, only=only, to=to, wait_s=wait))
 
 
 @receipts.command("prove")
@@ -340,7 +327,7 @@ def receipts_prove(
     """
     from trunkline.cli import prove as implementation
 
-    raise typer.Exit(implementation.command(_folder(data), answer, wait_s=wait, as_program=json))
+    raise typer.Exit(implementation.command(folder_of(data), answer, wait_s=wait, as_program=json))
 
 
 @receipts.command("forget")
@@ -352,7 +339,7 @@ def receipts_forget(answer: AnswerId, data: Data = None) -> None:
     """
     from trunkline.cli import receipts as implementation
 
-    raise typer.Exit(implementation.forget(_folder(data), answer))
+    raise typer.Exit(implementation.forget(folder_of(data), answer))
 
 
 @keys.command(
@@ -440,7 +427,7 @@ def route_explain(
     """
     from trunkline.cli import route as implementation
 
-    code = implementation.command(_folder(data), model=model, key=key, kind=kind, as_program=json)
+    code = implementation.command(folder_of(data), model=model, key=key, kind=kind, as_program=json)
     raise typer.Exit(code)
 
 
@@ -460,7 +447,7 @@ def drill_kill_node(
     """
     from trunkline.cli import drill as implementation
 
-    code = implementation.kill_node(_folder(data), seed=seed, tokens=tokens, as_program=json)
+    code = implementation.kill_node(folder_of(data), seed=seed, tokens=tokens, as_program=json)
     raise typer.Exit(code)
 
 
@@ -499,7 +486,7 @@ def log_fsck(
     """Verify the log from its first entry: every tile, the index, the checkpoints."""
     from trunkline.cli import fsck
 
-    raise typer.Exit(fsck.command(folder or _folder(data).path / "log", as_program=json))
+    raise typer.Exit(fsck.command(folder or folder_of(data).path / "log", as_program=json))
 
 
 @log.command("upload", epilog="\b\nExamples:\n  trunkline log upload --config log/log.toml\n")
@@ -547,18 +534,12 @@ def _config(role: str, config: Path | None, data: Path | None) -> Path:
     """The role's configuration file: the one named, or the only one in the data folder."""
     if config is not None:
         return config
-    folder = _folder(data)
+    folder = folder_of(data)
     found = [entry for entry in folder.network().roles if entry.role == role]
     if len(found) != 1:
         names = ", ".join(str(folder.config(entry)) for entry in found)
         raise ConfigError(f"{role}: name one with --config: {names or 'none is listed'}")
     return folder.config(found[0])
-
-
-def _folder(data: Path | None) -> "Folder":
-    from trunkline.cli.folder import Folder
-
-    return Folder(data)
 
 
 def main() -> NoReturn:

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-operator = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
-)
+from trunkline.cli.options import Data, group
+
+operator = group()
 
 OperatorKey = Annotated[
     Path, typer.Option("--key", metavar="FILE", help="The operator's own key: a secret.")
@@ -53,10 +51,7 @@ def operator_state(
 @operator.command("rotate")
 def operator_rotate(
     node: Annotated[str, typer.Argument(metavar="NODE", help="Its name, such as node-alpha.")],
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="FOLDER", help="Data folder of the network."),
-    ] = None,
+    data: Data = None,
     days: Annotated[int, typer.Option(metavar="N", min=1, max=3660, help="For how long.")] = 3650,
 ) -> None:
     """Give a node of this network a new key. Answers go on while it changes."""
