@@ -41,6 +41,7 @@ const VERDICTS_MAX = 64;
 const VERDICT_NOTE_BYTES_MAX = 32 * 1024;
 const SIGNATURE_LINE_BYTES_MAX = 512;
 const CHECKS_MAX = 64;
+const NAME_BYTES_MAX = 255;
 const NAME_CHARS_MAX = 255;
 const VKEY_CHARS_MAX = 2048;
 const SAID_CHARS_MAX = 512;
@@ -194,29 +195,19 @@ function plain(text) {
 const FIELD = 2n ** 255n - 19n;
 const GROUP_ORDER = 2n ** 252n + 27742317777372353535851937790883648493n;
 const SIGN_BIT = 2n ** 255n;
-// The y coordinates of the eight points of small order, and what spells two of them a second time.
+// The y coordinates of the eight points of small order: each of them is one's, or two's.
 const SMALL_ORDER = new Set([
   0n,
   1n,
   FIELD - 1n,
-  FIELD,
-  FIELD + 1n,
   littleEndian(fromHex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")),
   littleEndian(fromHex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")),
 ]);
 
-/**
- * Whether a public key is one that honest signers have. Implementations of WebCrypto differ about
- * the rest, under which one signature can fit many messages.
- */
-function isProperKey(bytes) {
+/** Whether a point is spelled canonically, and of none of the small orders. */
+function isProperPoint(bytes) {
   const y = littleEndian(bytes) % SIGN_BIT;
   return y < FIELD && !SMALL_ORDER.has(y);
-}
-
-function isProperSignature(bytes) {
-  const nonce = littleEndian(bytes.slice(0, 32)) % SIGN_BIT;
-  return !SMALL_ORDER.has(nonce) && littleEndian(bytes.slice(32)) < GROUP_ORDER;
 }
 
 /** Whether this browser's WebCrypto has Ed25519. */
@@ -231,11 +222,17 @@ export async function hasEd25519() {
   }
 }
 
-async function verifyEd25519(publicKey, signature, message) {
+/**
+ * Whether the key made the signature, by docs/spec/ed25519.md: what implementations of WebCrypto
+ * may differ about is refused before they are asked.
+ */
+export async function verifyEd25519(publicKey, signature, message) {
   if (!(await hasEd25519())) {
     throw new UnsupportedError("not checked: this browser can not verify Ed25519 signatures");
   }
-  if (!isProperKey(publicKey) || !isProperSignature(signature)) return false;
+  if (publicKey.length !== 32 || signature.length !== 64) return false;
+  if (littleEndian(signature.slice(32)) >= GROUP_ORDER) return false;
+  if (!isProperPoint(publicKey) || !isProperPoint(signature.slice(0, 32))) return false;
   try {
     const algorithm = { name: "Ed25519" };
     const key = await crypto.subtle.importKey("raw", publicKey, algorithm, false, ["verify"]);
@@ -251,10 +248,11 @@ async function verifyEd25519(publicKey, signature, message) {
 const SPACE_OR_PLUS =
   /[\0-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
 
-function isKeyName(name) {
+/** Keys that count have names of at most 255 bytes; those of other signatures are ignored. */
+function isKeyName(name, bytesMax = NAME_BYTES_MAX) {
   if (LONE_SURROGATE.test(name) || SPACE_OR_PLUS.test(name)) return false;
   const size = encoder.encode(name).length;
-  return size > 0 && size <= 255;
+  return size > 0 && size <= bytesMax;
 }
 
 /** A verifier key: `<name>+<hex id>+<base64(algorithm ‖ public key)>`. */
@@ -321,7 +319,7 @@ function parseSignatureLine(line) {
   const gap = line.indexOf(" ", 2);
   const name = gap < 0 ? line.slice(2) : line.slice(2, gap);
   const material = decodeBase64(gap < 0 ? "" : line.slice(gap + 1));
-  const shaped = isKeyName(name) && material.length >= 5;
+  const shaped = isKeyName(name, NOTE_BYTES_MAX) && material.length >= 5;
   demand(shaped, "a signature line is a key name and base64 of key id and signature");
   return { name, id: hex(material.slice(0, 4)), signature: material.slice(4) };
 }

@@ -78,10 +78,12 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 def work() -> dict[str, Any]:
     """What ``run.mjs`` is given."""
     receipts = json.loads((SPEC / "receipt-vectors.json").read_text())
+    ed25519 = json.loads((SPEC / "ed25519-vectors.json").read_text())
     return {
         "cases": all_cases(),
         "policies": POLICIES,
         "receipts": receipts,
+        "ed25519": ed25519,
         "ml_dsa": list(ml_dsa()),
     }
 
@@ -171,6 +173,9 @@ def _edited() -> Iterator[Case]:
     no_quorum = f"log {made.LOG.vkey}\nquorum none\n"
     yield case("no witnesses asked for", proven(witnesses=()), policy=no_quorum)
     yield case("a big tree", proven(before=[b"%d" % n for n in range(300)], after=[b"z"] * 21))
+    stranger = f"— {'u' * 300} YWJjZGVm\n"
+    witnessed = change(part, proof=f"{part.proof}{stranger}")
+    yield case("an unknown key of a long name", made.evidence(witnessed))
     fork = made.part(last, made.BETA)
     fork = change(fork, proof=made.prove(fork.signed.batch, before=(b"x", b"y")))
     yield case("a fork", made.evidence(made.part(first), fork))

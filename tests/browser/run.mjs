@@ -55,12 +55,23 @@ async function receiptVectors(vectors) {
   };
 }
 
-export async function run({ cases, policies, receipts }) {
+/** Which of the signatures of docs/spec/ed25519-vectors.json are taken. */
+async function ed25519Vectors(vectors) {
+  const hex = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+  return Promise.all(
+    vectors.cases.map((item) =>
+      subject.verifyEd25519(hex(item.public), hex(item.signature), hex(item.message)),
+    ),
+  );
+}
+
+export async function run({ cases, policies, receipts, ed25519 }) {
   const results = [];
   for (const item of cases) results.push(await verifyCase(item));
   const refused = policies.map((policy) => refuses(() => subject.parsePolicy(policy)));
   return {
     ed25519: await subject.hasEd25519(),
+    signatures: await ed25519Vectors(ed25519),
     cases: results,
     policies: await Promise.all(refused),
     receipts: await receiptVectors(receipts),

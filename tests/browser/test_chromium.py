@@ -68,6 +68,8 @@ def test_the_module_gives_the_results_of_the_python_verifier(page, base_url):
     script = f"import('/tests/browser/run.mjs').then(({{ run }}) => run({work}))"
     results = page.evaluate(script)
     assert results["ed25519"] is True
+    vectors = json.loads((cases.SPEC / "ed25519-vectors.json").read_text())["cases"]
+    assert results["signatures"] == [case["valid"] for case in vectors]
     given = cases.all_cases()
     assert len(results["cases"]) == len(given)
     for case, report in zip(given, results["cases"], strict=True):

@@ -79,6 +79,10 @@ def test_receipts_batches_streams_and_canonical_bytes(work, results):
     assert found["refused"] == [True] * len(vectors["not_canonical"])
 
 
+def test_the_signatures_that_count_are_those_of_the_spec(work, results):
+    assert results["signatures"] == [case["valid"] for case in work["ed25519"]["cases"]]
+
+
 def test_policies_are_refused_as_python_refuses_them(results):
     refused = []
     for policy in cases.POLICIES:

@@ -120,7 +120,7 @@ def _parse_line(line: bytes) -> NoteSignature:
         raise MalformedError("a signature line starts with an em dash and a space")
     name, _, spelled = line[len(_DASH) :].decode().partition(" ")
     material = decode_base64(spelled)
-    if not is_key_name(name) or len(material) < 5:
+    if not is_key_name(name, bytes_max=NOTE_BYTES_MAX) or len(material) < 5:
         raise MalformedError("a signature line is a key name and base64 of key id and signature")
     return NoteSignature(
         name=name, key_id=int.from_bytes(material[:4], "big"), signature=material[4:]

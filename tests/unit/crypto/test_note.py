@@ -33,6 +33,16 @@ def test_signatures_by_unknown_keys_are_ignored():
     note.parse(both).verify(VerifierKey.parse(VKEY))
 
 
+def test_an_unknown_key_may_have_any_name():
+    parsed = note.parse(NOTE)
+    line = note.NoteSignature(name="u" * 5000, key_id=7, signature=b"?")
+    with_it = note.parse(note.format(parsed.text, (line, *parsed.signatures)))
+    with_it.verify(VerifierKey.parse(VKEY))
+    # A key that counts, on the other hand, is somebody's here.
+    with pytest.raises(MalformedError):
+        VerifierKey.create(name="u" * 256, algorithm=1, public=b"\x01" * 32)
+
+
 def test_one_bad_line_by_a_known_key_condemns_the_note():
     text = b"fine\n"
     lines = (SIGNER.signature(text), SIGNER.signature(b"other\n"))
