@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
@@ -52,7 +53,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where derived weights are kept (258 MiB for the default model). May be shared by nodes."""
     model_path: str = ""
     """A GGUF file. Empty: the one in the installed model package."""
-    model_name: str = MODEL_NAME
+    model_name: str = ""
+    """Empty: the file's name without its ending, or that of the model in the package."""
     weights: str = "f16"
     """``f16``: best answers. ``as_shipped``: 4-bit as in the file; a lone answer twice as fast."""
     compute: Literal["llama.cpp", "pytorch"] = "llama.cpp"
@@ -89,7 +91,7 @@ class EmbeddedEngine:
         self._child = Child(
             module=_WORKER,
             setup=EngineSetup(
-                model_name=config.model_name,
+                model_name=config.model_name or _own_name(config.model_path),
                 model_path=config.model_path,
                 cache_folder=config.cache_folder,
                 weights=config.weights,
@@ -339,3 +341,7 @@ def _check_sampling(sampling: Sampling, model: ModelInfo) -> None:
         )
     if len(sampling.seed) != SEED_BYTES:
         raise RequestError(f"a seed is {SEED_BYTES} bytes", code="seed_invalid", param="seed")
+
+
+def _own_name(model_path: str) -> str:
+    return Path(model_path).stem if model_path else MODEL_NAME

@@ -19,7 +19,6 @@ from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
-from trunkline.engine.weights import MODEL_NAME
 from trunkline.inference.ports import Embedder, Engine
 from trunkline.node import accounts, publish, store
 from trunkline.node import config as configuration
@@ -451,7 +450,7 @@ def _engine(settings: EngineSettings, base: Path) -> Engine:
         EngineConfig(
             cache_folder=str(resolve(base, settings.cache)),
             model_path="" if model is None else str(resolve(base, model)),
-            model_name=MODEL_NAME if model is None else settings.model or Path(model).stem,
+            model_name=settings.model or "",
             weights=settings.weights,
             sequences=settings.sequences,
             context_tokens=settings.context_tokens,

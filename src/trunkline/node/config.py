@@ -10,6 +10,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError
 from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
+from trunkline.engine.settings import ModelSettings
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
 from trunkline.runtime.config import load, parse_vkey, toml_value
@@ -30,7 +31,7 @@ class LogTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class EmbeddedEngine(
-    msgspec.Struct,
+    ModelSettings,
     frozen=True,
     kw_only=True,
     forbid_unknown_fields=True,
@@ -39,30 +40,15 @@ class EmbeddedEngine(
 ):
     """The engine in the node's own child process."""
 
-    model_path: str | None = None
-    """A GGUF file. Absent: the model package that is installed."""
-    model: str | None = None
-    """Name to serve ``model_path`` by. Absent: the file's name without its ending."""
     cache: str = "cache"
-    """Folder for weights derived from it; nodes on one machine may share it."""
-    weights: str = "f16"
-    """``f16``: best answers. ``as_shipped``: as in the file; a lone answer twice as fast."""
+    """Folder for weights derived from the model; nodes on one machine may share it."""
     sequences: int = 8
     """Answers generated at once."""
-    context_tokens: int = 2048
-    """Longest prompt plus answer. Memory: about 23 kB a token and sequence."""
-    threads: int = 1
-    """Threads that compute. More than the machine's idle cores is much slower, not faster."""
 
     def __post_init__(self) -> None:
-        if self.model is not None and self.model_path is None:
-            raise ValueError("model names the file of model_path: give both")
+        super().__post_init__()
         if not 1 <= self.sequences <= 64:
             raise ValueError("sequences must be between 1 and 64")
-        if not 64 <= self.context_tokens <= 1_000_000:
-            raise ValueError("context_tokens must be between 64 and 1000000")
-        if not 1 <= self.threads <= 256:
-            raise ValueError("threads must be between 1 and 256")
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,7 +27,6 @@ from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
-from trunkline.engine.weights import MODEL_NAME
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.remote.node import NodeCaller
@@ -283,7 +282,8 @@ class VerifierApp:
             follower=Follower(database, log, self._policy, reader, reach=reach),
             drawer=Drawer(
                 database, self._signer, self._policy, publisher, operator=config.operator,
-                rate_ppm=config.rate_ppm, peers=self._peers, clock=clock, reach=reach,
+                rate_ppm=config.rate_ppm, peers=self._peers, clock=clock,
+                randomness=self._randomness, reach=reach,
             ),
             heeder=Heeder(
                 database, keys=self._peers, verifiers=verifiers, name=self._signer.name,
@@ -433,7 +433,7 @@ def _engine(model: CheckedWeights, cache: Path, base: Path) -> EmbeddedEngine:
         EngineConfig(
             cache_folder=str(cache),
             model_path="" if path is None else str(resolve(base, path)),
-            model_name=MODEL_NAME if path is None else model.model or Path(path).stem,
+            model_name=model.model or "",
             weights=model.weights,
             compute=model.compute,
             sequences=SEQUENCES,

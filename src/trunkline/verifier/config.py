@@ -10,6 +10,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
+from trunkline.engine.settings import ModelSettings
 from trunkline.runtime.config import load, parse_vkey, resolve, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
@@ -42,28 +43,12 @@ class PeerVerifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Who answers for it: opinions are asked of different ones first."""
 
 
-class CheckedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CheckedWeights(ModelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model that answers can be replayed with. Loaded with the first audit that needs it."""
 
-    model_path: str | None = None
-    """A GGUF file. Absent: the model package that is installed."""
-    model: str | None = None
-    """Name of ``model_path``'s model. Absent: the file's name without its ending."""
-    weights: str = "f16"
-    """As in a node's configuration: ``f16`` or ``as_shipped``."""
     compute: Literal["llama.cpp", "pytorch"] = "llama.cpp"
     """``pytorch``: a second opinion by another's kernels, from ``trunkline[torch]``. It is never in
     the exact regime."""
-    context_tokens: int = 2048
-    """Longest prompt plus answer."""
-    threads: int = 1
-    """Threads that compute."""
-
-    def __post_init__(self) -> None:
-        if not 64 <= self.context_tokens <= 1_000_000:
-            raise ValueError("context_tokens must be between 64 and 1000000")
-        if not 1 <= self.threads <= 256:
-            raise ValueError("threads must be between 1 and 256")
 
 
 class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
