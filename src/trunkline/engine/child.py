@@ -212,9 +212,12 @@ class Child:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Kill the child when it owes an answer and has been silent for too long."""
-        loop = asyncio.get_running_loop()
+        loop, step_s = asyncio.get_running_loop(), self._stall_timeout_s / _WATCH_SHARE
         while True:
-            await asyncio.sleep(self._stall_timeout_s / _WATCH_SHARE)
+            slept_s = loop.time()
+            await asyncio.sleep(step_s)
+            # A sleep that was too long was our own standing still, in which nobody could be heard.
+            self._heard_at += max(loop.time() - slept_s - step_s, 0.0)
             if not self._busy():
                 # Silence counts from when there was work to be silent about.
                 self._heard_at = loop.time()

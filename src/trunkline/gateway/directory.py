@@ -19,6 +19,7 @@ from trunkline.gateway.core.breaker import Admission, State
 from trunkline.gateway.core.route import Deployment, Need, models
 from trunkline.gateway.core.standing import Level
 from trunkline.gateway.health import Health
+from trunkline.remote.limit import Limit
 from trunkline.remote.node import NodeCaller
 from trunkline.remote.transport import Transport
 from trunkline.runtime.logger import Logger
@@ -223,7 +224,7 @@ class Directory:
 
     async def _poll(self, node: Node) -> bool:
         try:
-            async with asyncio.timeout(POLL_TIMEOUT_S):
+            async with Limit(POLL_TIMEOUT_S):
                 info = await node.caller.info()
             self._accept(node, info)
         except (Error, TimeoutError) as error:

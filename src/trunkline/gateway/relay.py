@@ -6,6 +6,7 @@ from the node, and every wait on the node has the state machine's deadline. It d
 """
 
 import asyncio
+from functools import partial
 from typing import Final, assert_never
 
 import msgspec
@@ -43,6 +44,7 @@ from trunkline.gateway.observer import Observer
 from trunkline.gateway.shared import Shared
 from trunkline.gateway.store import Bodies
 from trunkline.gateway.writer import Writer
+from trunkline.remote.limit import Alarm, Limit
 from trunkline.remote.node import (
     AcceptedEvent,
     AttemptEvent,
@@ -78,7 +80,7 @@ class _Lane:
     __slots__ = ("first_token_s", "kept", "kept_bytes", "lease", "limit", "start")
 
     def __init__(self, *, keeping: bool) -> None:
-        self.limit: asyncio.Timeout | None = None
+        self.limit: Limit | None = None
         self.lease: Lease | None = None
         self.start: Start | None = None
         self.first_token_s: float | None = None
@@ -130,7 +132,7 @@ class Pump:
         """Of the lanes that are not done."""
         self._text: list[bytes] = []
         """To be sent to the app before anything else is done."""
-        self._hedge_timer: asyncio.TimerHandle | None = None
+        self._hedge_alarm: Alarm | None = None
         self._stopping = False
         self._told_s = self._now_s()
         self.outcome: Failure | None = None
@@ -148,8 +150,8 @@ class Pump:
                     if not task.cancelled():
                         task.result()
         finally:
-            if self._hedge_timer is not None:
-                self._hedge_timer.cancel()
+            if self._hedge_alarm is not None:
+                self._hedge_alarm.stop()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -169,9 +171,8 @@ class Pump:
         # Only a wait for a node is cut short. Evidence on its way to the disk, or the last words
         # on their way to the app, are let through, and ``_read`` looks at the flag after them.
         for lane in self._lanes.values():
-            limit = lane.limit
-            if limit is not None and limit.when() is not None and not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time())
+            if lane.limit is not None:
+                lane.limit.cut()
 
     def _now_s(self) -> float:
         return self._shared.clock.monotonic_s()
@@ -190,12 +191,12 @@ class Pump:
         self._shared.health.started(start.deployment)
         self._observer.attempt_began(start)
         after_s = self._shared.hedger.after_s(self._plan, start.deployment)
-        if self._hedge_timer is not None:
-            self._hedge_timer.cancel()
+        if self._hedge_alarm is not None:
+            self._hedge_alarm.stop()
+            self._hedge_alarm = None
         if after_s is not None:
-            self._hedge_timer = asyncio.get_running_loop().call_later(
-                start.delay_s + after_s, self._hedge, start.number
-            )
+            self._hedge_alarm = Alarm(partial(self._hedge, start.number))
+            self._hedge_alarm.set(start.delay_s + after_s)
 
     def _hedge(self, number: int) -> None:
         """The attempt is slow: a second one beside it, if that can begin this instant."""
@@ -220,7 +221,7 @@ class Pump:
         number = seek.number
         try:
             if lane.lease is None:
-                async with asyncio.timeout(None) as lane.limit:
+                async with Limit() as lane.limit:
                     self._arm(number, lane)
                     await self._place(seek, lane, lane.limit)
             if lane.start is not None:
@@ -248,7 +249,7 @@ class Pump:
             body_bytes=len(self._request_bytes),
         )
 
-    async def _place(self, seek: Seek, lane: _Lane, limit: asyncio.Timeout) -> None:
+    async def _place(self, seek: Seek, lane: _Lane, limit: Limit) -> None:
         number, answer = seek.number, self._answer
         asked_s = self._now_s()
         try:
@@ -269,14 +270,14 @@ class Pump:
             actions = answer.on_placed(number, lane.lease.deployment, self._now_s())
         self._observer.waited(self._now_s() - asked_s)
         # What is said now is no wait for a place any more.
-        limit.reschedule(None)
+        limit.disarm()
         await self._do(actions)
 
     async def _attempt(self, start: Start, lane: _Lane) -> None:
         """One attempt, from its delay to its end. The connection is closed when this returns."""
         stream: AttemptStream | None = None
         try:
-            async with asyncio.timeout(None) as limit:
+            async with Limit() as limit:
                 lane.limit = limit
                 self._arm(start.number, lane)
                 if start.delay_s > 0:
@@ -340,12 +341,10 @@ class Pump:
             request=self._request,
         )
 
-    async def _read(
-        self, start: Start, stream: AttemptStream, lane: _Lane, limit: asyncio.Timeout
-    ) -> None:
+    async def _read(self, start: Start, stream: AttemptStream, lane: _Lane, limit: Limit) -> None:
         """Hand the attempt's events in until it is over. Those that came together are taken at one
         moment, and the app is sent what they say in one piece."""
-        number = start.number
+        number, answer = start.number, self._answer
         came_s = self._now_s()
         while True:
             waiting = not stream.ready
@@ -356,19 +355,20 @@ class Pump:
             except StopAsyncIteration:
                 raise MalformedError("the node ended without a receipt") from None
             if waiting:
+                answer.excuse(number, limit.lost_s)
                 # From here the node is not to blame for time: the app or our disk may be slow.
-                limit.reschedule(None)
+                limit.disarm()
                 came_s = self._now_s()
             await self._do(self._report(start, lane, event, came_s), more=stream.ready)
             if not stream.ready:
-                self._answer.excuse(number, self._now_s() - came_s)
+                answer.excuse(number, self._now_s() - came_s)
             await self._alive()
-            if not self._answer.runs(number):
-                if self._answer.over and self.outcome is None:
+            if not answer.runs(number):
+                if answer.over and self.outcome is None:
                     await self._drain(stream, limit)
                 return
             if self._stopping:
-                await self._do(self._answer.stop(STOPPING))
+                await self._do(answer.stop(STOPPING))
                 return
 
     def _report(
@@ -574,14 +574,14 @@ class Pump:
 
     def _arm(self, number: int, lane: _Lane) -> None:
         """The next wait for a node ends when the machine says so."""
-        loop = asyncio.get_running_loop()
-        left_s = 0.0 if self._stopping else self._answer.due_s(number) - self._now_s()
+        now_s = self._now_s()
+        left_s = 0.0 if self._stopping else self._answer.due_s(number) - now_s
         if lane.limit is not None:
-            lane.limit.reschedule(loop.time() + max(left_s, 0.0))
+            lane.limit.arm(max(left_s, 0.0), max(self._plan.deadline_s - now_s, 0.0))
 
-    async def _drain(self, stream: AttemptStream, limit: asyncio.Timeout) -> None:
+    async def _drain(self, stream: AttemptStream, limit: Limit) -> None:
         """Read the end of the node's response. The app has its answer, so failures say nothing."""
-        limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+        limit.arm(DRAIN_S)
         try:
             await anext(stream)
         except (StopAsyncIteration, Error):

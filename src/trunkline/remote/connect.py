@@ -13,6 +13,7 @@ from itertools import chain, zip_longest
 from typing import Final, TypeVar
 
 from trunkline.base.errors import ConnectError, TimedOutError, UpstreamError
+from trunkline.remote.limit import Limit
 from trunkline.remote.target import Origin
 from trunkline.remote.transport import CONNECT_TIMEOUT, DNS_FAILED, REFUSED, TLS_FAILED
 
@@ -49,7 +50,7 @@ async def connect(
     Raises ConnectError or TimedOutError with the codes of :mod:`trunkline.remote.transport`.
     """
     try:
-        async with asyncio.timeout(timeout_s):
+        async with Limit(timeout_s):
             addresses = await _resolve(origin)
             return await _first(origin, addresses, protocol, tls if origin.tls else None)
     except TimeoutError:

@@ -8,6 +8,7 @@ so; one that is neither ends with the connection, if that was closed in order.
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self, cast
 
@@ -20,6 +21,7 @@ from trunkline.base.errors import (
     UpstreamError,
 )
 from trunkline.remote.connect import Cuttable
+from trunkline.remote.limit import Alarm
 from trunkline.remote.transport import (
     BAD_HTTP,
     CLOSED,
@@ -58,11 +60,10 @@ class Http1Response:
         "_complete",
         "_connection",
         "_error",
+        "_idle_alarm",
         "_idle_timeout_s",
-        "_idle_timer",
         "_paused",
         "_waiter",
-        "_waiting_since",
         "headers",
         "reason",
         "status",
@@ -80,9 +81,8 @@ class Http1Response:
         self._complete = False
         self._error: UpstreamError | None = None
         self._idle_timeout_s = idle_timeout_s
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_alarm = Alarm(self._stalled)
         self._waiter: asyncio.Future[None] | None = None
-        self._waiting_since = 0.0
 
     def header(self, name: str) -> str | None:
         """One header by its lower-case name; repeated ones joined."""
@@ -118,7 +118,7 @@ class Http1Response:
             self.fail(TruncatedError("the response was closed by its reader", code=TRUNCATED))
         self._buffer.clear()
         self._buffered = 0
-        self._stop_timer()
+        self._idle_alarm.stop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,7 +135,7 @@ class Http1Response:
         """What has arrived since the last call, waiting for more; empty at the end."""
         while not self._buffer:
             if self._complete:
-                self._stop_timer()
+                self._idle_alarm.stop()
                 return b""
             if self._error is not None:
                 raise self._error
@@ -152,36 +152,20 @@ class Http1Response:
     async def _wait(self) -> None:
         if self._waiter is not None:
             raise RuntimeError("a response has one reader")
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
+        self._waiter = asyncio.get_running_loop().create_future()
         if self._idle_timeout_s is not None:
-            self._waiting_since = loop.time()
-            # One timer outlives many waits: re-arming it for each would cost more than the wait.
-            if self._idle_timer is None:
-                self._idle_timer = loop.call_later(self._idle_timeout_s, self._check_idle)
+            self._idle_alarm.set(self._idle_timeout_s)
         try:
             await self._waiter
         finally:
             self._waiter = None
+            self._idle_alarm.unset()
 
-    def _check_idle(self) -> None:
-        self._idle_timer = None
-        if self._waiter is None or self._idle_timeout_s is None:
-            return
-        loop = self._waiter.get_loop()
-        left_s = self._waiting_since + self._idle_timeout_s - loop.time()
-        if left_s > 0:
-            self._idle_timer = loop.call_later(left_s, self._check_idle)
-            return
+    def _stalled(self) -> None:
         connection = self._connection
         self.fail(TimedOutError(f"nothing came for {self._idle_timeout_s:g} s", code=STALLED))
         if connection is not None:
             connection.abort()
-
-    def _stop_timer(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -261,7 +245,8 @@ class Connection(Cuttable):
         response = Http1Response(self, idle_timeout_s)
         self._response = response
         self._head_waiter = waiter = self._loop.create_future()
-        timer = self._loop.call_later(head_timeout_s, self._head_timed_out, head_timeout_s)
+        alarm = Alarm(partial(self._head_timed_out, head_timeout_s))
+        alarm.set(head_timeout_s)
         self.transport.writelines(request)
         try:
             await waiter
@@ -271,7 +256,7 @@ class Connection(Cuttable):
                 self.abort()
             raise
         finally:
-            timer.cancel()
+            alarm.stop()
         return response
 
     def abort(self) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from trunkline.base.errors import ConnectError, TruncatedError
 from trunkline.remote.connect import connect, tls_context
 from trunkline.remote.connection import Connection, Http1Response
+from trunkline.remote.limit import Limit
 from trunkline.remote.target import Origin, encode_head, parse_url
 from trunkline.remote.transport import CLOSED, CONNECTIONS_EXHAUSTED, Headers, Method
 
@@ -166,7 +167,7 @@ class _Pool:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with Limit(timeout_s):
                 await waiter
         except TimeoutError:
             raise ConnectError(

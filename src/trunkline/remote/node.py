@@ -20,6 +20,7 @@ from trunkline.base.errors import (
     TruncatedError,
     UpstreamError,
 )
+from trunkline.remote.limit import Limit
 from trunkline.remote.status import ERROR_BODY_BYTES_MAX, failure
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Response, Transport
@@ -236,7 +237,7 @@ class NodeCaller:
         the UpstreamErrors of the transport.
         """
         try:
-            async with asyncio.timeout(timeout_s):
+            async with Limit(timeout_s):
                 response = await self._transport.request(
                     "GET" if asked is None else "POST",
                     self._base + path,

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from trunkline.base.errors import Error, RequestError
+from trunkline.remote.limit import Limit
 
 BODY_TIMEOUT_S: Final = 60.0
 """Longest that a client may take to send a body."""
@@ -178,7 +179,7 @@ class Call:
         if declared is not None and declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with Limit(timeout_s):
                 return await self._collect(limit)
         except TimeoutError:
             raise RequestError(

@@ -26,6 +26,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from trunkline.base.errors import ConfigError, Error
+from trunkline.remote.limit import Alarm
 from trunkline.runtime.http import (
     DRAINING_KEY,
     STOPPING_KEY,
@@ -265,18 +266,18 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = True
-    _head_timer: asyncio.TimerHandle | None = None
-    _stall_timer: asyncio.TimerHandle | None = None
+    _head_alarm: Alarm | None = None
+    _stall_alarm: Alarm | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         if len(self.connections) > CONNECTIONS_MAX:
             self.transport.abort()
             return
-        self._arm_head_timer()
+        self._arm_head_alarm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_timers()
+        self._stop_alarms()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -284,8 +285,8 @@ class _BoundedProtocol(HttpToolsProtocol):
             if _UPGRADE.search(data) is not None:
                 data = _staying(data)
             self._head_bytes += len(data)
-            if self._head_timer is None:
-                self._arm_head_timer()
+            if self._head_alarm is None:
+                self._arm_head_alarm()
         super().data_received(data)
         # Only now is it known whether these bytes completed the head.
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
@@ -294,9 +295,9 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._head_alarm is not None:
+            self._head_alarm.stop()
+            self._head_alarm = None
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0":
             self.cycle.send = _undivided(self.cycle)  # type: ignore[method-assign, assignment]
@@ -307,22 +308,24 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall_timer = self.loop.call_later(WRITE_STALL_S, self.transport.abort)
+        self._stall_alarm = Alarm(self.transport.abort)
+        self._stall_alarm.set(WRITE_STALL_S)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        if self._stall_alarm is not None:
+            self._stall_alarm.stop()
+            self._stall_alarm = None
 
-    def _arm_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+    def _arm_head_alarm(self) -> None:
+        self._head_alarm = Alarm(self.transport.abort)
+        self._head_alarm.set(HEAD_TIMEOUT_S)
 
-    def _cancel_timers(self) -> None:
-        for timer in (self._head_timer, self._stall_timer):
-            if timer is not None:
-                timer.cancel()
-        self._head_timer = self._stall_timer = None
+    def _stop_alarms(self) -> None:
+        for alarm in (self._head_alarm, self._stall_alarm):
+            if alarm is not None:
+                alarm.stop()
+        self._head_alarm = self._stall_alarm = None
 
 
 class _Server(uvicorn.Server):

@@ -227,8 +227,14 @@ class Stopwatch:
         self._stage_s = now_s
 
     def excuse(self, spent_s: float) -> None:
-        """For so long the app or the disk was waited for, and not the node."""
-        self._stage_s += max(spent_s, 0.0)
+        """For so long something else was waited for, and not the node: the app, our disk, or a
+        turn of this process, which had stood still."""
+        spent_s = max(spent_s, 0.0)
+        self._stage_s += spent_s
+        if self._read_s is None:
+            self._began_s += spent_s
+            if self._accepted_s is not None:
+                self._accepted_s += spent_s
 
     def read(self) -> Timings:
         """What was measured."""

@@ -1,0 +1,127 @@
+"""A gateway that is stopped for longer than it waits for a node, and wakes: nobody was silent."""
+
+import asyncio
+import json
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from tests.support.fake_node import FakeNode, Script
+from tests.support.gateway import PlainClient, process
+
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.app import create_store
+from trunkline.gateway.config import GatewayConfig, NodeConfig, render
+from trunkline.gateway.core.deadline import Timeouts
+from trunkline.remote.transport import Response
+
+BODY = b'{"model":"tiny","stream":%s,"messages":[{"role":"user","content":"say it"}]}'
+IDLE_S = 0.8
+PAUSE_S = 2.5
+"""More than every wait for a node together."""
+GRACE_PART_S = 0.1
+
+
+@asynccontextmanager
+async def paused_gateway(folder: Path, node: FakeNode) -> AsyncIterator[tuple[Process, str]]:
+    """A gateway that waits for a node for less time than it will be stopped."""
+    log_key = Signer.generate("net.localhost/log", sha256(b"log").digest()).vkey
+    (folder / "policy").write_text(f"log {log_key}\nquorum none\n")
+    config = GatewayConfig(
+        listen="127.0.0.1:0",
+        data="data",
+        policy_file="policy",
+        log_url="http://127.0.0.1:1",
+        nodes=(NodeConfig(url=node.url, vkey=node.vkey),),
+        timeouts=Timeouts(
+            head_s=IDLE_S, first_event_s=IDLE_S, first_token_s=IDLE_S, whole_s=IDLE_S, idle_s=IDLE_S
+        ),
+    )
+    path = folder / "gateway.toml"
+    path.write_text(render(config))
+    create_store(folder / "data")
+    async with process(path) as running:
+        yield running
+
+
+async def pause(gateway: Process) -> None:
+    gateway.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(PAUSE_S)
+
+
+def text(body: bytes) -> str:
+    lines = [line[6:] for line in body.decode().splitlines() if line.startswith("data: {")]
+    assert not any('"error"' in line for line in lines), body
+    return "".join(
+        choice["delta"].get("content") or "" for line in lines for choice in _choices(line)
+    )
+
+
+def _choices(line: str) -> list[dict[str, dict[str, str]]]:
+    found: list[dict[str, dict[str, str]]] = json.loads(line)["choices"]
+    return found
+
+
+async def begun(client: PlainClient, *, stream: bool) -> asyncio.Task[bytes]:
+    async def whole() -> bytes:
+        response: Response = await client.open(
+            "/v1/chat/completions", BODY % (b"true" if stream else b"false")
+        )
+        async with response:
+            return await response.read(1 << 20)
+
+    return asyncio.create_task(whole())
+
+
+async def test_what_came_while_it_was_stopped_counts(tmp_path: Path) -> None:
+    async with FakeNode() as node, paused_gateway(tmp_path, node) as (gateway, url):
+        client, hold = PlainClient(url), asyncio.Event()
+        node.scripts.append(Script(after=3, hold=hold))
+        answer = await begun(client, stream=True)
+        await node.reached.wait()
+        gateway.send_signal(signal.SIGSTOP)
+        hold.set()
+        await pause(gateway)
+        gateway.send_signal(signal.SIGCONT)
+        body = await answer
+        await client.aclose()
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert len(node.attempts) == 1
+    assert text(body)
+
+
+async def test_a_node_that_slept_with_it_gets_the_time_back(tmp_path: Path) -> None:
+    async with FakeNode() as node, paused_gateway(tmp_path, node) as (gateway, url):
+        client, hold = PlainClient(url), asyncio.Event()
+        node.scripts.append(Script(after=3, hold=hold))
+        answer = await begun(client, stream=True)
+        await node.reached.wait()
+        await pause(gateway)
+        gateway.send_signal(signal.SIGCONT)
+        # Its next token is a little later than the gateway's first turn.
+        await asyncio.sleep(GRACE_PART_S)
+        hold.set()
+        body = await answer
+        await client.aclose()
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert len(node.attempts) == 1
+
+
+async def test_a_whole_answer_and_the_first_look_at_nodes_too(tmp_path: Path) -> None:
+    async with FakeNode() as node, paused_gateway(tmp_path, node) as (gateway, url):
+        client, hold = PlainClient(url), asyncio.Event()
+        node.scripts.append(Script(after=1, hold=hold))
+        answer = await begun(client, stream=False)
+        await node.reached.wait()
+        await pause(gateway)
+        hold.set()
+        gateway.send_signal(signal.SIGCONT)
+        body = await answer
+        reply = await client.post("/v1/chat/completions", BODY % b"false")
+        await client.aclose()
+    assert b'"finish_reason": "stop"' in body
+    assert reply.status == 200
+    assert len(node.attempts) == 2
