@@ -1,5 +1,6 @@
 """Generating, scoring and calibrating, each going on where it was ended."""
 
+import sys
 import time
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ SEEDS = "SHA-256 of prompt number and repeat"
 CALIBRATION_HALF, TEST_HALF = 0, 1
 """Prompts with even numbers, and with odd ones."""
 
+EVERYTHING = slice(None)
+
 END_TOKENS = frozenset({0, 2})
 """Of the packaged model."""
 
@@ -33,6 +36,14 @@ def claims(run: Run, prompts: Sequence[str], half: int, answers: int) -> list[Cl
         )
         for at in range(answers)
     ]
+
+
+def share(said: str) -> slice:
+    """``I/N``, each from 1 on, as every Nth from the Ith on."""
+    which, _, of = said.partition("/")
+    if not (which.isdecimal() and of.isdecimal() and 1 <= int(which) <= int(of)):
+        raise SystemExit(f"a share is I/N with I from 1 to N, not {said!r}")
+    return slice(int(which) - 1, None, int(of))
 
 
 def generate(store: Store, run: Run, arm: Arm, prompts: Sequence[str], wanted: list[Claim]) -> None:
@@ -74,12 +85,15 @@ def score(
     prompts: Sequence[str],
     verifier: str,
     half: int,
+    part: slice = EVERYTHING,
 ) -> None:
-    """Score the answers to one half of the prompts that have no scores yet.
+    """Score the answers to one half of the prompts that have no scores yet; of them ``part``, by
+    their numbers in the order of ``claims``.
 
     Those of the test half only against a calibration that is there already.
     """
     todo: list[tuple[Arm, Answer]] = []
+    chosen = range(part.start or 0, sys.maxsize, part.step or 1)
     for arm in arms:
         if verifier not in pairs(arm):
             continue
@@ -90,26 +104,34 @@ def score(
         todo += [
             (arm, answer)
             for answer in store.answers(arm.name)
-            if answer.prompt % 2 == half and (answer.prompt, answer.repeat) not in there
+            if answer.prompt % 2 == half
+            and (answer.prompt, answer.repeat) not in there
+            and _number(answer, prompts) in chosen
         ]
     if not todo:
         return
     machine = machines.load(verifier, store.folder / "models")
     begun = time.monotonic()
     for start in range(0, len(todo), BATCH):
-        part = todo[start : start + BATCH]
+        batch = todo[start : start + BATCH]
 
-        def keep(id_: int, events: list, part: list[tuple[Arm, Answer]] = part) -> None:
-            arm, answer = part[id_]
+        def keep(id_: int, events: list, batch: list[tuple[Arm, Answer]] = batch) -> None:
+            arm, answer = batch[id_]
             found = Scores(prompt=answer.prompt, repeat=answer.repeat, scores=events)
             store.add_scores(arm.name, verifier, found)
 
-        jobs = [_scoring(at, answer, run, prompts, machine) for at, (_, answer) in enumerate(part)]
+        jobs = [_scoring(at, answer, run, prompts, machine) for at, (_, answer) in enumerate(batch)]
         seconds, tokens = machine.run(jobs, keep)
         store.add_cpu(Cpu(phase="score", arm="", machine=verifier, tokens=tokens, seconds=seconds))
     machine.close()
     took = time.monotonic() - begun
     print(f"{len(todo)} answers scored by {verifier} in {took:.0f} s", flush=True)
+
+
+def _number(answer: Answer, prompts: Sequence[str]) -> int:
+    """Where ``claims`` has it."""
+    half = range(answer.prompt % 2, len(prompts), 2)
+    return answer.repeat * len(half) + half.index(answer.prompt)
 
 
 def _scoring(
