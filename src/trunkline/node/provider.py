@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from trunkline.base.errors import RequestError, UpstreamError
-from trunkline.inference.answer import Event
+from trunkline.inference.answer import AnswerHead, Event
 from trunkline.node.core import account, upstream
 from trunkline.node.core.calls import CallNumbers
+from trunkline.node.core.heads import COMPLETION, VECTORS, Heads, filled
 from trunkline.node.core.joint import Joint
 from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.prefix import Prefixes, cannot_continue, going_on
@@ -268,18 +269,27 @@ class ProviderWork:
 
     async def _stream(self, answer: Answer, output: Output) -> Said:
         prefix = self._attempt.prefix
-        check = StreamCheck(self._asked.n or 1, self._names, goes_on=prefix is not None)
+        check = StreamCheck(
+            self._asked.n or 1,
+            self._names,
+            goes_on=prefix is not None,
+            running=self._usage.added_running or self._usage.app_running,
+        )
+        heads = Heads(*self._otherwise)
         number = 0 if prefix is None else prefix.events
         calls = CallNumbers(self._attempt.attempt.removeprefix("att_"))
         async for event in _to_its_end(answer.events(), check):
-            for line in check.feed(calls.tidy(self._preset.answer(event.data or b""))):
+            lines = check.feed(calls.tidy(self._preset.answer(event.data or b"")))
+            for line in lines if prefix is not None else heads.fit(lines):
                 told = self._teller.tell(line)
                 if told is not None:
                     await output.event(Event(id=number, data=told.data, used=told.used))
                     number += 1
         said = check.end()
         closing = check.closing() if self._usage.kept_back else None
-        told = None if closing is None else self._teller.tell(closing)
+        told = None
+        for line in [] if closing is None else heads.fit([closing]):
+            told = self._teller.tell(line)
         if told is not None:
             await output.event(Event(id=number, data=told.data, used=told.used))
         return said
@@ -291,11 +301,23 @@ class ProviderWork:
             raise _rejected(error) from None
         if self._attempt.kind == "embeddings":
             said = check_embeddings(body, inputs(self._body), self._names)
+            body = filled(body, VECTORS, model=self._attempt.model)
         else:
             body = upstream.readable(self._preset.answer(body))
             said = upstream.check_completion(body, self._asked.n or 1, self._names)
+            name, created_s, model = self._otherwise
+            body = filled(body, COMPLETION, id=name, created=created_s, model=model)
         await output.event(Event(id=0, data=upstream.one_line(body)))
         return said
+
+    @property
+    def _otherwise(self) -> tuple[str, int, str]:
+        """``id``, ``created`` and ``model`` of an answer that does not say them."""
+        asked = self._attempt
+        head = AnswerHead(
+            answer=asked.answer, created_s=asked.created_s, model=asked.model, fingerprint=""
+        )
+        return head.completion_id, head.created_s, head.model
 
     def _outcome(self, said: Said) -> Outcome:
         return Outcome(

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from trunkline.base.errors import BadResponseError, MalformedError, RequestError
 from trunkline.base.ports import Clock
-from trunkline.node.core.upstream import BAD_CHUNK
+from trunkline.node.core.order import BAD_CHUNK
 from trunkline.remote.answer import ProviderAnswer
 from trunkline.remote.status import RejectedError
 from trunkline.schema import openai_chat

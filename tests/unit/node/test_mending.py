@@ -52,6 +52,15 @@ def chunk(choice: dict[str, object] | None = None, **more: object) -> bytes:
         (chunk(usage=False), chunk(usage=None)),
         (chunk(usage=USAGE | {"completion_tokens": 2.0}), chunk(usage=USAGE)),
         (chunk(usage=USAGE | {"total_tokens": "5"}), chunk(usage=USAGE)),
+        (chunk(usage=USAGE | {"completion_tokens": -2}), chunk(usage=None)),
+        (chunk(usage=USAGE | {"completion_tokens": 10**30}), chunk(usage=None)),
+        (chunk(usage=USAGE | {"completion_tokens": 2.5}), chunk(usage=None)),
+        (chunk(usage=[USAGE]), chunk(usage=None)),
+        (chunk(usage=USAGE | {"prompt_tokens_details": []}), chunk(usage=None)),
+        (chunk({"finish_reason": "SAFETY"}), chunk({"finish_reason": "content_filter"})),
+        (chunk({"finish_reason": "COMPLETE"}), chunk({"finish_reason": "stop"})),
+        (chunk({"finish_reason": "null"}), chunk()),
+        (chunk().replace(b'"delta":{"content":"snow"},', b""), chunk({"delta": {}})),
     ],
 )  # fmt: skip
 def test_a_slip_reads_as_what_was_meant(slip: bytes, meant: bytes) -> None:
@@ -70,7 +79,6 @@ def test_a_slip_reads_as_what_was_meant(slip: bytes, meant: bytes) -> None:
         chunk({"index": "first"}),
         chunk({"index": 0.5}),
         chunk(choices="none"),
-        chunk(usage={"prompt_tokens": "9" * 40}),
         b"{}",
         b"[]",
         b'{"code": "Busy", "message": "x"}',

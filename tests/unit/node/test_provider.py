@@ -15,11 +15,13 @@ from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
 from trunkline.schema.attempt import Limits, NodeInfo, Quota
 
+HEAD = {"id": "up-1", "object": "chat.completion.chunk", "created": 7, "model": "real-1"}
+
 
 def chunk(text: str | None = None, finish: str | None = None, **more: object) -> bytes:
     delta = {} if text is None else {"content": text}
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return msgspec.json.encode({"id": "up-1", "model": "real-1", "choices": [choice]} | more)
+    return msgspec.json.encode(HEAD | {"choices": [choice]} | more)
 
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -31,6 +33,8 @@ GOOD = [
 ]
 WHOLE = {
     "id": "up-1",
+    "object": "chat.completion",
+    "created": 7,
     "model": "real-1",
     "choices": [
         {
@@ -135,7 +139,7 @@ async def test_how_the_connection_ends_is_no_part_of_an_answer_that_has_finished
 async def test_usage_that_comes_after_the_finish_is_kept_when_the_rest_does_not_come(
     tmp_path: Path,
 ) -> None:
-    counted = msgspec.json.encode({"id": "up-1", "model": "real-1", "choices": [], "usage": USAGE})
+    counted = msgspec.json.encode(HEAD | {"choices": [], "usage": USAGE})
     events = [*GOOD[:3], chunk(None, "stop"), counted]
     request = chat(stream_options={"include_usage": True})
     heard = await through(tmp_path, Upstream(events, hang=True), request)

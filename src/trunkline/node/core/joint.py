@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import BadResponseError
+from trunkline.node.core.order import BAD_CHUNK
 from trunkline.node.core.prefix import Dialect, sent
 from trunkline.node.core.served import WRONG_MODEL, same_model
-from trunkline.node.core.upstream import BAD_CHUNK
 from trunkline.node.core.usage import Told, UsageAsked, used_of, with_usage
 from trunkline.schema.attempt import Prefix
 from trunkline.schema.openai_answer import Chunk, ChunkChoice, Usage, parse_chunk

@@ -1,11 +1,13 @@
 """What a provider's answer must be before it is passed on: pure checks over its events and body.
 
-The answer is relayed as the provider wrote it, ``id``, ``created`` and ``model`` too: a stream has
-one ``id`` throughout, and whoever goes on with it elsewhere is told that one (``joint.py``).
-Checked, and failed with a stable code when it does not hold: every chunk is a chunk, every choice
-finishes and says nothing after it, something was said, the model is the one asked for, and no more
-chunks speak than tokens were counted if one of them came twice. Of what is wrong only slips are put
-right that lose nothing (``mending.py``), and no finish is forged.
+The answer is relayed as the provider wrote it. Its ``id``, ``created`` and ``model`` too, which are
+the same throughout (``heads.py``), and whoever goes on with it elsewhere is told them
+(``joint.py``). Checked, and failed with a stable code when it does not hold: every chunk is a chunk
+of this answer, every choice finishes and says nothing after it, something was said, the model is
+the one asked for, counts of the tokens so far never fall, and no more chunks speak than tokens were
+counted because one of them came twice. Chunks have no numbers: one that is lost, or that changed
+places where nothing was counted, can not be told from what the model said. Of what is wrong only
+slips are put right that lose nothing (``mending.py``), and no finish is forged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,8 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import BadResponseError, MalformedError, TruncatedError
-from trunkline.node.core.mending import FINISHES, mended
+from trunkline.node.core.mending import FINISHES, countable, mended
+from trunkline.node.core.order import BAD_CHUNK, REPEATED, Order
 from trunkline.node.core.served import ServedName
 from trunkline.schema.openai_answer import (
     Chunk,
@@ -27,8 +30,6 @@ from trunkline.schema.openai_answer import (
 from trunkline.schema.parsing import given, top_level
 
 EMPTY: Final = "upstream_empty"
-BAD_CHUNK: Final = "upstream_bad_chunk"
-REPEATED: Final = "upstream_repeated_chunk"
 HELD_EVENTS_MAX: Final = 64
 """Chunks held back until the first that says something; a stream with more has said nothing."""
 HELD_BYTES_MAX: Final = 1024 * 1024
@@ -36,11 +37,13 @@ NAME_CHARS_MAX: Final = 256
 CHOICES_MAX: Final = 128
 FAILED_FINISHES: Final = frozenset(
     {"error", "abort", "insufficient_system_resource", "network_error",
-     "cancelled", "canceled", "failed", "timeout"}
+     "cancelled", "canceled", "failed", "timeout", "interrupted", "server_error",
+     "internal_error", "malformed_function_call", "unexpected_tool_call"}
 )  # fmt: skip
 """Finish reasons that mean that none was reached, in lower case: of OpenRouter, Mistral and
-Together; of vLLM and SGLang; of DeepSeek; of Zhipu; and what proxies say in their place. A finish
-under any other name is passed on."""
+Together; of vLLM and SGLang; of DeepSeek; of Zhipu; of Gemini; and what proxies say in their place.
+A finish under any other name is passed on."""
+_CALLED: Final = frozenset({"tool_calls", "function_call"})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -80,17 +83,27 @@ class StreamCheck:
     """Follows a stream of chunks; ``feed`` returns what may be passed on now."""
 
     __slots__ = (
-        "_choices", "_counted", "_done", "_fingerprint", "_finish", "_held", "_held_bytes", "_last",
-        "_served", "_speaking", "_spoken", "_twice", "_usage",
+        "_choices", "_copies", "_counted", "_done", "_fingerprint", "_finish", "_held",
+        "_held_bytes", "_last", "_order", "_served", "_speaking", "_spoken", "_usage",
     )  # fmt: skip
 
-    def __init__(self, choices: int, names: Sequence[str] = (), *, goes_on: bool = False) -> None:
+    def __init__(
+        self,
+        choices: int,
+        names: Sequence[str] = (),
+        *,
+        goes_on: bool = False,
+        running: bool = False,
+    ) -> None:
         """``choices``: how many the request asked for. ``names``: right ones for the model.
-        ``goes_on``: after a given text, so that nothing more may be left to say."""
+        ``goes_on``: after a given text, so that nothing more may be left to say. ``running``: each
+        chunk was asked to count the tokens so far."""
         self._choices = choices
         self._served = ServedName(names)
         self._last = b""
-        self._twice = False
+        self._copies = 0
+        # Of several choices each may count its own.
+        self._order = Order(counts=running and choices <= 1)
         self._speaking = 0
         self._finish: dict[int, str] = {}
         self._held: list[bytes] = []
@@ -120,6 +133,7 @@ class StreamCheck:
         if any(_speaks(choice) for choice in chunk.choices):
             self._speaking += 1
             self._note_repeat(line, chunk)
+            self._order.note(chunk)
         self._last = line
         if self._spoken:
             return [line]
@@ -167,13 +181,15 @@ class StreamCheck:
             return
         if chunk.usage is not None and chunk.usage.completion_tokens > 0:
             raise BadResponseError("a chunk came twice", code=BAD_CHUNK)
-        self._twice = True
+        self._copies += 1
 
     def _check_repeats(self) -> None:
         """Chunks have no numbers, and a model may say the same twice. But each chunk that speaks
-        holds a token at least: with more of them than tokens, the one that came twice is a copy."""
+        holds a token at least: where there are more of them than tokens, and would not be without
+        those that came twice, they are copies. (Where there still would be, the provider cuts its
+        tokens into pieces, or counts otherwise.)"""
         counted = 0 if self._usage is None else self._usage.completion_tokens
-        if self._twice and 0 < counted < self._speaking:
+        if self._speaking - self._copies <= counted < self._speaking and counted:
             raise BadResponseError("a chunk came twice", code=REPEATED)
 
     def _note(self, chunk: Chunk) -> None:
@@ -182,6 +198,8 @@ class StreamCheck:
         if chunk.usage is not None:
             self._usage = chunk.usage
             self._counted = not chunk.choices
+        if len({choice.index for choice in chunk.choices}) < len(chunk.choices):
+            raise BadResponseError("a choice is in a chunk twice", code=BAD_CHUNK)
         for choice in chunk.choices:
             if not 0 <= choice.index < max(self._choices, 1):
                 raise BadResponseError("a chunk of a choice nobody asked for", code=BAD_CHUNK)
@@ -223,7 +241,8 @@ def _clean_chunk(data: bytes) -> Chunk | None:
     except MalformedError:
         return None
     numbered = sum(1 + len(choice.delta.tool_calls or ()) for choice in chunk.choices)
-    slips = data.count(b'"index"') < numbered
+    slips = data.count(b'"index"') < numbered or data.count(b'"delta"') < len(chunk.choices)
+    slips = slips or (chunk.usage is not None and not countable(chunk.usage))
     return None if slips or any(c.finish_reason in FINISHES for c in chunk.choices) else chunk
 
 
@@ -233,8 +252,12 @@ def _failed(choice: ChunkChoice | ReadChoice) -> bool:
 
 
 def _speaks(choice: ChunkChoice) -> bool:
-    # A finish for another reason than "stop" explains an empty answer (a filter, a length).
-    return _says(choice) or choice.finish_reason not in (None, "stop")
+    return _says(choice) or _explains(choice.finish_reason)
+
+
+def _explains(finish: str | None) -> bool:
+    """Whether it explains an empty answer: a filter, a length. That calls were made does not."""
+    return finish not in (None, "stop", *_CALLED)
 
 
 def _says(choice: ChunkChoice) -> bool:
@@ -251,10 +274,12 @@ def _some(thought: msgspec.Raw) -> bool:
 def readable(body: bytes) -> bytes:
     """A whole answer with its small slips put right, as those of a stream's chunks are."""
     try:
-        choices = parse_completion(body).choices
+        found = parse_completion(body)
     except MalformedError:
         return mended(body)
+    choices = found.choices
     slips = body.count(b'"index"') < len(choices)
+    slips = slips or (found.usage is not None and not countable(found.usage))
     return mended(body) if slips or any(c.finish_reason in FINISHES for c in choices) else body
 
 
@@ -291,4 +316,4 @@ def _answers(choice: ReadChoice) -> bool:
     message = choice.message
     said = message.content or message.refusal or message.tool_calls or message.function_call
     thought = message.reasoning_content or _some(message.reasoning)
-    return bool(said or thought or choice.finish_reason != "stop")
+    return bool(said or thought or _explains(choice.finish_reason))

@@ -14,8 +14,9 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import BadResponseError
+from trunkline.node.core.order import BAD_CHUNK
 from trunkline.node.core.served import ServedName
-from trunkline.node.core.upstream import BAD_CHUNK, EMPTY, NAME_CHARS_MAX, Said
+from trunkline.node.core.upstream import EMPTY, NAME_CHARS_MAX, Said
 from trunkline.schema.openai_answer import Usage
 
 _FLOAT_BYTES: Final = 4
