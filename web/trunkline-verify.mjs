@@ -49,6 +49,7 @@ const RECEIPT_BYTES_MAX = 256 * 1024;
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
 const VERBATIM = new Set(["openai.chat", "openai.embeddings"]);
 const DEPTH_MAX = 16;
+const VALUES_MAX = 1_048_576;
 const BATCH_RECEIPTS_MAX = 64n;
 const BATCH_NOTE_BYTES_MAX = 8 * 1024;
 const BATCH_PATH_HASHES_MAX = 6;
@@ -542,11 +543,65 @@ const isEvidence = shape({
 function parseJson(data, bytesMax, what) {
   const bytes = isText(data) ? utf8(data) : data;
   demand(bytes.length <= bytesMax, `${what}: ${bytes.length} bytes exceed ${bytesMax}`);
+  let text;
+  let value;
   try {
-    return JSON.parse(decoder.decode(bytes));
+    text = decoder.decode(bytes);
+    value = JSON.parse(text);
   } catch {
     throw new MalformedError(`not ${what}`);
   }
+  checkJson(text, `not ${what}`);
+  return value;
+}
+
+/** Refuse what parsers of JSON differ about (docs/spec/evidence.md, "The file"). `text` is JSON. */
+function checkJson(text, problem) {
+  // The names seen in each object that is open here; null for an array.
+  const open = [];
+  let strings = 0;
+  let commas = 0;
+  for (let at = 0; at < text.length; at += 1) {
+    const character = text[at];
+    if (character === '"') {
+      strings += 1;
+      demand(strings <= VALUES_MAX, problem);
+      const end = stringEnd(text, at);
+      const string = JSON.parse(text.slice(at, end));
+      demand(!LONE_SURROGATE.test(string), problem);
+      at = end - 1;
+      if (!isFollowedByColon(text, end)) continue;
+      demand(!open.at(-1).has(string), problem);
+      open.at(-1).add(string);
+    } else if (character === "{" || character === "[") {
+      demand(open.length < DEPTH_MAX, problem);
+      open.push(character === "{" ? new Set() : null);
+    } else if (character === "}" || character === "]") {
+      open.pop();
+    } else if (character === ",") {
+      commas += 1;
+      demand(commas <= VALUES_MAX, problem);
+    } else if (".eE".includes(character)) {
+      // The letter is in `true` and `false` too: there no digit stands before it.
+      demand(!/[0-9]/.test(text[at - 1]), problem);
+    }
+  }
+}
+
+/** Where the string that begins `at` ends: after the first quote with an even run of backslashes. */
+function stringEnd(text, at) {
+  let quote = text.indexOf('"', at + 1);
+  for (;;) {
+    let first = quote;
+    while (text[first - 1] === "\\") first -= 1;
+    if ((quote - first) % 2 === 0) return quote + 1;
+    quote = text.indexOf('"', quote + 1);
+  }
+}
+
+function isFollowedByColon(text, at) {
+  while (" \t\n\r".includes(text[at])) at += 1;
+  return text[at] === ":";
 }
 
 function parseEvidence(data) {

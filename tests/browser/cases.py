@@ -47,6 +47,26 @@ POLICIES = (
 )
 
 
+# What later versions may say; and JSON that parsers differ about, wherever it stands.
+MEMBERS = (
+    '"zeta":[null,-0,true,[[],{}],"1.5 {[\\\\\\"]} \\ud83d\\ude00"]',
+    f'"zeta":{"[" * 15}{"]" * 15}',
+    f'"zeta":{"[" * 16}{"]" * 16}',
+    f'"zeta":{"[" * 3000}{"]" * 3000}',
+    '"zeta":1.5',
+    '"zeta":[1e3]',
+    '"zeta":1E-400',
+    '"zeta":"\\ud83d"',
+    '"zeta":"\\ude00\\ud83d"',
+    '"\\ud83d":1',
+    '"zeta":{"a":1,"b":2,"\\u0061":3}',
+    '"zeta" :1, "zeta"\t:1',
+    '"type":"trunkline.evidence/v1"',
+    '"__proto__":{},"constructor":7',
+    '"__proto__":{},"__proto__":{}',
+)
+
+
 def all_cases() -> list[Case]:
     return [*_vectors(), *_edited(), *_answers(), *_verdicts(), *_damaged()]
 
@@ -199,6 +219,12 @@ def _edited() -> Iterator[Case]:
     yield case("another operator in the file", change(made.evidence(part), keys=wrong))
     yield case("no policy at all", change(made.evidence(part), policy=None), policy=None)
     yield case("a bad policy", change(made.evidence(part), policy="quorum x\n"), policy=None)
+    whole_file = made.encode(made.evidence(part))
+    for member in MEMBERS:
+        yield case(f"with {member[:30]}", whole_file[:-1] + f",{member}}}".encode())
+    for number in ("2.0", "2e0", "0.2e1", "-0"):
+        spelled = whole_file.replace(b'"index":', f'"index":{number},"x":'.encode())
+        yield case(f"an index spelled {number}", spelled)
     for data in (b"", b"{}", b"[]", b"\xff", b"null", b'{"type":1}', b"\xef\xbb\xbf{}"):
         yield case("no evidence", data)
 

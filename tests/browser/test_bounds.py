@@ -8,7 +8,7 @@ from math import prod
 from tests.browser.cases import REPOSITORY
 
 from trunkline.crypto import canonical, encoding, keys, merkle, note
-from trunkline.evidence import content, file, report, response
+from trunkline.evidence import content, file, report, response, text
 from trunkline.evidence.verify import TITLES
 from trunkline.receipts import batch, key_statement, receipt
 from trunkline.schema import sse
@@ -45,6 +45,7 @@ BOUNDS = {
     "STATEMENTS_MAX": file.STATEMENTS_MAX,
     "STATEMENT_NOTE_BYTES_MAX": key_statement.STATEMENT_NOTE_BYTES_MAX,
     "TEXT_CHARS_MAX": report.TEXT_CHARS_MAX,
+    "VALUES_MAX": text.VALUES_MAX,
     "VERDICTS_MAX": file.VERDICTS_MAX,
     "VERDICT_NOTE_BYTES_MAX": verdict.Verdict.NOTE_BYTES_MAX,
     "VKEY_CHARS_MAX": keys.VKEY_CHARS_MAX,
@@ -55,7 +56,7 @@ def test_every_bound_is_pythons():
     written = dict(re.findall(r"^(?:export )?const (\w+_MAX) = (.+);$", MODULE, re.MULTILINE))
     assert written.pop("UINT63_MAX") == "2n ** 63n - 1n"
     assert encoding.UINT63_MAX == 2**63 - 1
-    products = {name: text.replace("_", "").split(" * ") for name, text in written.items()}
+    products = {name: one.replace("_", "").split(" * ") for name, one in written.items()}
     bounds = {
         name: prod(int(factor.removesuffix("n")) for factor in factors)
         for name, factors in products.items()

@@ -4,11 +4,12 @@ Specified in ``docs/spec/evidence.md``. Reading a file proves nothing; ``verify.
 refuses what is larger than its bounds, and ignores members of later versions.
 """
 
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from trunkline.base.errors import MalformedError
+from trunkline.evidence.text import decode_text
 from trunkline.receipts.receipt import Hex32
 from trunkline.schema.attempt import SignedReceipt
 
@@ -108,28 +109,15 @@ def encode(evidence: Evidence) -> bytes:
 def decode(data: bytes) -> Evidence:
     """Read an evidence file. Raises :class:`MalformedError`; nothing in it is verified yet."""
     what = "evidence of version 1"
-    evidence = _decode(_DECODER, data, EVIDENCE_BYTES_MAX, what)
-    # The record takes an absent type for its own: a file has to say what it is.
-    _decode(_TYPE_DECODER, data, EVIDENCE_BYTES_MAX, what)
+    evidence = decode_text(_DECODER, data, EVIDENCE_BYTES_MAX, what)
+    try:
+        # The record takes an absent type for its own: a file has to say what it is.
+        _TYPE_DECODER.decode(data)
+    except msgspec.ValidationError as error:
+        raise MalformedError(f"not {what}") from error
     return evidence
 
 
 def decode_keys(data: bytes) -> tuple[EvidenceKey, ...]:
     """Read a file of pinned keys: a JSON array of key entries. Raises :class:`MalformedError`."""
-    return _decode(_KEYS_DECODER, data, KEYS_BYTES_MAX, "a list of keys")
-
-
-Decoded = TypeVar("Decoded")
-
-
-def _decode(
-    decoder: "msgspec.json.Decoder[Decoded]", data: bytes, bytes_max: int, what: str
-) -> Decoded:
-    if len(data) > bytes_max:
-        raise MalformedError(f"{what}: {len(data)} bytes exceed {bytes_max}")
-    try:
-        # As text: the decoder alone does not look into members that it skips, and JSON is UTF-8.
-        return decoder.decode(data.decode())
-    except (ValueError, RecursionError) as error:
-        # Not the parser's message: it may quote what it read.
-        raise MalformedError(f"not {what}") from error
+    return decode_text(_KEYS_DECODER, data, KEYS_BYTES_MAX, "a list of keys")

@@ -25,6 +25,7 @@ from trunkline.evidence.report import (
     passed,
     plain,
 )
+from trunkline.evidence.text import decode_text
 from trunkline.tlog.checkpoint import Checkpoint, open_checkpoint
 from trunkline.tlog.policy import Policy
 
@@ -92,13 +93,7 @@ def encode(key: VerifierKey, notes: tuple[bytes, bytes], proof: Sequence[bytes])
 
 def decode(data: bytes) -> SplitView:
     """Read a split-view file; MalformedError. Nothing in it is verified yet."""
-    if len(data) > SPLIT_VIEW_BYTES_MAX:
-        raise MalformedError("split view too long")
-    try:
-        return _DECODER.decode(data.decode())
-    except (ValueError, RecursionError) as error:
-        # Not the parser's message: it may quote what it read.
-        raise MalformedError(f"not a {SPLIT_VIEW_TYPE}") from error
+    return decode_text(_DECODER, data, SPLIT_VIEW_BYTES_MAX, f"a {SPLIT_VIEW_TYPE}")
 
 
 def is_split_view(data: bytes) -> bool:
