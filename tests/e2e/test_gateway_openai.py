@@ -7,9 +7,13 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests.support.fake_node import MODEL, NUMERICS, TOKENS, FakeNode, Fault, text_of
+from tests.support.fake_answer import MODEL, NUMERICS, TOKENS, text_of
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault
 from tests.support.gateway import Stack, gateway_over
 
+from trunkline.evidence import decode, verify
+from trunkline.evidence.response import PassingResponse
 from trunkline.runtime.http import Call
 
 ASK = [{"role": "user", "content": "say it"}]
@@ -332,3 +336,35 @@ async def test_models_and_unknown_routes(stack: Stack) -> None:
     reply = await stack.http.get("/v1/nothing")
     assert reply.status == 404
     assert reply.json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("after", [None, 2, TOKENS])
+async def test_the_stream_says_whose_chain_it_belongs_to(
+    stack: Stack, alpha: FakeNode, beta: FakeNode, after: int | None
+) -> None:
+    """So that whoever listens can hash it as it passes, a takeover in its middle included."""
+    if after is not None:
+        alpha.will(Fault.CUT, after)
+        first_fails_only(alpha, beta)
+    body = json.dumps({"model": MODEL, "messages": ASK, "stream": True}).encode()
+    reply = await stack.http.post("/v1/chat/completions", body, trunkline_chain="1")
+    file = await stack.http.get(f"/trunkline/v1/receipts/{reply.header('trunkline-receipt')}")
+
+    attempts = sorted(alpha.attempts + beta.attempts, key=lambda one: len(one.previous))
+    told = [line.split()[1].decode() for line in reply.body.split(b"\n") if line[:6] == b"chain:"]
+    assert told == [one.attempt for one in attempts]
+    heard = PassingResponse()
+    for at in range(0, len(reply.body), 100):
+        heard.add(reply.body[at : at + 100])
+    heard.close()
+    assert heard.hashing
+    steps, kept = (
+        verify(file.body, trusted_keys=decode(file.body).keys, response=response).steps
+        for response in (heard, reply.body)
+    )
+    assert steps == kept
+    assert steps[6].title == "response"
+    assert steps[6].result == ("pass" if after is None else "inconclusive")
+
+    plain = await stack.http.post("/v1/chat/completions", body)
+    assert b"chain:" not in plain.body

@@ -1,18 +1,18 @@
 """One call as the app's side saw it: the bytes sent, and the bytes that came back.
 
-A record that fills up while the answer passes; it delays nothing and changes nothing. It keeps a
-copy of the answer until the receipt was checked, because the signed chain over an answer's events
-starts at the attempt's name, which only the receipt tells. Larger answers than ``ANSWER_BYTES_MAX``
-pass as well, and are then said to be unproven.
+A record that is written while the answer passes; it delays nothing and changes nothing. Answers are
+hashed, and not kept: see :class:`~trunkline.evidence.response.PassingResponse` for those that are
+nodes' own bytes, and :class:`~trunkline.client.shown.ShownEvents` for the others.
 """
 
 from dataclasses import dataclass, field
 from typing import Final
 
-from trunkline.schema import sse
+from trunkline.client.shown import ShownEvents
+from trunkline.evidence.content import VERBATIM
+from trunkline.evidence.response import PassingResponse
 from trunkline.schema.attempt import ClientFormat
 
-ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 PATHS: Final[dict[str, ClientFormat]] = {
     "/v1/chat/completions": "openai.chat",
     "/v1/responses": "openai.responses",
@@ -47,23 +47,26 @@ class Exchange:
     """It came compressed although that was not asked for: not the bytes that were signed."""
     closed: bool = False
     """The response's body came to its end."""
-    response: bytearray = field(default_factory=bytearray)
-    overflowed: bool = False
+    response: PassingResponse | ShownEvents = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.response = PassingResponse() if self.format in VERBATIM else ShownEvents()
 
     @property
     def ended(self) -> bool:
         """The app has seen the whole answer. Clients may leave a stream once they read its end
         marker, before the body's own end."""
-        return self.closed or self.response.endswith(sse.DONE)
+        return self.closed or self.response.done
 
     def add(self, data: bytes) -> None:
         """Take note of bytes that pass."""
-        if self.overflowed or len(self.response) + len(data) > ANSWER_BYTES_MAX:
-            self.overflowed = True
-            self.response.clear()
-        else:
-            self.response += data
+        self.response.add(data)
+
+    def close(self) -> None:
+        """The response's body came to its end."""
+        self.response.close()
+        self.closed = True
 
     def forget(self) -> None:
-        """Let go of the answer: it was checked."""
-        self.response = bytearray()
+        """Let go of what is kept of the answer: it was checked."""
+        self.response.forget()

@@ -26,6 +26,7 @@ from trunkline.evidence.report import (
     outcome_of,
     passed,
 )
+from trunkline.evidence.response import PassingResponse
 from trunkline.receipts import Receipt, binds, request_digest
 
 CLOCK_SKEW_MS = 10 * 60 * 1000
@@ -71,14 +72,14 @@ def judge(exchange: Exchange, evidence: bytes, trust: Trust) -> Result:
     Raises :class:`MalformedError` only for a policy of the app's that does not parse.
     """
     policy, keys = trust.of(evidence)
-    whole = not exchange.overflowed and not exchange.encoded
-    verbatim = exchange.format in VERBATIM
+    # Looked at first: more may pass while this goes on, in another thread.
+    ended = exchange.ended
     report = verify(
         evidence,
         policy=policy,
         trusted_keys=keys,
         request=exchange.request,
-        response=bytes(exchange.response) if whole and verbatim else None,
+        response=_comparable(exchange),
     )
     own = _own_steps(exchange, evidence, report)
     steps = report.steps + numbered(OWN_TITLES, own, first=len(report.steps) + 1)
@@ -93,8 +94,16 @@ def judge(exchange: Exchange, evidence: bytes, trust: Trust) -> Result:
         trust="file" if trust.at_its_word else "reader",
         steps=steps,
         receipts=report.receipts,
-        fault=_fault(exchange, steps) if outcome == "fail" else None,
+        fault=_fault(steps, ended=ended) if outcome == "fail" else None,
     )
+
+
+def _comparable(exchange: Exchange) -> PassingResponse | None:
+    """The response, if it is the bytes that were signed, and something is known of them."""
+    response = exchange.response
+    if exchange.encoded or not isinstance(response, PassingResponse) or response.overflowed:
+        return None
+    return response
 
 
 def _own_steps(exchange: Exchange, evidence: bytes, report: Report) -> list[Finding]:
@@ -146,11 +155,12 @@ def _asked(exchange: Exchange, file: Evidence, receipts: tuple[Receipt, ...]) ->
 
 
 def _shown(exchange: Exchange, file: Evidence, receipts: tuple[Receipt, ...]) -> Finding:
-    if exchange.overflowed:
-        return inconclusive("the answer is too long to be checked")
+    response = exchange.response
     if exchange.encoded:
         return inconclusive("the answer came compressed: not the bytes that were signed")
-    if exchange.format in VERBATIM:
+    if isinstance(response, PassingResponse):
+        if response.overflowed:
+            return inconclusive("the answer is too long to be checked")
         return not_applicable("the answer is the nodes' own bytes: see the step on the response")
     kept = [None if part.bodies is None else part.bodies.chunks for part in file.parts]
     if any(chunks is None for chunks in kept):
@@ -159,15 +169,15 @@ def _shown(exchange: Exchange, file: Evidence, receipts: tuple[Receipt, ...]) ->
         return inconclusive("translated, and the answer began with what left no receipt")
     chunks = [chunk.encode() for part in kept for chunk in part or ()]
     try:
-        expected = translated.shown(exchange, chunks)
+        expected = translated.shown(exchange, chunks, streamed=response.streamed)
     except (Error, ValueError):
         return inconclusive("what nodes sent can not be translated by this version")
-    if expected == exchange.response:
+    if response.shows(expected):
         return passed("the app was shown what nodes sent, translated")
     return failed("the app was shown something else than what nodes sent, translated")
 
 
-def _fault(exchange: Exchange, steps: tuple[Step, ...]) -> Fault:
+def _fault(steps: tuple[Step, ...], *, ended: bool) -> Fault:
     """What the steps that failed come to, the most telling first."""
     bad = {step.title for step in steps if step.result == "fail"}
     content = bad & {"request", "response", "asked", "shown"}
@@ -177,7 +187,7 @@ def _fault(exchange: Exchange, steps: tuple[Step, ...]) -> Fault:
         # All else agrees: it is an answer to the same words, given before.
         return "other_answer" if content else "answer_replayed"
     if bad & {"response", "shown"}:
-        return "answer_changed" if exchange.ended else "answer_unread"
+        return "answer_changed" if ended else "answer_unread"
     if bad & {"request", "asked"}:
         return "request_changed"
     return "evidence_false"

@@ -133,6 +133,8 @@ class Receipt(Progress):
     def check(self) -> Result:
         """What is shown now, provisional or final. Raises for what is false or absent."""
         self.begin()
+        if self.state == "final" and self.result is not None:
+            return self.result
         fetched = self._fetch(0)
         result = self.take(fetched)
         if result is None:
@@ -177,6 +179,8 @@ class AsyncReceipt(Progress):
         from anyio import to_thread
 
         self.begin()
+        if self.state == "final" and self.result is not None:
+            return self.result
         fetched = await self._fetch(0)
         result = await to_thread.run_sync(self.take, fetched)
         if result is None:

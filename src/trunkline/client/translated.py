@@ -34,17 +34,17 @@ def asked(exchange: Exchange) -> bytes | None:
         return None
 
 
-def shown(exchange: Exchange, chunks: list[bytes]) -> bytes:
+def shown(exchange: Exchange, chunks: list[bytes], *, streamed: bool) -> bytes:
     """The body that the app must have received for a node's events. MalformedError."""
     name = exchange.answer.removeprefix("ans_")
     if exchange.format == "anthropic.messages":
         message_id = f"msg_{name}"
-        if not _streamed(exchange):
+        if not streamed:
             return anthropic_openai.translate_answer(_only(chunks), message_id=message_id)
         messages = anthropic_openai.StreamTranslator(message_id=message_id)
         return b"".join(map(messages.feed, chunks)) + messages.finish()
     response_id, told = f"resp_{name}", _echo(exchange)
-    if not _streamed(exchange):
+    if not streamed:
         return responses_openai.translate_answer(_only(chunks), response_id=response_id, told=told)
     events = responses_openai.StreamTranslator(response_id=response_id, told=told)
     return b"".join(map(events.feed, chunks)) + events.finish()
@@ -59,7 +59,3 @@ def _only(chunks: list[bytes]) -> bytes:
 def _echo(exchange: Exchange) -> Echo:
     echo = responses_openai.echo(openai_responses.parse(exchange.request))
     return msgspec.structs.replace(echo, store=exchange.kept)
-
-
-def _streamed(exchange: Exchange) -> bool:
-    return exchange.response[:1] != b"{"

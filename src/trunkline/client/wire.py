@@ -2,8 +2,9 @@
 
 It stands before whatever the app's own client would have used, and changes nothing that the app
 sees: the body goes out as it is, and every piece of the answer is handed on as it comes. It adds
-three request headers: the call's nonce, ``accept-encoding: identity`` (what was signed are the
-answer's own bytes), and, for formats that a gateway translates, the wish that it keep the bodies.
+four request headers: the call's nonce, ``accept-encoding: identity`` (what was signed are the
+answer's own bytes), the wish to be told whose hash chain a stream's events belong to, and, for
+formats that a gateway translates, the wish that it keep the bodies.
 
 Works with httpx and with httpx2, which have the same shapes and different classes; neither is
 imported here: the one that the app uses is there already.
@@ -100,6 +101,7 @@ class Watch:
         nonce = _nonce(request.headers.get("idempotency-key"), body)
         request.headers["trunkline-nonce"] = nonce
         request.headers["accept-encoding"] = "identity"
+        request.headers["trunkline-chain"] = "1"
         if kept:
             request.headers["trunkline-keep"] = "bodies"
         return Exchange(
@@ -260,7 +262,7 @@ class _SyncTee:
         for piece in self._inner:
             self._exchange.add(piece)
             yield piece
-        self._exchange.closed = True
+        self._exchange.close()
 
     def close(self) -> None:
         self._inner.close()
@@ -275,7 +277,7 @@ class _AsyncTee:
         async for piece in self._inner:
             self._exchange.add(piece)
             yield piece
-        self._exchange.closed = True
+        self._exchange.close()
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -340,11 +340,16 @@ class Gateway:
                 verified=plan.before is not None,
             )
 
-        kind = StreamWriter if plan.stream else WholeWriter
         if echo is not None:
             # Said as it is, whatever was asked for.
             echo = msgspec.structs.replace(echo, store=wishes.keep_bodies)
-        return kind(sink, plan.client_format, plan.answer, head, echo)
+        if not plan.stream:
+            return WholeWriter(sink, plan.client_format, plan.answer, head, echo)
+        # What is translated is not what the chain is over.
+        told = wishes.chain and plan.client_format == "openai.chat"
+        return StreamWriter(
+            sink, plan.client_format, plan.answer, head, echo, answer if told else None
+        )
 
     def _new_answer_id(self) -> str:
         return answer_id(self._randomness.token(ID_RANDOM_BYTES))

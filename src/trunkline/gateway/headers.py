@@ -38,6 +38,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's own, for the receipts to bind: 64 hex digits. Empty: the gateway draws one."""
     cache: bool
     """The answer may be one that a node kept, and may be kept."""
+    chain: bool
+    """Say in the stream whose hash chain its events belong to."""
     verify: When | None
     """Whether it is shown before or after a verdict; None: as the routing policy says."""
 
@@ -62,6 +64,7 @@ def read_wishes(
         hold=hold == "answer",
         nonce=nonce,
         cache=_cache(call, tenant.cache) and mode != "private",
+        chain=_value(call, "trunkline-chain", "") == "1",
         verify=_verify(call),
     )
 

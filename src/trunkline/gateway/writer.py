@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
-from trunkline.gateway.core.actions import Failure
+from trunkline.gateway.core.actions import Chain, Failure
 from trunkline.gateway.core.replay import Kept
 from trunkline.runtime.http import JSON_TYPE, SSE_TYPE, HeaderItems
 from trunkline.schema import errors
@@ -63,6 +63,13 @@ class Sink(Protocol):
         content_type: str = JSON_TYPE,
         headers: HeaderItems = (),
     ) -> None: ...
+
+
+class Source(Protocol):
+    """Knows whose text is being relayed."""
+
+    @property
+    def chain(self) -> Chain | None: ...
 
 
 class Writer(Protocol):
@@ -129,12 +136,16 @@ class StreamWriter:
         answer: str,
         head: Head,
         echo: Echo | None = None,
+        source: Source | None = None,
     ) -> None:
+        """``source``: where the text comes from, if the stream is to say so."""
         self._call = call
         self._format = format_
         self._answer = answer
         self._head = head
         self._translator = stream_translator(format_, answer, echo)
+        self._source = source
+        self._told: Chain | None = None
 
     def copy(self) -> Self:
         """One that goes on from here by itself, to the same sink."""
@@ -150,7 +161,16 @@ class StreamWriter:
         out = b"".join([feed(part) for part in data]) if len(data) > 1 else feed(data[0])
         await self._start()
         if out:
-            await self._call.send(out)
+            await self._call.send(self._begun() + out)
+
+    def _begun(self) -> bytes:
+        """A field of the next event, which readers of event streams ignore: another attempt's
+        chain begins with it."""
+        chain = None if self._source is None else self._source.chain
+        if chain is None or chain is self._told:
+            return b""
+        self._told = chain
+        return f"chain: {chain.attempt} {chain.request} {chain.repeats}\n".encode()
 
     async def alive(self) -> None:
         await self._start()

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +15,17 @@ from tests.support.forked_log import forked
 
 from trunkline import verified
 from trunkline.base.errors import ConfigError, CorruptStateError
-from trunkline.client import exchange as exchanges
 from trunkline.client.exchange import Exchange, format_of
 from trunkline.client.judge import CLOCK_SKEW_MS, judge
 from trunkline.client.receipt import Fetched, Receipt
+from trunkline.client.shown import ShownEvents
 from trunkline.client.sightings import Sightings
 from trunkline.client.sightings_file import SightingsFile
 from trunkline.evidence import EvidenceKey, decode, split_view
+from trunkline.evidence.response import PassingResponse
+from trunkline.receipts import Receipt as Record
 from trunkline.receipts import decode as decode_receipt
+from trunkline.schema.sse import EVENT_BYTES_MAX
 from trunkline.tlog.policy import Policy
 
 VECTORS = Path(__file__).parents[3] / "docs" / "spec" / "evidence-vectors.json"
@@ -40,9 +45,10 @@ def call(**changes: object) -> Exchange:
         sent_ms=SIGNED.times.arrived_ms,
         kept=False,
         answer=decode(FINAL).answer,
-        overflowed=True,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    changed = replace(made, **changes)  # type: ignore[arg-type]
+    changed.response.overflowed = True
+    return changed
 
 
 @pytest.fixture
@@ -89,8 +95,8 @@ def test_the_vector_is_the_answer_to_its_own_call() -> None:
         ({"sent_ms": SIGNED.times.arrived_ms + CLOCK_SKEW_MS + 1}, "call", "answer_replayed"),
         ({"nonce": "00" * 32, "request": b"{}"}, "call", "other_answer"),
         ({"request": b"{}"}, "asked", "request_changed"),
-        ({"overflowed": False, "closed": True}, "response", "answer_changed"),
-        ({"overflowed": False}, "response", "answer_unread"),
+        ({"closed": True}, "response", "answer_changed"),
+        ({}, "response", "answer_unread"),
     ],
 )
 def test_each_difference_has_its_step_and_name(
@@ -98,7 +104,8 @@ def test_each_difference_has_its_step_and_name(
 ) -> None:
     made = call(**changes)
     if title == "response":
-        made.response = bytearray(b"data: {}\n\n")
+        made.response = PassingResponse()
+        made.add(b"data: {}\n\n")
     assert results(made)[title] == "fail"
     assert judge(made, FINAL, TRUST).fault == fault
 
@@ -125,12 +132,42 @@ def test_a_path_says_the_format() -> None:
     assert format_of("/v1/models") is None
 
 
-def test_a_long_answer_is_let_pass_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "ANSWER_BYTES_MAX", 10)
-    made = call(overflowed=False)
+def test_a_long_answer_of_which_nothing_is_known_is_let_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trunkline.evidence.response.RESPONSE_BYTES_MAX", 10)
+    made = call()
+    made.response = response = PassingResponse()
     for _ in range(3):
         made.add(b"12345678")
-    assert (made.overflowed, bytes(made.response)) == (True, b"")
+    assert response.overflowed
+    assert results(made)["shown"] == "inconclusive"
+    assert results(made)["response"] == "not_applicable"
+
+
+def test_a_translated_answer_is_what_readers_of_events_take_from_it() -> None:
+    body = b"event: a\ndata: 1\n\nevent: b\ndata: 2\n\n"
+    shown = ShownEvents()
+    for piece in (b": held for a ", b"verdict\n\n", body[:7], body[7:20] + b"", body[20:]):
+        shown.add(piece)
+    shown.close()
+    assert (shown.shows(body), shown.streamed, shown.done) == (True, True, False)
+    for other in (body[:-1], body + body, body.replace(b"2", b"3"), body[18:] + body[:18], b"{}"):
+        assert not shown.shows(other)
+    whole = ShownEvents()
+    whole.add(b'{"a":')
+    whole.add(b"1}")
+    assert (whole.shows(b'{"a":1}'), whole.shows(b'{"a":2}'), whole.streamed) == (
+        True, False, False,
+    )  # fmt: skip
+
+
+def test_events_too_long_to_be_read_are_not_what_was_signed() -> None:
+    shown = ShownEvents()
+    for _ in range(2):
+        shown.add(b"data: " + b"a" * EVENT_BYTES_MAX)
+    shown.close()
+    assert not shown.shows(b"")
 
 
 def test_waiting_ends_at_the_deadline_and_says_what_was_missing() -> None:
@@ -255,3 +292,70 @@ def test_a_failing_disk_is_told_and_the_file_stays_as_it_was(
     assert not path.exists()
     seen.see(ours)
     assert SightingsFile(path).read() == seen.notes
+
+
+LENGTH_BYTES = 200 * 1024 * 1024
+
+
+class Long(httpx2.SyncByteStream):
+    """A streamed answer, a piece at a time."""
+
+    def __init__(self, receipt: Record, message: bytes) -> None:
+        self.count = LENGTH_BYTES // len(message) + 1
+        self._message = message
+        self._head = f"chain: {receipt.attempt} {receipt.request.digest} 0\n".encode()
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._head
+        for _ in range(self.count):
+            yield b"data: "
+            yield self._message
+            yield b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+
+def test_a_wrapped_client_keeps_nothing_of_a_long_answer() -> None:
+    """The vector's receipt is of another text; what counts here is what is known of this one."""
+    stream = Long(SIGNED, b'{"choices":[{"delta":{"content":"%s"}}]}' % (b"a" * 128 * 1024))
+
+    class Gateway(httpx2.BaseTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            if request.method == "GET":
+                return httpx2.Response(200, content=FINAL)
+            assert request.headers["trunkline-chain"] == "1"
+            headers = {"trunkline-receipt": decode(FINAL).answer}
+            return httpx2.Response(200, headers=headers, stream=stream)
+
+    transport = verified.wrap(Gateway(), TRUST)
+    url, body = "http://gateway.example/v1/chat/completions", DOCUMENT["request"].encode()
+    with httpx2.Client(transport=transport) as http, http.stream("POST", url, content=body) as got:
+        tracemalloc.start()
+        try:
+            passed = sum(map(len, got.iter_raw()))
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert passed > LENGTH_BYTES
+        assert peak_bytes < 4 * 1024 * 1024
+        receipt = verified.receipt_of(got)
+        assert isinstance(receipt, Receipt)
+        with pytest.raises(verified.OtherAnswerError):
+            receipt.check()
+        assert receipt.result is not None
+        (found,) = [step for step in receipt.result.steps if step.title == "response"]
+    assert (found.result, found.detail) == (
+        "fail", "the response given here has another number of events than was signed",
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("asked_as_is")
+def test_a_receipt_that_is_proven_stays_so() -> None:
+    """What it was checked against is let go of, and is not missed."""
+    made = call()
+    made.response = response = PassingResponse()
+    response.add(b"".join(b'data: {"n":%d}\n\n' % number for number in range(6)))
+    made.close()
+    fetched = iter([Fetched(status=200, data=FINAL)])
+    receipt = Receipt(made, TRUST, Sightings(""), lambda wait_s: next(fetched))
+    assert receipt.final().outcome == "pass"
+    assert receipt.check() is receipt.final()

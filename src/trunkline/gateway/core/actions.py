@@ -189,6 +189,16 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     timings: Timings
 
 
+class Chain(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose hash chain the text that is relayed belongs to."""
+
+    attempt: str
+    request: str
+    """The request's digest, as the receipt binds it: what the chain begins with."""
+    repeats: int
+    """Messages, of those that the app has, that it begins with: they were sent once more."""
+
+
 class Relay(msgspec.Struct, frozen=True, kw_only=True):
     """Give the app this event data, in order. The first one implies the response head."""
 

@@ -35,6 +35,7 @@ from trunkline.gateway.core import ending
 from trunkline.gateway.core.actions import (
     Action,
     Cancel,
+    Chain,
     Fail,
     Failure,
     Finish,
@@ -94,6 +95,8 @@ class Answer:
         self._running: dict[int, Running] = {}
         self._whole: Store | None = None
         """What is stored once it is judged."""
+        self.chain: Chain | None = None
+        """Whose text is relayed; None: nobody's yet."""
         self.attempts = 0
         """Attempts begun."""
         self.judged: Judgement | None = None
@@ -299,6 +302,7 @@ class Answer:
             return self._attempt_failed(running, failure, now_s)
         except MalformedError as error:
             return self._broken(running, error.message, now_s)
+        self.chain = reception.chain
         lost = self._outrun(running, now_s)
         whole = Store(
             number=number,
@@ -395,6 +399,8 @@ class Answer:
     def _flowing(self, running: Running, now_s: float) -> Actions:
         """Something of the text arrived: from now on this attempt is the only one."""
         start = running.start
+        if running.reception is not None:
+            self.chain = running.reception.chain
         if running.phase is Phase.ACCEPTED and start.resume is None and start.prefix is None:
             self._stands.begun_by(running.accepted, start.deployment.model)
         running.enter(Phase.RELAYING, now_s)

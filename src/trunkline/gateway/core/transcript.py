@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import MalformedError
-from trunkline.gateway.core.actions import Plan
+from trunkline.gateway.core.actions import Chain, Plan
 from trunkline.gateway.core.seam import Seam
 from trunkline.gateway.core.values import Gathered
 from trunkline.receipts import ShownDigest, StreamDigest, bound_bytes
@@ -220,8 +220,8 @@ class Reception:
 
     __slots__ = (
         "_exact", "_expected", "_gathered", "_goes_on", "_head", "_held", "_held_bytes", "_plan",
-        "_seam", "_transcript", "_used", "_values", "digest", "finished", "further", "shown",
-        "withholding",
+        "_seam", "_transcript", "_used", "_values", "chain", "digest", "finished", "further",
+        "shown", "withholding",
     )  # fmt: skip
 
     def __init__(
@@ -250,6 +250,8 @@ class Reception:
         self.withholding = document or (plan.hold and not exact) or plan.before is not None
         """Nothing more is shown before the end."""
         self.digest = StreamDigest(bound_bytes(plan.request_digest), attempt)
+        again = sum(data is not None for data in transcript.tail) if prefix is None else 0
+        self.chain = Chain(attempt=attempt, request=plan.request_digest, repeats=again)
         self.shown = 0
         """Characters of text that the app was shown of this attempt."""
         self._used: tuple[int, int] | None = None
