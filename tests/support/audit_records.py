@@ -1,9 +1,11 @@
 """Signed records about audits, as tests need them: valid, with keys from a fixed seed."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 
 import msgspec
+from msgspec import UNSET
 
 from trunkline.crypto import note
 from trunkline.crypto.digest import digest
@@ -13,6 +15,7 @@ from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.policy import Policy
 from trunkline.verdicts import (
     Calibration,
+    Chain,
     Check,
     Commitment,
     Demand,
@@ -24,6 +27,7 @@ from trunkline.verdicts import (
     Subject,
     Terms,
     Verdict,
+    bound,
     demanded_digest,
     plain_checkpoint,
     range_end,
@@ -65,15 +69,25 @@ def checkpoint_note(size: int, *, at_s: int = NOW_MS // 1000, log: Signer = LOG)
 
 
 def draw(
-    from_: int = 0, size: int = 1000, *, rate_ppm: int = 50_000, at_s: int = NOW_MS // 1000
+    from_: int = 0,
+    size: int = 1000,
+    *,
+    rate_ppm: int = 50_000,
+    at_s: int = NOW_MS // 1000,
+    seeds: Mapping[int, bytes] | None = None,
+    announced: Chain | None = None,
 ) -> Draw:
+    """``seeds``: of the chains that it is drawn by, by their first entries."""
+    to = range_end(from_, size)
     return Draw(
+        bound=tuple(bound(seed, first, to) for first, seed in seeds.items()) if seeds else UNSET,
+        next=announced or UNSET,
         checkpoint=plain_checkpoint(checkpoint_note(size, at_s=at_s), POLICY).decode(),
         from_=from_,
         key=str(VERIFIER.vkey),
         operator="gamma.example",
         rate_ppm=rate_ppm,
-        to=range_end(from_, size),
+        to=to,
         unix_ms=at_s * 1000,
     )
 
@@ -94,6 +108,7 @@ def self_test(signer: Signer = NODE) -> SelfTest:
 def terms(*verifiers: Signer, node: Signer = NODE, **changes: object) -> Terms:
     """Terms that let ``verifiers`` (by default, one) draw one receipt of ten."""
     made = Terms(
+        chains=True,
         demands_per_min=600,
         keep_s=3600,
         key=str(node.vkey),

@@ -68,11 +68,11 @@ async def read_log(url: str, policy: Policy) -> list[bytes]:
 
 def _print(found: tuple[Conduct, ...], entries: int) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("", "verifier", "draws", "verdicts", "kept back", "late"):
+    for name in ("", "verifier", "draws", "unchained", "verdicts", "kept back", "late"):
         table.add_column(name, header_style="dim", no_wrap=True)
     for one in found:
         mark, style = MARKS["fail" if one.findings else "pass"]
-        counts = (one.draws, one.verdicts, one.kept_back, one.late)
+        counts = (one.draws, one.unchained, one.verdicts, one.kept_back, one.late)
         table.add_row(Text(mark, style), one.verifier, *(str(count) for count in counts))
     console().print(table)
     for one in found:

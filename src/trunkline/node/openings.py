@@ -165,6 +165,7 @@ class OpeningDesk:
             verifiers=tuple(map(VerifierKey.parse, named)),
             rate_ppm_max=max(one.rate_ppm for one in terms),
             since_ms=self._since_ms,
+            unchained=not all(one.chains is True for one in terms),
         )
 
     async def _honour(self, chance: Chance, now_ms: int) -> None:

@@ -41,6 +41,7 @@ class StatedTerms:
         """``config``: None for a node that nobody audits, which it says. Raises ConfigError."""
         keys = () if config is None else verifier_keys(config)
         self._terms = Terms(
+            chains=True,
             demands_per_min=0 if config is None else int(config.demands_per_s * 60),
             keep_s=0 if config is None else int(config.keep_s),
             key=str(signer.vkey),

@@ -5,6 +5,15 @@ Pure: no I/O, no clock, no keys of its own. Specified in ``docs/spec/verdict.md`
 """
 
 from trunkline.verdicts.calibration import CALIBRATION_TYPE, Calibration
+from trunkline.verdicts.chain import (
+    CHAIN_ENTRIES,
+    SEED_BYTES,
+    Bound,
+    Chain,
+    bound,
+    chain_of,
+    follow,
+)
 from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
 from trunkline.verdicts.conduct import Conduct, examine
 from trunkline.verdicts.demand import DEMAND_TYPE, Demand, demanded_digest, open_demand
@@ -47,6 +56,7 @@ from trunkline.verdicts.verdict import (
 
 __all__ = [
     "CALIBRATION_TYPE",
+    "CHAIN_ENTRIES",
     "COMMITMENT_TYPE",
     "DEMAND_TYPE",
     "DRAWN_ENTRIES_MAX",
@@ -54,10 +64,13 @@ __all__ = [
     "OPINIONS",
     "RATE_PPM_MAX",
     "REVEAL_AFTER_MS",
+    "SEED_BYTES",
     "SELF_TEST_TYPE",
     "TERMS_TYPE",
     "VERDICT_TYPE",
+    "Bound",
     "Calibration",
+    "Chain",
     "Check",
     "Commitment",
     "Conduct",
@@ -77,6 +90,8 @@ __all__ = [
     "Terms",
     "Verdict",
     "are_independent",
+    "bound",
+    "chain_of",
     "check_draw",
     "check_reveal",
     "check_sequence",
@@ -84,6 +99,7 @@ __all__ = [
     "demanded_digest",
     "drawn",
     "examine",
+    "follow",
     "in_force",
     "may_reveal",
     "open_demand",

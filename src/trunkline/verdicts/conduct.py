@@ -14,6 +14,7 @@ import msgspec
 from trunkline.base.errors import Error, MalformedError
 from trunkline.crypto.keys import VerifierKey
 from trunkline.tlog.policy import Policy
+from trunkline.verdicts.chain import Chain, follow
 from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
 from trunkline.verdicts.draw import DRAW_TYPE, Draw, check_draw
 from trunkline.verdicts.reveal import Logged, are_independent, check_reveal
@@ -35,6 +36,9 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
     verifier: str
     """Its key's name."""
     draws: int
+    unchained: int
+    """Of these, draws from an entry that no chain was announced for in time: made by a checkpoint's
+    signatures, of which it may have had several to choose from. Its first few are."""
     verdicts: int
     kept_back: int
     """Commitments whose verdict is not in the log, or not yet."""
@@ -49,6 +53,8 @@ class _Account:
     key: VerifierKey
     draws: list[Draw] = field(default_factory=list)
     drawn_at: list[int] = field(default_factory=list)
+    chains: tuple[Chain, ...] = ()
+    unchained: int = 0
     commitments: dict[str, tuple[int, Commitment]] = field(default_factory=dict)
     verdicts: dict[str, Logged] = field(default_factory=dict)
     """On drawn receipts."""
@@ -102,6 +108,13 @@ def _take_draw(account: _Account, index: int, draw: Draw, policy: Policy) -> Non
         return
     account.draws.append(draw)
     account.drawn_at.append(index)
+    entries = (draw.from_, draw.to)
+    account.unchained += draw.to - draw.from_ > len(draw.chances())
+    account.chains, problem = follow(
+        account.chains, draw.shown(), draw.announced(), entries=entries, position=index
+    )
+    if problem:
+        account.found(index, f"a draw {problem}")
 
 
 def _take_verdict(account: _Account, index: int, verdict: Verdict, note: bytes) -> None:
@@ -134,6 +147,7 @@ def _conduct(account: _Account, accounts: Mapping[str, _Account]) -> Conduct:
     return Conduct(
         verifier=account.key.name,
         draws=len(account.draws),
+        unchained=account.unchained,
         verdicts=len(account.verdicts) + account.asked,
         kept_back=len(account.commitments.keys() - account.verdicts.keys()),
         late=late,

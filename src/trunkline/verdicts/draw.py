@@ -1,18 +1,23 @@
 """Draws: which receipts a verifier audits, by chance that came after they were signed and logged.
 
-Specified in ``docs/spec/verdict.md``. The chance is the witnesses' signatures under a checkpoint
-that holds the receipts, which nobody could foresee. A verifier signs and logs the draw before it
-asks for a single opening, one range of the log after the other, so that anybody can draw again and
-see that it asked for what was drawn, skipped nothing and drew nothing twice.
+Specified in ``docs/spec/verdict.md``. The chance is a value of a chain that the verifier had
+announced before the entry was there (``chain``). Before its first chain, and for nodes that do not
+know of chains, it is the witnesses' signatures under a checkpoint that holds the receipts: nobody
+could foresee them, but a verifier that asked for several has several to choose from. A verifier
+signs and logs the draw before it asks for a single opening, one range of the log after the other,
+so that anybody can draw again and see that it asked for what was drawn, skipped nothing and drew
+nothing twice.
 
 It refuses to draw from signatures that are not the policy's: whoever may add a line of his own to
 a checkpoint's note may choose what is drawn.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto import merkle, note
@@ -20,6 +25,7 @@ from trunkline.crypto.digest import sha256
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.policy import Policy
 from trunkline.tlog.tile import ENTRY_BYTES_MAX
+from trunkline.verdicts.chain import Bound, Chain, chances
 from trunkline.verdicts.record import Count, Key, Name, Record
 
 DRAW_TYPE = "trunkline.draw/v1"
@@ -39,11 +45,17 @@ class Draw(Record, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = DRAW_TYPE
     NOTE_BYTES_MAX: ClassVar[int] = ENTRY_BYTES_MAX
 
+    bound: Annotated[tuple[Bound, ...], msgspec.Meta(min_length=1, max_length=2)] | UnsetType = (
+        UNSET
+    )
+    """What it shows of the chains that are for its entries. Absent: there was none."""
     checkpoint: Annotated[str, msgspec.Meta(max_length=ENTRY_BYTES_MAX)]
     """The cosigned checkpoint, a signed note, as :func:`plain_checkpoint` has it."""
     from_: Count = msgspec.field(name="from")
     """The ``to`` of this verifier's draw before, from the same log."""
     key: Key
+    next: Chain | UnsetType = UNSET
+    """A chain that it announces, for entries that are not in the log yet."""
     operator: Name
     rate_ppm: Annotated[int, msgspec.Meta(ge=0, le=RATE_PPM_MAX)]
     """Receipts drawn of a million."""
@@ -59,6 +71,31 @@ class Draw(Record, frozen=True, kw_only=True):
             raise MalformedError("a draw has at least one entry")
         if self.to != range_end(self.from_, size):
             raise MalformedError("a draw ends where its checkpoint does, or after 10,000 entries")
+        if not isinstance(self.next, UnsetType) and self.next.first < self.to:
+            raise MalformedError("a draw announces a chain for entries that it draws from")
+        shown = self.shown()
+        if any(after.first < before.end for before, after in pairwise(shown)):
+            raise MalformedError("a draw shows two chains for one entry")
+        self.chances()
+
+    def shown(self) -> tuple[Chain, ...]:
+        """The chains that it is drawn by."""
+        return () if isinstance(self.bound, UnsetType) else tuple(one.chain for one in self.bound)
+
+    def announced(self) -> Chain | None:
+        """The chain that it announces."""
+        return None if isinstance(self.next, UnsetType) else self.next
+
+    def chances(self) -> dict[int, bytes]:
+        """The chance of each of its entries that a chain is for. Takes a hash for each."""
+        found: dict[int, bytes] = {}
+        for one in () if isinstance(self.bound, UnsetType) else self.bound:
+            found |= chances(one, self.from_, self.to)
+        return found
+
+    def chance(self, entry: int) -> bytes:
+        """32 bytes: what is drawn with from the batch at ``entry``."""
+        return self.chances().get(entry) or self.randomness()
 
     def tree(self) -> Checkpoint:
         """The checkpoint that the draw is made under; not verified, see :func:`check_draw`."""
@@ -69,15 +106,21 @@ class Draw(Record, frozen=True, kw_only=True):
         return randomness(_utf8(self.checkpoint))
 
     def chosen(
-        self, entry: int, count: int, *, rate_ppm_max: int = RATE_PPM_MAX
+        self,
+        entry: int,
+        count: int,
+        *,
+        rate_ppm_max: int = RATE_PPM_MAX,
+        chance: bytes | None = None,
     ) -> tuple[int, ...]:
         """Indices of the receipts drawn of a batch of ``count`` that is the log's entry ``entry``.
 
-        None of them for an entry outside the draw's range. ``rate_ppm_max``: by the node's terms.
+        None of them for an entry outside the draw's range. By the node's terms: ``rate_ppm_max``,
+        and ``chance``, where it is not :meth:`chance`.
         """
         if not self.from_ <= entry < self.to:
             return ()
-        chance = self.randomness()
+        chance = self.chance(entry) if chance is None else chance
         rate_ppm = min(self.rate_ppm, rate_ppm_max)
         return tuple(leaf for leaf in range(count) if drawn(chance, rate_ppm, entry, leaf))
 

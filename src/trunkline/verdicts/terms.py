@@ -31,6 +31,8 @@ class Terms(Record, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = TERMS_TYPE
     NOTE_BYTES_MAX: ClassVar[int] = 32 * 1024
 
+    chains: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    """It knows of chains: what is drawn of it is drawn by them, where there is one."""
     demands_per_min: Count
     """Demands that it answers to each verifier."""
     keep_s: Count

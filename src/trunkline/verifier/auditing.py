@@ -215,7 +215,7 @@ class Auditor:
         """Whether this verifier is among those that give an opinion on it."""
         draw = Draw.parse(_text(audit.draw))
         chosen = opinions(
-            draw.randomness(),
+            draw.chance(audit.entry),
             leaf,
             self._verifiers,
             VerifierKey.parse(draw.key).name,

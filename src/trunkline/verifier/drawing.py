@@ -8,8 +8,10 @@ on each other.
 
 from typing import Final
 
+from msgspec import UNSET
+
 from trunkline.base.errors import Error, VerificationError
-from trunkline.base.ports import Clock
+from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto import note as notes
 from trunkline.crypto.digest import digest
 from trunkline.crypto.keys import VerifierKey
@@ -21,13 +23,15 @@ from trunkline.tlog.policy import Policy
 from trunkline.verdicts import (
     DRAWN_ENTRIES_MAX,
     RATE_PPM_MAX,
+    SEED_BYTES,
     Draw,
+    chain_of,
     check_draw,
     plain_checkpoint,
     range_end,
     too_small,
 )
-from trunkline.verifier import crash, queue, store
+from trunkline.verifier import chains, crash, queue, store
 from trunkline.verifier.core.entry import BatchEntry, StatementEntry
 from trunkline.verifier.publishing import Publisher
 
@@ -50,6 +54,7 @@ class Drawer:
         rate_ppm: int,
         peers: dict[str, VerifierKey],
         clock: Clock,
+        randomness: Randomness,
         reach: CrashHook,
     ) -> None:
         """``peers``: the other verifiers' keys by vkey."""
@@ -61,6 +66,7 @@ class Drawer:
         self._rate_ppm = rate_ppm
         self._peers = peers
         self._clock = clock
+        self._randomness = randomness
         self._reach = reach
         self.left_out = 0
         """Drawn receipts that found no place in the queue, since this process started."""
@@ -85,18 +91,27 @@ class Drawer:
         batches = store.batches_between(connection, first, last)
         if last > followed or not (batches or last - first == DRAWN_ENTRIES_MAX):
             return False
+        own = chains.own(connection, first, last)
+        if own is None:
+            return False
+        begins = chains.wanted(connection, last, size + own.ahead)
+        seed = self._randomness.token(SEED_BYTES)
         record = Draw(
+            bound=own.bound or UNSET,
             checkpoint=plain.decode(),
             from_=first,
             to=last,
             key=str(self._signer.vkey),
+            next=UNSET if begins is None else chain_of(seed, begins),
             operator=self._operator,
             rate_ppm=self._rate_ppm,
             unix_ms=now_ms,
         )
         note = sign_note(record.text(), self._signer)
         self._publisher.draw(connection, note)
-        self._enlist(connection, record, note, entry=None)
+        number = self._enlist(connection, record, note, entry=None)
+        if begins is not None:
+            chains.announced(connection, begins, seed, number)
         return True
 
     def _first(self, connection: Connection, now_ms: int, followed: int) -> int:
@@ -109,17 +124,20 @@ class Drawer:
         ).fetchone()
         return followed if row[0] is None else int(row[0])
 
-    def _enlist(
-        self, connection: Connection, draw: Draw, note: bytes, *, entry: int | None
-    ) -> None:
-        """Write a draw down, and what it has drawn."""
+    def _enlist(self, connection: Connection, draw: Draw, note: bytes, *, entry: int | None) -> int:
+        """Write a draw down, and what it has drawn. Its number here."""
         number = connection.execute(
             "INSERT INTO draws (key, first, last, digest, note, entry) VALUES (?, ?, ?, ?, ?, ?)",
             (draw.key, draw.from_, draw.to, digest(note), note, entry),
         ).lastrowid
+        found, otherwise = draw.chances(), draw.randomness()
         for batch in store.batches_between(connection, draw.from_, draw.to):
+            chance = found.get(batch.index, otherwise)
             positions = draw.chosen(
-                batch.index, batch.count, rate_ppm_max=self._allowed_ppm(connection, batch, draw)
+                batch.index,
+                batch.count,
+                rate_ppm_max=self._allowed_ppm(connection, batch, draw),
+                chance=chains.chance_at(connection, batch, draw, chance),
             )
             self.left_out += queue.enqueue(
                 connection,
@@ -129,6 +147,7 @@ class Drawer:
                 node=batch.node,
                 draw=number or 0,
             )
+        return number or 0
 
     def _allowed_ppm(self, connection: Connection, batch: BatchEntry, draw: Draw) -> int:
         """The rate at which the batch's node lets itself be drawn from. Where its terms are too
@@ -183,6 +202,10 @@ class Drawer:
             )
             if draw.from_ < int(row[0]):
                 return
+        if problem := chains.look(connection, draw, statement.index):
+            # Nobody gives a second opinion on what it may have chosen.
+            self._accuse(connection, draw.key, f"entry {statement.index}: it drew {problem}")
+            return
         self._enlist(connection, draw, statement.note, entry=statement.index)
 
     def _accuse(self, connection: Connection, key: str, detail: str) -> None:

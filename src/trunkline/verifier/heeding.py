@@ -14,7 +14,7 @@ from trunkline.crypto import note as notes
 from trunkline.crypto.keys import VerifierKey
 from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import Commitment, Draw, Verdict, opinions
-from trunkline.verifier import ledger, queue, store
+from trunkline.verifier import chains, ledger, queue, store
 from trunkline.verifier.core.entry import StatementEntry
 
 ROUND: Final = 200
@@ -102,14 +102,17 @@ class Heeder:
             if row is None or not batches:
                 return
             draw = Draw.parse(notes.parse(bytes(row[1])).text)
+            chance = draw.chance(drawn.entry)
             chosen = opinions(
-                draw.randomness(),
+                chance,
                 bytes.fromhex(verdict.receipt),
                 self._verifiers,
                 VerifierKey.parse(draw.key).name,
                 self._opinions + 1,
             )
-            if self._name in chosen and drawn.index in draw.chosen(drawn.entry, batches[0].count):
+            fair = chains.chance_at(connection, batches[0], draw, chance)
+            among = draw.chosen(drawn.entry, batches[0].count, chance=fair)
+            if self._name in chosen and drawn.index in among:
                 queue.enqueue(
                     connection,
                     root=batches[0].root,

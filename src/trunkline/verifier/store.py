@@ -152,6 +152,17 @@ MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX statements_draws ON statements (key, entry) WHERE kind IN ('draw', 'own_draw');
     """,
+    """
+    CREATE TABLE own_chains (
+        first INTEGER PRIMARY KEY,
+        seed BLOB NOT NULL,
+        draw INTEGER NOT NULL REFERENCES draws (number)
+    ) STRICT;
+    CREATE TABLE chain_views (
+        key TEXT PRIMARY KEY,
+        known BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

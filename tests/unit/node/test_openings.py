@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support import audit_records as make
 from tests.support.audit_records import LOG, OTHER, POLICY, VERIFIER, checkpoint_note
 from tests.unit.node.harness import KEY, NAME, SIGNER, Heard, Node, attempt, chat, node
 from tests.unit.node.scripted import ScriptedEngine, says, spell
@@ -24,6 +25,7 @@ from trunkline.node.config import (
     LogTarget,
     NodeConfig,
 )
+from trunkline.node.core.demand import Rules, chance
 from trunkline.node.openings import OpeningKeeper
 from trunkline.receipts import (
     binds,
@@ -43,7 +45,7 @@ from trunkline.runtime.store import Database
 from trunkline.schema.attempt import Attempt
 from trunkline.schema.audit import Demand, Opening, Openings, WantedReceipt
 from trunkline.verdicts import Demand as DemandRecord
-from trunkline.verdicts import Draw, demanded_digest, plain_checkpoint
+from trunkline.verdicts import Draw, Terms, demanded_digest, plain_checkpoint
 
 SIZE = 1000
 STRANGER = Signer("evil.example/verifier", b"\x66" * 32)
@@ -255,6 +257,34 @@ async def test_a_store_from_before_audits_is_brought_up_to_date(tmp_path: Path) 
     async with audited(tmp_path, audits()) as running:
         (opening,) = await opened(running, await place(running, await running.hear(ask())))
         assert opening.content is not None
+
+
+@pytest.mark.parametrize("unchained", [False, True])
+def test_what_is_drawn_by_a_chain_and_what_older_terms_let_be_drawn(unchained: bool) -> None:
+    draw = make.draw(0, SIZE, rate_ppm=500_000, seeds={10: b"\x5e" * 32})
+    rules = Rules(
+        node=NAME,
+        log=LOG.vkey,
+        verifiers=(VERIFIER.vkey,),
+        rate_ppm_max=200_000,
+        since_ms=0,
+        unchained=unchained,
+    )
+    honoured = chance(make.signed(draw).decode(), rules)
+    for entry in range(40):
+        drawn = set(draw.chosen(entry, 16, rate_ppm_max=200_000))
+        otherwise = set(draw.chosen(entry, 16, rate_ppm_max=200_000, chance=draw.randomness()))
+        expected = drawn | otherwise if unchained else drawn
+        assert {leaf for leaf in range(16) if honoured.has(entry, leaf)} == expected
+        assert entry >= 10 or drawn == otherwise
+
+
+async def test_the_node_says_that_it_knows_of_chains(tmp_path: Path) -> None:
+    log = Log()
+    async with audited(tmp_path, audits(), log=log) as running:
+        await place(running, await running.hear(ask()))
+    (said,) = [entry for entry in log.entries if entry.startswith(b"trunkline.terms/v1")]
+    assert Terms.open_note(said, KEY).chains is True
 
 
 async def test_another_verifier_may_ask_for_what_one_has_drawn(tmp_path: Path) -> None:

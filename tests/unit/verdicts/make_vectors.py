@@ -17,7 +17,14 @@ from trunkline.crypto.digest import digest
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.policy import Policy
-from trunkline.verdicts import Record, opinions, plain_checkpoint
+from trunkline.verdicts import (
+    CHAIN_ENTRIES,
+    Record,
+    bound,
+    chain_of,
+    opinions,
+    plain_checkpoint,
+)
 
 VECTORS = Path(__file__).parents[3] / "docs" / "spec" / "verdict-vectors.json"
 WITNESSES = (make.WITNESS, Signer("witness.example/three", b"\x16" * 32))
@@ -61,9 +68,15 @@ def records() -> dict[str, tuple[Record, Signer]]:
     asked = msgspec.structs.replace(
         verdict, drawn=msgspec.UNSET, previous=digest(verdict_note).removeprefix("sha256:")
     )
+    chained = msgspec.structs.replace(
+        draw,
+        bound=(bound(make.hash32("chain"), 20, SIZE),),
+        next=chain_of(make.hash32("next chain"), 20 + CHAIN_ENTRIES),
+    )
     return {
         "self_test": (make.self_test(), make.NODE),
         "draw": (draw, make.VERIFIER),
+        "draw_chained": (chained, make.VERIFIER),
         "demand": (make.demand(draw_note), make.VERIFIER),
         "calibration": (make.calibration(), make.VERIFIER),
         "commitment": (make.commitment(verdict_note), make.VERIFIER),
@@ -74,7 +87,9 @@ def records() -> dict[str, tuple[Record, Signer]]:
 
 def draw_vector() -> dict[str, object]:
     draw, _ = records()["draw"]
+    chained, _ = records()["draw_chained"]
     assert isinstance(draw, make.Draw)
+    assert isinstance(chained, make.Draw)
     leaf = make.hash32("leaf")
     return {
         "checkpoint": checkpoint().decode(),
@@ -85,6 +100,14 @@ def draw_vector() -> dict[str, object]:
             str(entry): chosen
             for entry in range(SIZE + 1)
             if (chosen := draw.chosen(entry, BATCH_COUNT))
+        },
+        "chained": {
+            "chance": {str(entry): chained.chance(entry).hex() for entry in (20, SIZE - 1)},
+            "chosen": {
+                str(entry): chosen
+                for entry in range(SIZE + 1)
+                if (chosen := chained.chosen(entry, BATCH_COUNT))
+            },
         },
         "leaf": leaf.hex(),
         "verifiers": VERIFIERS,

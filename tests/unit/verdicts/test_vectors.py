@@ -69,6 +69,33 @@ def test_the_draw_is_what_the_specification_says() -> None:
     assert verdict.drawn.index in chosen[str(verdict.drawn.entry)]
 
 
+def test_a_chain_is_what_the_specification_says() -> None:
+    def back(value: bytes) -> bytes:
+        return hashlib.sha256(b"trunkline.draw-chain/v1\n" + value).digest()
+
+    draw = Draw.open_note(NOTES["draw_chained"], KEYS["draw_chained"])
+    (shown,) = draw.bound if isinstance(draw.bound, tuple) else ()
+    values = {draw.to - 1: bytes.fromhex(shown.link)}
+    for entry in range(draw.to - 2, shown.first - 2, -1):
+        values[entry] = back(values[entry + 1])
+    assert values.pop(shown.first - 1).hex() == shown.anchor
+    unchained = bytes.fromhex(DRAW["randomness"])
+    chosen: dict[str, list[int]] = {}
+    for entry in range(draw.from_, draw.to):
+        chance = unchained
+        if entry in values:
+            chance = hashlib.sha256(b"trunkline.draw-chance/v1\n" + values[entry]).digest()
+            assert DRAW["chained"]["chance"].get(str(entry), chance.hex()) == chance.hex()
+        for index in range(DRAW["count"]):
+            place = entry.to_bytes(8, "big") + index.to_bytes(4, "big")
+            first = hashlib.sha256(chance + place).digest()[:8]
+            if int.from_bytes(first, "big") * 1_000_000 < draw.rate_ppm * 2**64:
+                chosen.setdefault(str(entry), []).append(index)
+    assert chosen == DRAW["chained"]["chosen"]
+    found = {str(entry): draw.chosen(entry, DRAW["count"]) for entry in range(made.SIZE + 1)}
+    assert {entry: list(one) for entry, one in found.items() if one} == chosen
+
+
 def test_strangers_lines_are_left_out_of_the_draw() -> None:
     policy = Policy.parse(DOCUMENT["policy"])
     assert plain_checkpoint(DRAW["checkpoint"].encode(), policy).decode() == DRAW["plain"]

@@ -3,20 +3,35 @@
 import msgspec
 import pytest
 from tests.support.auditing import Toy, ToyNode
-from tests.support.toy_network import LAMBDA, MU, NU, ToyNetwork, honest, toy_network
+from tests.support.toy_network import (
+    LAMBDA,
+    MU,
+    NU,
+    POLICY,
+    ToyNetwork,
+    honest,
+    toy_network,
+)
 
 from trunkline.audit import recompute
+from trunkline.crypto.signer import Signer, sign_note
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.schema.audit import AskedAudit, RevealedVerdict
+from trunkline.tlog.policy import Policy
 from trunkline.verdicts import (
     COMMITMENT_TYPE,
     DRAW_TYPE,
     VERDICT_TYPE,
+    Chain,
     Commitment,
     Draw,
     Verdict,
+    chain_of,
+    examine,
+    plain_checkpoint,
 )
+from trunkline.verifier import chains
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -80,6 +95,121 @@ async def test_everything_is_in_the_log_in_its_order(network, transport):
     assert commitment.binds(log.statements(VERDICT_TYPE)[0])
     # Nothing is drawn from statements: the log comes to rest.
     assert len(log.statements(DRAW_TYPE)) == 1
+
+
+def draw_by(
+    signer: Signer, network: ToyNetwork, from_: int, *, announced: Chain | None = None
+) -> bytes:
+    """A draw of everything since ``from_``, by no chain, signed."""
+    plain = plain_checkpoint(network.log.checkpoint(), Policy.parse(POLICY))
+    draw = Draw(
+        checkpoint=plain.decode(),
+        from_=from_,
+        key=str(signer.vkey),
+        next=announced or msgspec.UNSET,
+        operator=signer.name.partition("/")[0],
+        rate_ppm=1_000_000,
+        to=len(network.log.entries),
+        unix_ms=1,
+    )
+    return sign_note(draw.text(), signer)
+
+
+async def chained(network: ToyNetwork, transport: HttpTransport, url: str) -> list[Draw]:
+    """Answers, until a verifier drew by a chain, and its verdicts on all of them."""
+    caller, numbers = VerifierCaller(transport, url), iter(range(1, 20))
+    draws: list[Draw] = []
+    told = 0
+    while not draws or len(draws[-1].chances()) < draws[-1].to - draws[-1].from_:
+        network.node.answer(honest(next(numbers)))
+        told += 1
+        found = await revealed(caller, told)
+        assert {Verdict.open_note(one.note.encode(), LAMBDA.vkey).result for one in found} == {
+            "pass"
+        }
+        for number in range(4):
+            network.log.append(b"somebody's\nentry %d of %d\n" % (number, told))
+        draws = [Draw.open_note(one, LAMBDA.vkey) for one in network.log.statements(DRAW_TYPE)]
+    return draws
+
+
+async def test_draws_are_made_by_a_chain_that_was_announced_before(network, transport):
+    url = await network.verifier(LAMBDA)
+
+    draws = await chained(network, transport, url)
+
+    (announced,) = [draw.announced() for draw in draws if draw.announced() is not None]
+    assert draws[-1].shown() == (announced,)
+    assert draws[0].shown() == ()
+    (found,) = examine(network.log.entries, [LAMBDA.vkey], Policy.parse(POLICY))
+    assert found.findings == ()
+    assert found.unchained < found.draws
+
+
+async def test_a_chain_that_came_too_late_is_announced_again_further_ahead(
+    network, transport, monkeypatch
+):
+    monkeypatch.setattr(chains, "AHEAD_ENTRIES", 0)
+    monkeypatch.setattr(chains, "LATE_FACTOR", 16)
+    url = await network.verifier(LAMBDA)
+
+    draws = await chained(network, transport, url)
+
+    assert len([draw for draw in draws if draw.announced() is not None]) == 2
+    (found,) = examine(network.log.entries, [LAMBDA.vkey], Policy.parse(POLICY))
+    assert found.findings == ()
+
+
+async def test_a_verifier_that_draws_otherwise_than_by_its_chain_is_reported_and_left_alone(
+    network, transport
+):
+    ahead = chain_of(b"\x5e" * 32, len(network.log.entries) + 1)
+    announcing = draw_by(MU, network, 0, announced=ahead)
+    network.log.append(announcing)
+    network.node.answer(honest(1))
+    drawn = draw_by(MU, network, Draw.open_note(announcing, MU.vkey).to)
+    network.log.append(drawn)
+    url = await network.verifier(LAMBDA, [(MU, "http://127.0.0.1:1")], rate_ppm=0)
+    caller = VerifierCaller(transport, url)
+
+    while not (found := (await caller.alerts(0)).alerts):
+        await caller.verdicts(0, 0.05)
+
+    assert [(one.kind, one.about) for one in found] == [("gap", MU.name)]
+    assert "otherwise than by the chain" in found[0].detail
+    assert (await caller.info()).waiting == 0
+
+
+async def test_a_node_that_does_not_know_of_chains_is_drawn_as_it_knows(network, transport):
+    network.node.state(LAMBDA, chains=msgspec.UNSET, rate_ppm=500_000)
+    url = await network.verifier(LAMBDA)
+    caller = VerifierCaller(transport, url)
+    for number in range(12):
+        network.node.answer(honest(number))
+        for pad in range(4):
+            network.log.append(b"somebody's\nentry %d of %d\n" % (pad, number))
+        while (await caller.info()).followed < len(network.log.entries):
+            await caller.verdicts(10**6, 0.05)
+    last = network.log.entries.index(network.log.statements("trunkline.batch/v1")[-1])
+
+    async def all_drawn() -> list[Draw]:
+        return [Draw.open_note(one, LAMBDA.vkey) for one in network.log.statements(DRAW_TYPE)]
+
+    while (draws := await all_drawn())[-1].to <= last or (await caller.info()).waiting:
+        await caller.verdicts(10**6, 0.05)
+    assert any(draw.shown() for draw in draws)
+    batches = [
+        index
+        for index, entry in enumerate(network.log.entries)
+        if entry.startswith(b"trunkline.batch/v1\n")
+    ]
+    expected = {
+        honest(number).leaf.hex()
+        for number, entry in enumerate(batches)
+        for draw in draws
+        if draw.chosen(entry, 1, rate_ppm_max=500_000, chance=draw.randomness())
+    }
+    assert {one.receipt for one in await revealed(caller, len(expected))} == expected
 
 
 async def test_two_verifiers_audit_what_either_drew_and_agree(network, transport):

@@ -4,7 +4,7 @@
 whoever is not named in the configuration, and whatever no draw has drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NewType
 
 import msgspec
@@ -38,6 +38,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     rate_ppm_max: int
     since_ms: int
     """When this process began: it does not know which older demands were used."""
+    unchained: bool = False
+    """Terms in force do not speak of chains: what a checkpoint's signatures draw is drawn too."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,11 +67,19 @@ class Chance(msgspec.Struct, frozen=True, kw_only=True):
     """Of the draw's note."""
     rate_ppm: int
     randomness: bytes
+    """Where there is no chain, and in any case if ``unchained``."""
+    chances: Mapping[int, bytes]
+    """By entry, where there is one."""
+    unchained: bool
 
     def has(self, entry: int, leaf: int) -> bool:
         """Whether receipt ``leaf`` of the batch at ``entry`` is drawn."""
-        inside = self.first <= entry < self.after
-        return inside and drawn(self.randomness, self.rate_ppm, entry, leaf)
+        if not self.first <= entry < self.after:
+            return False
+        either = {self.chances.get(entry, self.randomness)}
+        if self.unchained:
+            either.add(self.randomness)
+        return any(drawn(chance, self.rate_ppm, entry, leaf) for chance in either)
 
 
 def read(body: bytes) -> audit.Demand:
@@ -125,6 +135,8 @@ def chance(draw_note: str, rules: Rules) -> Chance:
         digest=sha256(data),
         rate_ppm=min(draw.rate_ppm, rules.rate_ppm_max),
         randomness=draw.randomness(),
+        chances=draw.chances(),
+        unchained=rules.unchained,
     )
 
 
