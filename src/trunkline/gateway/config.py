@@ -212,6 +212,7 @@ def _timeouts(timeouts: Timeouts) -> list[str]:
         "first_token_s": "from `accepted` to the first token",
         "whole_s": "from `accepted` to a provider's whole (not streamed) answer",
         "idle_s": "between two events once tokens flow",
+        "away_s": "where nobody is there at all: until somebody is back, 0 for not at all",
         "total_s": "a whole answer, every attempt included",
     }
     lines = ["# Bounds of the stages of an answer, seconds.", "[timeouts]"]

@@ -66,6 +66,14 @@ def test_the_callers_deadline_stays_inside_ours() -> None:
             total_s(wrong, Timeouts())
 
 
+def test_a_wait_has_a_bound_and_only_the_one_for_somebody_to_come_back_may_be_none() -> None:
+    assert Timeouts(away_s=0.0).away_s == 0.0
+    for name in Timeouts.__struct_fields__:
+        for wrong in (-1.0, 86_401.0, float("nan"), *((0.0,) if name != "away_s" else ())):
+            with pytest.raises(ValueError, match=name):
+                Timeouts(**{name: wrong})
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:8480", "[::]:8480", "192.0.2.7:8480", "gw:8480"])
 def test_other_machines_are_not_let_in_unasked(tmp_path: Path, listen: str) -> None:
     path = tmp_path / "gateway.toml"

@@ -75,7 +75,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Text too is shown only when the answer is whole, unless it can be continued exactly."""
     attempts_max: int = 6
     """Attempts in a row without a new token. Where nobody is there, as many as are made in
-    ``history.PATIENCE_S``."""
+    ``Timeouts.away_s``."""
     candidates: tuple[Candidate, ...] = ()
     """What may serve the model, by the routing policy. Empty: the model itself, anywhere."""
     hedging: Hedging | None = None

@@ -142,8 +142,8 @@ class Answer:
     # What the shell reports.
 
     def excuse(self, number: int, spent_s: float) -> None:
-        """For ``spent_s`` after its last event the attempt's node was not waited for: the app, or
-        our disk, was."""
+        """For ``spent_s`` of the wait since its last event the attempt's node is not to blame: the
+        app or our disk was waited for, or this process stood still."""
         running = self._running.get(number)
         if running is not None:
             running.watch.excuse(spent_s)
@@ -476,7 +476,9 @@ class Answer:
         return (*ended, *self._next_attempt(now_s))
 
     def _next_attempt(self, now_s: float) -> Actions:
-        if now_s >= self._plan.deadline_s or self._history.spent(self._plan.attempts_max, now_s):
+        plan = self._plan
+        spent = self._history.spent(plan.attempts_max, plan.timeouts.away_s, now_s)
+        if spent or now_s >= plan.deadline_s:
             return self._nobody(now_s)
         return (self._seek(self._stands.need()),)
 

@@ -56,12 +56,16 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     a provider's."""
     idle_s: float = 10.0
     """Between two events once tokens flow. A node that is silent for longer is left."""
+    away_s: float = 20.0
+    """Where nobody is there at all, how long somebody is waited for: what restarts is back before.
+    0: no longer than ``attempts_max`` attempts take."""
     total_s: float = 600.0
     """A whole answer, every attempt included."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            if not 0 < getattr(self, name) <= DEADLINE_MS_MAX / 1000:
+            value = getattr(self, name)
+            if not 0 <= value <= DEADLINE_MS_MAX / 1000 or (value == 0 and name != "away_s"):
                 raise ValueError(f"{name} must be above 0 and at most a day")
 
 

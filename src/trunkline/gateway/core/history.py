@@ -18,8 +18,6 @@ AWAY_CODES: Final = frozenset(
     {"upstream_refused", "upstream_dns_failed", "upstream_connect_timeout"}
 )
 """After these nobody was there to be asked: nothing was sent, and nothing can have been charged."""
-PATIENCE_S: Final = 20.0
-"""How long those who are away are waited for: what restarts is back before."""
 
 
 class History:
@@ -86,16 +84,16 @@ class History:
             for past in self._previous
         ]
 
-    def spent(self, attempts_max: int, now_s: float) -> bool:
+    def spent(self, attempts_max: int, away_s: float, now_s: float) -> bool:
         """Whether enough was tried. ``attempts_max``: attempts in a row without a new token. Those
-        that found nobody there count only when ``PATIENCE_S`` is over."""
+        that found nobody there count only when they went on for ``away_s``."""
         if self.tried:
             self._last_s[self.tried[-1]] = now_s
         if self._barren_s is None:
             self._barren_s = now_s
         if len(self._previous) >= PREVIOUS_MAX or self._asked >= attempts_max:
             return True
-        return self._barren >= attempts_max and now_s >= self._barren_s + PATIENCE_S
+        return self._barren >= attempts_max and now_s >= self._barren_s + away_s
 
     def resting(self) -> frozenset[Place]:
         """Those that want to be left alone for longer than a back-off would take."""
