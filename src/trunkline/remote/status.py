@@ -54,10 +54,15 @@ _LIMIT_CODES: Final = frozenset(
 _QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _AUTH_CODES: Final = frozenset(
     {"authentication_error", "invalid_api_key", "permission_error", "unauthenticated",
-     "permission_denied"}
+     "permission_denied", "api_key_invalid", "api_key_expired", "organization_restricted"}
 )  # fmt: skip
-_MODEL_CODES: Final = frozenset({"model_not_found", "not_found_error", "not_found"})
-
+_MODEL_CODES: Final = frozenset(
+    {"model_not_found", "not_found_error", "not_found", "model_decommissioned"}
+)
+_SPOILED_CODES: Final = frozenset({"tool_use_failed", "json_validate_failed"})
+"""Groq's, with a 400: the model said what is no tool call, or no JSON."""
+_ACCOUNT_CODES: Final = frozenset({"failed_precondition"})
+"""Google's, with a 400: it is not for this account (where it is, how it pays)."""
 
 _OF_REQUESTS: Final = frozenset({400, 413, 422})
 """By these an API finds fault with a request. Other refusals, and those that are no JSON, are of
@@ -111,6 +116,14 @@ class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
     status: str | None = None
     param: str | None = None
     retry_delay_s: float | None = None
+    reason: str | None = None
+    """Of a google.rpc.ErrorInfo among its details."""
+
+    @property
+    def codes(self) -> set[str]:
+        """Everything in it that may be a code, in lower case."""
+        found = (self.code, self.type, self.status, self.reason)
+        return {one.lower() for one in found if isinstance(one, str)}
 
     @property
     def label(self) -> str:
@@ -139,7 +152,7 @@ def failure(
         wait_s = error.retry_delay_s
     made = _classify(status, error, wait_s, missing)
     if isinstance(made, RejectedError) and (status not in _OF_REQUESTS or not _is_json(body)):
-        made.upstream_code = made.upstream_code or DECLINED
+        made.upstream_code = DECLINED
     if isinstance(made, LimitedError):
         made.limits = stated(head.headers, body, now_unix_s=now_unix_s, windows=windows)
         if made.retry_after_s is None and made.limits is not None:
@@ -150,21 +163,26 @@ def failure(
 def failure_in_answer(error: ErrorObject) -> UpstreamError:
     """The error for an error object inside a successful response, classified by its own code."""
     status = error.code if isinstance(error.code, int) and 400 <= error.code <= 599 else 0
-    if not status:
-        known = {_lower(error.code), _lower(error.type), _lower(error.status)}
-        if known & _QUOTA_CODES or known & _LIMIT_CODES:
-            status = 429
-        elif known & _AUTH_CODES:
-            status = 401
-        elif known & _MODEL_CODES:
-            status = 404
-        elif known & _OVERLOADED_CODES:
-            status = 503
+    status = status or _status_of(error)
     if status:
         return _classify(status, error, error.retry_delay_s, MODEL_MISSING)
     return BadResponseError(
         f"an error instead of an answer{_said(error)}", retry_after_s=error.retry_delay_s
     )
+
+
+def _status_of(error: ErrorObject) -> int:
+    """The status that its code should have come with; 0 for a code that is not known."""
+    codes = error.codes
+    for status, known in (
+        (429, _QUOTA_CODES | _LIMIT_CODES),
+        (401, _AUTH_CODES),
+        (404, _MODEL_CODES),
+        (503, _OVERLOADED_CODES),
+    ):
+        if codes & known:
+            return status
+    return 0
 
 
 def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: str) -> UpstreamError:
@@ -183,16 +201,21 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
         case 409 | 423 | 425:
             return UpstreamError(message, code=CONFLICT, retry_after_s=wait_s)
         case 429:
-            spent = {_lower(error.code), _lower(error.type)} & _QUOTA_CODES
-            code = QUOTA_EXHAUSTED if spent else RATE_LIMITED
+            code = QUOTA_EXHAUSTED if error.codes & _QUOTA_CODES else RATE_LIMITED
             return LimitedError(message, code=code, retry_after_s=wait_s)
         case 424 | 499:
             # AWS: the model failed, whatever the request was. Google, nginx: given up on the way.
             return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
+        case _ if status != 413 and 400 <= status < 500 and _status_of(error):
+            # What is no fault of the request, under a status that says it is.
+            return _classify(_status_of(error), error, wait_s, missing)
+        case _ if error.codes & _SPOILED_CODES:
+            return BadResponseError(message)
         case _ if 400 <= status < 500:
             param = error.param if error.param and _PARAM.fullmatch(error.param) else None
             # Too large for this one, or for what its account may take in a minute.
             label = TOO_LARGE if status == 413 else error.label
+            label = DECLINED if error.codes & _ACCOUNT_CODES else label
             return RejectedError(message, upstream_code=label, param=param)
         case _ if status >= 500:
             return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
@@ -234,7 +257,17 @@ def _read_error(inner: dict[str, object]) -> ErrorObject:
         status=_text(inner.get("status")),
         param=_text(inner.get("param")),
         retry_delay_s=_retry_delay(inner.get("details")),
+        reason=_reason(inner.get("details")),
     )
+
+
+def _reason(details: object) -> str | None:
+    """``reason`` of a google.rpc.ErrorInfo among an error's details: ``API_KEY_INVALID``."""
+    for detail in details[:32] if isinstance(details, list) else ():
+        reason = _text(detail.get("reason")) if isinstance(detail, dict) else None
+        if reason:
+            return reason
+    return None
 
 
 def _retry_delay(details: object) -> float | None:
@@ -277,7 +310,3 @@ def _said(error: ErrorObject) -> str:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _lower(value: str | int | None) -> str:
-    return value.lower() if isinstance(value, str) else ""

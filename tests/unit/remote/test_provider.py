@@ -310,11 +310,43 @@ async def test_an_error_that_is_the_whole_object(transport, server):
     assert (error.upstream_code, error.param) == ("invalid_request", "seed")
 
 
-@pytest.mark.parametrize("status", [418, 426, 431, 451])
-async def test_a_refusal_that_is_not_of_the_request_says_nothing_of_others(
-    transport, server, status
+@pytest.mark.parametrize(
+    ("error_code", "kind", "code"),
+    [
+        ("rate_limit_exceeded", LimitedError, "upstream_rate_limited"),
+        ("insufficient_quota", LimitedError, "upstream_quota_exhausted"),
+        ("invalid_api_key", UpstreamError, "upstream_auth"),
+        ("model_decommissioned", UpstreamError, "upstream_model_missing"),
+        ("overloaded_error", UpstreamError, "upstream_unavailable"),
+        ("tool_use_failed", BadResponseError, "upstream_bad_response"),
+        ("json_validate_failed", BadResponseError, "upstream_bad_response"),
+    ],
+)
+async def test_a_400_whose_code_does_not_blame_the_request(
+    transport, server, error_code, kind, code
 ):
-    error = await failure(transport, server, answers(status, b'{"detail": "no"}'))
+    body = error_body(code=error_code, type="invalid_request_error")
+    error = await failure(transport, server, answers(400, body))
+    assert (type(error), error.error_code, error.retryable) == (kind, code, True)
+
+
+async def test_google_says_400_of_its_accounts_too(transport, server):
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+    body = error_body(code=400, status="INVALID_ARGUMENT", details=[{}, info])
+    error = await failure(transport, server, answers(400, body))
+    assert error.error_code == "upstream_auth"
+    body = error_body(code=400, status="FAILED_PRECONDITION")
+    error = await failure(transport, server, answers(400, body))
+    assert isinstance(error, RejectedError)
+    assert error.upstream_code == "upstream_declined"
+
+
+@pytest.mark.parametrize("status", [412, 418, 426, 431, 451])
+@pytest.mark.parametrize("body", [b'{"detail": "no"}', error_body(code="blocked")])
+async def test_a_refusal_that_is_not_of_the_request_says_nothing_of_others(
+    transport, server, status, body
+):
+    error = await failure(transport, server, answers(status, body))
     assert isinstance(error, RejectedError)
     assert error.upstream_code == "upstream_declined"
 
