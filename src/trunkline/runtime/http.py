@@ -75,8 +75,8 @@ class Call:
     """One request and the answer to it. Used by one handler task, plus a watcher of its own."""
 
     __slots__ = (
-        "_body_done", "_gone", "_headers", "_receive", "_scope", "_send", "_watcher", "finished",
-        "method", "path", "started",
+        "_body_done", "_gone", "_headers", "_receive", "_scope", "_send", "_watcher", "allow",
+        "finished", "method", "path", "started",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,6 +89,8 @@ class Call:
         self._watcher: asyncio.Task[None] | None = None
         self.method = scope["method"]
         self.path = scope["path"]
+        self.allow: str | None = None
+        """The methods that the path takes, where the call came with another."""
         self.started = False
         """Status and headers have been sent."""
         self.finished = False
@@ -257,6 +259,9 @@ class Call:
     async def start(self, status: int, headers: HeaderItems = ()) -> None:
         """Send status and headers of a streamed answer."""
         raw = [(name.lower().encode("ascii"), header_bytes(value)) for name, value in headers]
+        if self.allow is not None:
+            # RFC 9110, 15.5.6: a 405 says what is allowed.
+            raw.append((b"allow", header_bytes(self.allow)))
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
@@ -318,18 +323,26 @@ class Router:
 
     def find(self, method: str, path: str) -> Handler:
         """The handler. Raises RequestError: 404 ``not_found`` or 405 ``method_not_allowed``."""
+        # HEAD is GET without the body, which the server leaves out by itself.
+        handler = self._at(path).get("GET" if method == "HEAD" else method)
+        if handler is None:
+            takes = f"this path takes {self.methods(path)}"
+            raise RequestError(takes, code="method_not_allowed", status=405)
+        return handler
+
+    def methods(self, path: str) -> str:
+        """The methods that ``path`` takes, as an ``allow`` header has them. RequestError 404."""
+        found = self._at(path).keys()
+        return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))
+
+    def _at(self, path: str) -> dict[str, Handler]:
         found = self._exact.get(path)
         if found is None:
             fitting = [prefix for prefix in self._prefixes if path.startswith(prefix)]
             if not fitting:
                 raise RequestError("there is nothing at this path", code="not_found", status=404)
             found = self._prefixes[max(fitting, key=len)]
-        # HEAD is GET without the body, which the server leaves out by itself.
-        handler = found.get("GET" if method == "HEAD" else method)
-        if handler is None:
-            allowed = ", ".join(sorted(found))
-            raise RequestError(f"this path takes {allowed}", code="method_not_allowed", status=405)
-        return handler
+        return found
 
     async def dispatch(self, call: Call) -> None:
         """Run the call's handler. An :class:`Error` after the answer began is raised on, so that
@@ -341,6 +354,8 @@ class Router:
         except Error as error:
             if call.started:
                 raise
+            if error.error_code == "method_not_allowed":
+                call.allow = self.methods(call.path)
             await self._error_reply(call, error)
         finally:
             call.close()

@@ -115,6 +115,26 @@ async def test_routing_errors_and_failures_in_the_rooms_format(transport, logger
         assert await fetch(transport, url + "/busy") == (503, b'{"code":"overloaded"}')
 
 
+async def test_an_answer_to_another_method_says_which_are_taken(transport, logger):
+    async def refused(call: Call) -> None:
+        raise RequestError("not now", status=405)
+
+    app = App(refused=refused)
+    app.router.add_prefix("GET", "/tile/", refused)
+    app.router.add("DELETE", "/tile/0", refused)
+    app.router.add("POST", "/tile/0", refused)
+    async with serving(app, logger=logger) as url:
+        for method, path, allowed in (
+            ("POST", "/tile/1", "GET, HEAD"),
+            ("PUT", "/tile/0", "DELETE, POST"),
+            ("POST", "/refused", None),
+        ):
+            async with await transport.request(method, url + path) as response:
+                assert (response.status, response.header("allow")) == (405, allowed)
+        async with await transport.request("GET", url + "/nothing") as response:
+            assert (response.status, response.header("allow")) == (404, None)
+
+
 def test_router_prefers_exact_paths_and_long_prefixes():
     async def one(call): ...
     async def two(call): ...
@@ -249,6 +269,65 @@ async def test_crash_before_the_answer_is_a_500_without_content(transport, logge
     assert "crash" in crashed["raised_at"]
     assert "prompt" not in str(lines)
     assert "secret" not in str(lines)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_client_that_only_ends_its_own_half_is_answered(logger, version):
+    async def slow(call: Call) -> None:
+        await call.body(10)
+        async with call.while_connected():
+            await asyncio.sleep(0.1)
+            await call.start(200)
+            await call.send(b"one ")
+            await asyncio.sleep(0.05)
+            await call.finish(b"two")
+
+    async with serving(App(slow=slow), logger=logger) as url, raw(url) as (reader, writer):
+        writer.write(b"POST /slow HTTP/%b\r\ncontent-length: 2\r\n\r\nhi" % version.encode())
+        writer.write_eof()
+        data = await ended(reader)
+    interim, plain = b"HTTP/1.1 100 Continue\r\n\r\n", b"one two"
+    assert data.startswith(interim if version == "1.1" else b"HTTP/1.1 200 ")
+    assert b"connection: close\r\n" in data
+    whole = b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n" if version == "1.1" else plain
+    assert data.replace(interim, b"").partition(b"\r\n\r\n")[2] == whole
+
+
+async def test_all_that_was_asked_for_before_that_is_answered(logger):
+    async def slow(call: Call) -> None:
+        async with call.while_connected():
+            await asyncio.sleep(0.05)
+            await call.reply(200, b"there", "text/plain")
+
+    async with serving(App(slow=slow), logger=logger) as url, raw(url) as (reader, writer):
+        writer.write(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
+        writer.write_eof()
+        data = await ended(reader)
+    assert data.count(b"HTTP/1.1 200") == 3
+    assert data.count(b"\r\n\r\nthere") == 3
+    assert data.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+async def test_a_client_that_left_without_a_word_is_missed_soon(logger, asked):
+    left = asyncio.get_running_loop().create_future()
+
+    async def hang(call: Call) -> None:
+        try:
+            async with call.while_connected():
+                await asyncio.Event().wait()
+        except ClientGoneError:
+            left.set_result(None)
+            raise
+
+    async with serving(App(hang=hang), logger=logger) as url:
+        async with raw(url) as (_, writer):
+            writer.write(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n")
+            await writer.drain()
+            if asked == 2:
+                writer.transport.abort()
+        async with asyncio.timeout(2):
+            await left
 
 
 @pytest.mark.parametrize("how", ["crash", "stop short"])
