@@ -26,22 +26,23 @@ import peers
 from continuity import ENGINE, MODEL, SETTLE_S, settle
 from peers import Deployments
 from tests.support import upstream
+from tests.support import upstream_faults as faults
 from tests.support.upstream import Act, Exchange, Phase, Upstream
 
 APPS = Path(__file__).parent / "clients"
 PYTHON = ("openai", "responses", "anthropic", "langchain", "llamaindex", "pydanticai", "litellm")
 FAULTS: dict[str, tuple[Act, Phase]] = {
     "nothing": (Exchange.healthy, "before"),
-    "closed without an answer": (upstream.gone, "before"),
-    "500": (upstream.status(500), "before"),
-    "429": (upstream.limited(("retry-after", "1")), "before"),
-    "HTML in a 200": (upstream.html, "before"),
-    "hang before headers": (upstream.hang, "before"),
-    "cut in the first token": (upstream.cut, "during"),
-    "cut after three tokens": (upstream.cut, "after"),
-    "stall after three tokens": (upstream.stall, "after"),
-    "clean end after three tokens": (upstream.clean_end, "after"),
-    "error event after three tokens": (upstream.error_event, "after"),
+    "closed without an answer": (faults.gone, "before"),
+    "500": (faults.status(500), "before"),
+    "429": (faults.limited(("retry-after", "1")), "before"),
+    "HTML in a 200": (faults.html, "before"),
+    "hang before headers": (faults.hang, "before"),
+    "cut in the first token": (faults.cut, "during"),
+    "cut after three tokens": (faults.cut, "after"),
+    "stall after three tokens": (faults.stall, "after"),
+    "clean end after three tokens": (faults.clean_end, "after"),
+    "error event after three tokens": (faults.error_event, "after"),
 }
 WAYS = ("whole", "stream", "tool")
 TEXT = "".join(upstream.WORDS)

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import peers
 from peers import Deployments, System
 from tests.support import fault_matrix, upstream
+from tests.support import upstream_faults as faults
 from tests.support.fault_matrix import Cell, View
 from tests.support.upstream import Act, Exchange, Phase, Upstream
 
@@ -241,10 +242,10 @@ def _print_matrix(wanted: Sequence[Cell], told: dict[str, dict[Cell, str]]) -> N
 # A provider that fails all the time.
 
 FAILURES: dict[str, Act] = {
-    "closes at once": upstream.gone,
-    "500": upstream.status(500),
-    "429": upstream.limited(("retry-after", "5")),
-    "hangs": upstream.hang,
+    "closes at once": faults.gone,
+    "500": faults.status(500),
+    "429": faults.limited(("retry-after", "5")),
+    "hangs": faults.hang,
 }
 
 

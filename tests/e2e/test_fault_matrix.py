@@ -11,17 +11,8 @@ from typing import Any, get_args
 import anthropic
 import pytest
 from tests.support.fault_matrix import MODEL, PAGE, Cell, Fault, Way, network, render, run, verdict
-from tests.support.upstream import (
-    PARTS,
-    TOOL,
-    TOOLS,
-    USAGE,
-    Answer,
-    Break,
-    Content,
-    broken_at,
-    cut,
-)
+from tests.support.upstream import PARTS, TOOL, TOOLS, USAGE, Answer, Content
+from tests.support.upstream_faults import Break, broken_at, cut
 
 pytestmark = pytest.mark.timeout(240)
 

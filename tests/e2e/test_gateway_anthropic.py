@@ -5,7 +5,9 @@ from pathlib import Path
 
 import anthropic
 import pytest
-from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script
+from tests.support.fake_answer import MODEL, TOKENS
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script
 from tests.support.gateway import Stack, gateway_over
 from tests.support.surviving import Ask, Nodes, check_survives, two_nodes
 

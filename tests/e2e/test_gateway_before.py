@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from tests.support.fake_node import TOKENS, FakeNode
+from tests.support.fake_answer import TOKENS
+from tests.support.fake_node import FakeNode
 from tests.support.fake_verifier import FakeVerifier, Judge, judged, passing
 from tests.support.gateway import QUICK, Stack, gateway_over, settings
 

@@ -5,7 +5,8 @@ from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
 
-from tests.support.fake_node import FakeNode, Fault
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault
 from tests.support.gateway import gateway_over
 
 from trunkline.cli.prove import prove

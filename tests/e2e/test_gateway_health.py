@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.fake_node import FakeNode, Fault, Script
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script
 from tests.support.gateway import Stack, gateway_over
 
 from trunkline.gateway.core.breaker import Fault as BreakerFault

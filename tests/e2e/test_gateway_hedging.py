@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.fake_node import EMBEDDER, MODEL, FakeNode, Fault, Script
+from tests.support.fake_answer import EMBEDDER, MODEL
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script
 from tests.support.gateway import Reply, Stack, gateway_over
 
 from trunkline.gateway.core.deadline import Timeouts

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.fake_node import MODEL, NOW_MS, FakeNode, Script, text_of
+from tests.support.fake_answer import MODEL, NOW_MS, text_of
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Script
 from tests.support.gateway import Stack, gateway_over, settings
 
 from trunkline.crypto.signer import Signer, sign_note

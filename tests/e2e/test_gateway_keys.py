@@ -14,7 +14,9 @@ import anthropic
 import msgspec
 import openai
 import pytest
-from tests.support.fake_node import MODEL, TOKENS, FakeNode, Fault, Script, with_hold
+from tests.support.fake_answer import MODEL, TOKENS
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script, with_hold
 from tests.support.gateway import FakeLog, PlainClient, Reply, process, settings
 
 from trunkline.crypto.signer import Signer

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.support.fake_node import MODEL, NUMERICS, FakeNode, Fault, Script
+from tests.support.fake_answer import MODEL, NUMERICS
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script
 from tests.support.gateway import BrokenStore, FakeLog, Stack, gateway_over, settings
 
 from trunkline.gateway.core.deadline import Timeouts

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from tests.support.fake_node import FakeNode, Script
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Script
 from tests.support.gateway import PlainClient, process
 
 from trunkline.crypto.signer import Signer

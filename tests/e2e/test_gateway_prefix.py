@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.support.fault_matrix import Cell, Fault, network
 from tests.support.gateway import Stack
-from tests.support.upstream import PARTS, USAGE, Exchange, cut
+from tests.support.upstream import PARTS, USAGE, Exchange
+from tests.support.upstream_faults import cut
 
 from trunkline.evidence import Report, decode, verify
 from trunkline.receipts import binds, prefix_digest

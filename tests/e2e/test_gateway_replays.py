@@ -13,7 +13,9 @@ import msgspec
 import openai
 import pytest
 from tests.e2e.test_gateway_keys import COST, PRICES, process
-from tests.support.fake_node import MODEL, FakeNode, Fault, Script, with_hold
+from tests.support.fake_answer import MODEL
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script, with_hold
 from tests.support.gateway import PlainClient, Reply, gateway_over, settings
 
 from trunkline.base.errors import Error

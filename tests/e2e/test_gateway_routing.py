@@ -8,7 +8,9 @@ from typing import Any
 
 import openai
 import pytest
-from tests.support.fake_node import EMBEDDER, FakeNode, Fault, Script, text_of
+from tests.support.fake_answer import EMBEDDER, text_of
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script
 from tests.support.gateway import Stack, gateway_over
 
 from trunkline.gateway import routing

@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
-from tests.support.fake_node import FakeNode, Fault
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault
 from tests.support.gateway import Stack, gateway_over
 
 from trunkline.base.errors import Error

@@ -12,17 +12,9 @@ from hashlib import sha256
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.support.fake_node import (
-    MODEL,
-    NUMERICS,
-    WEIGHTS,
-    Answering,
-    FakeNode,
-    Fault,
-    Script,
-    own_seed,
-    text_of,
-)
+from tests.support.fake_answer import MODEL, NUMERICS, WEIGHTS, Answering, own_seed, text_of
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault, Script
 
 from trunkline.base.errors import Error
 from trunkline.gateway.core.actions import (

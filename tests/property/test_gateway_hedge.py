@@ -17,7 +17,8 @@ from tests.property.test_gateway_answer import (
     scripts,
     shown_text,
 )
-from tests.support.fake_node import MODEL, Script, text_of
+from tests.support.fake_answer import MODEL, text_of
+from tests.support.fake_script import Script
 
 from trunkline.gateway.core.actions import Cancel, Ended, Fail, Failure, Finish, Seek
 from trunkline.gateway.core.attempt import State

@@ -22,8 +22,10 @@ from typing import Any, Literal
 
 import openai
 from tests.support import upstream
+from tests.support import upstream_faults as faults
 from tests.support.gateway import Stack, gateway_over
-from tests.support.upstream import Act, Content, Phase, Severed, Upstream
+from tests.support.severed import Severed
+from tests.support.upstream import Act, Content, Phase, Upstream
 
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.config import GatewayConfig, NodeConfig
@@ -136,11 +138,11 @@ def _rate_limits() -> list[Fault]:
     return [
         Fault(name, act, limits=True)
         for name, act in (
-            ("429", upstream.limited()),
-            (f"{retry} in seconds", upstream.limited(("retry-after", "17"))),
-            (f"{retry} in milliseconds", upstream.limited(("retry-after-ms", "17000"))),
-            (f"{retry} as a date", upstream.limited(("retry-after", upstream.DATE))),
-            (f"{retry} in the body", upstream.status(429, body=upstream.RETRY_DELAY)),
+            ("429", faults.limited()),
+            (f"{retry} in seconds", faults.limited(("retry-after", "17"))),
+            (f"{retry} in milliseconds", faults.limited(("retry-after-ms", "17000"))),
+            (f"{retry} as a date", faults.limited(("retry-after", faults.DATE))),
+            (f"{retry} in the body", faults.status(429, body=faults.RETRY_DELAY)),
         )
     ]
 
@@ -149,45 +151,45 @@ FAULTS: tuple[Fault, ...] = (
     Fault("connection refused", upstream.Exchange.healthy, model="refused"),
     Fault("DNS failure", upstream.Exchange.healthy, model="unresolved"),
     Fault("TLS failure", upstream.Exchange.healthy, model="no-tls"),
-    Fault("closed without an answer", upstream.gone),
-    Fault("hang before headers", upstream.hang),
-    *(Fault(str(code), upstream.status(code)) for code in (401, 403, 404, 408, 409)),
+    Fault("closed without an answer", faults.gone),
+    Fault("hang before headers", faults.hang),
+    *(Fault(str(code), faults.status(code)) for code in (401, 403, 404, 408, 409)),
     *_rate_limits(),
-    *(Fault(str(code), upstream.status(code)) for code in (500, 502, 503, 504, 529)),
-    Fault("502 with HTML", upstream.status(502, body=upstream.HTML)),
-    Fault("HTML in a 200", upstream.html),
-    Fault("error object in a 200", upstream.error_object),
-    Fault("wrong content type", upstream.plain_type),
-    Fault("whole for stream, stream for whole", upstream.other_shape),
-    Fault("empty choices", upstream.empty_choices),
-    Fault("empty text", upstream.empty_text),
-    Fault("cut", upstream.cut, PHASES),
-    Fault("connection reset", upstream.reset, PHASES),
-    Fault("stall", upstream.stall, PHASES),
-    Fault("trickle of bytes", upstream.dribble, PHASES),
-    Fault("the node dies", upstream.outlive, PHASES, severed=True),
-    Fault("clean end too early", upstream.clean_end, PHASES),
-    Fault("[DONE] too early", upstream.clean_done, PHASES, STREAM),
-    Fault("error event", upstream.error_event, PHASES, STREAM),
-    Fault("garbage", upstream.garbage, PHASES),
-    Fault("signs of life, and nothing else", upstream.signs_of_life, PHASES, STREAM),
-    Fault("more text after the finish", upstream.said_twice, ("after",), STREAM,
+    *(Fault(str(code), faults.status(code)) for code in (500, 502, 503, 504, 529)),
+    Fault("502 with HTML", faults.status(502, body=faults.HTML)),
+    Fault("HTML in a 200", faults.html),
+    Fault("error object in a 200", faults.error_object),
+    Fault("wrong content type", faults.plain_type),
+    Fault("whole for stream, stream for whole", faults.other_shape),
+    Fault("empty choices", faults.empty_choices),
+    Fault("empty text", faults.empty_text),
+    Fault("cut", faults.cut, PHASES),
+    Fault("connection reset", faults.reset, PHASES),
+    Fault("stall", faults.stall, PHASES),
+    Fault("trickle of bytes", faults.dribble, PHASES),
+    Fault("the node dies", faults.outlive, PHASES, severed=True),
+    Fault("clean end too early", faults.clean_end, PHASES),
+    Fault("[DONE] too early", faults.clean_done, PHASES, STREAM),
+    Fault("error event", faults.error_event, PHASES, STREAM),
+    Fault("garbage", faults.garbage, PHASES),
+    Fault("signs of life, and nothing else", faults.signs_of_life, PHASES, STREAM),
+    Fault("more text after the finish", faults.said_twice, ("after",), STREAM,
           contents=("text",)),
-    Fault("no finish_reason", upstream.no_finish, ("after",)),
-    Fault("value breaks off, finish said", upstream.half_value, ("after",), contents=VALUES),
-    Fault("value breaks schema, or unknown tool", upstream.wrong_value, ("after",),
+    Fault("no finish_reason", faults.no_finish, ("after",)),
+    Fault("value breaks off, finish said", faults.half_value, ("after",), contents=VALUES),
+    Fault("value breaks schema, or unknown tool", faults.wrong_value, ("after",),
           contents=VALUES),
-    Fault("another model answers", upstream.wrong_model),
-    Fault("model changes in the stream", upstream.wrong_model, ("during", "after"), STREAM),
-    Fault("a frame comes twice", upstream.duplicate, ("during", "after"), STREAM, repeats=True),
-    Fault("the role's frame comes twice", upstream.duplicate, ONCE, STREAM, harmless=True),
-    Fault("no [DONE]", upstream.no_done, ("after",), STREAM, harmless=True),
-    Fault("silence after [DONE]", upstream.hang_after_done, ("after",), STREAM, harmless=True),
-    Fault("connection reset after the finish", upstream.reset_after_finish, ("after",), STREAM,
+    Fault("another model answers", faults.wrong_model),
+    Fault("model changes in the stream", faults.wrong_model, ("during", "after"), STREAM),
+    Fault("a frame comes twice", faults.duplicate, ("during", "after"), STREAM, repeats=True),
+    Fault("the role's frame comes twice", faults.duplicate, ONCE, STREAM, harmless=True),
+    Fault("no [DONE]", faults.no_done, ("after",), STREAM, harmless=True),
+    Fault("silence after [DONE]", faults.hang_after_done, ("after",), STREAM, harmless=True),
+    Fault("connection reset after the finish", faults.reset_after_finish, ("after",), STREAM,
           harmless=True),
-    Fault("nulls, pings and no index", upstream.slips, ONCE, STREAM, harmless=True),
-    Fault("usage missing", upstream.no_usage, ("after",), harmless=True, uncounted=True),
-    Fault("split at every byte", upstream.byte_by_byte, harmless=True),
+    Fault("nulls, pings and no index", faults.slips, ONCE, STREAM, harmless=True),
+    Fault("usage missing", faults.no_usage, ("after",), harmless=True, uncounted=True),
+    Fault("split at every byte", faults.byte_by_byte, harmless=True),
 )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from tests.support.fake_node import FakeNode, Fault, text_of
+from tests.support.fake_answer import text_of
+from tests.support.fake_node import FakeNode
+from tests.support.fake_script import Fault
 from tests.support.gateway import Stack
 
 Nodes = tuple[FakeNode, FakeNode]
