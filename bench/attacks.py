@@ -21,8 +21,10 @@ Arms on PyTorch are scored by the embedded engine (noisy). PyTorch is the extra
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cheats import phases, report
 from cheats.arms import ARMS, BY_NAME
 from cheats.machines import CLASSES

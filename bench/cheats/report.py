@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
-from cheats import numbers, plot
+from cheats import conduct, numbers, plot
 from cheats.arms import BY_NAME, Arm, pairs
 from cheats.numbers import Pool
 from cheats.phases import TEST_HALF
 from cheats.store import Store
 from trunkline.audit import calibration
 
+NAMED_TOGETHER = ("requantised-Q4_K", "requantised-Q8_0", "temperature-0.9", "kv-q8_0")
+"""Arms that the nodes of ``conduct.many_nodes`` are made of."""
+NAMED_SHARES = (1.0, 0.1)
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.01)
 """Of answers that are an arm's, the others being honest."""
 
@@ -19,6 +22,7 @@ def write(store: Store, arms: Sequence[Arm], verifiers: Sequence[str]) -> None:
     for node in ("embedded", "pytorch"):
         for verifier in verifiers:
             lines += _pair(store, arms, node, verifier)
+    lines += _conduct(store)
     lines += _costs(store)
     text = "\n".join(lines) + "\n"
     (store.folder / "report.md").write_text(text, encoding="utf-8")
@@ -82,7 +86,56 @@ def _pair(store: Store, arms: Sequence[Arm], node: str, verifier: str) -> list[s
         "AUC",
         curves,
     )
-    return [*lines, ""]
+    return [*lines, "", *_many(honest, pools), ""]
+
+
+def _many(honest: Pool, pools: dict[str, Pool]) -> list[str]:
+    """What looking at all nodes together adds."""
+    found = [
+        one
+        for name in NAMED_TOGETHER
+        if name in pools
+        for share in NAMED_SHARES
+        for one in conduct.many_nodes(name, pools[name], honest, share)
+    ]
+    return [
+        f"{conduct.CHEATS} of {conduct.NODES} nodes cheat; e-BH names them by all nodes' wealth, at"
+        f" most {conduct.ALPHA_SHARE:.0%} of those named being honest on average.",
+        "",
+        "| arm | its share | audits of each node | cheats named | honest among the named |"
+        " by the node's own test |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {one.arm} | {one.share:.0%} | {one.audits} | {one.together:.0%} |"
+            f" {one.wrongly:.1%} | {one.alone:.0%} |"
+            for one in found
+        ),
+    ]
+
+
+def _conduct(store: Store) -> list[str]:
+    """Withholding and collusion."""
+    path = store.calibration("embedded", "f16")
+    if not path.exists():
+        return []
+    frozen = calibration.decode(path.read_bytes())
+    return [
+        "## Receipts that are not opened, and verifiers that lie (simulated)",
+        "",
+        "| a node that | drawn by each of 2 | its cheats | answers until one is demanded | then |"
+        " verdict | standing |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {one.style} | {one.percent:g} % | {one.share:.0%} | {one.answers:.0f} |"
+            f" {one.seconds:.0f} s | {one.verdict} | {one.standing} |"
+            for one in conduct.withholding(frozen)
+        ),
+        "",
+        "| verdicts on one answer, all in the log | the gateway's standing | disputes |",
+        "| --- | --- | --- |",
+        *(f"| {one.case} | {one.standing} | {one.disputes} |" for one in conduct.collusion()),
+        "",
+    ]
 
 
 def _verdicts(pool: Pool, honest: Pool) -> list[float]:
