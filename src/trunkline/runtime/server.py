@@ -16,7 +16,7 @@ import ipaddress
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Protocol
 
@@ -48,6 +48,10 @@ HURRIED_WORDS_S: Final = 0.25
 """Instead, after a second signal."""
 CANCEL_S: Final = 2.0
 BACKLOG: Final = 1024
+PROBES_S: Final = (0.0, 0.02, 0.2, 1.0)
+"""After a client sent its last byte: when it is asked whether it still reads. Few, since clients
+bound the interim responses that they take."""
+_STILL_THERE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UPGRADE: Final = re.compile(rb"(?im)^upgrade[ \t]*:")
 
 
@@ -262,8 +266,18 @@ def _undivided(cycle: RequestResponseCycle) -> Send:
 
 
 class _BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's connection with three bounds it lacks: bytes and time of a head, stalled writes."""
+    """uvicorn's connection with three bounds it lacks: bytes and time of a head, stalled writes.
 
+    And with an answer for a client that closes its own half after the request (``nc -N``). That
+    looks as if it had left altogether, until something is sent: then whoever left refuses it. So
+    before the answer begins an interim response is sent, which whoever still reads passes over
+    (RFC 9110, section 15.2). HTTP/1.0 has none; there the answer itself shows. A client that ends
+    its half in the middle of an answer is taken to have left.
+    """
+
+    _served: RequestResponseCycle | None = None
+    """Whose answer is being made. Those asked for meanwhile wait."""
+    _probe_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
     _head_alarm: Alarm | None = None
@@ -279,6 +293,37 @@ class _BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_alarms()
         super().connection_lost(exc)
+        # It tells the last one that was asked for. The one before it has lost its client too.
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. True: it may still read, so the connection stays."""
+        last: RequestResponseCycle | None = self.cycle
+        if last is None or last.more_body or last.response_started:
+            return False
+        # Whoever is shown the last answer has to see its end.
+        last.keep_alive = False
+        # Between the pieces of an answer that comes before it, nothing else can be sent.
+        if last is self._served and last.scope["http_version"] != "1.0":
+            self._probe(last, 0)
+        return True
+
+    def _probe(self, cycle: RequestResponseCycle, number: int) -> None:
+        """Send what only a client that is there takes: by the second one it is known."""
+        if self.transport.is_closing() or cycle.response_started:
+            return
+        self.transport.write(_STILL_THERE)
+        if number + 1 < len(PROBES_S):
+            wait_s = PROBES_S[number + 1] - PROBES_S[number]
+            self._probe_timer = self.loop.call_later(wait_s, self._probe, cycle, number + 1)
+
+    def _start_asgi_task(
+        self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]
+    ) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -326,6 +371,8 @@ class _BoundedProtocol(HttpToolsProtocol):
             if alarm is not None:
                 alarm.stop()
         self._head_alarm = self._stall_alarm = None
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
 
 
 class _Server(uvicorn.Server):
