@@ -10,37 +10,24 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.log.conftest import LOG
+from tests.unit.log.rounds import BEFORE, ROUNDS, play_and_recover, run_rounds, service
 
-from trunkline.base.errors import CorruptStateError, Error
-from trunkline.crypto.signer import Signer, sign_note
-from trunkline.log.app import LogService, create_log
-from trunkline.log.config import LogConfig
+from trunkline.log.app import create_log
 from trunkline.log.disk import Disk
 from trunkline.log.files import Folder
 from trunkline.log.fsck import fsck
 from trunkline.log.store import LogStore
-from trunkline.remote.http1 import HttpTransport
-from trunkline.runtime.clock import SystemClock
-from trunkline.runtime.logger import get_logger
 from trunkline.runtime.store import DiskError
 from trunkline.tlog.tile import Tile
 
-LOG = Signer.generate("gamma.example/log", b"\x01" * 32)
-NODE = Signer.generate("alpha.example/node", b"\x03" * 32)
-BEFORE = 250
-ROUNDS = ((250, 252), (252, 258), (258, 259), (259, 262))
-"""The second one finishes a tile, so that every kind of file is written."""
 KINDS = ("refused", "stored", "torn", "gone")
-STARTS_MAX = 4
-
-
-def entry(number: int) -> bytes:
-    return sign_note(b"trunkline.batch/v1\nentry %d\n" % number, NODE)
 
 
 class FaultyDisk(Disk):
@@ -88,57 +75,19 @@ class FaultyDisk(Disk):
         self._call(lambda: super(FaultyDisk, self).delete_folder(path))
 
 
-def service(data, disk):
-    return LogService(
-        config=LogConfig(origin=LOG.name, checkpoint_interval_ms=0),
-        data=data,
-        signer=LOG,
-        transport=HttpTransport(),
-        clock=SystemClock(),
-        logger=get_logger("log"),
-        tiles=Folder(data, disk=disk),
-        on_fatal=lambda: None,
-    )
-
-
-async def add(log, numbers):
-    """Indexes by number, of those that were acknowledged; every other one got an Error."""
-    results = await asyncio.gather(
-        *(log._sequencer.add(entry(number)) for number in numbers), return_exceptions=True
-    )
-    assert all(isinstance(one, int | Error) for one in results), results
-    return {n: one for n, one in zip(numbers, results, strict=True) if isinstance(one, int)}
-
-
 async def run_once(data, disk, rounds):
     """Start the log, play rounds until it stops by itself; what was acknowledged."""
     disk.gone = False
-    log = service(data, disk)
-    acknowledged = {}
-    try:
-        await log.startup()
-        for begin, end in rounds:
-            acknowledged |= await add(log, range(begin, end))
-            if log.fatal is not None:
-                break
-    except (DiskError, CorruptStateError):
-        # It could not even start: a person looks at the disk, and starts it again.
-        pass
-    finally:
-        await log.shutdown()
-    return acknowledged
+    return await run_rounds(service(data, Folder(data, disk=disk)), rounds)
 
 
 async def play(data, disk):
     """Run under faults, starting again after each stop; then on a healthy disk, and check."""
-    acknowledged = {}
-    for _ in range(STARTS_MAX):
-        acknowledged |= await run_once(data, disk, ROUNDS)
-    again = await run_once(data, FaultyDisk({}), [(0, ROUNDS[-1][1])])
-    assert sorted(again.values()) == list(range(ROUNDS[-1][1]))
-    assert acknowledged.items() <= again.items()
-    report = fsck(data)
-    assert (report.size, report.problems, report.leftovers) == (ROUNDS[-1][1], [], 0)
+
+    async def check():
+        return fsck(data)
+
+    await play_and_recover(partial(run_once, data, disk), disk, check)
 
 
 @pytest.fixture(scope="module")

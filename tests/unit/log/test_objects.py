@@ -6,15 +6,17 @@ The store is a stand-in (``tests/support/object_store.py``), which fails request
 import asyncio
 import shutil
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from tests.support import object_store
 from tests.unit.log.conftest import LOG, make_entry
+from tests.unit.log.rounds import BEFORE, ROUNDS, add, play_and_recover, run_rounds, service
 
-from trunkline.base.errors import ConfigError, CorruptStateError, Error
+from trunkline.base.errors import ConfigError, CorruptStateError
 from trunkline.cli import fsck as fsck_command
 from trunkline.crypto.signer import sign_note
-from trunkline.log.app import LogService, build
+from trunkline.log.app import build
 from trunkline.log.config import LogConfig, ObjectStoreConfig, render
 from trunkline.log.fsck import fsck
 from trunkline.log.objects import ObjectTiles
@@ -25,18 +27,13 @@ from trunkline.remote.log import LogCaller
 from trunkline.remote.s3 import Bucket, S3Caller
 from trunkline.remote.sigv4 import Credentials
 from trunkline.runtime.clock import SystemClock
-from trunkline.runtime.logger import get_logger
 from trunkline.runtime.server import serving
 from trunkline.runtime.store import DiskError
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.tile import Tile
 
 PREFIX = "logs/gamma"
-BEFORE = 250
-ROUNDS = ((250, 252), (252, 258), (258, 259), (259, 262))
-"""The second one finishes a tile, so that every kind of object is written and deleted."""
 KINDS = ("refused", "stored", "silent", "late", "gone")
-STARTS_MAX = 4
 
 
 @asynccontextmanager
@@ -57,46 +54,11 @@ async def tiles_on(store):
             await asyncio.to_thread(tiles.close)
 
 
-def service(data, tiles, **config):
-    return LogService(
-        config=LogConfig(origin=LOG.name, checkpoint_interval_ms=0, **config),
-        data=data,
-        signer=LOG,
-        transport=HttpTransport(),
-        clock=SystemClock(),
-        logger=get_logger("log"),
-        tiles=tiles,
-        on_fatal=lambda: None,
-    )
-
-
-async def add(log, numbers):
-    """Indexes by number, of those that were acknowledged; every other one got an Error."""
-    results = await asyncio.gather(
-        *(log._sequencer.add(make_entry(number)) for number in numbers), return_exceptions=True
-    )
-    assert all(isinstance(one, int | Error) for one in results), results
-    return {n: one for n, one in zip(numbers, results, strict=True) if isinstance(one, int)}
-
-
 async def run_once(data, store, rounds):
     """Start the log, play rounds until it stops by itself; what was acknowledged."""
     store.gone = False
-    acknowledged = {}
     async with tiles_on(store) as tiles:
-        log = service(data, tiles)
-        try:
-            await log.startup()
-            for begin, end in rounds:
-                acknowledged |= await add(log, range(begin, end))
-                if log.fatal is not None:
-                    break
-        except (DiskError, CorruptStateError):
-            # It could not even start: a person looks, and starts it again.
-            pass
-        finally:
-            await log.shutdown()
-    return acknowledged
+        return await run_rounds(service(data, tiles), rounds)
 
 
 async def checked(data, store):
@@ -132,15 +94,7 @@ def fresh(template, path, plan=None):
 
 async def play(data, store):
     """Run under faults, starting again after each stop; then on a healthy store, and check."""
-    acknowledged = {}
-    for _ in range(STARTS_MAX):
-        acknowledged |= await run_once(data, store, ROUNDS)
-    store.plan = {}
-    again = await run_once(data, store, [(0, ROUNDS[-1][1])])
-    assert sorted(again.values()) == list(range(ROUNDS[-1][1]))
-    assert acknowledged.items() <= again.items()
-    report = await checked(data, store)
-    assert (report.size, report.problems, report.leftovers) == (ROUNDS[-1][1], [], 0)
+    await play_and_recover(partial(run_once, data, store), store, partial(checked, data, store))
     assert store.wrong == []
 
 
