@@ -14,9 +14,9 @@ from trunkline.engine.scoring import Scoring
 from trunkline.inference.ports import Score
 
 BATCH = 32
-CLIP = 0.1
-"""Logit units. Where honest engines differ, margins stay below 0.02; a larger clip would only make
-small cheats smaller."""
+CLIP = 0.03
+"""Logit units. Where honest engines differ, margins stay below 0.013 (calibration half alone); a
+larger clip would only make small cheats smaller."""
 SEEDS = "SHA-256 of prompt number and repeat"
 CALIBRATION_HALF, TEST_HALF = 0, 1
 """Prompts with even numbers, and with odd ones."""
