@@ -274,6 +274,7 @@ class ProviderWork:
             self._names,
             goes_on=prefix is not None,
             running=self._usage.added_running or self._usage.app_running,
+            known=self._translated,
         )
         heads = Heads(*self._otherwise)
         number = 0 if prefix is None else prefix.events
@@ -304,11 +305,18 @@ class ProviderWork:
             body = filled(body, VECTORS, model=self._attempt.model)
         else:
             body = upstream.readable(self._preset.answer(body))
-            said = upstream.check_completion(body, self._asked.n or 1, self._names)
+            said = upstream.check_completion(
+                body, self._asked.n or 1, self._names, known=self._translated
+            )
             name, created_s, model = self._otherwise
             body = filled(body, COMPLETION, id=name, created=created_s, model=model)
         await output.event(Event(id=0, data=upstream.one_line(body)))
         return said
+
+    @property
+    def _translated(self) -> bool:
+        """The gateway tells the app the answer in another format."""
+        return self._attempt.client_format != "openai.chat"
 
     @property
     def _otherwise(self) -> tuple[str, int, str]:

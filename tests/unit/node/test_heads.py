@@ -129,3 +129,15 @@ def test_a_finish_that_says_it_failed_is_none(reason: str) -> None:
     finish = {"index": 0, "delta": {"content": "a"}, "finish_reason": reason}
     with pytest.raises(TruncatedError):
         StreamCheck(1).feed(chunk(choices=[finish]))
+
+
+def test_a_finish_that_the_apps_format_has_no_word_for_is_none_there() -> None:
+    finish = {"index": 0, "delta": {"content": "a"}, "finish_reason": "weary"}
+    data = chunk(choices=[finish])
+    assert StreamCheck(1).feed(data) == [data]
+    with pytest.raises(TruncatedError):
+        StreamCheck(1, known=True).feed(data)
+    whole = chunk(choices=[finish | {"message": {"content": "a"}}])
+    assert check_completion(whole, 1).finish == ("weary",)
+    with pytest.raises(TruncatedError):
+        check_completion(whole, 1, known=True)

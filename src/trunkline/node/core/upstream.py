@@ -11,7 +11,7 @@ slips are put right that lose nothing (``mending.py``), and no finish is forged.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -22,6 +22,7 @@ from trunkline.node.core.served import ServedName
 from trunkline.schema.openai_answer import (
     Chunk,
     ChunkChoice,
+    FinishReason,
     ReadChoice,
     Usage,
     parse_chunk,
@@ -42,7 +43,8 @@ FAILED_FINISHES: Final = frozenset(
 )  # fmt: skip
 """Finish reasons that mean that none was reached, in lower case: of OpenRouter, Mistral and
 Together; of vLLM and SGLang; of DeepSeek; of Zhipu; of Gemini; and what proxies say in their place.
-A finish under any other name is passed on."""
+A finish under any other name is passed on, to apps of this format."""
+_KNOWN: Final = frozenset(get_args(FinishReason))
 _CALLED: Final = frozenset({"tool_calls", "function_call"})
 
 _encode = msgspec.json.Encoder().encode
@@ -84,7 +86,7 @@ class StreamCheck:
 
     __slots__ = (
         "_choices", "_copies", "_counted", "_done", "_fingerprint", "_finish", "_held",
-        "_held_bytes", "_last", "_order", "_served", "_speaking", "_spoken", "_usage",
+        "_held_bytes", "_known", "_last", "_order", "_served", "_speaking", "_spoken", "_usage",
     )  # fmt: skip
 
     def __init__(
@@ -94,11 +96,14 @@ class StreamCheck:
         *,
         goes_on: bool = False,
         running: bool = False,
+        known: bool = False,
     ) -> None:
         """``choices``: how many the request asked for. ``names``: right ones for the model.
         ``goes_on``: after a given text, so that nothing more may be left to say. ``running``: each
-        chunk was asked to count the tokens so far."""
+        chunk was asked to count the tokens so far. ``known``: the app's format is another one, and
+        has no words for a finish that this one does not know."""
         self._choices = choices
+        self._known = known
         self._served = ServedName(names)
         self._last = b""
         self._copies = 0
@@ -206,7 +211,7 @@ class StreamCheck:
             self._note_finish(choice)
 
     def _note_finish(self, choice: ChunkChoice) -> None:
-        if _failed(choice):
+        if _failed(choice, known=self._known):
             raise TruncatedError("the provider broke the answer off")
         before = self._finish.get(choice.index)
         again = choice.finish_reason not in (None, before)
@@ -246,9 +251,10 @@ def _clean_chunk(data: bytes) -> Chunk | None:
     return None if slips or any(c.finish_reason in FINISHES for c in chunk.choices) else chunk
 
 
-def _failed(choice: ChunkChoice | ReadChoice) -> bool:
+def _failed(choice: ChunkChoice | ReadChoice, *, known: bool) -> bool:
     finish = choice.finish_reason or ""
-    return given(choice.error) or finish.lower() in FAILED_FINISHES
+    unsayable = known and bool(finish) and finish not in _KNOWN
+    return given(choice.error) or finish.lower() in FAILED_FINISHES or unsayable
 
 
 def _speaks(choice: ChunkChoice) -> bool:
@@ -283,7 +289,9 @@ def readable(body: bytes) -> bytes:
     return mended(body) if slips or any(c.finish_reason in FINISHES for c in choices) else body
 
 
-def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Said:
+def check_completion(
+    body: bytes, choices: int, names: Sequence[str] = (), *, known: bool = False
+) -> Said:
     """Check a whole answer, as :class:`StreamCheck` does a stream. Raises BadResponseError or
     :class:`TruncatedError`."""
     try:
@@ -295,7 +303,7 @@ def check_completion(body: bytes, choices: int, names: Sequence[str] = ()) -> Sa
         raise BadResponseError("the answer lacks choices", code=EMPTY)
     if sorted(choice.index for choice in completion.choices) != list(range(max(choices, 1))):
         raise BadResponseError("the answer holds other choices than asked for", code=BAD_CHUNK)
-    if any(_failed(choice) for choice in completion.choices):
+    if any(_failed(choice, known=known) for choice in completion.choices):
         raise TruncatedError("the provider broke the answer off")
     if any(not choice.finish_reason for choice in completion.choices):
         raise TruncatedError("the answer has no finish reason")
