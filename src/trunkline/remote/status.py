@@ -36,6 +36,9 @@ RATE_LIMITED: Final = "upstream_rate_limited"
 QUOTA_EXHAUSTED: Final = "upstream_quota_exhausted"
 DECLINED: Final = "upstream_declined"
 UNAVAILABLE: Final = "upstream_unavailable"
+"""It, or what stands before it, says that it is not there or has no room just now."""
+FAILED: Final = "upstream_failed"
+"""It took the request, and something went wrong with it there."""
 REDIRECT: Final = "upstream_redirect"
 NOT_JSON: Final = "upstream_not_json"
 TOO_LARGE: Final = "request_too_large"
@@ -64,6 +67,8 @@ _SPOILED_CODES: Final = frozenset({"tool_use_failed", "json_validate_failed"})
 _ACCOUNT_CODES: Final = frozenset({"failed_precondition"})
 """Google's, with a 400: it is not for this account (where it is, how it pays)."""
 
+_AWAY: Final = frozenset({502, 503, 520, 521, 522, 523, 529, 530})
+"""Besides gateways' usual ones Cloudflare's, and Anthropic's for "overloaded"."""
 _OF_REQUESTS: Final = frozenset({400, 413, 422})
 """By these an API finds fault with a request. Other refusals, and those that are no JSON, are of
 whatever stands before it, and say nothing of what others would do."""
@@ -151,8 +156,10 @@ def failure(
     if wait_s is None:
         wait_s = error.retry_delay_s
     made = _classify(status, error, wait_s, missing)
-    if isinstance(made, RejectedError) and (status not in _OF_REQUESTS or not _is_json(body)):
+    if isinstance(made, RejectedError) and status not in _OF_REQUESTS:
         made.upstream_code = DECLINED
+    elif isinstance(made, RejectedError) and not _is_json(body):
+        made.upstream_code = made.upstream_code or DECLINED
     if isinstance(made, LimitedError):
         made.limits = stated(head.headers, body, now_unix_s=now_unix_s, windows=windows)
         if made.retry_after_s is None and made.limits is not None:
@@ -205,7 +212,7 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
             return LimitedError(message, code=code, retry_after_s=wait_s)
         case 424 | 499:
             # AWS: the model failed, whatever the request was. Google, nginx: given up on the way.
-            return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
+            return UpstreamError(message, code=FAILED, retry_after_s=wait_s)
         case _ if status != 413 and 400 <= status < 500 and _status_of(error):
             # What is no fault of the request, under a status that says it is.
             return _classify(_status_of(error), error, wait_s, missing)
@@ -218,7 +225,8 @@ def _classify(status: int, error: ErrorObject, wait_s: float | None, missing: st
             label = DECLINED if error.codes & _ACCOUNT_CODES else label
             return RejectedError(message, upstream_code=label, param=param)
         case _ if status >= 500:
-            return UpstreamError(message, code=UNAVAILABLE, retry_after_s=wait_s)
+            code = UNAVAILABLE if status in _AWAY else FAILED
+            return UpstreamError(message, code=code, retry_after_s=wait_s)
         case _ if 300 <= status < 400:
             return BadResponseError(message, code=REDIRECT)
         case _:

@@ -23,7 +23,7 @@ from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import VerifiedReceipt, verify_signed
 from trunkline.remote.node import NodeCaller, NodeRefusedError
-from trunkline.remote.status import UNAVAILABLE
+from trunkline.remote.status import FAILED, UNAVAILABLE
 from trunkline.schema.audit import Demand, Opening, WantedReceipt
 from trunkline.verdicts import Demand as SignedDemand
 from trunkline.verdicts import demanded_digest
@@ -31,6 +31,7 @@ from trunkline.verifier.core.patience import REFUSED, SILENT, is_conclusive
 from trunkline.verifier.queue import Audit
 
 DEMAND_TIMEOUT_S: Final = 20.0
+_SILENT: Final = frozenset({FAILED, UNAVAILABLE})
 
 
 class KnownNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +91,7 @@ class Demander:
             return Failed(reason=SILENT)
         except UpstreamError as error:
             # Something before the node may say that it is away; all else is an answer of its own.
-            return Failed(reason=SILENT if error.error_code == UNAVAILABLE else REFUSED)
+            return Failed(reason=SILENT if error.error_code in _SILENT else REFUSED)
         except Error:
             return Failed(reason=REFUSED)
         return opening

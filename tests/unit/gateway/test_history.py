@@ -8,7 +8,7 @@ from trunkline.schema.attempt import PreviousAttempt
 
 AWAY = Failure(code="upstream_refused", message="", refused=True)
 AWAY_S = 20.0
-BROKEN = Failure(code="upstream_unavailable", message="")
+BROKEN = Failure(code="upstream_failed", message="")
 
 
 def failed(history: History, failure: Failure, *, node: str = "a", barren: bool = True) -> None:
@@ -25,10 +25,11 @@ def test_attempts_that_somebody_was_there_for_are_counted() -> None:
     assert history.spent(6, AWAY_S, 0.0)
 
 
-def test_those_who_are_away_are_waited_for() -> None:
+@pytest.mark.parametrize("code", ["upstream_refused", "upstream_unavailable"])
+def test_those_who_are_away_are_waited_for(code: str) -> None:
     history = History()
     for _ in range(12):
-        failed(history, AWAY)
+        failed(history, Failure(code=code, message=""))
         assert not history.spent(6, AWAY_S, 100.0)
     assert not history.spent(6, AWAY_S, 100.0 + AWAY_S - 0.1)
     assert history.spent(6, AWAY_S, 100.0 + AWAY_S)

@@ -139,7 +139,7 @@ async def test_a_stream_that_fails_ends_in_an_error(tmp_path: Path, tail: bytes,
         (403, "upstream_auth", True),
         (404, "upstream_model_missing", True),
         (408, "upstream_timeout", True),
-        (424, "upstream_unavailable", True),
+        (424, "upstream_failed", True),
         (400, "unsupported_parameter", True),
     ],
 )

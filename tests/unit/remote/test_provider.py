@@ -100,13 +100,16 @@ async def test_embeddings_models_and_idempotency_key(transport, server):
         (413, RejectedError, "upstream_rejected", False),
         (422, RejectedError, "upstream_rejected", False),
         (498, UpstreamError, "upstream_auth", True),
-        (499, UpstreamError, "upstream_unavailable", True),
+        (499, UpstreamError, "upstream_failed", True),
         (425, UpstreamError, "upstream_conflict", True),
         (429, LimitedError, "upstream_rate_limited", True),
-        (500, UpstreamError, "upstream_unavailable", True),
+        (500, UpstreamError, "upstream_failed", True),
+        (501, UpstreamError, "upstream_failed", True),
         (502, UpstreamError, "upstream_unavailable", True),
         (503, UpstreamError, "upstream_unavailable", True),
         (504, TimedOutError, "upstream_timeout", True),
+        (521, UpstreamError, "upstream_unavailable", True),
+        (524, UpstreamError, "upstream_failed", True),
         (529, UpstreamError, "upstream_unavailable", True),
         (302, BadResponseError, "upstream_redirect", True),
         (206, BadResponseError, "upstream_bad_response", True),
@@ -170,7 +173,7 @@ async def test_rejection_names_code_and_parameter(transport, server):
 )
 async def test_error_bodies_that_are_not_the_format(transport, server, body):
     error = await failure(transport, server, answers(500, body))
-    assert error.error_code == "upstream_unavailable"
+    assert error.error_code == "upstream_failed"
 
 
 @pytest.mark.parametrize(

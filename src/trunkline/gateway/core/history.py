@@ -15,9 +15,15 @@ FEW_PLACES: Final = 3
 PREVIOUS_MAX: Final = 64
 """Attempts at one answer, however well they went in between: bounds the receipt."""
 AWAY_CODES: Final = frozenset(
-    {"upstream_refused", "upstream_dns_failed", "upstream_connect_timeout"}
+    {
+        "upstream_refused",
+        "upstream_dns_failed",
+        "upstream_connect_timeout",
+        "upstream_unavailable",
+    }
 )
-"""After these nobody was there to be asked: nothing was sent, and nothing can have been charged."""
+"""After these nobody was there to be asked, or what stands before them said so: nothing was done,
+and nothing can have been charged."""
 
 
 class History:
