@@ -3,13 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from tests.support.fake_answer import TOKENS
 from tests.support.fake_node import FakeNode
-from tests.support.fake_verifier import FakeVerifier, Judge, judged, passing
+from tests.support.fake_verifier import FakeVerifier, Judge, judged, passing, two_verifiers
 from tests.support.gateway import QUICK, Stack, gateway_over, settings
 
 from trunkline.gateway import relay, routing, verification
@@ -35,10 +34,8 @@ async def nodes() -> AsyncIterator[list[FakeNode]]:
 
 @pytest.fixture
 async def verifiers() -> AsyncIterator[list[FakeVerifier]]:
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(FakeVerifier(name).serve()) for name in ("one", "two")
-        ]
+    async with two_verifiers() as both:
+        yield both
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from tests.support.fake_node import FakeNode
-from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse
+from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse, two_verifiers
 from tests.support.gateway import FakeLog, Stack, gateway_over
 
 from trunkline.gateway import routing, verdict_proofs, verification
@@ -32,10 +31,8 @@ async def nodes() -> AsyncIterator[list[FakeNode]]:
 
 @pytest.fixture
 async def verifiers() -> AsyncIterator[list[FakeVerifier]]:
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(FakeVerifier(name).serve()) for name in ("one", "two")
-        ]
+    async with two_verifiers() as both:
+        yield both
 
 
 @pytest.fixture(autouse=True)

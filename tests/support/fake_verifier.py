@@ -117,3 +117,10 @@ def judged(asked: AskedAudit, by: VerifierHand, *, passes: bool) -> AskedVerdict
 def passing(asked: AskedAudit, by: VerifierHand) -> AskedVerdict:
     """Finds nothing wrong."""
     return judged(asked, by, passes=True)
+
+
+@asynccontextmanager
+async def two_verifiers() -> AsyncIterator[list[FakeVerifier]]:
+    """Two that serve, of operators of their own."""
+    async with FakeVerifier("one").serve() as one, FakeVerifier("two").serve() as two:
+        yield [one, two]

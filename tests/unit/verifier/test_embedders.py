@@ -1,13 +1,11 @@
 """Embeddings in a verifier: from a logged receipt to a verdict; an embedder when one is needed."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from tests.support.auditing import PROMPTS
 from tests.support.embedding import CHEATS, Cheat, ToyEmbedder, served
-from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, toy_network, write_verifier
+from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, write_verifier
 
 from trunkline.audit import embedding, recompute
 from trunkline.audit.calibration import Parties, build, encode
@@ -28,19 +26,6 @@ from trunkline.verifier.embedders import Embedders
 pytestmark = pytest.mark.timeout(60)
 TEXTS = ("a dog", "a cat on a mat")
 HONEST = ToyEmbedder()
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[ToyNetwork]:
-    async with toy_network(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    made = HttpTransport()
-    yield made
-    await made.aclose()
 
 
 async def verifier(

@@ -27,14 +27,6 @@ async def log():
 
 
 @pytest.fixture
-async def database(tmp_path):
-    store.create_store(tmp_path)
-    opened = store.open_store(tmp_path)
-    yield opened
-    await opened.aclose()
-
-
-@pytest.fixture
 async def follower(log, database):
     transport = HttpTransport()
     async with serving(RoutedApp(log.router)) as url:

@@ -1,14 +1,11 @@
 """An answer that was taken over, in a whole verifier: the node that began it is asked for the place
 of its nonce, and the answer passes only if it shows it."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import msgspec
 import pytest
 from tests.support.auditing import ToyNode
 from tests.support.fake_verifier import RoutedApp
-from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, toy_network, write_verifier
+from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, write_verifier
 from tests.unit.audit.test_inherited import BETA, shown
 
 from trunkline.base.errors import Error
@@ -41,12 +38,6 @@ class FirstNode:
 
 async def refuse(call: Call, error: Error) -> None:
     raise AssertionError(f"asked for {call.path}") from error
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[ToyNetwork]:
-    async with toy_network(tmp_path) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from tests.support.auditing import ToyScorer
-from tests.support.toy_network import LAMBDA, POLICY, honest, toy_network, write_verifier
+from tests.support.toy_network import LAMBDA, POLICY, honest, write_verifier
 
 from trunkline.audit import bundle, recompute
 from trunkline.remote.http1 import HttpTransport
@@ -30,19 +30,6 @@ class CountingEngine(ToyScorer):
     async def score(self, job):
         self.scored += 1
         return await super().score(job)
-
-
-@pytest.fixture
-async def network(tmp_path):
-    async with toy_network(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def transport():
-    made = HttpTransport()
-    yield made
-    await made.aclose()
 
 
 def brought(network, number: int) -> AskedAudit:

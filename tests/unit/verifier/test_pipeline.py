@@ -10,7 +10,6 @@ from tests.support.toy_network import (
     POLICY,
     ToyNetwork,
     honest,
-    toy_network,
 )
 
 from trunkline.audit import recompute
@@ -34,19 +33,6 @@ from trunkline.verdicts import (
 from trunkline.verifier import chains
 
 pytestmark = pytest.mark.timeout(30)
-
-
-@pytest.fixture
-async def network(tmp_path):
-    async with toy_network(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def transport():
-    made = HttpTransport()
-    yield made
-    await made.aclose()
 
 
 async def revealed(caller: VerifierCaller, count: int) -> list[RevealedVerdict]:

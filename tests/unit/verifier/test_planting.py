@@ -3,7 +3,7 @@
 import pytest
 from tests.support.auditing import NODE
 from tests.support.fake_verifier import FakeVerifier, judged
-from tests.support.toy_network import LAMBDA, MU, honest, toy_network
+from tests.support.toy_network import LAMBDA, MU, honest
 
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.node import NodeCaller
@@ -30,12 +30,6 @@ class Bytes:
 
 
 GOOD, BAD = Bytes(0), Bytes(1)
-
-
-@pytest.fixture
-async def network(tmp_path):
-    async with toy_network(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -30,14 +30,6 @@ def clock():
 
 
 @pytest.fixture
-async def database(tmp_path):
-    store.create_store(tmp_path)
-    opened = store.open_store(tmp_path)
-    yield opened
-    await opened.aclose()
-
-
-@pytest.fixture
 async def both(database, tmp_path, clock):
     """Two processes' queues over one store."""
     other = store.open_store(tmp_path)
