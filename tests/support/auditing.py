@@ -220,6 +220,8 @@ class ToyNode:
     """Used instead of the one that the receipt names."""
     cut: int = 0
     """Ends every answer after so many tokens, as if the model had."""
+    context_tokens: int = 0
+    """Its engine has less room than the toy's."""
 
     def serve(
         self,
@@ -239,7 +241,8 @@ class ToyNode:
         content = OpenedContent(request=msgspec.Raw(raw), salts={})
         asked = rerun.read_request(content)
         prompt = self._prompt(raw, number)
-        planned = rerun.plan(asked, prompt, Toy(weights=self.toy.weights).info)
+        info = Toy(weights=self.toy.weights).info
+        planned = rerun.plan(asked, prompt, info, self.context_tokens)
         nonce, caller = nonce_at(SECRET, number % NONCES), sha256(b"%d" % number).digest()
         seed = answer_seed(caller, nonce, bound_bytes(bound))
         own = None if asked.seed is None else seed_from_caller(asked.seed)

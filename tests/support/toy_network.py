@@ -130,6 +130,8 @@ class OpeningNode:
         """Or one of ``REFUSALS``, ``not_audited``, ``not_kept``, ``expired``, ``lies`` (opens
         another receipt), ``cheats``."""
         self.asked = 0
+        self.stated: dict[str, object] = {}
+        """What its self-test says otherwise."""
         self._verifiers = {one.name: one.vkey for one in verifiers}
         self._kept: dict[tuple[str, int], tuple[SignedReceipt, Made]] = {}
         self.router = Router(_refuse)
@@ -191,6 +193,7 @@ class OpeningNode:
             unix_ms=1,
             weights=info.weights_digest,
         )
+        said = msgspec.structs.replace(said, **self.stated)
         await call.reply(200, sign_note(said.text(), NODE), TEXT_TYPE)
 
     async def _info(self, call: Call) -> None:

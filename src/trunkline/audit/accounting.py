@@ -44,7 +44,7 @@ def _usage(opened: Opened) -> Check:
 def _finish(opened: Opened) -> Check:
     again = opened.rerun
     if again is None:
-        return inconclusive(FINISH, NO_MODEL)
+        return inconclusive(FINISH, opened.unmeasured if opened.measured is None else NO_MODEL)
     if again.problem:
         return failed(FINISH, again.problem)
     return either(
@@ -58,7 +58,8 @@ def _finish(opened: Opened) -> Check:
 def _canonical(opened: Opened, calibration: Calibration, *, proven: bool) -> Check:
     measured, planned = opened.measured, opened.planned
     if measured is None or planned is None or len(measured.canonical) != len(opened.content.tokens):
-        return inconclusive(CANONICAL, NO_MODEL if measured is None else measured.unreachable)
+        why = opened.unmeasured if measured is None else measured.unreachable
+        return inconclusive(CANONICAL, why)
     if proven:
         return passed(CANONICAL, "each token is the one that the model chose")
     if any(opened.receipt.response.resumed):

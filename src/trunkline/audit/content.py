@@ -52,6 +52,8 @@ class Opened:
     content: OpenedContent
     measured: Measured | None
     """None: the model could not be asked."""
+    unmeasured: str
+    """Why not."""
     request: ChatRequest | None
     """None: none that the model could have served."""
     planned: ChatPlan | None
@@ -59,9 +61,15 @@ class Opened:
 
 
 def open_(
-    receipt: Receipt, content: OpenedContent, measured: Measured | None, context_tokens: int = 0
+    receipt: Receipt,
+    content: OpenedContent,
+    measured: Measured | None,
+    context_tokens: int = 0,
+    *,
+    unmeasured: str = NO_MODEL,
 ) -> Opened:
-    """Read an opening. ``context_tokens``: of the node's engine; 0: as the verifier's."""
+    """Read an opening. ``context_tokens``: of the node's engine; 0: as the verifier's.
+    ``unmeasured``: why ``measured`` is None, if it is."""
     request, planned, again = None, None, None
     try:
         request = rerun.read_request(content)
@@ -76,6 +84,7 @@ def open_(
         receipt=receipt,
         content=content,
         measured=measured,
+        unmeasured=unmeasured,
         request=request,
         planned=planned,
         rerun=again,
@@ -171,7 +180,7 @@ def _template(opened: Opened) -> Check:
 def _unread(opened: Opened, name: str) -> Check:
     measured = opened.measured
     if measured is None:
-        return inconclusive(name, NO_MODEL)
+        return inconclusive(name, opened.unmeasured)
     return inconclusive(name, measured.unreachable or replay.NOT_SERVABLE)
 
 

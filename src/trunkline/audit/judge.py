@@ -33,6 +33,9 @@ FAULTS: Final = frozenset({WITHHELD, "unknown", "not_audited"})
 """Reasons that a node with a receipt like this one can not have. The others leave it open: what was
 kept for too short a time, or demanded too late, shows nothing."""
 
+OTHER_CONTEXT: Final = "other_context: the node may have had less room then than it states now"
+OTHER_RULES: Final = "other_rules: its node makes answers by other rules than this verifier"
+UNASKED: Final = content.NO_MODEL
 NOTHING_OWN: Final = "there is no token that this attempt chose"
 NAMELESS: Final = "unnamed"
 TEXT_CHARS_MAX: Final = 512
@@ -53,8 +56,13 @@ class Case:
     """Without content: the node's reason, or ``WITHHELD``."""
     measured: Measured | None = None
     """None: the model could not be asked."""
+    unmeasured: str = UNASKED
+    """Why not: ``measured``, or of embeddings ``remade``, is None then."""
     context_tokens: int = 0
     """Of the node's engine, as it states it; 0: as the verifier's."""
+    context_doubted: bool = False
+    """The answer ends where only another context than the node states ends it; and it states what
+    an earlier process of it need not have had."""
     nonce_used_by: str = ""
     """Another answer for which the verifier has seen the same nonce."""
     nonces_entry: int | None = None
@@ -206,13 +214,16 @@ def _embedded(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Tri
     if trials is not None and calibration.regime == "exact":
         trials = trials.counted()
     why = embedding.why_not(remade)
+    if case.unmeasured == OTHER_RULES:
+        why, answer = OTHER_RULES, inconclusive(content.RESPONSE, OTHER_RULES)
+        checks = [answer if check.name == answer.name else check for check in checks]
     compared = replay_check(trials, calibration.regime, "embedding", why)
     return "embedding", [*checks, compared], trials
 
 
 def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
     receipt, calibration, measured = case.receipt, case.calibration, case.measured
-    read = content.open_(receipt, opened, measured, case.context_tokens)
+    read = content.open_(receipt, opened, measured, case.context_tokens, unmeasured=case.unmeasured)
     checks = [*content.check(read), *_origin_of_seed(case, read)]
     bound = all(check.result == "pass" for check in checks if check.name in content.BINDING)
     trials = None
@@ -220,7 +231,10 @@ def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trial
         trials = trials_of(measured, receipt, calibration)
     proven = trials is not None and calibration.regime == "exact" and not trials.mismatches
     checks += accounting.check(read, calibration, proven=proven)
-    why = content.NO_MODEL if measured is None else measured.unreachable or NOTHING_OWN
+    if case.context_doubted:
+        doubted = inconclusive(accounting.FINISH, OTHER_CONTEXT)
+        checks = [doubted if check.name == accounting.FINISH else check for check in checks]
+    why = case.unmeasured if measured is None else measured.unreachable or NOTHING_OWN
     checks.append(replay_check(trials, calibration.regime, "replay", why))
     return "replay", checks, trials
 

@@ -99,6 +99,7 @@ class SelfTests:
         model = await engine.model()
         statement = SelfTest(
             bits=await engine.self_test(),
+            context_tokens=model.context_tokens,
             cpu=processor(),
             engine=ENGINE,
             key=str(self._signer.vkey),

@@ -15,6 +15,7 @@ from trunkline.base.ports import Clock
 from trunkline.crypto import note as notes
 from trunkline.crypto.digest import sha256
 from trunkline.crypto.signer import Signer, sign_note
+from trunkline.inference.rules import RULES
 from trunkline.node import terms_store
 from trunkline.node.config import AuditsConfig, verifier_keys
 from trunkline.node.publish import TERMS_KEY
@@ -47,6 +48,7 @@ class StatedTerms:
             key=str(signer.vkey),
             operator=operator,
             rate_ppm=0 if config is None else round(config.rate_max * 1_000_000),
+            rules=RULES,
             unix_ms=0,
             verifiers=tuple(map(str, keys)),
         )

@@ -8,6 +8,8 @@ from names of builds, settings or processors, which are told for people only.
 
 from typing import ClassVar, Literal
 
+from msgspec import UNSET, UnsetType
+
 from trunkline.verdicts.record import Count, Digest, Key, Name, Record, Text
 
 SELF_TEST_TYPE = "trunkline.self-test/v1"
@@ -21,6 +23,8 @@ class SelfTest(Record, frozen=True, kw_only=True):
 
     bits: Digest
     """Of the float32 logits after each token of the script, in one prefill and one by one."""
+    context_tokens: Count | UnsetType = UNSET
+    """That prompt and answer may have together. Absent: it does not say."""
     cpu: Text
     """The processor or accelerator, as it calls itself."""
     engine: Text

@@ -42,10 +42,16 @@ class Terms(Record, frozen=True, kw_only=True):
     rate_ppm: Annotated[int, msgspec.Meta(ge=0, le=RATE_PPM_MAX)]
     """Receipts of a million that each verifier may draw. Of a draw at a higher rate, it opens those
     that this rate had drawn too."""
+    rules: Count | msgspec.UnsetType = msgspec.UNSET
+    """By which it makes answers (``trunkline.inference.rules``). Absent: 1."""
     type: Literal["trunkline.terms/v1"] = "trunkline.terms/v1"
     unix_ms: Count
     verifiers: Annotated[tuple[Key, ...], msgspec.Meta(max_length=VERIFIERS_MAX)]
     """Vkeys of those that may ask; each also for what another of them has drawn."""
+
+    @property
+    def answer_rules(self) -> int:
+        return 1 if isinstance(self.rules, msgspec.UnsetType) else self.rules
 
 
 def too_small(terms: Terms | None, verifiers: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from trunkline.audit import content as contents
 from trunkline.audit import embedding, findings
 from trunkline.audit.calibration import Calibration
-from trunkline.audit.judge import OPENED, Case
+from trunkline.audit.judge import OPENED, OTHER_RULES, Case
 from trunkline.base.errors import (
     ConfigError,
     ConflictError,
@@ -356,7 +356,9 @@ class Auditor:
             if not _is_bound(case):
                 return AskedVerdict(result="inconclusive", reason="not_bound")
             if case.measured is None and case.remade is None:
-                return AskedVerdict(result="inconclusive", reason="unknown_model")
+                other = case.unmeasured == OTHER_RULES
+                reason = "other_rules" if other else "unknown_model"
+                return AskedVerdict(result="inconclusive", reason=reason)
             found = await self._judge.settle(case, place, None)
         note, public = found
         # What is kept back from other verifiers is told to its asker alone: the result, unsigned.

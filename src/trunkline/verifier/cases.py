@@ -9,22 +9,25 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import UnsetType
 
+from trunkline.audit import content as content_checks
 from trunkline.audit import embedding, replay
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
-from trunkline.audit.judge import Case
+from trunkline.audit.judge import OTHER_RULES, Case
 from trunkline.audit.nonces import Origin
 from trunkline.base.errors import MalformedError, UpstreamError, VerificationError
 from trunkline.base.ports import Clock
 from trunkline.crypto.digest import digest
 from trunkline.inference.ports import ModelInfo
+from trunkline.inference.rules import RULES
 from trunkline.receipts import Receipt, VerifiedReceipt
 from trunkline.remote.status import NOT_FOUND
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import NonceProof, OpenedContent, ShownNonce
 from trunkline.verdicts import SelfTest
-from trunkline.verifier import calibrations
+from trunkline.verifier import calibrations, store
 from trunkline.verifier.demanding import KnownNode
 from trunkline.verifier.embedders import Embedders
 from trunkline.verifier.engines import Engines, Measuring
@@ -34,6 +37,8 @@ SELF_TEST_S: Final = 600.0
 """How long a node's statement of what its engine computes is believed to hold."""
 ORIGINS_MAX: Final = 4
 """Earlier nodes of an answer that are asked whether its seed's nonce was theirs."""
+NEWEST: Final = 2**62
+"""Beyond every entry."""
 NOT_EXACT: Final = "engine_not_exact"
 """What an engine says whose arithmetic is nobody else's."""
 
@@ -45,7 +50,9 @@ class _Looked:
     calibration: Calibration
     measured: replay.Measured | None = None
     remade: Remade | None = None
+    unmeasured: str = content_checks.NO_MODEL
     context_tokens: int = 0
+    context_doubted: bool = False
 
 
 class Cases:
@@ -89,7 +96,14 @@ class Cases:
         ``measurable``: the model is asked; it has not failed too often. Raises the engines' errors.
         """
         receipt = verified.receipt
-        looked = await self._look(node, receipt, content if measurable else None, patient=patient)
+        entry = NEWEST if place.drawn is None else place.drawn.entry
+        terms = await self._database.read(lambda c: store.terms_at(c, str(node.key), entry))
+        if terms is not None and terms.answer_rules != RULES:
+            looked = _Looked(calibration=self._unmeasured(receipt), unmeasured=OTHER_RULES)
+        else:
+            looked = await self._look(
+                node, receipt, content if measurable else None, patient=patient
+            )
         shown: NonceProof | ShownNonce | None = None if content is None else content.nonce
         origin = None
         if content is not None and place.drawn is not None:
@@ -109,7 +123,9 @@ class Cases:
             reason=reason,
             measured=looked.measured,
             remade=looked.remade,
+            unmeasured=looked.unmeasured,
             context_tokens=looked.context_tokens,
+            context_doubted=looked.context_doubted,
             nonces_entry=nonces_entry,
             nonce_origin=origin,
             entry=None if place.drawn is None else place.drawn.entry,
@@ -144,10 +160,24 @@ class Cases:
             if scorer is None:
                 return _Looked(calibration=self._unmeasured(receipt))
             info = await scorer.model()
-            calibration = await self._calibration(node, receipt, scorer, info, patient=patient)
-            context = await self._context_tokens(node, receipt)
+            theirs = await self._their_test(node, patient=patient)
+            calibration = await self._calibration(theirs, receipt, scorer, info)
+            context = _stated_context(theirs, receipt)
+            if not context:
+                context = await self._context_tokens(node, receipt, patient=patient)
             measured = await replay.measure(receipt, content, scorer, context_tokens=context)
-            return _Looked(measured=measured, calibration=calibration, context_tokens=context)
+            fits = 0
+            if measured.unreachable == replay.NOT_AN_ANSWER and _is_later(theirs, receipt):
+                fits = len(content.prompt) + max(map(len, content.tokens), default=0)
+                again = await replay.measure(receipt, content, scorer, context_tokens=fits)
+                measured = measured if again.unreachable else again
+            doubted = bool(fits) and not measured.unreachable
+            return _Looked(
+                measured=measured,
+                calibration=calibration,
+                context_tokens=fits if doubted else context,
+                context_doubted=doubted,
+            )
 
     async def _remake(self, receipt: Receipt, content: OpenedContent) -> _Looked:
         """Embed what the receipt's node has embedded. Exact where both compute the same bits."""
@@ -166,16 +196,9 @@ class Cases:
         return _Looked(calibration=calibration, remade=remade)
 
     async def _calibration(
-        self,
-        node: KnownNode,
-        receipt: Receipt,
-        scorer: Measuring,
-        info: ModelInfo,
-        *,
-        patient: bool,
+        self, theirs: SelfTest | None, receipt: Receipt, scorer: Measuring, info: ModelInfo
     ) -> Calibration:
         """What the scores are held against. Exact only where both engines say the same bits."""
-        theirs = await self._their_test(node, patient=patient)
         ours = await _bits(scorer)
         if ours:
             await self._judge.say_self_test(info, ours)
@@ -212,11 +235,14 @@ class Cases:
         self._tests[vkey] = (now_s, test)
         return test
 
-    async def _context_tokens(self, node: KnownNode, receipt: Receipt) -> int:
-        """Of the node's engine, as it says; 0 where it does not."""
+    async def _context_tokens(self, node: KnownNode, receipt: Receipt, *, patient: bool) -> int:
+        """Of the node's engine, as it says now; 0 where it does not. Raises where it can not be
+        asked and is to be asked again."""
         try:
             served = (await node.caller.info()).models
         except UpstreamError:
+            if patient:
+                raise
             return 0
         sizes = [one.context_tokens for one in served if one.name == receipt.model.served]
         return (sizes[0] or 0) if sizes else 0
@@ -250,6 +276,18 @@ async def _bits(scorer: Measuring) -> str:
         if error.error_code == NOT_EXACT:
             return ""
         raise
+
+
+def _stated_context(theirs: SelfTest | None, receipt: Receipt) -> int:
+    """What the node's engine has room for, as the node signed it; 0: it did not."""
+    if theirs is None or theirs.weights != receipt.model.weights:
+        return 0
+    return 0 if isinstance(theirs.context_tokens, UnsetType) else theirs.context_tokens
+
+
+def _is_later(theirs: SelfTest | None, receipt: Receipt) -> bool:
+    """Whether the node's statement came after the answer: of another process then, perhaps."""
+    return theirs is not None and theirs.unix_ms > receipt.times.ended_ms
 
 
 def _entry_of(connection: Connection, noted: str) -> int | None:

@@ -107,6 +107,7 @@ class Judge:
         """Sign and log what this verifier's engine computes, unless that was said already."""
         said = SelfTest(
             bits=bits,
+            context_tokens=info.context_tokens,
             cpu=processor(),
             engine=ENGINE,
             key=str(self._signer.vkey),

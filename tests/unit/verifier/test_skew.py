@@ -1,0 +1,152 @@
+"""Honest nodes of other versions, with other engines or less room: none of them fails for it."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from tests.support.auditing import Made, Toy, ToyNode
+from tests.support.toy_network import LAMBDA, ToyNetwork, toy_network
+
+from trunkline.audit import recompute
+from trunkline.audit.judge import OTHER_CONTEXT, OTHER_RULES
+from trunkline.inference.rules import RULES
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.verifier import VerifierCaller
+from trunkline.schema.audit import AskedAudit
+from trunkline.verdicts import Verdict
+
+pytestmark = pytest.mark.timeout(30)
+
+ROOM = 40
+LATER_MS = 2_000_000_000_000
+ENDLESS: dict[str, object] = {"max_tokens": None, "temperature": 0.5}
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[ToyNetwork]:
+    async with toy_network(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[HttpTransport]:
+    made = HttpTransport()
+    yield made
+    await made.aclose()
+
+
+async def verdict_on(made: Made, network: ToyNetwork, transport: HttpTransport) -> Verdict:
+    """The only verifier's, with its numbers computed again."""
+    network.node.answer(made)
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
+    (found,) = (await caller.verdicts(0, 20)).verdicts
+    verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
+    measure = await caller.calibration(verdict.calibration)
+    recompute.verdict(verdict, await caller.bundle(verdict.receipt), measure)
+    return verdict
+
+
+def by_name(verdict: Verdict) -> dict[str, tuple[str, str]]:
+    return {check.name: (check.result, check.detail) for check in verdict.checks}
+
+
+@pytest.mark.parametrize("hidden", ["", "ba da ba"])
+async def test_answers_by_other_rules_are_not_held_against_anybody_and_never_pass(
+    network: ToyNetwork, transport: HttpTransport, hidden: str
+) -> None:
+    """A node of another version renders prompts in another way, which looks like a hidden one."""
+    network.node.state(LAMBDA, rules=RULES + 1)
+    verdict = await verdict_on(ToyNode(hidden=hidden).serve(3), network, transport)
+    assert (verdict.result, verdict.standing) == ("inconclusive", "open")
+    found = by_name(verdict)
+    for name in ("response", "sampler", "template", "finish", "canonical", "replay"):
+        assert found[name] == ("inconclusive", OTHER_RULES)
+    for name in ("request", "prompt", "tokens", "usage", "seed", "nonce"):
+        assert found[name][0] == "pass"
+
+
+@pytest.mark.parametrize("rules", [{}, {"rules": RULES}])
+async def test_the_same_rules_hold_for_a_node_that_states_them_or_none(
+    network: ToyNetwork, transport: HttpTransport, rules: Mapping[str, object]
+) -> None:
+    network.node.state(LAMBDA, **rules)
+    verdict = await verdict_on(ToyNode(hidden="ba da ba").serve(3), network, transport)
+    assert (verdict.result, verdict.standing) == ("fail", "failed")
+    assert by_name(verdict)["template"][0] == "fail"
+
+
+async def test_terms_hold_for_the_answers_after_them(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    made = ToyNode(hidden="ba da ba").serve(3)
+    network.node.state(LAMBDA, rules=RULES + 1)
+    network.node.answer(made)
+    network.node.state(LAMBDA)
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
+    (found,) = (await caller.verdicts(0, 20)).verdicts
+    assert Verdict.open_note(found.note.encode(), LAMBDA.vkey).result == "inconclusive"
+
+
+async def test_who_asks_about_an_answer_by_other_rules_is_told_so(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    network.node.state(LAMBDA, rules=RULES + 1)
+    made = ToyNode().serve(3)
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA, rate_ppm=0))
+    while (await caller.info()).followed < len(network.log.entries):
+        await caller.verdicts(0, 0.05)
+    (signed,) = network.node.answer(made)
+    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=10_000)
+    answer = await caller.audit(asked, 10)
+    assert (answer.result, answer.reason, answer.note) == ("inconclusive", "other_rules", "")
+
+
+@pytest.mark.parametrize(
+    "stated", [{}, {"bits": "sha256:" + "0" * 64}], ids=["other numerics", "other bits too"]
+)
+async def test_another_engine_version_is_not_held_to_the_verifiers_bits(
+    network: ToyNetwork, transport: HttpTransport, stated: dict[str, object]
+) -> None:
+    other = Toy(drift=0.3)
+    network.node.toy = other
+    network.node.stated = stated
+    verdict = await verdict_on(ToyNode(toy=other).serve(3), network, transport)
+    assert verdict.regime != "exact"
+    assert (verdict.result, verdict.standing) == ("inconclusive", "open")
+
+
+async def test_the_same_name_for_other_bits_is_not_exact(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    network.node.stated = {"bits": "sha256:" + "0" * 64}
+    verdict = await verdict_on(ToyNode().serve(3), network, transport)
+    assert verdict.regime != "exact"
+    assert verdict.result == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("stated", "result", "finish"),
+    [
+        ({"context_tokens": ROOM}, "pass", "pass"),
+        ({"context_tokens": 512, "unix_ms": LATER_MS}, "inconclusive", "inconclusive"),
+        ({"unix_ms": LATER_MS}, "inconclusive", "inconclusive"),
+        ({"context_tokens": 512}, "fail", "fail"),
+    ],
+    ids=["it says so", "it has more by now", "only its info says more by now", "it said more"],
+)
+async def test_an_answer_that_filled_a_smaller_context(
+    network: ToyNetwork,
+    transport: HttpTransport,
+    stated: dict[str, object],
+    result: str,
+    finish: str,
+) -> None:
+    made = ToyNode(context_tokens=ROOM).serve(4, **ENDLESS)
+    assert made.receipt.response.finish == ("length",)
+    network.node.stated = stated
+    verdict = await verdict_on(made, network, transport)
+    found = by_name(verdict)
+    assert (verdict.result, found["finish"][0]) == (result, finish)
+    if result == "inconclusive":
+        assert found["finish"][1] == OTHER_CONTEXT
+        assert found["replay"][0] == "pass"
