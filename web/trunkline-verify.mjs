@@ -440,15 +440,19 @@ const isReceipt = shape({
   salt: isHex32,
   sampling: shape({
     caller_nonce: isHex32,
+    min_p: [isText],
     node_nonce: [isOptionalHex32],
     nonce_index: [isCount],
     nonces: [isOptionalHex32],
     seed: [isOptionalHex32],
     source: oneOf("none", "nonces", "caller", "inherited"),
+    temperature: [isText],
+    top_k: [isCount],
+    top_p: [isText],
   }),
   times: shape({ arrived_ms: isCount, ended_ms: isCount, first_token_ms: isCount }),
   type: oneOf("trunkline.receipt/v1"),
-  usage: shape({ completion: isCount, counted: isBool, prompt: isCount }),
+  usage: shape({ cached: [isCount], completion: isCount, counted: isBool, prompt: isCount }),
 });
 
 const isDecimal = matches(/^(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?(?:e-?[1-9][0-9]{0,3})?$/);

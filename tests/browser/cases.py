@@ -12,12 +12,14 @@ from random import Random
 from typing import Any
 
 import msgspec
+from tests.browser.shapes import members, replaced
 from tests.unit.evidence import make_vectors as made
 
 from trunkline.crypto import note
 from trunkline.crypto.signer import MlDsaCosigner, sign_note
 from trunkline.evidence import EvidenceKey, EvidenceVerdict, verify
-from trunkline.verdicts import Drawn
+from trunkline.receipts.receipt import Receipt
+from trunkline.verdicts import Drawn, Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = REPOSITORY / "docs" / "spec"
@@ -68,7 +70,9 @@ MEMBERS = (
 
 
 def all_cases() -> list[Case]:
-    return [*_vectors(), *_edited(), *_answers(), *_verdicts(), *_damaged()]
+    return [
+        *_vectors(), *_edited(), *_answers(), *_verdicts(), *_unfit_members(), *_damaged(),
+    ]  # fmt: skip
 
 
 def expected(case: Case) -> dict[str, Any]:
@@ -307,6 +311,33 @@ def _verdicts() -> Iterator[Case]:
     for raw in (b"null", b"{}", b"[1]", b'[{"verdict":1}]', b'[{"proof":null}]'):
         data = made.encode(made.evidence(made.part(made.receipt())))
         yield case(f"verdicts are {raw.decode()}", data[:-1] + b',"verdicts":' + raw + b"}")
+
+
+def _unfit_members() -> Iterator[Case]:
+    """Each member of each record with a value that is none of its kind."""
+    whole = made.part(made.receipt(), kept=made.bodies())
+    held = json.loads(whole.signed.receipt)
+    for name, item in _unfit(Receipt, held):
+        signed = change(whole.signed, receipt=_canonical(item))
+        yield case(f"a receipt's {name}", made.evidence(change(whole, signed=signed)))
+    head, _, line = made.verdict().text().decode().partition("\n")
+    for name, item in _unfit(Verdict, json.loads(line)):
+        signed_note = sign_note(f"{head}\n{_canonical(item)}\n".encode(), made.VERIFIER).decode()
+        file = made.audited(EvidenceVerdict(verdict=signed_note, proof=None))
+        yield case(f"a verdict's {name}", file, keys=KNOWN)
+    file = json.loads(made.encode(change(made.evidence(whole), verdicts=())))
+    for name, item in _unfit(made.Evidence, file):
+        yield case(f"a file's {name}", _canonical(item).encode())
+
+
+def _unfit(kind: type[msgspec.Struct], record: object) -> Iterator[tuple[str, object]]:
+    for path in members(kind):
+        for value in (-1, {"zeta": [True]}):
+            yield f"{'.'.join(path)} is {value}", replaced(record, path, value)
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _verdict_members() -> Iterator[Case]:
