@@ -5,7 +5,8 @@
 
 Prints, from one run:
 - CPU per receipt: made and signed in batches of 64 and alone, checked by the gateway, verified as
-  an evidence file; and what of it lies on the answer's path (design: at most 50 µs);
+  an evidence file; where that time goes; and what of it lies on the answer's path (design: at most
+  50 µs);
 - a real network before a scripted upstream: answers a second while all of them are signed, stored,
   logged and cosigned, until the last is final; CPU of each role per receipt;
 - a log of ``--entries`` on disk: rate, memory and proofs as it grows (``bench/evidence_log.py``);
@@ -40,12 +41,15 @@ from trunkline.receipts import (
     BATCH_RECEIPTS_MAX,
     BatchBuilder,
     Receipt,
+    SealedBatch,
     StreamDigest,
     encode,
     open_batch,
     verify_signed,
 )
+from trunkline.receipts import batch as receipt_batch
 from trunkline.receipts import decode as decode_receipt
+from trunkline.receipts.batch import verify_path
 from trunkline.schema.attempt import SignedReceipt
 
 VECTORS = Path(__file__).parents[1] / "docs" / "spec" / "evidence-vectors.json"
@@ -55,6 +59,11 @@ CHUNK = (
 )
 PATH_US_MAX = 50.0
 FINAL_S_MAX = 900.0
+FORGET = [
+    remembers.cache_clear
+    for remembers in vars(receipt_batch).values()
+    if hasattr(remembers, "cache_clear")
+]
 PEER = Path(__file__).with_name("peer_pymerkle.py")
 
 
@@ -91,11 +100,56 @@ def issue(signer: Signer, receipts: list[Receipt]) -> tuple[SignedReceipt, ...]:
     return sealed.signed(sign_note(sealed.text, signer))
 
 
+def forget_batches() -> None:
+    """Nothing is remembered of a batch that was seen before."""
+    for forget in FORGET:
+        forget()
+
+
 def check(signed: Sequence[SignedReceipt], signer: Signer) -> None:
     """What a gateway does with the receipts of one batch, seen for the first time."""
-    open_batch.cache_clear()
+    forget_batches()
     for one in signed:
         verify_signed(one, signer.vkey)
+
+
+def where(signer: Signer, receipts: Sequence[Receipt], times: int) -> None:
+    """What a batch's receipts cost at node and gateway, by what is done, each."""
+    count = len(receipts)
+    encoded = [encode(receipt) for receipt in receipts]
+
+    def seal() -> SealedBatch:
+        builder = BatchBuilder(signer.name)
+        for data in encoded:
+            builder.add(data)
+        return builder.seal(previous=None, unix_ms=1_780_000_000_000)
+
+    sealed = seal()
+    note = sign_note(sealed.text, signer)
+    signed = sealed.signed(note)
+    batch = open_batch(note, signer.vkey)
+
+    def opened() -> None:
+        forget_batches()
+        open_batch(note, signer.vkey)
+
+    def climbed() -> None:
+        forget_batches()
+        for data, one in zip(encoded, signed, strict=True):
+            verify_path(data, one, batch)
+
+    works: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("node: encode, and read what was written", lambda: [encode(one) for one in receipts]),
+        ("node: leaves, root and paths", seal),
+        ("node: sign the batch's note", lambda: sign_note(sealed.text, signer)),
+        ("node: what callers are handed", lambda: sealed.signed(note)),
+        ("gateway: check the note's signature", opened),
+        ("gateway: read the receipt", lambda: [decode_receipt(data) for data in encoded]),
+        ("gateway: leaf and path to the root", climbed),
+    )
+    print(f"  where it goes, batches of {count}, each receipt's share")
+    for name, work in works:
+        row(f"  {name}", f"{cpu_us(work, times) / count:.2f} µs")
 
 
 def hash_stream() -> None:
@@ -133,6 +187,9 @@ def per_receipt() -> None:
     stream = cpu_us(hash_stream, 300)
     offline = cpu_us(lambda: verify(file, policy=policy, trusted_keys=keys), 100)
     print(f"CPU per receipt, {len(data)} bytes each")
+    where(signer, receipts, 30)
+    where(signer, receipts[:1], 300)
+    print("  in all")
     row("node: record to signed, batches of 64", f"{batch:.1f} µs", "design: about 12")
     row("node: a lone receipt, a batch of one", f"{alone:.1f} µs")
     row("signing each receipt, no batch, no path", f"{each:.1f} µs", f"{each / batch:.1f} times")

@@ -6,6 +6,7 @@ good is ``ed25519.py``.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from re import compile as regex
 from typing import Self
 
@@ -25,6 +26,7 @@ CHECKPOINT_SIGNING = (ED25519, COSIGNATURE_ML_DSA_44)
 
 NAME_BYTES_MAX = 255
 VKEY_CHARS_MAX = 2048
+VKEYS_KEPT = 256
 _PUBLIC_BYTES = {
     ED25519: ed25519.PUBLIC_BYTES,
     COSIGNATURE_ED25519: ed25519.PUBLIC_BYTES,
@@ -102,8 +104,7 @@ class VerifierKey:
         return key
 
     def __str__(self) -> str:
-        material = bytes((self.algorithm,)) + self.public
-        return f"{self.name}+{self.key_id:08x}+{encode_base64(material)}"
+        return _vkey(self)
 
     def verify(self, message: bytes, signature: bytes) -> None:
         """Check ``signature`` (without its key id) over a note's text. SignatureError.
@@ -132,3 +133,10 @@ class VerifierKey:
         if len(signature) != ed25519.SIGNATURE_BYTES:
             raise SignatureError(f"{self.name}: an Ed25519 signature is 64 bytes")
         return ed25519.is_valid(self.public, message, signature)
+
+
+@lru_cache(maxsize=VKEYS_KEPT)
+def _vkey(key: VerifierKey) -> str:
+    """Asked for with every receipt, of the same few keys."""
+    material = bytes((key.algorithm,)) + key.public
+    return f"{key.name}+{key.key_id:08x}+{encode_base64(material)}"

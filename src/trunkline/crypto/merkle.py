@@ -4,7 +4,7 @@ Pure functions of hashes. A proof is refused unless it is exactly as long as its
 demand: nothing is read from it before its length is known to be right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from trunkline.base.errors import ConsistencyError, InclusionError, VerificationError
@@ -22,6 +22,9 @@ def leaf_hash(data: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """SHA-256(0x01 || left || right)."""
     return sha256(b"\x01" + left + right).digest()
+
+
+NodeHash = Callable[[bytes, bytes], bytes]
 
 
 def root(leaf_hashes: Sequence[bytes]) -> bytes:
@@ -118,8 +121,13 @@ def consistency_proof(leaf_hashes: Sequence[bytes], size1: int) -> list[bytes]:
     ]
 
 
-def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
-    """The root that an audit path leads to. InclusionError for a path of the wrong shape."""
+def root_from_path(
+    leaf: bytes, index: int, size: int, path: Sequence[bytes], *, node: NodeHash = node_hash
+) -> bytes:
+    """The root that an audit path leads to. InclusionError for a path of the wrong shape.
+
+    ``node``: :func:`node_hash`, or what remembers its results where many paths meet.
+    """
     if not 0 <= index < size:
         raise InclusionError(f"no leaf {index} in a tree of {size}")
     _check_hashes((leaf, *path[: PROOF_HASHES_MAX + 1]), InclusionError)
@@ -130,7 +138,7 @@ def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) ->
     for level, sibling in enumerate(path):
         # Beyond `inner` the climb follows the tree's right edge: every sibling is to the left.
         left = level >= inner or (index >> level) & 1
-        hashed = node_hash(sibling, hashed) if left else node_hash(hashed, sibling)
+        hashed = node(sibling, hashed) if left else node(hashed, sibling)
     return hashed
 
 
@@ -141,13 +149,20 @@ def _decompose(index: int, size: int) -> tuple[int, int]:
 
 
 def verify_inclusion(
-    leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes
+    leaf: bytes,
+    index: int,
+    size: int,
+    path: Sequence[bytes],
+    root: bytes,
+    *,
+    node: NodeHash = node_hash,
 ) -> None:
     """Check that leaf hash ``leaf`` is leaf ``index`` of the tree of ``size`` with ``root``.
 
     InclusionError if it is not, or the path has any other shape than RFC 6962 §2.1.1 gives it.
+    ``node``: as in :func:`root_from_path`.
     """
-    if root_from_path(leaf, index, size, path) != root:
+    if root_from_path(leaf, index, size, path, node=node) != root:
         raise InclusionError("the audit path does not lead to the root")
 
 
@@ -225,5 +240,6 @@ def _climb(size1: int, size2: int, proof: Sequence[bytes]) -> tuple[bytes, bytes
 
 
 def _check_hashes(hashes: Sequence[bytes], error: type[VerificationError]) -> None:
-    if any(len(item) != HASH_BYTES for item in hashes):
-        raise error("a hash is 32 bytes")
+    for item in hashes:
+        if len(item) != HASH_BYTES:
+            raise error("a hash is 32 bytes")

@@ -74,7 +74,7 @@ def parse(data: bytes) -> Note:
     split = data.rfind(b"\n\n")
     if split < 0:
         raise MalformedError("a note ends with an empty line and its signatures")
-    signatures = parse_signatures(data[split + 2 :])
+    signatures = _parse_lines(data[split + 2 :])
     return Note(text=data[: split + 1], signatures=signatures)
 
 
@@ -109,9 +109,13 @@ def parse_signatures(lines: bytes) -> tuple[NoteSignature, ...]:
     """
     if len(lines) > NOTE_BYTES_MAX:
         raise MalformedError("signatures too long")
+    check_text(lines)
+    return _parse_lines(lines)
+
+
+def _parse_lines(lines: bytes) -> tuple[NoteSignature, ...]:
     if lines.count(b"\n") > SIGNATURES_MAX:
         raise MalformedError(f"more than {SIGNATURES_MAX} signatures")
-    check_text(lines)
     return tuple(_parse_line(line) for line in lines[:-1].split(b"\n"))
 
 

@@ -15,6 +15,7 @@ Nothing here signs: the node holds the key.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 
 import msgspec
 
@@ -33,6 +34,8 @@ OPENED_MAX = 64
 """Batches remembered as verified: those whose receipts are still being handed out."""
 PATH_HASHES_MAX = 6
 """log2 of ``BATCH_RECEIPTS_MAX``."""
+PATHS_HASHES = 1024
+"""Hashes of paths remembered as read: those of some batches."""
 
 _NO_PREVIOUS = "-"
 
@@ -113,12 +116,14 @@ class SealedBatch(msgspec.Struct, frozen=True, kw_only=True):
     def signed(self, note_bytes: bytes) -> tuple[SignedReceipt, ...]:
         """What each caller is handed, given the signed note over ``text``, in order."""
         batch = note_bytes.decode()
+        # Most hashes are in several paths.
+        spelt = {hash_: encode_base64(hash_) for hash_ in set(chain.from_iterable(self.paths))}
         return tuple(
             SignedReceipt(
                 receipt=data.decode(),
                 batch=batch,
                 index=index,
-                path=tuple(encode_base64(hash_) for hash_ in path),
+                path=tuple([spelt[hash_] for hash_ in path]),
             )
             for index, (data, path) in enumerate(zip(self.receipts, self.paths, strict=True))
         )
@@ -207,8 +212,8 @@ def verify_path(data: bytes, signed: SignedReceipt, batch: Batch) -> bytes:
     if len(signed.path) > PATH_HASHES_MAX:
         raise MalformedError("a batch path is too long")
     leaf = receipt_leaf(data)
-    path = [decode_hash(text) for text in signed.path]
-    merkle.verify_inclusion(leaf, signed.index, batch.count, path, batch.root)
+    path = [_path_hash(text) for text in signed.path]
+    merkle.verify_inclusion(leaf, signed.index, batch.count, path, batch.root, node=_path_node)
     return leaf
 
 
@@ -248,22 +253,30 @@ def root_and_paths(leaves: Sequence[bytes]) -> tuple[bytes, tuple[tuple[bytes, .
 
     ``merkle.audit_path`` hashes the whole tree for each path: 30 times the work for a full batch.
     """
-    levels = [list(leaves)]
-    while len(levels[-1]) > 1:
-        below = levels[-1]
-        pairs = zip(below[::2], below[1::2], strict=False)
-        # A last hash without a sibling rises as it is.
-        odd = below[-1:] if len(below) % 2 else []
-        levels.append([merkle.node_hash(left, right) for left, right in pairs] + odd)
-    paths = tuple(
-        tuple(
-            level[(index >> height) ^ 1]
-            for height, level in enumerate(levels[:-1])
-            if (index >> height) ^ 1 < len(level)
-        )
-        for index in range(len(leaves))
-    )
-    return levels[-1][0], paths
+    level = list(leaves)
+    paths: list[list[bytes]] = [[] for _ in level]
+    below = 1
+    while len(level) > 1:
+        # All leaves below a hash have its sibling in their path; a last one without any rises.
+        for index in range(len(level) & ~1):
+            sibling = level[index ^ 1]
+            for path in paths[index * below : (index + 1) * below]:
+                path.append(sibling)
+        pairs = zip(level[::2], level[1::2], strict=False)
+        odd = level[-1:] if len(level) % 2 else []
+        level = [merkle.node_hash(left, right) for left, right in pairs] + odd
+        below *= 2
+    return level[0], tuple(map(tuple, paths))
+
+
+@lru_cache(maxsize=PATHS_HASHES)
+def _path_hash(text: str) -> bytes:
+    """Of a path: most are in several paths of one batch. A failure is not remembered."""
+    return decode_hash(text)
+
+
+_path_node = lru_cache(maxsize=PATHS_HASHES)(merkle.node_hash)
+"""Where the paths of one batch meet they are the same from there on."""
 
 
 def _utf8(text: str) -> bytes:

@@ -50,7 +50,8 @@ class StreamDigest:
 
     def update(self, data: bytes) -> None:
         """Add one unnamed event's ``data``, exactly as sent."""
-        require(not self._closed, "a stream digest takes no chunk after its end")
+        if self._closed:
+            require(False, "a stream digest takes no chunk after its end")
         if len(data) > CHUNK_BYTES_MAX:
             raise ValueError("a chunk is too long")
         self._link = sha256(_LINK(b"\x01", self._link, len(data)) + data).digest()

@@ -235,3 +235,20 @@ def test_a_batch_that_does_not_verify_is_checked_each_time(
     for _ in range(2):
         with pytest.raises(SignatureError):
             verify_signed(signed, impostor)
+
+
+def test_what_is_remembered_of_one_path_never_stands_for_another(
+    make_receipt: Make, alpha: Signer
+) -> None:
+    """The paths of one batch meet, and still each is checked whole."""
+    encoded = [encode(make_receipt(attempt=f"att_{index}")) for index in range(5)]
+    signed = sign(alpha, encoded)
+    for one in signed:
+        verify_signed(one, alpha.vkey)
+    hashes = {text for one in signed for text in one.path}
+    for one in signed:
+        for place, right in enumerate(one.path):
+            for other in hashes - {right}:
+                path = (*one.path[:place], other, *one.path[place + 1 :])
+                with pytest.raises(InclusionError):
+                    verify_signed(msgspec.structs.replace(one, path=path), alpha.vkey)

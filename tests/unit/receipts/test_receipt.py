@@ -1,6 +1,9 @@
 """Receipt v1: bytes, bounds, and what is refused."""
 
+import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_type_hints
 
 import msgspec
@@ -133,3 +136,66 @@ def test_a_leaf_is_in_its_own_domain(make_receipt: Make) -> None:
     assert receipt_leaf(data) != leaf_hash(data)
     others = (b"trunkline.verdict/v1\n", b"trunkline.statement/v1\n", b"trunkline.batch/v1\n")
     assert all(receipt_leaf(data) != leaf_hash(domain + data) for domain in others)
+
+
+HEX = "0a" * 32
+PLAIN, SALTED = f"sha256:{HEX}", f"salted:{HEX}"
+DIGESTS = ("", PLAIN, SALTED)
+NUMBERS = ("", "0", "1.5", "1e-7", "12.5e300")
+SPELT: dict[str, tuple[str, ...]] = {
+    "request.client": DIGESTS[1:],
+    "request.digest": DIGESTS[1:],
+    "response.digest": DIGESTS[1:],
+    "request.prompt": DIGESTS,
+    "response.prefix": DIGESTS,
+    "response.resumed_digest": DIGESTS,
+    "response.tokens": DIGESTS,
+    "model.weights": ("", PLAIN),
+    "salt": (HEX,),
+    "sampling.caller_nonce": (HEX,),
+    "previous": ("", HEX),
+    "sampling.node_nonce": ("", HEX),
+    "sampling.nonces": ("", HEX),
+    "sampling.seed": ("", HEX),
+    "sampling.min_p": NUMBERS,
+    "sampling.temperature": NUMBERS,
+    "sampling.top_p": NUMBERS,
+}
+"""How each member may be written whose type says no more than that it is text."""
+
+WRONG = (
+    *DIGESTS, HEX, "1.5", HEX.upper(), HEX[1:], HEX + "0", HEX + "\n", HEX + ",", PLAIN.upper(),
+    "sha256:",
+    f"{HEX},{HEX}", f"{PLAIN},{PLAIN}", ",", "\uff10" * 64, "-1", "1.", ".5", "1e", "NaN", "1" * 21,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("member", SPELT)
+def test_hex_digests_and_decimals_are_written_in_one_way(make_receipt: Make, member: str) -> None:
+    room, _, name = member.rpartition(".")
+    sample = make_receipt()
+
+    def holding(value: str) -> Receipt:
+        if not room:
+            return make_receipt(**{name: value})
+        part = msgspec.structs.replace(getattr(sample, room), **{name: value})
+        return make_receipt(**{room: part})
+
+    for value in SPELT[member]:
+        assert decode(encode(holding(value))) == holding(value)
+    for value in (
+        set(WRONG) - set(SPELT[member]) - (set(NUMBERS) if "1.5" in SPELT[member] else set())
+    ):
+        with pytest.raises(MalformedError):
+            encode(holding(value))
+        with pytest.raises(MalformedError):
+            decode(msgspec.json.encode(holding(value)))
+
+
+def test_no_text_is_free_that_is_hashed_or_hex() -> None:
+    """A member that comes with a pattern's alias has to be among those looked at."""
+    source = Path(inspect.getfile(Receipt)).read_text()
+    aliased = re.findall(
+        r"^    (\w+): (?:Optional|Required)?(?:Plain)?(?:Digest|Hex32|Decimal)\b", source, re.M
+    )
+    assert sorted(aliased) == sorted([member.rpartition(".")[2] for member in SPELT] + ["receipt"])
