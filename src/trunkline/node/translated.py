@@ -119,26 +119,30 @@ class TranslatedAnswer:
         return self._answer.limits
 
     async def events(self) -> AsyncIterator[SseEvent]:
-        """Raises BadResponseError ``upstream_bad_chunk`` for what no answer can be made of, and
-        :class:`TruncatedError` for a stream that ends before its answer."""
-        async for event in self._answer.events():
-            try:
-                chunks = self._stream.feed(event.data or b"")
-            except MalformedError as error:
-                raise BadResponseError(error.message, code=BAD_CHUNK) from None
-            for chunk in chunks:
-                yield SseEvent(data=chunk)
+        """Raises BadResponseError ``upstream_bad_chunk`` for what no answer can be made of,
+        :class:`TruncatedError` for a stream that ends before its answer, and
+        :class:`RequestError` for a refusal in place of one."""
+        try:
+            async for event in self._answer.events():
+                for chunk in self._stream.feed(event.data or b""):
+                    yield SseEvent(data=chunk)
+        except MalformedError as error:
+            raise BadResponseError(error.message, code=BAD_CHUNK) from None
+        except RejectedError as error:
+            raise refused(error) from None
         for chunk in self._stream.finish():
             yield SseEvent(data=chunk)
         yield SseEvent(data=DONE_DATA)
 
     async def whole(self) -> bytes:
-        """Raises BadResponseError ``upstream_bad_chunk`` for a body that is no answer."""
-        body = await self._answer.whole()
+        """Raises BadResponseError ``upstream_bad_chunk`` for a body that is no answer, and
+        :class:`RequestError` for a refusal in place of one."""
         try:
-            return self._whole(body)
+            return self._whole(await self._answer.whole())
         except MalformedError as error:
             raise BadResponseError(error.message, code=BAD_CHUNK) from None
+        except RejectedError as error:
+            raise refused(error) from None
 
     async def aclose(self) -> None:
         await self._answer.aclose()

@@ -134,6 +134,22 @@ async def test_a_whole_answer_is_translated_and_signed_for(tmp_path: Path) -> No
     assert verify_signed(heard.signed, KEY).receipt.usage.completion == 2
 
 
+async def test_what_was_not_counted_is_not_told_as_a_count(tmp_path: Path) -> None:
+    """The stream begins with how much of the answer there was before it: no count of the whole."""
+    uncounted = [{name: event[name] for name in event if name != "usage"} for event in EVENTS]
+    asked = chat(stream_options={"include_usage": True})
+    heard = await through(tmp_path, Account(uncounted), asked)
+    assert heard.signed is not None
+    assert not any(json.loads(data).get("usage") for data in heard.data)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": 3}])
+async def test_a_whole_answer_without_a_count_has_none(tmp_path: Path, usage: object) -> None:
+    heard = await through(tmp_path, Account(body=MESSAGE | {"usage": usage}), chat(stream=False))
+    (completion,) = [json.loads(data) for data in heard.data]
+    assert completion["usage"] is None
+
+
 @pytest.mark.parametrize("count", range(1, len(EVENTS)))
 async def test_a_stream_cut_short_gets_no_receipt(tmp_path: Path, count: int) -> None:
     heard = await through(tmp_path, Account(EVENTS[:count]), chat())

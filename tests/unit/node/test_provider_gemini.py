@@ -131,6 +131,17 @@ async def test_an_error_within_the_stream_ends_it(tmp_path: Path) -> None:
     assert "secret" not in heard.error.message
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_refusal_with_a_200_may_go_elsewhere_too(tmp_path: Path, stream: bool) -> None:
+    error = {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "a secret"}}
+    account = Account([error]) if stream else Account(body=error)
+    heard = await through(tmp_path, account, chat(stream=stream))
+    assert heard.signed is None
+    assert heard.error is not None
+    assert (heard.error.code, heard.error.retryable) == ("unsupported_parameter", True)
+    assert "secret" not in heard.error.message
+
+
 async def test_a_limit_says_when_to_come_back(tmp_path: Path) -> None:
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "13.5s"}
     error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "m", "details": [info]}

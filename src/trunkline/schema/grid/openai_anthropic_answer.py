@@ -57,7 +57,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: tuple[Block, ...] = ()
     stop_reason: str | None = None
     stop_sequence: str | None = None
-    usage: Usage = Usage()
+    usage: Usage | None = None
 
 
 _MESSAGE: Final = msgspec.json.Decoder(Message)
@@ -118,12 +118,15 @@ def finish_reason(reason: str | None) -> out.FinishReason:
     return finish
 
 
-def openai_usage(usage: Usage) -> out.Usage:
+def openai_usage(usage: Usage | None) -> out.Usage | None:
+    """None where the prompt's or the answer's tokens were not counted: no count is not zero."""
+    if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+        return None
     read = usage.cache_read_input_tokens
     written = usage.cache_creation_input_tokens
     # Anthropic counts the three apart; this format counts the prompt as a whole, and its parts.
-    prompt = (usage.input_tokens or 0) + (read or 0) + (written or 0)
-    completion = usage.output_tokens or 0
+    prompt = usage.input_tokens + (read or 0) + (written or 0)
+    completion = usage.output_tokens
     details = usage.output_tokens_details
     thought = None if details is None else details.thinking_tokens
     return out.Usage(

@@ -127,10 +127,11 @@ class StreamTranslator:
         return list(self._event(event))
 
     def finish(self) -> list[bytes]:
-        """The closing chunks of a complete answer: its usage, if asked for."""
+        """The closing chunks of a complete answer: its usage, if asked for and given."""
         if not self._ended or self._writer is None:
             raise TruncatedError("the stream ended before the message did")
-        return [self._writer.usage(openai_usage(self._usage))] if self._include_usage else []
+        usage = openai_usage(self._usage)
+        return [self._writer.usage(usage)] if self._include_usage and usage is not None else []
 
     def _event(self, event: _Event) -> Iterator[bytes]:
         match event.type:
@@ -155,7 +156,8 @@ class StreamTranslator:
         message = event.message
         if self._writer is not None or message is None:
             _malformed("a stream has one message_start, with a message")
-        self._usage = message.usage
+        # It says how much of the answer there was before it began: no count of it.
+        self._usage = msgspec.structs.replace(message.usage or Usage(), output_tokens=None)
         self._writer = out.ChunkWriter(
             id=message.id,
             created_s=self._created_s,
