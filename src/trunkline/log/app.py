@@ -261,7 +261,7 @@ class LogService:
     async def _add(self, call: Call) -> None:
         sequencer, _ = self._running()
         entry = await call.body(ENTRY_BYTES_MAX)
-        admit(entry, types=self._config.entry_types, submitters=self._submitters)
+        admit(entry, types=self._config.types_taken, submitters=self._submitters)
         index = await sequencer.add(entry)
         await call.reply(200, b"%d\n" % index, TEXT_TYPE, [NO_STORE])
 
@@ -362,7 +362,7 @@ async def reply_error(call: Call, error: Error) -> None:
     if isinstance(error, OverloadedError):
         headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
     body: Mapping[str, Mapping[str, str]] = {
-        "error": {"code": error.error_code, "message": error.message}
+        "error": {"code": error.error_code, "message": error.told}
     }
     await call.reply_json(http_status(error), body, headers)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -50,6 +51,23 @@ class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Its cosigning key (C2SP vkey of type 0x04 or 0x06)."""
 
 
+ENTRY_TYPES: Final = (
+    "trunkline.batch/v1",
+    "trunkline.key/v1",
+    "trunkline.revocation/v1",
+    "trunkline.nonces/v1",
+    "trunkline.draw/v1",
+    "trunkline.verdict-commitment/v1",
+    "trunkline.verdict/v1",
+    "trunkline.self-test/v1",
+    "trunkline.terms/v1",
+    "trunkline.calibration/v1",
+)
+"""All of Trunkline's."""
+FORMER_ENTRY_TYPES: Final = (frozenset(ENTRY_TYPES) - {"trunkline.terms/v1"},)
+"""What all of them were before: a file that was made then says so still, and means all of them."""
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a log reads at its start. Paths start at the file's own folder."""
 
@@ -74,19 +92,9 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     witnesses are among ``witnesses``, known by their keys."""
     quorum_window_s: float = 10.0
     """How long a checkpoint waits for them before newer ones are published without."""
-    entry_types: tuple[str, ...] = (
-        "trunkline.batch/v1",
-        "trunkline.key/v1",
-        "trunkline.revocation/v1",
-        "trunkline.nonces/v1",
-        "trunkline.draw/v1",
-        "trunkline.verdict-commitment/v1",
-        "trunkline.verdict/v1",
-        "trunkline.self-test/v1",
-        "trunkline.terms/v1",
-        "trunkline.calibration/v1",
-    )
-    """First lines of the notes that are taken as entries."""
+    entry_types: tuple[str, ...] = ENTRY_TYPES
+    """First lines of the notes that are taken as entries. A list of all that there were in an
+    earlier version is one of all that there are."""
     submitters: tuple[str, ...] = ()
     """If any are listed: vkeys of which one must have signed an entry."""
     checkpoint_interval_ms: int = 200
@@ -104,6 +112,11 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Nothing is deleted, so it may be lowered again. Never above the published size."""
     crash_points: bool = False
     """For tests alone: let the environment variable TRUNKLINE_CRASH_AT kill the process."""
+
+    @property
+    def types_taken(self) -> tuple[str, ...]:
+        """``entry_types``, or all of them where those were all once."""
+        return ENTRY_TYPES if set(self.entry_types) in FORMER_ENTRY_TYPES else self.entry_types
 
     def __post_init__(self) -> None:
         if (self.tiles is None) != (self.object_store is None):

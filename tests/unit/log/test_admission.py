@@ -5,7 +5,7 @@ from tests.support import audit_records as records
 
 from trunkline.base.errors import RequestError
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.log.config import LogConfig
+from trunkline.log.config import ENTRY_TYPES, LogConfig
 from trunkline.log.core.admission import admit
 
 NODE = Signer.generate("alpha.example/node", b"\x03" * 32)
@@ -39,6 +39,18 @@ def test_what_verifiers_and_nodes_say_of_audits_is_taken_as_it_comes():
     # A demand is between a verifier and a node.
     with pytest.raises(RequestError):
         admit(records.signed(records.demand()), types=types, submitters=())
+
+
+def test_a_log_from_before_terms_takes_them_and_one_that_takes_less_does_not():
+    said = records.signed(records.terms(), records.NODE)
+    before = tuple(kind for kind in ENTRY_TYPES if kind != "trunkline.terms/v1")
+    for types in (before, before[::-1], ENTRY_TYPES):
+        config = LogConfig(origin="log.example", entry_types=types)
+        admit(said, types=config.types_taken, submitters=())
+    fewer = LogConfig(origin="log.example", entry_types=before[1:])
+    assert fewer.types_taken == before[1:]
+    with pytest.raises(RequestError):
+        admit(said, types=fewer.types_taken, submitters=())
 
 
 def test_what_is_not_taken():
