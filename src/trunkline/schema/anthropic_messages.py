@@ -13,7 +13,15 @@ from typing import Literal
 
 import msgspec
 
-from trunkline.schema.parsing import ABSENT, decode, invalid, top_level
+from trunkline.schema.parsing import (
+    ABSENT,
+    ID_CHARS_MAX,
+    check_chars,
+    check_range,
+    decode,
+    invalid,
+    top_level,
+)
 from trunkline.schema.unknown import plain_name
 
 MESSAGES_MAX = 100_000
@@ -27,7 +35,6 @@ STOP_CHARS_MAX = 1_024
 """Ours."""
 TOKENS_MAX = 2**31 - 1
 TOP_K_MAX = 2**31 - 1
-ID_CHARS_MAX = 512
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -261,18 +268,16 @@ def unknown_fields(raw: bytes) -> list[str]:
 
 
 def _check(view: MessagesParameters) -> None:
-    if not 1 <= len(view.model) <= ID_CHARS_MAX:
-        raise invalid(f"must have 1 to {ID_CHARS_MAX} characters", "model")
-    _within(view.max_tokens, 0, TOKENS_MAX, "max_tokens")
-    _within(view.temperature, 0, 1, "temperature")
-    _within(view.top_p, 0, 1, "top_p")
-    _within(view.top_k, 0, TOP_K_MAX, "top_k")
+    check_chars(view.model, "model")
+    check_range(view.max_tokens, 0, TOKENS_MAX, "max_tokens")
+    check_range(view.temperature, 0, 1, "temperature")
+    check_range(view.top_p, 0, 1, "top_p")
+    check_range(view.top_k, 0, TOP_K_MAX, "top_k")
     stops = view.stop_sequences or ()
     if len(stops) > STOP_SEQUENCES_MAX:
         raise invalid(f"must hold at most {STOP_SEQUENCES_MAX} strings", "stop_sequences")
     for stop in stops:
-        if not 1 <= len(stop) <= STOP_CHARS_MAX:
-            raise invalid(f"must have 1 to {STOP_CHARS_MAX} characters", "stop_sequences")
+        check_chars(stop, "stop_sequences", STOP_CHARS_MAX)
     if view.metadata is not None and len(view.metadata.user_id or "") > ID_CHARS_MAX:
         raise invalid(f"must have at most {ID_CHARS_MAX} characters", "metadata.user_id")
     _check_tools(view)
@@ -280,12 +285,6 @@ def _check(view: MessagesParameters) -> None:
         raise invalid(f"must hold 1 to {MESSAGES_MAX} messages", "messages")
     for index, message in enumerate(view.messages):
         _check_message(message, f"messages[{index}].content")
-
-
-def _within(value: float | None, low: float, high: float, param: str) -> None:
-    # Written so that a NaN, which no comparison holds for, is refused too.
-    if value is not None and not low <= value <= high:
-        raise invalid(f"must be between {low} and {high}", param)
 
 
 def _check_tools(view: MessagesParameters) -> None:
@@ -325,16 +324,11 @@ def _check_message(message: Message, param: str) -> None:
                 f"{param}[{index}].type",
             )
         if isinstance(block, ToolUseBlock):
-            _check_id(block.id, f"{param}[{index}].id")
+            check_chars(block.id, f"{param}[{index}].id")
             if not bytes(block.input).startswith(b"{"):
                 raise invalid("must be an object", f"{param}[{index}].input", "invalid_type")
         elif isinstance(block, ToolResultBlock):
-            _check_id(block.tool_use_id, f"{param}[{index}].tool_use_id")
-
-
-def _check_id(value: str, param: str) -> None:
-    if not 1 <= len(value) <= ID_CHARS_MAX:
-        raise invalid(f"must have 1 to {ID_CHARS_MAX} characters", param)
+            check_chars(block.tool_use_id, f"{param}[{index}].tool_use_id")
 
 
 _BLOCKS_ALLOWED: dict[str, tuple[type[Block], ...]] = {

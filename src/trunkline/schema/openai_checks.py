@@ -18,7 +18,7 @@ from trunkline.schema.openai_parts import (
     TextPart,
     ToolChoice,
 )
-from trunkline.schema.parsing import given, invalid
+from trunkline.schema.parsing import ID_CHARS_MAX, check_chars, check_range, given, invalid
 
 if TYPE_CHECKING:
     from trunkline.schema.openai_chat import ChatParameters
@@ -45,8 +45,6 @@ TOKENS_MAX = 2**31 - 1
 TOP_K_MAX = 2**31 - 1
 NAME_CHARS_MAX = 128
 """Ours: OpenAI allows 64, the Anthropic format 128."""
-ID_CHARS_MAX = 512
-"""Ours: a tool call's id, a model's name, a caller's label."""
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_CHARS_MAX}}}")
 _TOKEN_ID = re.compile(r"[0-9]{1,9}")
@@ -54,7 +52,7 @@ _TOKEN_ID = re.compile(r"[0-9]{1,9}")
 
 def check(view: "ChatParameters") -> None:
     """Raise :class:`RequestError` for the first rule that the request breaks."""
-    _text(view.model, "model")
+    check_chars(view.model, "model")
     _check_ranges(view)
     _check_lengths(view)
     _check_stop(view)
@@ -69,34 +67,23 @@ def check(view: "ChatParameters") -> None:
         _check_message(message, f"messages[{index}]")
 
 
-def _within(value: float | None, low: float, high: float, param: str) -> None:
-    # Written so that a NaN, which no comparison holds for, is refused too.
-    if value is not None and not low <= value <= high:
-        raise invalid(f"must be between {low} and {high}", param)
-
-
-def _text(value: str, param: str, chars_max: int = ID_CHARS_MAX) -> None:
-    if not 1 <= len(value) <= chars_max:
-        raise invalid(f"must have 1 to {chars_max} characters", param)
-
-
 def _check_ranges(view: "ChatParameters") -> None:
-    _within(view.temperature, 0, 2, "temperature")
-    _within(view.top_p, 0, 1, "top_p")
-    _within(view.min_p, 0, 1, "min_p")
-    _within(view.top_k, 0, TOP_K_MAX, "top_k")
-    _within(view.frequency_penalty, -2, 2, "frequency_penalty")
-    _within(view.presence_penalty, -2, 2, "presence_penalty")
-    _within(view.n, 1, CHOICES_MAX, "n")
-    _within(view.seed, -(2**63), 2**63 - 1, "seed")
-    _within(view.top_logprobs, 0, TOP_LOGPROBS_MAX, "top_logprobs")
+    check_range(view.temperature, 0, 2, "temperature")
+    check_range(view.top_p, 0, 1, "top_p")
+    check_range(view.min_p, 0, 1, "min_p")
+    check_range(view.top_k, 0, TOP_K_MAX, "top_k")
+    check_range(view.frequency_penalty, -2, 2, "frequency_penalty")
+    check_range(view.presence_penalty, -2, 2, "presence_penalty")
+    check_range(view.n, 1, CHOICES_MAX, "n")
+    check_range(view.seed, -(2**63), 2**63 - 1, "seed")
+    check_range(view.top_logprobs, 0, TOP_LOGPROBS_MAX, "top_logprobs")
     if view.top_logprobs is not None and not view.logprobs:
         raise invalid("needs logprobs to be true", "top_logprobs")
 
 
 def _check_lengths(view: "ChatParameters") -> None:
-    _within(view.max_tokens, 1, TOKENS_MAX, "max_tokens")
-    _within(view.max_completion_tokens, 1, TOKENS_MAX, "max_completion_tokens")
+    check_range(view.max_tokens, 1, TOKENS_MAX, "max_tokens")
+    check_range(view.max_completion_tokens, 1, TOKENS_MAX, "max_completion_tokens")
     if view.max_tokens is not None and view.max_completion_tokens is not None:
         raise invalid(
             "can not be given together with max_completion_tokens", "max_tokens", "invalid_value"
@@ -112,7 +99,7 @@ def _check_stop(view: "ChatParameters") -> None:
     if len(stops) > STOPS_MAX:
         raise invalid(f"must hold at most {STOPS_MAX} strings", "stop")
     for stop in stops:
-        _text(stop, "stop", STOP_CHARS_MAX)
+        check_chars(stop, "stop", STOP_CHARS_MAX)
 
 
 def _check_maps(view: "ChatParameters") -> None:
@@ -122,7 +109,7 @@ def _check_maps(view: "ChatParameters") -> None:
     for token, bias in biases.items():
         if _TOKEN_ID.fullmatch(token) is None:
             raise invalid("must have token ids for keys", "logit_bias")
-        _within(bias, -100, 100, "logit_bias")
+        check_range(bias, -100, 100, "logit_bias")
     metadata = view.metadata or {}
     if len(metadata) > METADATA_MAX:
         raise invalid(f"must hold at most {METADATA_MAX} pairs", "metadata")
@@ -256,7 +243,7 @@ def _check_links(message: Message, param: str) -> None:
     if message.role == "tool":
         if message.tool_call_id is None:
             raise invalid("is required", f"{param}.tool_call_id", "missing_required_parameter")
-        _text(message.tool_call_id, f"{param}.tool_call_id")
+        check_chars(message.tool_call_id, f"{param}.tool_call_id")
     elif message.tool_call_id is not None:
         raise invalid("belongs to messages of role tool", f"{param}.tool_call_id")
     if message.is_error is not None and message.role != "tool":
@@ -273,4 +260,4 @@ def _check_links(message: Message, param: str) -> None:
                 f"{param}.tool_calls[{index}].{call.type}",
                 "missing_required_parameter",
             )
-        _text(call.id, f"{param}.tool_calls[{index}].id")
+        check_chars(call.id, f"{param}.tool_calls[{index}].id")

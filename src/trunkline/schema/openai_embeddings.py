@@ -13,7 +13,14 @@ from typing import Literal
 import msgspec
 
 from trunkline.base.errors import BadResponseError
-from trunkline.schema.parsing import decode, invalid, top_level
+from trunkline.schema.parsing import (
+    ID_CHARS_MAX,
+    check_chars,
+    check_range,
+    decode,
+    invalid,
+    top_level,
+)
 from trunkline.schema.unknown import plain_name
 
 INPUTS_MAX = 2048
@@ -95,14 +102,12 @@ def parameters_set(request: EmbeddingsRequest) -> frozenset[str]:
 
 
 def _check(view: EmbeddingsParameters) -> None:
-    if not 1 <= len(view.model) <= 512:
-        raise invalid("must have 1 to 512 characters", "model")
-    if view.dimensions is not None and not 1 <= view.dimensions <= DIMENSIONS_MAX:
-        raise invalid(f"must be between 1 and {DIMENSIONS_MAX}", "dimensions")
-    if view.user is not None and len(view.user) > 512:
-        raise invalid("must have at most 512 characters", "user")
+    check_chars(view.model, "model")
+    check_range(view.dimensions, 1, DIMENSIONS_MAX, "dimensions")
+    if view.user is not None and len(view.user) > ID_CHARS_MAX:
+        raise invalid(f"must have at most {ID_CHARS_MAX} characters", "user")
     if isinstance(view.input, str):
-        _check_text(view.input, "input")
+        check_chars(view.input, "input", INPUT_CHARS_MAX)
         return
     if not view.input:
         raise invalid("must not be empty", "input")
@@ -119,7 +124,7 @@ def _check_items(items: tuple[str | int | tuple[int, ...], ...]) -> None:
     tokens = 0
     for index, item in enumerate(items):
         if isinstance(item, str):
-            _check_text(item, f"input[{index}]")
+            check_chars(item, f"input[{index}]", INPUT_CHARS_MAX)
             continue
         ids = (item,) if isinstance(item, int) else item
         tokens += len(ids)
@@ -127,11 +132,6 @@ def _check_items(items: tuple[str | int | tuple[int, ...], ...]) -> None:
             raise invalid("must hold token ids", f"input[{index}]")
     if tokens > INPUT_TOKENS_MAX:
         raise invalid(f"must hold at most {INPUT_TOKENS_MAX} tokens in all", "input")
-
-
-def _check_text(text: str, param: str) -> None:
-    if not 1 <= len(text) <= INPUT_CHARS_MAX:
-        raise invalid(f"must have 1 to {INPUT_CHARS_MAX} characters", param)
 
 
 class _Usage(msgspec.Struct, frozen=True, kw_only=True):

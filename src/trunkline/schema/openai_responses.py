@@ -15,7 +15,15 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from trunkline.schema.parsing import ABSENT, decode, given, invalid, top_level, unsupported
+from trunkline.schema.parsing import (
+    ABSENT,
+    check_chars,
+    decode,
+    given,
+    invalid,
+    top_level,
+    unsupported,
+)
 from trunkline.schema.unknown import plain_name
 
 ITEMS_MAX = 10_000
@@ -23,8 +31,6 @@ ITEMS_MAX = 10_000
 PARTS_MAX = 2_000
 """Ours: content parts of one item."""
 TOOLS_MAX = 128
-ID_CHARS_MAX = 512
-"""Ours."""
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -269,7 +275,7 @@ def parse(raw: bytes) -> ResponsesRequest:
     """Read and check a request body. Raises :class:`RequestError` naming the parameter at fault."""
     members = top_level(raw)
     view = decode(raw, _DECODER, unknown_code="unsupported_parameter")
-    _check_id(view.model, "model")
+    check_chars(view.model, "model")
     return ResponsesRequest(
         items=_items(view.input),
         functions=_functions(view.tools or ()),
@@ -305,19 +311,14 @@ def _item(raw: msgspec.Raw, param: str) -> Item:
             _check_parts(item.content, f"{param}.content")
         case FunctionCallOutput():
             _check_parts(item.output, f"{param}.output")
-            _check_id(item.call_id, f"{param}.call_id")
+            check_chars(item.call_id, f"{param}.call_id")
         case FunctionCall():
-            _check_id(item.call_id, f"{param}.call_id")
+            check_chars(item.call_id, f"{param}.call_id")
         case ItemReference():
-            _check_id(item.id or "", f"{param}.id")
+            check_chars(item.id or "", f"{param}.id")
         case Reasoning():
             pass
     return item
-
-
-def _check_id(value: str, param: str) -> None:
-    if not 1 <= len(value) <= ID_CHARS_MAX:
-        raise invalid(f"must have 1 to {ID_CHARS_MAX} characters", param)
 
 
 def _check_parts(content: str | tuple[Part, ...], param: str) -> None:

@@ -18,6 +18,8 @@ DEPTH_MAX = 64
 TOP_LEVEL_FIELDS_MAX = 128
 STRUCTURE_MAX = 500_000
 """Most brackets and commas outside strings: what decoding costs grows with them, not with text."""
+ID_CHARS_MAX = 512
+"""Ours: a tool call's id, a model's name, a caller's label."""
 
 ABSENT = msgspec.Raw(b"")
 """Default of a free-form member. ``Raw | None`` is no type that msgspec can decode."""
@@ -90,6 +92,19 @@ def invalid(message: str, param: str, code: str = "invalid_value") -> RequestErr
 def unsupported(param: str, why: str = "is not supported") -> RequestError:
     """A refusal of something that can not be honoured here, though it may be elsewhere."""
     return invalid(why, param, "unsupported_parameter")
+
+
+def check_range(value: float | None, low: float, high: float, param: str) -> None:
+    """Refuse a number that was given and is outside of ``low`` to ``high``."""
+    # Written so that a NaN, which no comparison holds for, is refused too.
+    if value is not None and not low <= value <= high:
+        raise invalid(f"must be between {low} and {high}", param)
+
+
+def check_chars(value: str, param: str, chars_max: int = ID_CHARS_MAX) -> None:
+    """Refuse a text that is empty, or longer than ``chars_max`` characters."""
+    if not 1 <= len(value) <= chars_max:
+        raise invalid(f"must have 1 to {chars_max} characters", param)
 
 
 def _refuse(text: str, unknown_code: str, at: str) -> NoReturn:
