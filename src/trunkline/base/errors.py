@@ -34,6 +34,9 @@ class Error(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
+    outward: ClassVar[str] = ""
+    """What callers are told where the message is for the operator: it names places of this
+    machine. Empty: the message."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -45,11 +48,17 @@ class Error(Exception):
         """The class's code, or the more precise one given when it was raised."""
         return self._code or self.code
 
+    @property
+    def told(self) -> str:
+        """The message as whoever called is told it."""
+        return self.outward or self.message
+
 
 class ConfigError(Error):
     """A configuration file or flag is wrong; the message names the file, the key and the fix."""
 
     code = "config_invalid"
+    outward = "this process is not configured for that"
 
 
 class RequestError(Error):
@@ -205,6 +214,7 @@ class CorruptStateError(Error):
     """Our own disk disagrees with itself. The process stops rather than make it worse."""
 
     code = "corrupt_state"
+    outward = "this process found its own files damaged"
 
 
 def require(condition: bool, what: str) -> None:

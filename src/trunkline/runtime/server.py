@@ -23,7 +23,11 @@ from typing import Final, Literal, Protocol
 import msgspec
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from trunkline.base.errors import ConfigError, Error
 from trunkline.remote.limit import Alarm
@@ -52,6 +56,8 @@ PROBES_S: Final = (0.0, 0.02, 0.2, 1.0)
 """After a client sent its last byte: when it is asked whether it still reads. Few, since clients
 bound the interim responses that they take."""
 _STILL_THERE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_TLS_HELLO: Final = b"\x16\x03"
+_HTTP_2: Final = b"PRI * HTTP/2"
 _UPGRADE: Final = re.compile(rb"(?im)^upgrade[ \t]*:")
 
 
@@ -230,14 +236,18 @@ async def _send_failure(send: Send, error: Exception) -> None:
     status, code = 500, "internal_error"
     message = "an internal error was reported to the operator"
     if isinstance(error, Error):
-        status, code, message = http_status(error), error.error_code, error.message
-    body = msgspec.json.encode({"error": {"code": code, "message": message}})
+        status, code, message = http_status(error), error.error_code, error.told
+    body = _error_body(code, message)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode("ascii")),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _error_body(code: str, message: str) -> bytes:
+    return msgspec.json.encode({"error": {"code": code, "message": message}})
 
 
 def _staying(data: bytes) -> bytes:
@@ -278,6 +288,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     _served: RequestResponseCycle | None = None
     """Whose answer is being made. Those asked for meanwhile wait."""
     _probe_timer: asyncio.TimerHandle | None = None
+    _first = b""
+    """How what was sent last begins, if a head was expected."""
     _head_bytes = 0
     _in_head = True
     _head_alarm: Alarm | None = None
@@ -327,6 +339,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
+            if not self._head_bytes:
+                self._first = data[: len(_HTTP_2)]
             if _UPGRADE.search(data) is not None:
                 data = _staying(data)
             self._head_bytes += len(data)
@@ -335,7 +349,30 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         # Only now is it known whether these bytes completed the head.
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-            self.send_400_response("Request head too large.")
+            self._refuse(431, "head_too_large", "the request's head is too large")
+
+    def send_400_response(self, msg: str) -> None:
+        """What does not parse."""
+        if self._first.startswith(_HTTP_2):
+            message = "this server speaks HTTP/1.1, and not HTTP/2"
+            self._refuse(505, "http_version_unsupported", message)
+        elif self._first.startswith(_TLS_HELLO):
+            message = "this server speaks plain HTTP: call it by http://, or put a proxy before it"
+            self._refuse(400, "tls_unsupported", message)
+        else:
+            self._refuse(400, "malformed_http", "this is no HTTP/1.1 request")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer what is no call of any handler's, and close. Not within another call's answer:
+        that is cut off, since what follows it can not be told from it."""
+        if self._served is None or self._served.response_complete:
+            body = _error_body(code, message)
+            head = (
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+                "connection: close\r\n\r\n"
+            )
+            self.transport.write(STATUS_LINE[status] + head.encode("ascii") + body)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         self._in_head = False

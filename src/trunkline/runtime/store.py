@@ -54,6 +54,7 @@ class DiskError(Error):
 
     code = "disk_failed"
     status = 503
+    outward = "the disk of this machine refused"
 
 
 class Database:

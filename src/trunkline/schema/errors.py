@@ -97,7 +97,7 @@ def describe(error: BaseException) -> Described:
     return Described(
         status=_status(error),
         code=error.error_code,
-        message=error.message[:MESSAGE_CHARS_MAX],
+        message=error.told[:MESSAGE_CHARS_MAX],
         param=error.param if isinstance(error, RequestError) else None,
         retry_after_s=_retry_after_s(error),
         overloaded=isinstance(error, OverloadedError),

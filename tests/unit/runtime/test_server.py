@@ -381,12 +381,25 @@ async def test_an_offer_of_another_protocol_costs_no_body(logger, split):
 
 
 @pytest.mark.parametrize(
-    "sent", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n bad\r\n\r\n", b"\x16\x03\x01" + bytes(100)]
+    ("sent", "status", "code"),
+    [
+        (b"nonsense\r\n\r\n", 400, "malformed_http"),
+        (b"GET / HTTP/1.1\r\n bad\r\n\r\n", 400, "malformed_http"),
+        (b"\x16\x03\x01" + bytes(100), 400, "tls_unsupported"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), 505, "http_version_unsupported"),
+        (
+            b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "malformed_http",
+        ),
+    ],
 )
-async def test_garbage_gets_a_400_and_no_log_of_it(logger, lines, sent):
+async def test_what_is_no_request_is_told_so_and_not_logged(logger, lines, sent, status, code):
     async with serving(App(), logger=logger) as url, raw(url) as (reader, writer):
         writer.write(sent)
-        assert (await ended(reader)).startswith(b"HTTP/1.1 400")
+        data = await ended(reader)
+    assert data.startswith(b"HTTP/1.1 %d " % status)
+    assert msgspec.json.decode(data.partition(b"\r\n\r\n")[2])["error"]["code"] == code
     assert set(lines.events()) == {"server.started", "server.stopping", "server.stopped"}
 
 
@@ -396,7 +409,25 @@ async def test_garbage_gets_a_400_and_no_log_of_it(logger, lines, sent):
 async def test_huge_head_is_refused(logger, part):
     async with serving(App(), logger=logger) as url, raw(url) as (reader, writer):
         writer.write(part)
-        assert b"HTTP/1.1 400" in await ended(reader) or reader.at_eof()
+        assert b"HTTP/1.1 431" in await ended(reader) or reader.at_eof()
+
+
+async def test_garbage_after_a_request_is_no_part_of_its_answer(logger):
+    begun = asyncio.Event()
+
+    async def slow(call: Call) -> None:
+        await call.start(200)
+        await call.send(b"some")
+        begun.set()
+        async with call.while_connected():
+            await asyncio.Event().wait()
+
+    async with serving(App(slow=slow), logger=logger) as url, raw(url) as (reader, writer):
+        writer.write(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        await begun.wait()
+        writer.write(b"garbage\r\n\r\n")
+        data = await ended(reader)
+    assert data.endswith(b"\r\n\r\n4\r\nsome\r\n")
 
 
 async def test_stalled_head_is_cut_off(logger, monkeypatch):

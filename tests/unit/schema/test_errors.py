@@ -5,6 +5,8 @@ import json
 import pytest
 
 from trunkline.base import errors as base
+from trunkline.gateway.core.actions import Failure
+from trunkline.runtime.store import DiskError
 from trunkline.schema import errors, sse
 from trunkline.schema.attempt import NodeError
 
@@ -191,3 +193,21 @@ def test_a_budget_that_is_only_held_is_worth_another_try() -> None:
     assert errors.openai_type(described.status) == "rate_limit_error"
     assert errors.anthropic_status(described) == 429
     assert dict(errors.retry_headers(described))["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DiskError("/srv/app/evidence.db: database or disk is full"),
+        base.ConfigError("/srv/app/gateway.toml: key x"),
+        base.CorruptStateError("/srv/app/evidence.db: damaged"),
+    ],
+)
+def test_callers_are_told_no_places_of_this_machine(error: base.Error) -> None:
+    described = errors.describe(error)
+    assert "/srv" not in described.message
+    assert described.message
+    assert described.code == error.error_code
+    assert "/srv" not in errors.node_error(error).message
+    assert "/srv" not in Failure.of(error).message
+    assert "/srv" in error.message

@@ -127,7 +127,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         upstream = error if isinstance(error, UpstreamError) else None
         return cls(
             code=stable_code(error.error_code),
-            message=error.message,
+            message=error.told,
             retryable=upstream is None or upstream.retryable,
             status=error.status,
             retry_after_s=None if upstream is None else upstream.retry_after_s,
