@@ -12,6 +12,7 @@ from tests.support.fake_node import FakeNode
 from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse, two_verifiers
 from tests.support.gateway import FakeLog, Stack, gateway_over
 
+from trunkline.crypto.signer import Signer
 from trunkline.gateway import routing, verdict_proofs, verification
 from trunkline.gateway.alerts import ALERTS_PATH, AlertList
 from trunkline.gateway.core.standing import AHEAD_MS_MAX
@@ -210,6 +211,29 @@ async def test_a_verdict_from_a_time_that_has_not_come_says_nothing(
 
         await until(heard)
         assert (await alerts(stack)).standings == ()
+
+
+async def test_what_stands_against_a_former_key_demotes_until_the_new_one_is_found_good(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    alpha = nodes[0]
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        for verifier in verifiers:
+            verifier.reveal(verifier.verdict(alpha.signer.vkey, NOW_MS, standing="failed"))
+        await stands(stack, alpha, "quarantined")
+    alpha.signer = Signer.generate(alpha.name, b"\x08" * 32)
+    alpha.vkey_shown = str(alpha.signer.vkey)
+    for _ in range(2):  # a restart changes nothing
+        async with gateway_over(nodes, tmp_path, routing=file) as stack:
+            await stands(stack, alpha, "demoted")
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        one, two = verifiers
+        one.reveal(one.verdict(alpha.signer.vkey, NOW_MS + 1, standing="good"))
+        await until(lambda: so(2 in one.polled))
+        await stands(stack, alpha, "demoted")
+        two.reveal(two.verdict(alpha.signer.vkey, NOW_MS + 1, standing="good"))
+        await stands(stack, alpha, "good")
 
 
 async def test_a_restarted_gateway_goes_on_where_it_had_heard(

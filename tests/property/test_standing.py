@@ -4,6 +4,8 @@ The reference counts, by plain loops over the whole stream, whose newest word on
 what; the board must agree with it under every order, and no single operator may quarantine.
 """
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.verifier_hand import VerifierHand, digest_of
@@ -178,6 +180,54 @@ def said(
     policy: Verification, *stream: Verdict, node: VerifierKey = NODES[0]
 ) -> NodeStanding | None:
     return board_of(list(stream)).standings(policy).get((str(node), "tiny"))
+
+
+def changed(verdict: Verdict, **members: str) -> Verdict:
+    """The same about a subject that differs in these."""
+    subject = msgspec.structs.replace(verdict.subject, **members)
+    return msgspec.structs.replace(verdict, subject=subject)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"numerics": "m"}, {"weights": "sha256:" + "1" * 64}, {"key": str(HANDS[0].key)}],
+    ids=["numerics", "weights", "key"],
+)
+def test_what_took_a_failed_subject_s_place_restores_the_node_once_it_is_good(
+    members: dict[str, str],
+) -> None:
+    one, _, three, _ = HANDS
+    failed = [hand.verdict(NODES[0], 5, standing="failed", result="fail") for hand in (one, three)]
+    good = [changed(hand.verdict(NODES[0], 6, standing="good"), **members) for hand in (one, three)]
+    for found in (said(POLICY, *failed, good[0]), said(POLICY, *good[:1], *failed)):
+        assert found is not None
+        assert found.level is Level.DEMOTED
+        assert found.by == (three.name,), "each takes back its own word alone"
+    assert said(POLICY, *failed, *good) is None
+    # Who goes on under the old one is spoken of again.
+    assert said(POLICY, *failed, *good, one.verdict(NODES[0], 7, standing="failed")) is not None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"configuration": "other"}, {"model": "other"}, {"node": "another/node", "numerics": "m"}],
+    ids=["configuration", "model", "node"],
+)
+def test_what_is_beside_a_failed_subject_restores_nothing(members: dict[str, str]) -> None:
+    failed = HANDS[0].verdict(NODES[0], 5, standing="failed")
+    good = changed(HANDS[0].verdict(NODES[0], 6, standing="good"), **members)
+    assert said(POLICY, failed, good) is not None
+
+
+def test_a_dispute_is_over_once_what_took_the_subject_s_place_is_good() -> None:
+    one, _, three, _ = HANDS
+    stream = [
+        one.verdict(NODES[0], 5, result="pass"),
+        three.verdict(NODES[0], 5, result="fail"),
+    ]
+    assert board_of(stream).disputes(POLICY)
+    later = changed(three.verdict(NODES[0], 6, standing="good"), numerics="m")
+    assert board_of([*stream, later]).disputes(POLICY) == []
 
 
 def test_a_verifier_that_is_not_named_is_not_heard() -> None:

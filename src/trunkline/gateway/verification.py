@@ -331,7 +331,7 @@ class Verdicts:
             found = self._board.standings(verification)
             self._standings = self._in_force(found)
             changed = [
-                _changed(place, found.get(place), self._nodes.get(place[0], ""), now_ms)
+                _changed(place, found.get(place), self._name(place[0]) or "", now_ms)
                 for place in sorted({*found, *self._concluded})
                 if _word(found.get(place)) != self._concluded.get(place, "good")
             ]
@@ -348,12 +348,12 @@ class Verdicts:
                 self._said(conclusion.alert)
 
     def _in_force(self, found: Mapping[Place, NodeStanding]) -> dict[tuple[str, str], NodeStanding]:
-        """By the node's name. What stands against a key that the node has no more only demotes: it
-        must not be got rid of by another key, and nobody can take it back."""
+        """By the node's name. What stands against a key that the node has no more only demotes,
+        until its verifiers find the new one good: it must not be got rid of by another key."""
         newest = {name: key for key, name in self._nodes.items()}
         standings: dict[tuple[str, str], NodeStanding] = {}
         for (key, model), standing in sorted(found.items()):
-            name = self._nodes.get(key)
+            name = self._name(key)
             if name is None:
                 continue
             if newest[name] != key:
@@ -363,6 +363,11 @@ class Verdicts:
             if before is None or before.level < standing.level:
                 standings[name, model] = standing
         return standings
+
+    def _name(self, vkey: str) -> str | None:
+        """The node of a key that it has, or had before this gateway started."""
+        name = vkey.partition("+")[0]
+        return self._nodes.get(vkey) or (name if name in self._nodes.values() else None)
 
     def _disputes(self, disputed: Iterable[Dispute], now_ms: int) -> list[Conclusion]:
         """Those of the disputes that this process has not seen before."""

@@ -105,12 +105,18 @@ def subject(connection: Connection, name: str) -> SubjectRow | None:
     return SubjectRow(state=row[0], previous=row[1], standing=row[2], receipts=row[3])
 
 
-def has_failed(connection: Connection, vkey: str) -> bool:
-    """Whether anything that a node serves has failed here, and was not restored."""
+def has_failed(connection: Connection, node: str) -> bool:
+    """Whether anything that a node (its key's name) serves has failed here, and neither that was
+    restored nor what took its place, by another key, weights or numerics, was found good since."""
     row = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM subjects WHERE standing = 'failed' "
-        "AND json_extract(subject, '$.key') = ?)",
-        (vkey,),
+        "SELECT EXISTS (SELECT 1 FROM subjects AS old WHERE standing = 'failed' "
+        "AND json_extract(subject, '$.node') = ?1 AND NOT EXISTS ("
+        "SELECT 1 FROM subjects AS new WHERE new.standing = 'good' "
+        "AND new.judged_ms > old.judged_ms AND json_extract(new.subject, '$.node') = ?1 "
+        "AND json_extract(new.subject, '$.model') = json_extract(old.subject, '$.model') "
+        "AND json_extract(new.subject, '$.key', '$.weights', '$.numerics') "
+        "<> json_extract(old.subject, '$.key', '$.weights', '$.numerics')))",
+        (node,),
     ).fetchone()
     return bool(row[0])
 
@@ -135,14 +141,15 @@ def insert(connection: Connection, stored: Stored, state: bytes) -> None:
         ),
     )
     connection.execute(
-        "INSERT INTO subjects VALUES (?, ?, ?, ?, 1) ON CONFLICT (subject) DO UPDATE SET "
+        "INSERT INTO subjects VALUES (?, ?, ?, ?, 1, ?) ON CONFLICT (subject) DO UPDATE SET "
         "state = excluded.state, previous = excluded.previous, standing = excluded.standing, "
-        "receipts = receipts + 1",
+        "receipts = receipts + 1, judged_ms = excluded.judged_ms",
         (
             stored.subject,
             state,
             digest(stored.note).removeprefix("sha256:"),
             stored.standing,
+            stored.judged_ms,
         ),
     )
 

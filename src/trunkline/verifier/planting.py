@@ -68,7 +68,7 @@ class Planter:
     async def _visit(self, node: KnownNode) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            failed = await self._database.read(lambda c: ledger.has_failed(c, str(node.key)))
+            failed = await self._database.read(lambda c: ledger.has_failed(c, node.key.name))
             chance = self._per_minute * TICK_S / 60 * (FAILED_FACTOR if failed else 1)
             if int.from_bytes(self._randomness.token(4), "big") >= chance * 2**32:
                 continue

@@ -163,6 +163,9 @@ MIGRATIONS: Final = (
         known BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE subjects ADD COLUMN judged_ms INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

@@ -1,5 +1,7 @@
 """Own questions: other verifiers are tried with work whose outcome is known."""
 
+import json
+
 import pytest
 from tests.support.auditing import NODE
 from tests.support.fake_verifier import FakeVerifier, judged
@@ -116,15 +118,31 @@ async def test_a_node_that_failed_is_known_until_it_is_restored(network, tmp_pat
     store.create_store(folder)
     database = store.open_store(folder)
 
-    def put(standing: str):
-        return lambda c: c.execute(
-            "INSERT OR REPLACE INTO subjects VALUES (?, x'', '', ?, 1)",
-            (f'{{"key":"{LAMBDA.vkey}"}}', standing),
+    def put(standing: str, judged_ms: int, numerics: str = "old", **other: str):
+        subject = {"key": str(LAMBDA.vkey), "node": LAMBDA.name, "model": "toy", "weights": "w"}
+        named = json.dumps(subject | {"numerics": numerics} | other)
+        return database.write(
+            lambda c: c.execute(
+                "INSERT OR REPLACE INTO subjects VALUES (?, x'', '', ?, 1, ?)",
+                (named, standing, judged_ms),
+            )
         )
 
-    await database.write(put("failed"))
-    assert await database.read(lambda c: ledger.has_failed(c, str(LAMBDA.vkey)))
-    assert not await database.read(lambda c: ledger.has_failed(c, str(MU.vkey)))
-    await database.write(put("good"))
-    assert not await database.read(lambda c: ledger.has_failed(c, str(LAMBDA.vkey)))
+    def failed(name: str = LAMBDA.name):
+        return database.read(lambda c: ledger.has_failed(c, name))
+
+    await put("failed", 5)
+    assert await failed()
+    assert not await failed(MU.name)
+    await put("good", 6)
+    assert not await failed()
+    # An upgrade: the old subject is never spoken of again.
+    await put("failed", 7)
+    await put("good", 8, model="another")
+    await put("good", 6, numerics="new")
+    assert await failed()
+    await put("good", 8, numerics="new")
+    assert not await failed()
+    await put("failed", 9)
+    assert await failed()
     await database.aclose()

@@ -6,7 +6,8 @@ the order in which verdicts are heard and however often: what is kept of them is
 as many different operators as the policy asks to quarantine, so that one that lies can at most
 demote a node; and their verdicts count for that once they are proved to be in the log, so that none
 can tell this gateway what it hides from everybody else. Only the verifier that failed a subject can
-take that back, by a newer ``good`` on it.
+take that back, by a newer ``good`` on it, or on what has taken its place: the same model at the
+same node by another key, with other weights or numerics.
 
 Verdicts come here verified. Specified in ``docs/operate/verification.md``.
 """
@@ -234,6 +235,8 @@ class Board:
             if vkey not in operators:
                 continue
             for subject, word in subjects.items():
+                if _replaced(subject, word, subjects):
+                    continue
                 against = held.setdefault((subject.key, subject.model), _Held())
                 voices = (
                     (against.failed, word.failed, word.failed_logged),
@@ -279,11 +282,29 @@ class Board:
         )
 
     def _unretracted(self, vkey: str, opinion: _Opinion) -> bool:
-        word = self._words.get(vkey, {}).get(opinion.subject)
-        return word is None or word.since_good(opinion.mark) is not None
+        words = self._words.get(vkey, {})
+        word = words.get(opinion.subject)
+        if word is None:
+            return True
+        replaced = _replaced(opinion.subject, word, words)
+        return not replaced and word.since_good(opinion.mark) is not None
 
     def _age(self, receipt: str) -> Mark:
         return max(opinion.mark for opinion in self._results[receipt].values())
+
+
+def _replaced(subject: Subject, word: _Word, words: Mapping[Subject, _Word]) -> bool:
+    """Whether another subject has taken the place of this one, and the same verifier found that one
+    good since it last spoke of this. Who goes on under both is spoken of again."""
+    last = word.newest()
+    made = (subject.key, subject.weights, subject.numerics)
+    return any(
+        (other.node, other.model) == (subject.node, subject.model)
+        and (other.key, other.weights, other.numerics) != made
+        and said.good is not None
+        and said.good.unix_ms > last.unix_ms
+        for other, said in words.items()
+    )
 
 
 def _standing(against: _Held, policy: Verification) -> NodeStanding | None:
