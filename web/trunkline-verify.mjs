@@ -393,6 +393,8 @@ const isPlainDigest = matches(/^sha256:[0-9a-f]{64}$/);
 const isHex32 = matches(/^[0-9a-f]{64}$/);
 const isOptionalHex32 = matches(/^(?:[0-9a-f]{64})?$/);
 
+const isOptionalNumber = matches(/^(?:[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e-?[0-9]{1,3})?)?$/);
+
 const isReceipt = shape({
   answer: isText,
   attempt: isText,
@@ -440,15 +442,15 @@ const isReceipt = shape({
   salt: isHex32,
   sampling: shape({
     caller_nonce: isHex32,
-    min_p: [isText],
+    min_p: [isOptionalNumber],
     node_nonce: [isOptionalHex32],
     nonce_index: [isCount],
     nonces: [isOptionalHex32],
     seed: [isOptionalHex32],
     source: oneOf("none", "nonces", "caller", "inherited"),
-    temperature: [isText],
+    temperature: [isOptionalNumber],
     top_k: [isCount],
-    top_p: [isText],
+    top_p: [isOptionalNumber],
   }),
   times: shape({ arrived_ms: isCount, ended_ms: isCount, first_token_ms: isCount }),
   type: oneOf("trunkline.receipt/v1"),

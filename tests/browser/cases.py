@@ -332,7 +332,7 @@ def _unfit_members() -> Iterator[Case]:
 
 def _unfit(kind: type[msgspec.Struct], record: object) -> Iterator[tuple[str, object]]:
     for path in members(kind):
-        for value in (-1, {"zeta": [True]}):
+        for value in (-1, "?", "1e-05", {"zeta": [True]}):
             yield f"{'.'.join(path)} is {value}", replaced(record, path, value)
 
 
