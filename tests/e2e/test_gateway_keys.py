@@ -283,7 +283,7 @@ async def test_a_spent_budget_as_each_client_sees_it(tmp_path: Path) -> None:
         listed = (await door.http.get("/trunkline/v1/keys")).json()
         # One refusal each: neither client came back for another.
         assert listed["spending"] == {
-            "held": 0, "charged": 0, "charged_nusd": 0, "refused": 2
+            "held": 0, "charged": 0, "charged_nusd": 0, "estimated": 0, "refused": 2
         }  # fmt: skip
         assert [key["name"] for key in listed["keys"]] == ["app"]
         assert books(tmp_path)[0] == []

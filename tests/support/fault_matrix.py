@@ -244,9 +244,10 @@ def _closed_port() -> int:
 
 @asynccontextmanager
 async def network(
-    folder: Path, wanted: Sequence[Cell], calls: dict[str, int]
+    folder: Path, wanted: Sequence[Cell], calls: dict[str, int], routing: Path | None = None
 ) -> AsyncIterator[Stack]:
-    """A gateway over two nodes with scripted upstreams, and three that reach nothing."""
+    """A gateway over two nodes with scripted upstreams, and three that reach nothing. ``routing``:
+    the file of its routing policy."""
     severed = Severed({c.script: _mark(c) for c in wanted if c.fault.severed}, set())
     acts = {cell.script: (cell.fault.act, cell.phase) for cell in wanted}
     async with AsyncExitStack() as stack:
@@ -277,7 +278,9 @@ async def network(
             poll_s=0.2,
             shutdown_grace_s=0.2,
         )
-        yield await stack.enter_async_context(gateway_over([], folder / "gateway", config=config))
+        yield await stack.enter_async_context(
+            gateway_over([], folder / "gateway", config=config, routing=routing)
+        )
 
 
 def _request(cell: Cell) -> dict[str, Any]:

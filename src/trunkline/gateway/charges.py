@@ -15,6 +15,7 @@ from trunkline.base.errors import RequestError
 from trunkline.base.ports import Clock
 from trunkline.gateway.core.actions import Store
 from trunkline.gateway.core.budget import DAY_MS, Books, Budget, Charge, Position
+from trunkline.gateway.core.estimate import delivered_tokens
 from trunkline.gateway.core.policy import KeyPolicy, Price, RoutingPolicy
 from trunkline.gateway.core.price import Tokens, cost_nusd
 from trunkline.gateway.core.tenant import Tenant
@@ -30,6 +31,8 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
     """Answers that hold something now."""
     charged: int
     charged_nusd: int
+    estimated: int
+    """Of ``charged``: answers whose provider did not say what they took."""
     refused: int
     """Calls that a budget did not cover."""
 
@@ -56,6 +59,7 @@ class Charges:
         self._quotes: dict[str, _Quote] = {}
         self._charged = 0
         self._charged_nusd = 0
+        self._estimated = 0
         self._refused = 0
 
     async def start(self) -> None:
@@ -91,11 +95,12 @@ class Charges:
             self._books.release(answer)
             self._quotes.pop(answer, None)
 
-    def seal(self, answer: str, part: Store, ended_ms: int) -> Charge | None:
+    def seal(self, answer: str, part: Store, ended_ms: int, prompt_tokens: int) -> Charge | None:
         """The charge for a verified part, to be stored with it; None: nothing is charged.
 
-        From here only :meth:`written` ends the hold. A provider that reported no usage at all is
-        taken to have used what was held; an answer that its node had kept costs nothing.
+        From here only :meth:`written` ends the hold. Where the provider reported no usage at all it
+        is estimated, by ``prompt_tokens`` and what was sent, and never above what was held; an
+        answer that its node had kept costs nothing.
         """
         quote = self._quotes.get(answer)
         if quote is None:
@@ -107,7 +112,11 @@ class Charges:
             usage = part.verified.receipt.usage
             tokens = Tokens(prompt=usage.prompt, completion=usage.completion, cached=usage.cached)
             silent = not usage.counted and not tokens.prompt and not tokens.completion
-            nusd = quote.held_nusd if silent else cost_nusd(price, tokens)
+            if silent:
+                tokens = Tokens(prompt=prompt_tokens, completion=delivered_tokens(part.text_bytes))
+            nusd = cost_nusd(price, tokens)
+            # Our own guess must not be dearer than the most that the request said.
+            nusd = min(nusd, quote.held_nusd) if silent else nusd
             charge = Charge(
                 answer=answer,
                 tenant=quote.tenant,
@@ -116,6 +125,7 @@ class Charges:
                 nusd=0 if part.verified.receipt.cached else nusd,
                 tokens=tokens,
                 day=ended_ms // DAY_MS,
+                estimated=silent and not part.verified.receipt.cached,
             )
         self._books.seal(answer, charge)
         return charge
@@ -126,6 +136,7 @@ class Charges:
         if stored:
             self._charged += 1
             self._charged_nusd += charge.nusd
+            self._estimated += charge.estimated
 
     def position(self, tenant_id: str, name: str) -> tuple[Budget | None, Position]:
         """A tenant's budget, and where it stands in it now."""
@@ -138,6 +149,7 @@ class Charges:
             held=self._books.holding,
             charged=self._charged,
             charged_nusd=self._charged_nusd,
+            estimated=self._estimated,
             refused=self._refused,
         )
 

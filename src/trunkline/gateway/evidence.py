@@ -95,7 +95,7 @@ class Finalizer:
             tenant=plan.tenant.id,
             possible_double_work=possible_double_work,
         )
-        charge = self._charges.seal(plan.answer, part, row.ended_ms)
+        charge = self._charges.seal(plan.answer, part, row.ended_ms, plan.prompt_tokens)
         # A caller that leaves stops waiting for the disk, not the disk: whether the charge counts
         # is what became of the write.
         writing = asyncio.create_task(self._write(row, part, bodies, charge, kept))

@@ -89,6 +89,7 @@ MIGRATIONS: Final = (
     """,
     PUBLISHED_SCHEMA,
     VERDICTS_SCHEMA,
+    "ALTER TABLE charges ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",
 )
 
 
@@ -318,7 +319,7 @@ def _add_charge(connection: Connection, charge: Charge) -> None:
         "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             charge.answer, charge.tenant, charge.model, charge.nusd,
-            tokens.prompt, tokens.completion, tokens.cached, charge.day,
+            tokens.prompt, tokens.completion, tokens.cached, charge.day, charge.estimated,
         ),
     )  # fmt: skip
     connection.execute(

@@ -214,6 +214,8 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     accepted: Accepted
     signed: SignedReceipt
     verified: VerifiedReceipt
+    text_bytes: int = 0
+    """Of all that its node sent: text, thoughts, calls' names and arguments."""
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True):

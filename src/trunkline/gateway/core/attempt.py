@@ -311,6 +311,7 @@ class Answer:
             accepted=accepted,
             signed=signed,
             verified=verified,
+            text_bytes=reception.text_bytes,
         )
         if self._plan.before is None:
             return (*lost, *self._settle(running, whole, now_s))

@@ -52,6 +52,8 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     nusd: int
     tokens: Tokens
     day: int
+    estimated: bool = False
+    """Nobody said what it took: ``tokens`` are ours, by what was asked and what came."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,8 @@ IMAGE_TOKENS_MIN: Final = 85
 IMAGE_TOKENS_MAX: Final = 2500
 PIXELS_PER_TOKEN: Final = 650
 """The dearest of the vendors' published rules: width times height over 750, or tiles of 512."""
+ANSWER_BYTES_PER_TOKEN: Final = 4
+"""Of what was generated: English as it is, other scripts have fewer."""
 DATA_BYTES_PER_TOKEN: Final = 1000
 """Of attached sound and documents, as base64."""
 
@@ -98,6 +100,11 @@ class Estimates:
             off = used.output_tokens - (used.output_tokens if before is None else before)
             typical.output = used.output_tokens if before is None else before + _WEIGHT * off
             typical.spread += _WEIGHT * (abs(off) - typical.spread)
+
+
+def delivered_tokens(text_bytes: int) -> int:
+    """What generating so much text took, where nobody counted."""
+    return -(-text_bytes // ANSWER_BYTES_PER_TOKEN)
 
 
 def _attached(request: bytes) -> tuple[int, int]:

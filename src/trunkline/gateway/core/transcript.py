@@ -221,7 +221,7 @@ class Reception:
     __slots__ = (
         "_exact", "_expected", "_gathered", "_goes_on", "_head", "_held", "_held_bytes", "_plan",
         "_seam", "_transcript", "_used", "_values", "chain", "digest", "finished", "further",
-        "shown", "withholding",
+        "shown", "text_bytes", "withholding",
     )  # fmt: skip
 
     def __init__(
@@ -254,6 +254,8 @@ class Reception:
         self.chain = Chain(attempt=attempt, request=plan.request_digest, repeats=again)
         self.shown = 0
         """Characters of text that the app was shown of this attempt."""
+        self.text_bytes = 0
+        """Of all that the node sent: text, thoughts, calls' names and arguments."""
         self._used: tuple[int, int] | None = None
         self.further = False
         """The last event brought the answer further: it said something, or counted more tokens."""
@@ -385,6 +387,9 @@ class Reception:
         characters = 0
         for choice in choices:
             delta = choice.delta
+            self.text_bytes += _said_bytes(delta)
+            if choice.message is not None:
+                self.text_bytes += _said_bytes(choice.message)
             characters += len(delta.content or "")
             for call in delta.tool_calls or ():
                 if call.function is not None:
@@ -441,3 +446,15 @@ class Reception:
         if self._exact:
             return any(event.tokens for event in self._held)
         return sum(event.data is not None for event in self._held) > 1
+
+
+def _said_bytes(part: Delta | ReadMessage) -> int:
+    """Bytes of everything in it that a model generated."""
+    said = [part.content, part.refusal, part.reasoning_content]
+    functions = [call.function for call in part.tool_calls or ()]
+    for function in (*functions, part.function_call):
+        if function is not None:
+            said += [function.name, function.arguments]
+    thoughts = bytes(part.reasoning)
+    thoughts_bytes = 0 if thoughts in _SILENT else len(thoughts) - len('""')
+    return thoughts_bytes + sum(len(text.encode()) for text in said if text)
