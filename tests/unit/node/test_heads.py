@@ -141,3 +141,13 @@ def test_a_finish_that_the_apps_format_has_no_word_for_is_none_there() -> None:
     assert check_completion(whole, 1).finish == ("weary",)
     with pytest.raises(TruncatedError):
         check_completion(whole, 1, known=True)
+
+
+def test_a_choice_that_says_nothing_is_no_answer_among_others() -> None:
+    said = [{"content": "a"}, {"content": ""}]
+    choices = [
+        {"index": number, "message": message, "finish_reason": "stop"}
+        for number, message in enumerate(said)
+    ]
+    with pytest.raises(BadResponseError, match="empty"):
+        check_completion(chunk(choices=choices), 2)

@@ -307,7 +307,7 @@ def check_completion(
         raise TruncatedError("the provider broke the answer off")
     if any(not choice.finish_reason for choice in completion.choices):
         raise TruncatedError("the answer has no finish reason")
-    if not any(_answers(choice) for choice in completion.choices):
+    if not all(_answers(choice) for choice in completion.choices):
         raise BadResponseError("the answer is empty", code=EMPTY)
     return Said(
         model=completion.model[:NAME_CHARS_MAX],
