@@ -156,6 +156,7 @@ FAULTS: tuple[Fault, ...] = (
     *(Fault(str(code), faults.status(code)) for code in (401, 403, 404, 408, 409)),
     *_rate_limits(),
     *(Fault(str(code), faults.status(code)) for code in (500, 502, 503, 504, 529)),
+    Fault("400 that blames the key", faults.status(400, body=faults.BAD_KEY)),
     Fault("502 with HTML", faults.status(502, body=faults.HTML)),
     Fault("HTML in a 200", faults.html),
     Fault("error object in a 200", faults.error_object),
@@ -163,6 +164,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("whole for stream, stream for whole", faults.other_shape),
     Fault("empty choices", faults.empty_choices),
     Fault("empty text", faults.empty_text),
+    Fault("a finish that says a tool is called, and no call", faults.called_nothing),
     Fault("cut", faults.cut, PHASES),
     Fault("connection reset", faults.reset, PHASES),
     Fault("stall", faults.stall, PHASES),
@@ -182,12 +184,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault("another model answers", faults.wrong_model),
     Fault("model changes in the stream", faults.wrong_model, ("during", "after"), STREAM),
     Fault("a frame comes twice", faults.duplicate, ("during", "after"), STREAM, repeats=True),
+    Fault("a choice is in a frame twice", faults.choice_twice, ("during", "after"), STREAM),
     Fault("the role's frame comes twice", faults.duplicate, ONCE, STREAM, harmless=True),
     Fault("no [DONE]", faults.no_done, ("after",), STREAM, harmless=True),
     Fault("silence after [DONE]", faults.hang_after_done, ("after",), STREAM, harmless=True),
     Fault("connection reset after the finish", faults.reset_after_finish, ("after",), STREAM,
           harmless=True),
     Fault("nulls, pings and no index", faults.slips, ONCE, STREAM, harmless=True),
+    Fault("neither id nor model, and an empty frame first", faults.unnamed, harmless=True),
+    Fault("usage that is no count", faults.no_count, ("after",), harmless=True, uncounted=True),
     Fault("usage missing", faults.no_usage, ("after",), harmless=True, uncounted=True),
     Fault("split at every byte", faults.byte_by_byte, harmless=True),
 )  # fmt: skip
@@ -417,7 +422,9 @@ are; a broken one is asked for again elsewhere.
 
 Chunks of this format carry no numbers. A text's frame that comes twice is found at once where each
 chunk has the usage so far; else (*alone*) by the token count at the end, which is always asked for,
-and the error follows text with the repeat in it.
+and the error follows text with the repeat in it. So are frames that changed places, where the count
+falls. A frame that is lost, and one in another place where nothing is counted, look like text that
+the model wrote: nobody can find that.
 
 """
 

@@ -23,6 +23,9 @@ def limited(*headers: tuple[str, str]) -> Act:
     return status(429, *headers, body=json.dumps(said).encode())
 
 
+BAD_KEY = json.dumps(
+    {"error": {"message": "scripted", "type": "invalid_request_error", "code": "invalid_api_key"}}
+).encode()
 RETRY_DELAY = json.dumps(
     {
         "error": {
@@ -150,6 +153,50 @@ async def slips(exchange: Exchange) -> None:
             for frame in exchange.answer.frames()
         ]
     )
+
+
+async def unnamed(exchange: Exchange) -> None:
+    """Neither ``id`` nor ``object``, ``created`` or ``model``, and Azure's first chunk."""
+    names = {"id": "", "object": "", "created": 0, "model": ""}
+    if not exchange.stream:
+        said = json.loads(exchange.answer.whole())
+        await exchange.reply(200, json.dumps({n: said[n] for n in said.keys() - names}).encode())
+        return
+    filtered = names | {"choices": [], "prompt_filter_results": []}
+    frames = [b"data: %b\n\n" % json.dumps(filtered).encode()]
+    for frame in exchange.answer.frames()[:-1]:
+        said = json.loads(frame.removeprefix(b"data: "))
+        left = {name: said[name] for name in said if name not in names}
+        frames.append(b"data: %b\n\n" % json.dumps(left).encode())
+    await exchange.frames(frames)
+
+
+async def no_count(exchange: Exchange) -> None:
+    """A usage that is none."""
+    count = b'"completion_tokens": %d, "total' % len(exchange.answer.parts)
+    spoiled = b'"completion_tokens": -1, "total'
+    if exchange.stream:
+        *frames, last, done = exchange.answer.frames()
+        await exchange.frames([*frames, last.replace(count, spoiled), done])
+    else:
+        await exchange.reply(200, exchange.answer.whole().replace(count, spoiled))
+
+
+async def called_nothing(exchange: Exchange) -> None:
+    """The finish says that a tool is called, and no call came."""
+    exchange.answer.content = "text"
+    exchange.answer.parts = ("",)
+    exchange.answer.finish = "tool_calls"
+    await exchange.healthy()
+
+
+async def choice_twice(exchange: Exchange) -> None:
+    """One chunk has its choice two times."""
+    frames = exchange.answer.frames()
+    said = json.loads(frames[exchange.boundary].removeprefix(b"data: "))
+    said["choices"] *= 2
+    frames[exchange.boundary] = b"data: %b\n\n" % json.dumps(said).encode()
+    await exchange.frames(frames)
 
 
 async def no_finish(exchange: Exchange) -> None:
