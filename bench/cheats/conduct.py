@@ -174,7 +174,7 @@ class Many(msgspec.Struct, frozen=True, kw_only=True):
     wrongly: float
     """Share of honest nodes among those it names, averaged over networks."""
     alone: float
-    """Share of the cheats whose own wealth has reached 1/α."""
+    """Share of the cheats whose standing has failed by their own test."""
 
 
 def many_nodes(name: str, cheats: Pool, honest: Pool, share: float) -> list[Many]:
@@ -190,15 +190,15 @@ def many_nodes(name: str, cheats: Pool, honest: Pool, share: float) -> list[Many
                 answer = pool.answers[rng.integers(len(pool.answers))]
                 states[node] = update(states[node], honest.calibration, answer.trials, fault=False)
             if audit in marks:
-                sums[marks.index(audit)] += _named(states, float(honest.calibration.alpha))
+                sums[marks.index(audit)] += _named(states)
     return [
         Many(arm=name, share=share, audits=mark, together=row[0], wrongly=row[1], alone=row[2])
         for mark, row in zip(marks, (sums / NETWORKS).tolist(), strict=True)
     ]
 
 
-def _named(states: Sequence[State], alpha: float) -> tuple[float, float, float]:
+def _named(states: Sequence[State]) -> tuple[float, float, float]:
     found = e_bh([state.wealth for state in states], ALPHA_SHARE)
     right = sum(node < CHEATS for node in found)
-    alone = sum(state.wealth >= 1 / alpha for state in states[:CHEATS])
+    alone = sum(bool(state.failed) for state in states[:CHEATS])
     return right / CHEATS, (len(found) - right) / max(len(found), 1), alone / CHEATS
