@@ -71,7 +71,8 @@ MEMBERS = (
 
 def all_cases() -> list[Case]:
     return [
-        *_vectors(), *_edited(), *_answers(), *_verdicts(), *_unfit_members(), *_damaged(),
+        *_vectors(), *_edited(), *_answers(), *_verdicts(),
+        *_unfit_members(), *_mangled(), *_damaged(),
     ]  # fmt: skip
 
 
@@ -311,6 +312,40 @@ def _verdicts() -> Iterator[Case]:
     for raw in (b"null", b"{}", b"[1]", b'[{"verdict":1}]', b'[{"proof":null}]'):
         data = made.encode(made.evidence(made.part(made.receipt())))
         yield case(f"verdicts are {raw.decode()}", data[:-1] + b',"verdicts":' + raw + b"}")
+
+
+def _mangled() -> Iterator[Case]:
+    """Each text in a file with one of its lines gone, there twice, moved, or ended otherwise."""
+    whole = made.encode(made.audited(made.attach(made.verdict())))
+    file = json.loads(whole)
+    (part,), (verdict,) = file["parts"], file["verdicts"]
+    for holder, name in (
+        (part["signed"], "receipt"),
+        (part["signed"], "batch"),
+        (part, "proof"),
+        (file, "policy"),
+        (verdict, "verdict"),
+        (verdict, "proof"),
+    ):
+        kept: str = holder[name]
+        lines = kept.split("\n")
+        for at, line in enumerate(lines):
+            before, after = lines[:at], lines[at + 1 :]
+            for how, changed in (
+                ("gone", [*before, *after]),
+                ("twice", [*before, line, *lines[at:]]),
+                ("moved", [*before, *after[:1], line, *after[1:]]),
+                ("ended by CRLF", [*before, line + "\r", *after]),
+                ("with a space", [*before, line + " ", *after]),
+            ):
+                holder[name] = "\n".join(changed)
+                data = json.dumps(file, ensure_ascii=False).encode()
+                title = f"line {at} of the {name} {how}"
+                # The file's own policy is read where the reader has none.
+                yield case(
+                    title, data, keys=KNOWN, policy=None if name == "policy" else made.POLICY
+                )
+        holder[name] = kept
 
 
 def _unfit_members() -> Iterator[Case]:
