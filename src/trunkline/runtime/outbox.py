@@ -209,8 +209,13 @@ class Outbox(Generic[ResultT]):
             return
 
         def settle(connection: Connection) -> None:
-            connection.execute("DELETE FROM outbox WHERE number = ?", (entry.number,))
-            if self._on_delivered is not None:
+            # Not by its number alone: where another process has delivered it meanwhile, that may be
+            # a later entry's.
+            gone = connection.execute(
+                "DELETE FROM outbox WHERE number = ? AND queue = ? AND key = ?",
+                (entry.number, self._name, entry.key),
+            )
+            if gone.rowcount and self._on_delivered is not None:
                 self._on_delivered(connection, entry.key, result)
 
         # A crash before this commit delivers again, to a side that knows the entry already.
@@ -226,8 +231,9 @@ class Outbox(Generic[ResultT]):
         if permanent and isinstance(error, Error):
             self._logger.error("delivery.refused", key=entry.key, **describe(error, frames=False))
             await self._update(
-                "UPDATE outbox SET refused = ?, attempts = attempts + 1 WHERE number = ?",
-                (error.error_code, entry.number),
+                "UPDATE outbox SET refused = ?, attempts = attempts + 1 WHERE number = ? "
+                "AND queue = ? AND key = ?",
+                (error.error_code, entry.number, self._name, entry.key),
             )
             return
         self._failures_in_row += 1
@@ -239,8 +245,9 @@ class Outbox(Generic[ResultT]):
         )
         due_ms = self._clock.unix_ms() + int(wait_s * 1000)
         await self._update(
-            "UPDATE outbox SET attempts = attempts + 1, due_ms = ? WHERE number = ?",
-            (due_ms, entry.number),
+            "UPDATE outbox SET attempts = attempts + 1, due_ms = ? WHERE number = ? "
+            "AND queue = ? AND key = ?",
+            (due_ms, entry.number, self._name, entry.key),
         )
 
     async def _update(self, statement: str, values: tuple[SqlValue, ...]) -> None:

@@ -295,3 +295,44 @@ async def test_two_queues_in_one_store_do_not_mix(database, make, logger, random
     await database.write(lambda c: (first.enqueue(c, "k", b"1"), second.enqueue(c, "k", b"2")))
     await drain(first)
     assert (await second.counts()).waiting == 1
+
+
+@pytest.mark.parametrize("outcome", ["delivered", "refused", "failed"])
+async def test_what_another_process_has_delivered_takes_no_later_entry_with_it(
+    database, make, outcome
+):
+    """Two processes share the store, and a number that is free is given out again."""
+    taken, let = asyncio.Event(), asyncio.Event()
+
+    async def slowly(key, payload) -> str:
+        if key == "second":
+            await asyncio.Event().wait()
+        taken.set()
+        await let.wait()
+        if outcome == "refused":
+            raise RequestError("no")
+        if outcome == "failed":
+            raise ConnectError("away", code="upstream_refused")
+        return "slow"
+
+    async def at_once(key, payload) -> str:
+        return "quick"
+
+    slow, quick = make(slowly), make(at_once)
+    await database.write(lambda c: slow.enqueue(c, "first", b""))
+    async with asyncio.timeout(20):
+        async with running(slow):
+            await taken.wait()
+            await drain(quick)
+            await database.write(lambda c: quick.enqueue(c, "second", b""))
+            let.set()
+            while not (counts := await slow.counts()).delivered + counts.failed:
+                continue
+            # What it does about its entry is written before this.
+            await database.write(lambda c: None)
+            rows = await database.read(
+                lambda c: c.execute("SELECT key, attempts, refused FROM outbox").fetchall()
+            )
+        assert rows == [("second", 0, None)]
+        await drain(quick)
+    assert await done(database) == {"first": "quick", "second": "quick"}
