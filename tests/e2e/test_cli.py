@@ -138,6 +138,25 @@ def test_receipts_are_listed_and_shown_without_content(network: RunningNetwork) 
     assert "heliotrope" not in json.dumps(listed) + shown.out
 
 
+def test_many_answers_are_exported_and_each_verifies(
+    network: RunningNetwork, tmp_path: Path
+) -> None:
+    answers = {ask(network, f"Count to {count}.") for count in (1, 2)}
+    args = ("--since", "1h", "--model", MODEL)
+    listed = network.command("receipts", "ls", *args, "--limit", "2", "--json").json()
+    into = tmp_path / "evidence"
+    done = network.command("receipts", "export", "--folder", str(into), *args, "--limit", "2")
+    again = network.command("receipts", "export", "--folder", str(into), *sorted(answers))
+
+    assert {row["answer"] for row in listed} == answers
+    assert (done.code, done.out) == (0, f"{into}: 2 written, 0 there already\n"), done.err
+    assert again.out == f"{into}: 0 written, 2 there already\n"
+    for answer in answers:
+        assert network.command("verify", str(into / f"{answer}.evidence.json")).code == 0
+    none = network.command("receipts", "ls", "--until", "2020-01-01", "--json")
+    assert none.json() == []
+
+
 def test_chat_shows_provisional_then_final(network: RunningNetwork) -> None:
     done = network.command(
         "chat", "--temperature", "0", stdin="Name one river.\n/nonsense\n/quit\n"

@@ -15,7 +15,7 @@ from trunkline.client.fetch import NO_ANSWER, NO_ANSWER_ID, WAIT_S_MAX, fetch_ev
 from trunkline.gateway.explain import ROUTE_PATH, Explanation
 from trunkline.gateway.own_api import FORGET_PATH, RECEIPTS_PATH, AnswerList
 from trunkline.gateway.status import Status
-from trunkline.gateway.store import AnswerRow
+from trunkline.gateway.store import AnswerRow, Wanted
 from trunkline.remote.http1 import HttpTransport
 
 STATUS_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -71,9 +71,11 @@ async def forget(base_url: str, answer: str) -> None:
         raise BadResponseError(f"{url} answered with status {status}")
 
 
-async def newest(base_url: str, limit: int) -> tuple[AnswerRow, ...]:
-    """The newest answers, newest first, without content."""
-    body = await _get(base_url, f"{RECEIPTS_PATH}?limit={limit}", STATUS_BYTES_MAX, SLACK_S)
+async def newest(base_url: str, limit: int, wanted: Wanted) -> tuple[AnswerRow, ...]:
+    """The newest answers that are ``wanted``, newest first, without content."""
+    query = {"limit": limit, **msgspec.structs.asdict(wanted)}
+    asked = urlencode({name: value for name, value in query.items() if value not in ("", None)})
+    body = await _get(base_url, f"{RECEIPTS_PATH}?{asked}", STATUS_BYTES_MAX, SLACK_S)
     try:
         return msgspec.json.decode(body, type=AnswerList).answers
     except msgspec.MsgspecError:

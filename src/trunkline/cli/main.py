@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, NoReturn
 import typer
 
 from trunkline.base.errors import ConfigError, Error
-from trunkline.cli import audit_commands, operator_commands
+from trunkline.cli import audit_commands, operator_commands, receipts_commands
 from trunkline.cli.exits import DONE, INTERRUPTED, NO, UNABLE
 from trunkline.cli.network_options import (
     PortBase,
@@ -20,7 +20,7 @@ from trunkline.cli.network_options import (
     VerifiersOption,
     WitnessesOption,
 )
-from trunkline.cli.options import SETTINGS, Data, Json, folder_of, group
+from trunkline.cli.options import SETTINGS, Data, Json, Wait, folder_of, group
 
 EXIT_CODES: Final = (
     "Exit codes: 0 done or confirmed; 1 the answer is no (does not verify, differs, not healthy); "
@@ -35,12 +35,13 @@ app = typer.Typer(
     context_settings=SETTINGS,
     epilog=EXIT_CODES,
 )
-receipts = group()
 drill = group()
 keys = group()
 route = group()
 log = typer.Typer(invoke_without_command=True, rich_markup_mode=None, context_settings=SETTINGS)
-app.add_typer(receipts, name="receipts", help="List, show and export receipts.")
+app.add_typer(
+    receipts_commands.receipts, name="receipts", help="List, show, export and prove receipts."
+)
 app.add_typer(
     operator_commands.operator, name="operator", help="An operator's key, and its nodes' keys."
 )
@@ -60,7 +61,6 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
-AnswerId = Annotated[str, typer.Argument(metavar="ID", help="The answer's id, ans_….")]
 KeyName = Annotated[
     str, typer.Argument(metavar="NAME", help="The key's name, as in [keys.NAME] of routing.toml.")
 ]
@@ -72,9 +72,6 @@ GatewayConfigOption = Annotated[
         help="The gateway's configuration. Default: the one in the data folder.",
         show_default=False,
     ),
-]
-Wait = Annotated[
-    int, typer.Option(metavar="SECONDS", min=0, max=60, help="Wait so long for it to be final.")
 ]
 
 
@@ -258,88 +255,6 @@ def status(data: Data = None, json: Json = False) -> None:
     from trunkline.cli import status as implementation
 
     raise typer.Exit(implementation.command(folder_of(data), as_program=json))
-
-
-@receipts.command("ls")
-def receipts_ls(
-    data: Data = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many.")] = 20,
-    json: Json = False,
-) -> None:
-    """List the newest answers: id, time, model, node, state. No content."""
-    from trunkline.cli import receipts as implementation
-
-    raise typer.Exit(implementation.ls(folder_of(data), limit=limit, as_program=json))
-
-
-@receipts.command("show")
-def receipts_show(answer: AnswerId, data: Data = None, json: Json = False) -> None:
-    """Show what an answer's receipts say. With --json: their signed bytes."""
-    from trunkline.cli import receipts as implementation
-
-    raise typer.Exit(implementation.show(folder_of(data), answer, as_program=json))
-
-
-@receipts.command("export", epilog="\b\nExamples:\n  trunkline receipts export ans_… --to a.json\n")
-def receipts_export(
-    answer: AnswerId,
-    data: Data = None,
-    to: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write here. Default: standard output.")
-    ] = None,
-    wait: Wait = 10,
-) -> None:
-    """Write the evidence of an answer as one file, to be verified anywhere."""
-    from trunkline.cli import receipts as implementation
-
-    raise typer.Exit(implementation.export(folder_of(data), answer, to=to, wait_s=wait))
-
-
-@receipts.command(
-    "open",
-    epilog="\b\nExamples:\n  trunkline receipts open ans_… --only request --to shown.json\n",
-)
-def receipts_open(
-    answer: AnswerId,
-    data: Data = None,
-    to: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write here. Default: standard output.")
-    ] = None,
-    only: Annotated[
-        Literal["request", "response"] | None,
-        typer.Option(help="Show this alone; the other can not be guessed from the file."),
-    ] = None,
-    wait: Wait = 10,
-) -> None:
-    """Write evidence that shows one side of an answer to somebody, and not the other."""
-    from trunkline.cli import receipts as implementation
-
-    raise typer.Exit(implementation.open_(folder_of(data), answer, only=only, to=to, wait_s=wait))
-
-
-@receipts.command("prove")
-def receipts_prove(
-    answer: AnswerId, data: Data = None, wait: Wait = 10, json: Json = False
-) -> None:
-    """Prove an answer's receipts against the log as it is now.
-
-    Inclusion, and consistency of what the log showed then with what it shows now.
-    """
-    from trunkline.cli import prove as implementation
-
-    raise typer.Exit(implementation.command(folder_of(data), answer, wait_s=wait, as_program=json))
-
-
-@receipts.command("forget")
-def receipts_forget(answer: AnswerId, data: Data = None) -> None:
-    """Delete what was said in an answer from this gateway.
-
-    What would open its receipts goes too. The receipts, the log and everybody else's evidence stay
-    valid.
-    """
-    from trunkline.cli import receipts as implementation
-
-    raise typer.Exit(implementation.forget(folder_of(data), answer))
 
 
 @keys.command(

@@ -23,6 +23,9 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Wait = Annotated[
+    int, typer.Option(metavar="SECONDS", min=0, max=60, help="Wait so long for it to be final.")
+]
 
 
 def group() -> typer.Typer:

@@ -1,5 +1,5 @@
-"""``trunkline receipts``: list the newest answers, show one's receipts, export its evidence, open
-one side of it to somebody, forget what was said."""
+"""``trunkline receipts``: list the newest answers, show one's receipts, open one side of it to
+somebody, forget what was said. Exporting is ``export``, proving ``prove``."""
 
 import asyncio
 import os
@@ -18,16 +18,20 @@ from trunkline.cli import api
 from trunkline.cli.exits import DONE
 from trunkline.cli.folder import Folder
 from trunkline.cli.terminal import console, harmless
-from trunkline.evidence import Side, decode, encode, opening
-from trunkline.gateway.store import AnswerRow
+from trunkline.crypto import note
+from trunkline.evidence import EvidencePart, Side, decode, encode, opening
+from trunkline.gateway.store import AnswerRow, Wanted
 from trunkline.receipts import decode as decode_receipt
+from trunkline.receipts import receipt_leaf
+from trunkline.tlog import proof
+from trunkline.tlog.checkpoint import Checkpoint
 
 COLUMNS: Final = ("answer", "when", "model", "node", "attempts", "state")
 
 
-def ls(folder: Folder, *, limit: int, as_program: bool) -> int:
-    """The newest answers, newest first."""
-    rows = asyncio.run(api.newest(_base_url(folder), limit))
+def ls(folder: Folder, wanted: Wanted, *, limit: int, as_program: bool) -> int:
+    """The newest answers that are ``wanted``, newest first."""
+    rows = asyncio.run(api.newest(_base_url(folder), limit, wanted))
     if as_program:
         typer.echo(msgspec.json.encode(rows).decode())
         return DONE
@@ -36,7 +40,11 @@ def ls(folder: Folder, *, limit: int, as_program: bool) -> int:
         table.add_column(name, header_style="dim", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
-    console().print(table if rows else Text("no answers yet", style="dim"))
+    console().print(table if rows else Text("no such answers", style="dim"))
+    if rows:
+        final = sum(row.state == "final" for row in rows)
+        said = f"{final} final: proved to be in the log; {len(rows) - final} provisional: not yet"
+        console().print(Text(said, style="dim"))
     return DONE
 
 
@@ -51,13 +59,7 @@ def show(folder: Folder, answer: str, *, as_program: bool) -> int:
         receipt = decode_receipt(raw.encode())
         fields = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
         typer.echo(harmless(fields.decode()))
-        typer.echo("final: in the log" if part.proof is not None else "provisional")
-    return DONE
-
-
-def export(folder: Folder, answer: str, *, to: Path | None, wait_s: int) -> int:
-    """Write an answer's evidence file, to be verified anywhere."""
-    _write(asyncio.run(api.evidence(_base_url(folder), answer, wait_s=wait_s)), to)
+        typer.echo(f"leaf {receipt_leaf(raw.encode()).hex()}, {_place(part)}")
     return DONE
 
 
@@ -65,7 +67,12 @@ def open_(folder: Folder, answer: str, *, only: Side | None, to: Path | None, wa
     """Write evidence that shows ``only`` one side of what was said."""
     data = asyncio.run(api.evidence(_base_url(folder), answer, wait_s=wait_s))
     shown = opening(decode(data), only)
-    _write(encode(shown), to)
+    data = encode(shown)
+    if to is None:
+        sys.stdout.buffer.write(data + b"\n")
+    else:
+        write_new(to, data)
+        typer.echo(f"{to}: verify it with `trunkline verify {to}`", err=True)
     if any(part.bodies is None for part in shown.parts):
         typer.echo("the bodies were not kept: whoever has them can check them with this", err=True)
     return DONE
@@ -78,10 +85,8 @@ def forget(folder: Folder, answer: str) -> int:
     return DONE
 
 
-def _write(data: bytes, to: Path | None) -> None:
-    if to is None:
-        sys.stdout.buffer.write(data + b"\n")
-        return
+def write_new(to: Path, data: bytes) -> None:
+    """Write a file that is not there yet. Raises :class:`ConfigError`."""
     try:
         # It may hold what was said: for the eyes of who asked for it.
         with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -90,7 +95,16 @@ def _write(data: bytes, to: Path | None) -> None:
         raise ConfigError(f"{to} exists; it is not overwritten") from None
     except OSError as error:
         raise ConfigError(f"{to}: cannot be written: {error.strerror}") from None
-    typer.echo(f"{to}: verify it with `trunkline verify {to}`", err=True)
+
+
+def _place(part: EvidencePart) -> str:
+    """Where the log has it, by the proof in the file: ``prove`` and ``verify`` check that."""
+    if part.proof is None:
+        return "provisional: signed, and not proved to be in the log yet"
+    found = proof.parse(part.proof.encode())
+    tree = Checkpoint.parse(note.parse(found.checkpoint_note).text)
+    where = f"entry {found.index} of {harmless(tree.origin)}, in its tree of {tree.size}"
+    return f"final: {where}; receipt {part.signed.index} of the batch there"
 
 
 def _cells(row: AnswerRow) -> tuple[str | Text, ...]:

@@ -25,7 +25,14 @@ from trunkline.gateway.health import Health
 from trunkline.gateway.keys import Keys
 from trunkline.gateway.routing import Routing
 from trunkline.gateway.status import Counters, snapshot
-from trunkline.gateway.store import LIST_MAX, AnswerRow, EvidenceStore, PartRow
+from trunkline.gateway.store import (
+    LIST_MAX,
+    AnswerRow,
+    AnswerState,
+    EvidenceStore,
+    PartRow,
+    Wanted,
+)
 from trunkline.gateway.verification import Verdicts
 from trunkline.runtime.http import Call, Handler, Router
 from trunkline.runtime.polls import Polls
@@ -35,6 +42,8 @@ FORGET_PATH: Final = "/trunkline/v1/forget"
 PUBLISHED_PATH: Final = "/trunkline/v1/published"
 LIST_DEFAULT: Final = 50
 ID_CHARS_MAX: Final = 64
+DIGITS_MAX: Final = 15
+UNIX_MS_MAX: Final = 10**DIGITS_MAX - 1
 _LEAF: Final = regex(r"[0-9a-f]{64}")
 
 
@@ -144,9 +153,9 @@ class OwnApi:
         await call.reply(200, body, headers=[("trunkline-state", row.state)])
 
     async def newest(self, call: Call) -> None:
-        """The newest answers, without content; ``?limit=N``."""
+        """The newest answers, without content; ``?limit=N``, and which: see :class:`Wanted`."""
         limit = number(call, "limit", LIST_DEFAULT, LIST_MAX)
-        rows = await self._store.newest(limit)
+        rows = await self._store.newest(limit, _wanted(call))
         await call.reply_json(200, AnswerList(answers=tuple(rows)))
 
     async def status(self, call: Call) -> None:
@@ -197,6 +206,26 @@ def local_only(handler: Handler) -> Handler:
     return checked
 
 
+def _wanted(call: Call) -> Wanted:
+    """The query's filters. Raises :class:`RequestError`."""
+    state = call.query.get("state")
+    if state not in (None, "provisional", "final"):
+        raise RequestError(
+            "state: provisional or final is expected", code="bad_query", param="state"
+        )
+    return Wanted(
+        model=call.query.get("model", ""),
+        node=call.query.get("node", ""),
+        state=msgspec.convert(state, AnswerState | None),
+        since_ms=_moment(call, "since_ms"),
+        until_ms=_moment(call, "until_ms"),
+    )
+
+
+def _moment(call: Call, name: str) -> int | None:
+    return None if name not in call.query else number(call, name, 0, UNIX_MS_MAX)
+
+
 def _no_answer() -> RequestError:
     return RequestError("no such answer", code="answer_not_found", status=404)
 
@@ -206,6 +235,6 @@ def number(call: Call, name: str, default: int, most: int) -> int:
     text = call.query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+    if not (text.isascii() and text.isdigit()) or len(text) > DIGITS_MAX:
         raise RequestError(f"{name}: a whole number is expected", code="bad_query", param=name)
     return min(int(text), most)

@@ -112,6 +112,31 @@ class AnswerRow(msgspec.Struct, frozen=True, kw_only=True):
     may charge for it, beside the one that answered."""
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which answers are asked for; what is left out, whichever."""
+
+    model: str = ""
+    node: str = ""
+    """The name of the node that gave the answer."""
+    state: AnswerState | None = None
+    since_ms: int | None = None
+    """Unix milliseconds at which it began, or after."""
+    until_ms: int | None = None
+    """Before which it began."""
+
+
+ALL: Final = Wanted()
+
+_NEWEST: Final = """
+    SELECT * FROM answers
+    WHERE (:model = '' OR model = :model) AND (:node = '' OR node = :node)
+        AND (:state IS NULL OR state = :state)
+        AND (:since_ms IS NULL OR created_ms >= :since_ms)
+        AND (:until_ms IS NULL OR created_ms < :until_ms)
+    ORDER BY created_ms DESC, answer LIMIT :limit
+"""
+
+
 class Bodies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What opens a receipt: the secret of its salts and, only on demand, what was said."""
 
@@ -288,14 +313,12 @@ class EvidenceStore:
 
         return await self._database.read(work)
 
-    async def newest(self, limit: int) -> list[AnswerRow]:
-        """The newest answers, newest first; at most ``LIST_MAX``."""
+    async def newest(self, limit: int, wanted: Wanted = ALL) -> list[AnswerRow]:
+        """The newest answers that are ``wanted``, newest first; at most ``LIST_MAX``."""
+        named = {**msgspec.structs.asdict(wanted), "limit": max(0, min(limit, LIST_MAX))}
 
         def work(connection: Connection) -> list[AnswerRow]:
-            rows = connection.execute(
-                "SELECT * FROM answers ORDER BY created_ms DESC, answer LIMIT ?",
-                (max(0, min(limit, LIST_MAX)),),
-            )
+            rows = connection.execute(_NEWEST, named)
             return [_answer_row(row) for row in rows]
 
         return await self._database.read(work)
@@ -316,7 +339,7 @@ def _add_charge(connection: Connection, charge: Charge) -> None:
     # is the key: whatever was retried, a second charge for it can not be written.
     tokens = charge.tokens
     connection.execute(
-        "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             charge.answer, charge.tenant, charge.model, charge.nusd,
             tokens.prompt, tokens.completion, tokens.cached, charge.day, charge.estimated,
