@@ -161,7 +161,7 @@ async def test_who_repeats_while_it_runs_follows_it(tmp_path: Path, stream: bool
             reply = await stack.http.post(CHAT, asked, idempotency_key=KEY)
             return reply.body, reply.header("trunkline-receipt")
 
-        tasks = [asyncio.create_task(ask()) for _ in range(3)]
+        tasks = [asyncio.create_task(ask()) for _ in range(150)]
         await node.reached.wait()
         other = await stack.http.post(CHAT, body(stream=not stream), idempotency_key=KEY)
         assert other.status == 422

@@ -19,8 +19,8 @@ from trunkline.gateway.writer import StreamWriter, WholeWriter
 from trunkline.runtime.http import JSON_TYPE, Call, ClientGoneError, HeaderItems
 
 ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
-FOLLOWERS_MAX: Final = 64
-"""Calls that may be shown one answer at a time."""
+FOLLOWERS_MAX: Final = 1024
+"""Calls that may be shown one answer at a time: each is a connection, and no more than that."""
 
 
 class Memory:

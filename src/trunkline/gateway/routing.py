@@ -110,8 +110,16 @@ class Routing:
 
 
 def read(path: Path) -> RoutingPolicy:
-    """Read a routing file. Raises :class:`ConfigError` naming the file, the line and the key."""
+    """Read a routing file. Raises :class:`ConfigError` naming the file, the line and the key.
+
+    One that is empty is refused: it would lift every limit and budget, and is what a full disk or
+    an editor that was interrupted leaves behind. So is a pipe, which would be waited for.
+    """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: this is no file")
     text = read_text(path)
+    if not text.strip():
+        raise ConfigError(f"{path}: it is empty; a policy that changes nothing is a comment")
     try:
         return RoutingPolicy.parse(text)
     except ConfigError as error:

@@ -115,6 +115,29 @@ class Watched:
         return set(self.routing.current.models)
 
 
+def test_what_is_emptied_or_no_file_any_more_lifts_no_limit(tmp_path: Path) -> None:
+    path = tmp_path / "routing.toml"
+    path.write_text(FAST)
+    found = over(path)
+    path.write_text("\n \n")
+    found.reload()
+    assert "empty" in found.status().problem
+    path.unlink()
+    os.mkfifo(path)
+    # Nobody writes to the pipe: whoever reads it waits for ever.
+    found.reload()
+    assert "this is no file" in found.status().problem
+    path.unlink()
+    path.symlink_to(path)
+    found.reload()
+    assert "cannot be read" in found.status().problem
+    assert set(found.current.models) == {"fast"}
+    path.unlink()
+    replace(path, OTHER)
+    found.reload()
+    assert set(found.current.models) == {"other"}
+
+
 async def test_a_change_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "routing.toml"
     path.write_text(FAST)
