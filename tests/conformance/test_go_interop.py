@@ -35,6 +35,11 @@ SIGNED_TEXT = batch_text(
     node="go.example/node", count=3, root=b"\x07" * 32, previous=None, unix_ms=1_780_000_000_000
 )
 
+SIGNATURE = ("public", "message", "signature")
+SIGNATURES = json.loads((SOURCE.parents[3] / "docs" / "spec" / "ed25519-vectors.json").read_text())[
+    "cases"
+]
+
 pytestmark = [
     # One build and one log for all of these.
     pytest.mark.xdist_group("go"),
@@ -120,6 +125,10 @@ def work(served) -> dict[str, Any]:
         "consistency": spell(consistency_proof(BEFORE, SIZE, tiles)),
         "sign_text": SIGNED_TEXT.decode(),
         "sign_name": "go.example/node",
+        "signatures": [
+            {name: b64encode(bytes.fromhex(case[name])).decode() for name in SIGNATURE}
+            for case in SIGNATURES
+        ],
     }
 
 
@@ -175,6 +184,13 @@ def test_go_refuses_what_is_spoilt(program, work, spoil, says):
     done = run(program, spoil(work))
     assert done.returncode == 1
     assert says in done.stderr
+
+
+def test_go_takes_every_signature_that_counts_and_a_few_others(found):
+    taken = list(zip(SIGNATURES, found["taken"], strict=True))
+    assert all(go for case, go in taken if case["valid"])
+    others = {case["comment"].partition(":")[0] for case, go in taken if go and not case["valid"]}
+    assert others == {"key", "usual nonce, key", "nonce"}
 
 
 def test_a_note_signed_by_go_is_accepted(found):

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -29,6 +30,13 @@ type work struct {
 	Consistency [][]byte          `json:"consistency"` // our proof from the old to the new tree
 	SignText    string            `json:"sign_text"`   // a note's text to sign
 	SignName    string            `json:"sign_name"`
+	Signatures  []signature       `json:"signatures"` // of docs/spec/ed25519-vectors.json
+}
+
+type signature struct {
+	Public    []byte `json:"public"`
+	Message   []byte `json:"message"`
+	Signature []byte `json:"signature"`
 }
 
 type found struct {
@@ -39,6 +47,7 @@ type found struct {
 	TilesRead  int    `json:"tiles_read"`
 	SignedVkey string `json:"signed_vkey"`
 	SignedNote string `json:"signed_note"`
+	Taken      []bool `json:"taken"` // which of the signatures crypto/ed25519 takes
 }
 
 func main() {
@@ -59,6 +68,9 @@ func run() error {
 	}
 	if err := sign(&given, &out); err != nil {
 		return err
+	}
+	for _, one := range given.Signatures {
+		out.Taken = append(out.Taken, ed25519.Verify(one.Public, one.Message, one.Signature))
 	}
 	return json.NewEncoder(os.Stdout).Encode(out)
 }
