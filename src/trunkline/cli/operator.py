@@ -92,6 +92,11 @@ def rotate(name: str, *, data: Path | None, days: int) -> int:
     typer.echo(f"{name}: {new.vkey}")
     for each in changed:
         typer.echo(_restart(folder, each), err=True)
+    typer.echo(
+        "the old key counts until its last day; once its receipts are final, revoke it:\n  "
+        + operators.revoking(folder, entry, str(old.vkey)),
+        err=True,
+    )
     return DONE
 
 

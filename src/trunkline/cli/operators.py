@@ -6,6 +6,7 @@ of it: in the field the operator's key is kept elsewhere (``docs/operate/operato
 """
 
 import os
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ from trunkline.runtime.clock import SystemClock
 
 FOLDER: Final = "operators"
 DAYS: Final = 3650
-"""A network for one machine must not stop one day. Nodes in the field: weeks or months."""
+"""A network for one machine must not stop one day, and its operators' keys lie beside its nodes':
+who takes one takes both, and states what he likes. Nodes in the field: weeks or months."""
 DAY_S: Final = 86_400
 KEY_SEED_BYTES: Final = 32
 _PRIVATE_FOLDER: Final = 0o700
@@ -59,6 +61,13 @@ def state(folder: Folder, entry: RoleEntry, key: Signer, days: int) -> None:
         operator=entry.operator, key=str(key.vkey), from_s=now_s, to_s=now_s + days * DAY_S
     )
     operator_file.say(statement, key=secret, public=public)
+
+
+def revoking(folder: Folder, entry: RoleEntry, vkey: str) -> str:
+    """The command by which the node's operator revokes a key, as a shell takes it."""
+    secret, public = _files(folder, entry.operator)
+    said = ("trunkline", "operator", "revoke", vkey)
+    return shlex.join((*said, "--key", str(secret), "--public", str(public)))
 
 
 def _files(folder: Folder, operator: str) -> tuple[Path, Path]:

@@ -1,16 +1,19 @@
 """The operators of a network's nodes: they state the nodes' keys, old and new."""
 
+import shlex
 import stat
 import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from trunkline.base.errors import ConfigError
 from trunkline.cli import operator_file
 from trunkline.cli.amend import add_providers
 from trunkline.cli.create import create, read_keys
 from trunkline.cli.folder import Folder, RoleEntry
+from trunkline.cli.main import app
 from trunkline.cli.operator import rotate
 from trunkline.cli.providers import Provider
 from trunkline.crypto.keys import VerifierKey
@@ -18,7 +21,7 @@ from trunkline.crypto.signer import Signer
 from trunkline.gateway import config as gateway_config
 from trunkline.gateway.core.pins import opened
 from trunkline.node import config as node_config
-from trunkline.receipts.key_statement import KeyStatement
+from trunkline.receipts.key_statement import KeyStatement, Revocation
 from trunkline.verifier import config as verifier_config
 
 
@@ -79,6 +82,22 @@ def test_a_node_gets_a_new_key_that_its_operator_states(
             assert after[entry.key] in known
             assert before[entry.key] not in known
     assert "is not running" in capsys.readouterr().err
+
+
+def test_a_key_that_was_changed_is_revoked_as_the_command_says(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = next(each for each in folder.network().roles if each.role == "node")
+    (old,) = [key.vkey for key in read_keys(folder) if key.name == entry.key]
+    rotate(entry.name, data=folder.path, days=30)
+    command = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert states(folder, entry, old)
+
+    assert command[0] == "trunkline"
+    assert CliRunner().invoke(app, command[1:]).exit_code == 0
+    operator = operator_file.read_public(folder.path / "operators" / f"{entry.operator}.json")
+    said = opened(operator.statements, VerifierKey.parse(operator.vkey))
+    assert [one.key for one in said if isinstance(one, Revocation)] == [old]
 
 
 def test_only_a_node_gets_a_new_key(folder: Folder) -> None:
