@@ -1,14 +1,15 @@
 """A verifier's own question to a node, by the attempt protocol: what it answers, with its receipt.
 
-Nothing in it tells the node who asks, or that anybody checks. It refuses answers that a gateway
-would refuse.
+Nothing in it tells the node who asks, or that anybody checks: it is made as a gateway makes an
+attempt for an ordinary app (``questions``). It refuses answers that a gateway would refuse.
 """
 
+import asyncio
 from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import TruncatedError
+from trunkline.base.errors import TimedOutError, TruncatedError
 from trunkline.base.ids import ID_RANDOM_BYTES, answer_id, attempt_id
 from trunkline.base.ports import Clock, Randomness
 from trunkline.receipts import Hiding, request_digest, salts, verify_signed
@@ -18,21 +19,14 @@ from trunkline.sampling.seeds import NONCE_BYTES
 from trunkline.schema import errors
 from trunkline.schema.attempt import Attempt, SignedReceipt
 from trunkline.schema.audit import AskedAudit, OpenedContent
+from trunkline.verifier import questions
 from trunkline.verifier.demanding import KnownNode
 
-DEADLINE_MS: Final = 60_000
+ANSWER_S_MAX: Final = 60.0
 IDLE_S: Final = 20.0
 AUDIT_DEADLINE_MS: Final = 60_000
-TOKENS_MAX: Final = 48
-_SUBJECTS: Final = (
-    "a river", "the moon", "bread", "a bicycle", "winter", "a lighthouse", "music", "a bridge",
-    "rain", "a library", "salt", "a train", "the sea", "a garden", "glass", "a clock",
-)  # fmt: skip
-_FORMS: Final = (
-    "Explain {} to a child.", "Write two sentences about {}.", "What is {} good for?",
-    "Tell me something about {}.", "Why do people like {}?", "Describe {} in a few words.",
-    "How would you draw {}?", "What should I know about {}?",
-)  # fmt: skip
+GATEWAY_DEADLINE_MS: Final = 600_000
+"""What a gateway gives an answer that it was told nothing else about, less what it took itself."""
 
 
 async def ask(node: KnownNode, model: str, *, clock: Clock, randomness: Randomness) -> AskedAudit:
@@ -40,17 +34,14 @@ async def ask(node: KnownNode, model: str, *, clock: Clock, randomness: Randomne
 
     Raises UpstreamErrors, and MalformedError or VerificationError for a bad receipt.
     """
-    raw = msgspec.json.encode(
-        {
-            "model": model,
-            "messages": [{"role": "user", "content": _prompt(randomness)}],
-            "stream": True,
-            "max_tokens": 8 + randomness.token(1)[0] % (TOKENS_MAX - 8),
-        }
-    )
+    raw = msgspec.json.encode(questions.body(model, randomness))
     blinding = randomness.token(BLINDING_BYTES)
     attempt = _attempt(model, raw, blinding, clock, randomness)
-    signed, tokens = await _answer(node, attempt)
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            signed, tokens = await _answer(node, attempt)
+    except TimeoutError:
+        raise TimedOutError("the answer took too long", code="upstream_timeout") from None
     receipt = verify_signed(signed, node.key).receipt
     return AskedAudit(
         signed=signed,
@@ -86,7 +77,7 @@ def _attempt(
         client_format="openai.chat",
         client_request_digest=hiding.bind("request.client", request_digest(raw)),
         caller_nonce=randomness.token(NONCE_BYTES).hex(),
-        deadline_ms=DEADLINE_MS,
+        deadline_ms=GATEWAY_DEADLINE_MS - 1 - randomness.token(1)[0] % 32,
         blinding=blinding.hex(),
         audit=True,
         request=msgspec.Raw(raw),
@@ -109,8 +100,3 @@ async def _answer(
                 case _:
                     pass
     raise TruncatedError("the node answered without a receipt, or without tokens")
-
-
-def _prompt(randomness: Randomness) -> str:
-    form, subject = randomness.token(2)
-    return _FORMS[form % len(_FORMS)].format(_SUBJECTS[subject % len(_SUBJECTS)])

@@ -25,7 +25,7 @@ from trunkline.verifier.asking import ask, tampered
 from trunkline.verifier.demanding import KnownNode
 
 TICK_S: Final = 5.0
-"""Between two throws of the dice."""
+"""Between two throws of the dice, on average."""
 FAILED_FACTOR: Final = 50
 """A node that has failed is asked so much oftener: nobody else may ask it, and it must be able to
 win its standing back."""
@@ -67,7 +67,9 @@ class Planter:
 
     async def _visit(self, node: KnownNode) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            # Not by a beat that a node could know a verifier by.
+            part = int.from_bytes(self._randomness.token(4), "big") / 2**32
+            await asyncio.sleep(2 * TICK_S * part)
             failed = await self._database.read(lambda c: ledger.has_failed(c, node.key.name))
             chance = self._per_minute * TICK_S / 60 * (FAILED_FACTOR if failed else 1)
             if int.from_bytes(self._randomness.token(4), "big") >= chance * 2**32:
