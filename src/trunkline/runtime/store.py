@@ -169,6 +169,7 @@ class _Writer:
     def __init__(self, path: Path, connection: Connection, *, reopens: bool) -> None:
         self._path = path
         self._connection = connection
+        self._file = _file_id(path)
         self._reopens = reopens
         self._queue: deque[_Write] = deque()
         self._wakeup = threading.Condition()
@@ -225,6 +226,9 @@ class _Writer:
             # A crash before this line keeps nothing of the group, and nobody was told otherwise.
             self._connection.execute("COMMIT")
             # A crash after it keeps all of the group; callers that were not told will repeat.
+            # Written to a file that was deleted or moved away it is lost with this process.
+            if _file_id(self._path) != self._file:
+                raise DiskError(f"{self._path}: the file is gone; put it back, or restore a copy")
         except BaseException as error:  # noqa: BLE001 - every outcome goes to the callers
             failure = self._abandon(error)
             for write in group:
@@ -240,12 +244,16 @@ class _Writer:
         the disk says now."""
         if not self._mendable:
             raise _again(broken)
+        found = _file_id(self._path)
+        if found is None:
+            # Connecting would make an empty one in its place.
+            raise _again(broken)
         try:
             connection = _connect(self._path)
         except sqlite3.Error as error:
             raise translate(error, self._path) from None
         self._connection.close()
-        self._connection, self._broken = connection, None
+        self._connection, self._broken, self._file = connection, None, found
 
     def _apply(self, write: _Write) -> None:
         connection = self._connection
@@ -358,10 +366,13 @@ class _Readers:
 
     def _connection(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
+        file = _file_id(self._path)
+        # Another file in its place is what the writer goes on with. Where there is none, the old
+        # one is still read: connecting would make an empty one.
+        if connection is None or file not in (None, self._local.file):
             connection = _connect(self._path)
             connection.execute("PRAGMA query_only=ON")
-            self._local.connection = connection
+            self._local.connection, self._local.file = connection, file
             self._opened.append(connection)
         return connection
 
@@ -389,6 +400,15 @@ def _again(error: Error) -> Error:
 def _code(error: sqlite3.Error) -> int:
     """The primary result code; 0 where SQLite gave none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Which file is at ``path`` now; None: none that can be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(path: Path) -> Connection:

@@ -225,6 +225,46 @@ async def test_failed_commit_breaks_the_store_until_it_is_reopened(path):
     again.close()
 
 
+@pytest.mark.parametrize("reopens", [False, True])
+async def test_what_is_written_to_a_file_that_is_gone_is_not_acknowledged(path, reopens):
+    database = Database.open(path, must_exist=False, migrations=[SCHEMA], reopens=reopens)
+    try:
+        await database.write(insert("kept"))
+        away = path.with_name("away")
+        path.rename(away)
+        for name in ("a", "b"):
+            with pytest.raises(DiskError, match="the file is gone"):
+                await database.write(insert(name))
+        assert not path.exists(), "no empty store in its place"
+        away.rename(path)
+        if reopens:
+            assert await database.write(insert("after")) == "after"
+            assert {"kept", "after"} <= set(await database.read(names))
+        else:
+            with pytest.raises(DiskError):
+                await database.write(insert("after"))
+    finally:
+        database.close()
+
+
+async def test_another_file_in_its_place_is_what_is_read_and_written(path):
+    beside = path.with_name("beside")
+    Database.open(beside, must_exist=False, migrations=[SCHEMA]).close()
+    database = Database.open(path, must_exist=False, migrations=[SCHEMA], reopens=True)
+    try:
+        await database.write(insert("old"))
+        assert await database.read(names) == ["old"]
+        for left in (path, *path.parent.glob(path.name + "-*")):
+            left.unlink()
+        beside.rename(path)
+        with pytest.raises(DiskError):
+            await database.write(insert("lost"))
+        await database.write(insert("new"))
+        assert await database.read(names) == ["new"]
+    finally:
+        database.close()
+
+
 async def test_a_store_that_reopens_goes_on_when_the_disk_does(path, monkeypatch):
     database = Database.open(path, must_exist=False, migrations=[SCHEMA], reopens=True)
     await database.write(insert("before"))
