@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -107,14 +107,15 @@ def configuration() -> str:
     return "".join(parts)
 
 
-def keys(struct: type[msgspec.Struct], only: type | None = None) -> list[Key]:
-    """A struct's keys in order; ``only``: those that this one of its classes adds."""
+def keys(struct: type[msgspec.Struct], only: Sequence[type] = ()) -> list[Key]:
+    """A struct's keys in order; ``only``: those that these of its classes add."""
     hints = get_type_hints(struct)
     said: dict[str, str] = {}
     for base in reversed(struct.__mro__):
         if base is not msgspec.Struct and issubclass(base, msgspec.Struct):
             said |= _comments(base)
-    mine = struct.__struct_fields__ if only is None else inspect.get_annotations(only)
+    added = [name for each in only for name in inspect.get_annotations(each)]
+    mine = added if only else struct.__struct_fields__
     return [
         Key(field.name, hints[field.name], _default(field), said.get(field.name, ""))
         for field in msgspec.structs.fields(struct)
@@ -152,14 +153,18 @@ def _variants(path: str, structs: tuple[type[msgspec.Struct], ...]) -> Iterator[
     """Tables of one place that differ by ``kind``: what several have in common stands once."""
     shown: set[type] = set()
     for struct in structs:
+        alone: list[type] = []
         for base in struct.__mro__[::-1]:
             if base is msgspec.Struct or not issubclass(base, msgspec.Struct) or base in shown:
                 continue
             shown.add(base)
             tag = base.__struct_config__.tag
+            if not tag and sum(base in other.__mro__ for other in structs) == 1:
+                alone.append(base)
+                continue
             kind = f'`kind = "{tag}"`' if tag else "every kind that follows"
             yield f"\n### `[{path}]`, {kind}\n\n{_said(inspect.getdoc(base) or '')}\n"
-            yield from tables(base, keys(base, base), path + ".")
+            yield from tables(base, keys(base, (*alone, base)), path + ".")
 
 
 def _comments(struct: type) -> dict[str, str]:
