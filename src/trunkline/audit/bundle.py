@@ -17,7 +17,7 @@ from trunkline.audit.findings import failed, inconclusive, not_applicable, passe
 from trunkline.audit.standing import SavedState
 from trunkline.audit.trials import Trials
 from trunkline.base.errors import MalformedError
-from trunkline.crypto.canonical import parse_canonical
+from trunkline.crypto.canonical import decode_canonical
 from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
 from trunkline.verdicts.record import Digest, Hex32
 from trunkline.verdicts.verdict import CHECKS_MAX
@@ -55,11 +55,8 @@ def encode(bundle: Bundle) -> bytes:
 
 def decode(data: bytes) -> Bundle:
     """The bundle that ``data`` spells; nothing in it is verified. Raises MalformedError."""
-    parse_canonical(data, bytes_max=BUNDLE_BYTES_MAX)
-    try:
-        bundle = msgspec.json.decode(data, type=Bundle)
-    except (ValueError, RecursionError) as error:
-        raise MalformedError("not a bundle of an audit") from error
+    what = "a bundle of an audit"
+    bundle = decode_canonical(data, Bundle, bytes_max=BUNDLE_BYTES_MAX, what=what)
     trials = bundle.trials
     consistent = isinstance(trials, msgspec.UnsetType) or trials.consistent()
     if encode(bundle) != data or not consistent:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from trunkline.audit.trials import BINS, EDGES, LEVELS, Trials
 from trunkline.base.errors import MalformedError
-from trunkline.crypto.canonical import parse_canonical
+from trunkline.crypto.canonical import decode_canonical
 from trunkline.crypto.digest import digest as digest_of
 from trunkline.sequential import FRACTIONS, mismatch_rate_max
 from trunkline.sequential.betting import MEAN_MIN
@@ -158,11 +158,8 @@ def encode(calibration: Calibration) -> bytes:
 
 def decode(data: bytes) -> Calibration:
     """The artefact that ``data`` spells. Raises :class:`MalformedError`."""
-    parse_canonical(data, bytes_max=CALIBRATION_BYTES_MAX)
-    try:
-        found = msgspec.json.decode(data, type=Calibration)
-    except (ValueError, RecursionError) as error:
-        raise MalformedError("not a calibration") from error
+    bytes_max = CALIBRATION_BYTES_MAX
+    found = decode_canonical(data, Calibration, bytes_max=bytes_max, what="a calibration")
     if encode(found) != data or not _possible(found):
         raise MalformedError("a calibration whose parts can not stand together")
     return found

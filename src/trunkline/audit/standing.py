@@ -34,7 +34,7 @@ import numpy as np
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.trials import LEVELS, Trials
 from trunkline.base.errors import MalformedError
-from trunkline.crypto.canonical import parse_canonical
+from trunkline.crypto.canonical import decode_canonical
 from trunkline.sequential import (
     FRACTIONS,
     ChangeTest,
@@ -304,11 +304,7 @@ def decode_state(data: bytes, calibration: Calibration) -> State:
 
     That its numbers come from any trials is not shown: for that, repeat them from the first.
     """
-    parse_canonical(data, bytes_max=STATE_BYTES_MAX)
-    try:
-        saved = msgspec.json.decode(data, type=_Saved)
-    except (ValueError, RecursionError) as error:
-        raise MalformedError("not a standing") from error
+    saved = decode_canonical(data, _Saved, bytes_max=STATE_BYTES_MAX, what="a standing")
     state = State(
         calibration=saved.calibration,
         regime=saved.regime,

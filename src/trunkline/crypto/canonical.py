@@ -8,7 +8,7 @@ profile these bytes are those of RFC 8785, which the tests check against another
 It refuses to repair: bytes that spell an admitted value in any other way are malformed.
 """
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ INTEGER_MAX = 2**53 - 1
 
 DEPTH_MAX = 16
 """Levels of nesting; a receipt has three."""
+
+T = TypeVar("T")
 
 Value: TypeAlias = "str | int | bool | list[Value] | dict[str, Value]"
 
@@ -40,6 +42,19 @@ def parse_canonical(data: bytes, *, bytes_max: int) -> Value:
     if msgspec.json.encode(value, order="sorted") != data:
         raise MalformedError("JSON is not in canonical form")
     return value
+
+
+def decode_canonical(data: bytes, kind: type[T], *, bytes_max: int, what: str) -> T:
+    """What ``data`` canonically spells, as ``kind``; ``what`` names one in the error.
+
+    That a ``kind`` may leave out a member that has its default is not looked at: whoever needs the
+    bytes to be the only ones for the value encodes it again. Raises :class:`MalformedError`.
+    """
+    parse_canonical(data, bytes_max=bytes_max)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"not {what}") from error
 
 
 def _admit(value: object, depth: int) -> Value:

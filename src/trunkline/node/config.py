@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConfigError
-from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
+from trunkline.crypto.keys import ED25519, VerifierKey
 from trunkline.engine.settings import ModelSettings
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
-from trunkline.runtime.config import load, parse_vkey, toml_value
+from trunkline.runtime.config import check_party, load, parse_vkey, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.schema.attempt import Kind
 
@@ -138,10 +138,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """For tests alone: let the environment variable TRUNKLINE_CRASH_AT kill the process."""
 
     def __post_init__(self) -> None:
-        if not is_key_name(self.name):
-            raise ValueError("name must be a key name: no spaces, no plus signs")
-        if not self.operator or not self.operator.isprintable() or " " in self.operator:
-            raise ValueError("operator must be a domain")
+        check_party(self.name, self.operator)
         if not 0 <= self.queue_max <= PLACES_MAX:
             raise ValueError(f"queue_max must be between 0 and {PLACES_MAX}")
         if self.audits is not None and self.log is None:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
-from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.keys import VerifierKey, is_key_name
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
 SECRET_BYTES_MAX: Final = 64 * 1024
@@ -93,6 +93,14 @@ def parse_vkey(vkey: str, field: str) -> VerifierKey:
         return VerifierKey.parse(vkey)
     except MalformedError as error:
         raise ConfigError(f"key {field}: {error.message}") from None
+
+
+def check_party(name: str, operator: str) -> None:
+    """Refuse, by a ValueError, what can not be a role's name or who answers for it."""
+    if not is_key_name(name):
+        raise ValueError("name must be a key name: no spaces, no plus signs")
+    if not operator or not operator.isprintable() or " " in operator:
+        raise ValueError("operator must be a domain")
 
 
 def resolve(config_path: Path, value: str) -> Path:

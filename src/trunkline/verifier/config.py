@@ -9,9 +9,9 @@ from typing import Final, Literal
 import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
-from trunkline.crypto.keys import ED25519, VerifierKey, is_key_name
+from trunkline.crypto.keys import ED25519, VerifierKey
 from trunkline.engine.settings import ModelSettings
-from trunkline.runtime.config import load, parse_vkey, resolve, toml_value
+from trunkline.runtime.config import check_party, load, parse_vkey, resolve, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
 
@@ -114,10 +114,7 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """For tests alone: let the environment variable TRUNKLINE_CRASH_AT kill the process."""
 
     def __post_init__(self) -> None:
-        if not is_key_name(self.name):
-            raise ValueError("name must be a key name: no spaces, no plus signs")
-        if not self.operator or not self.operator.isprintable() or " " in self.operator:
-            raise ValueError("operator must be a domain")
+        check_party(self.name, self.operator)
         if not 0 <= self.rate_ppm <= PPM:
             raise ValueError("rate_ppm must be between 0 and 1000000")
         if not 1 <= self.opinions <= PEERS_MAX:
