@@ -14,6 +14,7 @@ import asyncio
 import errno
 import ipaddress
 import re
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -52,6 +53,9 @@ HURRIED_WORDS_S: Final = 0.25
 """Instead, after a second signal."""
 CANCEL_S: Final = 2.0
 BACKLOG: Final = 1024
+FILES_MAX: Final = 65_536
+"""Open files that a role asks the system for. Each running call may take two connections, and most
+systems begin with 1,024: short of them, every other process would seem to be out of reach."""
 PROBES_S: Final = (0.0, 0.02, 0.2, 1.0)
 """After a client sent its last byte: when it is asked whether it still reads. Few, since clients
 bound the interim responses that they take."""
@@ -88,8 +92,17 @@ def run_server(
     ``on_ready`` gets the base URL once connections are accepted. A second signal ends the time
     that running calls have to finish. Raises :class:`ConfigError` if the address can not be bound.
     """
+    allow_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_signalled(app, listen, logger, on_ready, shutdown_grace_s))
+
+
+def allow_files() -> None:
+    """Raise this process's limit of open files as far as it may, up to ``FILES_MAX``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve_until_signalled(

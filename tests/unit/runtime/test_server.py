@@ -565,6 +565,17 @@ async def test_failing_startup_is_raised_and_closed(logger):
     assert app.life == ["shutdown"]
 
 
+@pytest.mark.parametrize(("soft", "hard"), [(64, 512), (256, 256)])
+def test_a_role_may_open_as_many_files_as_the_system_lets_it(soft, hard):
+    script = (
+        "import resource as r; from trunkline.runtime.server import allow_files;"
+        f"r.setrlimit(r.RLIMIT_NOFILE, ({soft}, {hard})); allow_files();"
+        "print(*r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.split() == [b"%d" % hard] * 2
+
+
 def test_port_in_use_names_the_fix():
     with bind("127.0.0.1:0") as taken:
         taken.listen()
