@@ -5,8 +5,9 @@ number of the verdict follows from the integers in the bundle. *Scores*: whoever
 receipt's opening and the model asks a scorer of their own. In the exact regime it finds the very
 same integers; another engine finds nearly the same, and says so.
 
-What is not shown here: that the verdict was signed and logged, and that its bundle's previous state
-is where the verdict before left off; for the latter see :func:`follows`.
+A draw is made again as well. What is not shown here: that the verdict was signed and logged, and
+that its bundle's previous state is where the verdict before left off; for the latter see
+:func:`follows`.
 """
 
 from typing import Final
@@ -22,10 +23,12 @@ from trunkline.audit.standing import State, decode_state, encode_state
 from trunkline.audit.trials import Trials
 from trunkline.base.errors import VerificationError
 from trunkline.crypto.digest import digest
+from trunkline.crypto.keys import VerifierKey
 from trunkline.inference.ports import Scorer
 from trunkline.receipts import Receipt
 from trunkline.schema.audit import OpenedContent
-from trunkline.verdicts import Verdict
+from trunkline.tlog.policy import Policy
+from trunkline.verdicts import Draw, Verdict, check_draw, drawn
 
 DIFFERS: Final = "recomputed_otherwise"
 _SHARED: Final = (
@@ -100,6 +103,27 @@ def verdict(said: Verdict, bundle_bytes: bytes, calibration_bytes: bytes) -> Rec
     if said.alpha != found.calibration.alpha:
         raise _differs("verdict and calibration differ in alpha")
     return found
+
+
+def draw(said: Verdict, note: bytes, key: VerifierKey, policy: Policy) -> None:
+    """Draw again what a verdict says that it was drawn by: ``note``, signed by ``key``.
+
+    Raises :class:`MalformedError` or :class:`VerificationError`: another draw, one that is not
+    sound under ``policy``, or one that had not drawn the receipt. That its chain was announced in
+    time, the log shows (``trunkline.verdicts.examine``).
+    """
+    by = said.drawn
+    if isinstance(by, msgspec.UnsetType):
+        raise _differs("the verdict was asked for, and nobody drew its receipt")
+    if digest(note) != by.draw or str(key) != by.by:
+        raise _differs("the draw is not the one that the verdict names")
+    made = Draw.open_note(note, key)
+    check_draw(made, policy)
+    # By its checkpoint's signatures from a node that does not know of chains.
+    either = (made.chance(by.entry), made.randomness())
+    inside = made.from_ <= by.entry < made.to
+    if not inside or not any(drawn(one, made.rate_ppm, by.entry, by.index) for one in either):
+        raise _differs("the draw has not drawn the receipt")
 
 
 def follows(before: Recomputed, after: Recomputed) -> bool:

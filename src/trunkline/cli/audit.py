@@ -30,6 +30,7 @@ from trunkline.cli.exits import DONE, NO, UNABLE
 from trunkline.cli.folder import Folder
 from trunkline.cli.report import MARKS
 from trunkline.cli.terminal import console
+from trunkline.cli.verify import trust_of
 from trunkline.crypto.keys import VerifierKey
 from trunkline.evidence import decode
 from trunkline.gateway.alerts import ALERTS_PATH, AlertList
@@ -38,6 +39,7 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.status import CONFLICT, NOT_FOUND
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.schema.audit import AlertStatement
+from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict
 
 LEAF: Final = regex(r"[0-9a-f]{8,64}")
@@ -113,10 +115,13 @@ def recompute(folder: Folder, what: str, *, as_program: bool) -> int:
     """The numbers of every verdict on an answer, from their bundles. DONE if all come out, NO if
     one does not, UNABLE without a verdict."""
     leaves = _leaves(folder, what)
+    trust = _trust_in_draws(folder)
 
     async def again(verifier: _Verifier) -> list[Found]:
         return [
-            await _recompute(verifier, one) for leaf in leaves for one in await _on(verifier, leaf)
+            await _recompute(verifier, one, trust)
+            for leaf in leaves
+            for one in await _on(verifier, leaf)
         ]
 
     found = [one for each in _ask_all(folder, again) for one in each]
@@ -218,15 +223,52 @@ def _open(verifier: _Verifier, note: str, entry: int | None) -> Found:
     return Found(verifier=verifier.key.name, entry=entry, verdict=verdict, note=note)
 
 
-async def _recompute(verifier: _Verifier, found: Found) -> Found:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DrawTrust:
+    """What a draw is held against."""
+
+    policy: Policy | None
+    """None: nothing says which log and witnesses count, and draws are not made again."""
+    keys: dict[str, VerifierKey]
+    """The pinned verifiers', by vkey."""
+
+
+def _trust_in_draws(folder: Folder) -> _DrawTrust:
+    text = trust_of(folder).policy
+    pinned = [key.vkey for key in read_keys(folder) if key.role == "verifier"]
+    return _DrawTrust(
+        policy=None if text is None else Policy.parse(text),
+        keys={vkey: VerifierKey.parse(vkey) for vkey in pinned},
+    )
+
+
+async def _recompute(verifier: _Verifier, found: Found, trust: _DrawTrust) -> Found:
     verdict = found.verdict
     bundle = await verifier.caller.bundle(verdict.receipt)
     calibration = await verifier.caller.calibration(verdict.calibration)
     try:
         recomputing.verdict(verdict, bundle, calibration)
+        await _draw_again(verifier, verdict, trust)
     except (MalformedError, VerificationError) as error:
         return msgspec.structs.replace(found, recomputed=False, problem=error.message)
     return msgspec.structs.replace(found, recomputed=True)
+
+
+async def _draw_again(verifier: _Verifier, verdict: Verdict, trust: _DrawTrust) -> None:
+    """Hold the draw against the verdict. Raises MalformedError or VerificationError."""
+    drawn = verdict.drawn
+    if isinstance(drawn, msgspec.UnsetType) or trust.policy is None:
+        return
+    key = trust.keys.get(drawn.by)
+    if key is None:
+        raise VerificationError("a verifier that is not pinned drew the receipt")
+    try:
+        note = await verifier.caller.draw(drawn.draw)
+    except UpstreamError as error:
+        if error.error_code != NOT_FOUND:
+            raise
+        raise VerificationError("the verifier does not show the draw") from None
+    recomputing.draw(verdict, note, key, trust.policy)
 
 
 def _ask_all(folder: Folder, ask: Callable[[_Verifier], Awaitable[T]]) -> Sequence[T]:

@@ -16,6 +16,7 @@ from trunkline.schema.audit import (
     BUNDLE_BYTES_MAX,
     CALIBRATION_BYTES_MAX,
     CALIBRATIONS_PATH,
+    DRAWS_PATH,
     VERDICTS_BYTES_MAX,
     VERDICTS_PATH,
     VERIFIER_INFO_PATH,
@@ -27,6 +28,7 @@ from trunkline.schema.audit import (
     VerdictPage,
     VerifierInfo,
 )
+from trunkline.tlog.tile import ENTRY_BYTES_MAX
 
 BAD_VERIFIER: Final = "verifier_bad_response"
 INFO_BYTES_MAX: Final = 1024 * 1024
@@ -75,6 +77,11 @@ class VerifierCaller:
         """A calibration that a verdict was made with, by its digest (``sha256:<hex>``)."""
         path = f"{CALIBRATIONS_PATH}/{digest.removeprefix('sha256:')}"
         return await self._plain.call("GET", path, CALIBRATION_BYTES_MAX)
+
+    async def draw(self, digest: str) -> bytes:
+        """A draw that it has audited under, by the digest (``sha256:<hex>``) of its note."""
+        path = f"{DRAWS_PATH}/{digest.removeprefix('sha256:')}"
+        return await self._plain.call("GET", path, ENTRY_BYTES_MAX)
 
     async def alerts(self, after: int) -> AlertPage:
         """Alerts with numbers above ``after``, oldest first."""

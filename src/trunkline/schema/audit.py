@@ -18,6 +18,7 @@ VERDICTS_PATH = "/v1/verdicts"
 AUDITS_PATH = "/v1/audits"
 ALERTS_PATH = "/v1/alerts"
 CALIBRATIONS_PATH = "/v1/calibrations"
+DRAWS_PATH = "/v1/draws"
 CALIBRATION_BYTES_MAX = 64 * 1024
 
 DEMANDED_MAX = 64

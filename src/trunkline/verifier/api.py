@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import Error, MalformedError, OverloadedError, RequestError
-from trunkline.runtime.http import JSON_TYPE, Call, Router, http_status
+from trunkline.runtime.http import JSON_TYPE, TEXT_TYPE, Call, Router, http_status
 from trunkline.runtime.polls import Polls
 from trunkline.runtime.store import Database
 from trunkline.schema.audit import (
@@ -21,6 +21,7 @@ from trunkline.schema.audit import (
     AUDITS_PATH,
     CALIBRATIONS_PATH,
     DEADLINE_MS_MAX,
+    DRAWS_PATH,
     VERDICTS_MAX,
     VERDICTS_PATH,
     VERIFIER_INFO_PATH,
@@ -78,6 +79,7 @@ class Api:
         router.add("POST", AUDITS_PATH, self._audit)
         router.add_prefix("GET", AUDITS_PATH + "/", self._bundle)
         router.add_prefix("GET", CALIBRATIONS_PATH + "/", self._calibration)
+        router.add_prefix("GET", DRAWS_PATH + "/", self._draw)
 
     async def close(self) -> None:
         """Give up the audits that are under way; each is begun anew when somebody asks again."""
@@ -153,6 +155,13 @@ class Api:
         if found is None:
             raise RequestError("no such calibration", code="not_found", status=404)
         await call.reply(200, found, JSON_TYPE, [NO_STORE])
+
+    async def _draw(self, call: Call) -> None:
+        digest = "sha256:" + call.path.removeprefix(DRAWS_PATH + "/")
+        found = await self._database().read(lambda c: ledger.draw(c, digest))
+        if found is None:
+            raise RequestError("no such draw in the log", code="not_found", status=404)
+        await call.reply(200, found, TEXT_TYPE, [NO_STORE])
 
     async def _audit(self, call: Call) -> None:
         if self._reading >= self._asked_max or len(self._asked) >= self._asked_max:

@@ -95,6 +95,14 @@ def calibration(connection: Connection, digest_: str) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
+def draw(connection: Connection, digest_: str) -> bytes | None:
+    """A draw that the log has, this verifier's or another's."""
+    row = connection.execute(
+        "SELECT note FROM draws WHERE digest = ? AND entry IS NOT NULL", (digest_,)
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
 def subject(connection: Connection, name: str) -> SubjectRow | None:
     """What is known of a subject."""
     row = connection.execute(

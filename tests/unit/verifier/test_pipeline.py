@@ -13,6 +13,7 @@ from tests.support.toy_network import (
 )
 
 from trunkline.audit import recompute
+from trunkline.base.errors import UpstreamError, VerificationError
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
@@ -121,9 +122,28 @@ async def chained(network: ToyNetwork, transport: HttpTransport, url: str) -> li
 
 async def test_draws_are_made_by_a_chain_that_was_announced_before(network, transport):
     url = await network.verifier(LAMBDA)
+    caller = VerifierCaller(transport, url)
 
     draws = await chained(network, transport, url)
 
+    policy = Policy.parse(POLICY)
+    for one in (await caller.verdicts(0)).verdicts:
+        verdict = Verdict.open_note(one.note.encode(), LAMBDA.vkey)
+        assert verdict.drawn is not msgspec.UNSET
+        note = await caller.draw(verdict.drawn.draw)
+        recompute.draw(verdict, note, LAMBDA.vkey, policy)
+        for wrong in (
+            {"entry": 10**6},
+            {"draw": "sha256:" + "0" * 64},
+            {"by": str(MU.vkey)},
+        ):
+            other = msgspec.structs.replace(
+                verdict, drawn=msgspec.structs.replace(verdict.drawn, **wrong)
+            )
+            with pytest.raises(VerificationError):
+                recompute.draw(other, note, LAMBDA.vkey, policy)
+    with pytest.raises(UpstreamError):
+        await caller.draw("sha256:" + "0" * 64)
     (announced,) = [draw.announced() for draw in draws if draw.announced() is not None]
     assert draws[-1].shown() == (announced,)
     assert draws[0].shown() == ()
