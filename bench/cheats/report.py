@@ -98,6 +98,8 @@ def _many(honest: Pool, pools: dict[str, Pool]) -> list[str]:
         for share in NAMED_SHARES
         for one in conduct.many_nodes(name, pools[name], honest, share)
     ]
+    if not found:
+        return []
     return [
         f"{conduct.CHEATS} of {conduct.NODES} nodes cheat; e-BH names them by all nodes' wealth, at"
         f" most {conduct.ALPHA_SHARE:.0%} of those named being honest on average.",
