@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,15 +65,26 @@ class Load:
             assert self.progress.wait_for(lambda: len(self.acknowledged) >= target, timeout=120)
 
 
+@contextmanager
+def chatting(network: RunningNetwork) -> Iterator[Load]:
+    """Clients that chat for the duration of the block."""
+    load = Load(network)
+    threads = [threading.Thread(target=load.run, args=(n,)) for n in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        load.stop.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_any_role_may_be_killed_and_nothing_acknowledged_is_lost(
     tmp_path: Path, model_cache: Path
 ) -> None:
     with running(tmp_path / "data", model_cache) as network:
-        load = Load(network)
-        threads = [threading.Thread(target=load.run, args=(n,)) for n in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        try:
+        with chatting(network) as load:
             load.wait_for_more(CLIENTS)
             for role in ROLES:
                 before = {each["name"]: each["pid"] for each in network.status()["roles"]}
@@ -86,10 +99,6 @@ def test_any_role_may_be_killed_and_nothing_acknowledged_is_lost(
                 if role != "gateway":
                     # Only the front door's own death can be seen by an app.
                     assert load.failed[failed_before:] == []
-        finally:
-            load.stop.set()
-            for thread in threads:
-                thread.join()
         assert len(load.acknowledged) == len(set(load.acknowledged))
         _every_receipt_is_final_and_verifies(network, load.acknowledged)
         fsck = network.command("log", "fsck")
@@ -98,11 +107,7 @@ def test_any_role_may_be_killed_and_nothing_acknowledged_is_lost(
 
 def test_a_node_gets_a_new_key_and_no_answer_is_lost(tmp_path: Path, model_cache: Path) -> None:
     with running(tmp_path / "data", model_cache) as network:
-        load = Load(network)
-        threads = [threading.Thread(target=load.run, args=(n,)) for n in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        try:
+        with chatting(network) as load:
             load.wait_for_more(CLIENTS)
             before = network.pid("node-alpha")
             done = network.command("operator", "rotate", "node-alpha")
@@ -114,10 +119,6 @@ def test_a_node_gets_a_new_key_and_no_answer_is_lost(tmp_path: Path, model_cache
             while vkey not in signers:
                 load.wait_for_more(CLIENTS)
                 signers = {_signer(network, answer) for answer in load.acknowledged}
-        finally:
-            load.stop.set()
-            for thread in threads:
-                thread.join()
         assert load.failed == []
         _every_receipt_is_final_and_verifies(network, load.acknowledged)
 
