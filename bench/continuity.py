@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -375,7 +375,7 @@ async def gaps(folder: Path | None, scratch: Path, count: int) -> int:
     return 0
 
 
-Bench = Callable[[], Awaitable[int]]
+Bench = Callable[[], Coroutine[None, None, int]]
 
 
 def main() -> int:
@@ -394,11 +394,7 @@ def main() -> int:
             "failing": lambda: failing(options.peers, place, options.count),
             "gaps": lambda: gaps(options.peers, place, options.count),
         }
-        return asyncio.run(_main(benches[options.what]))
-
-
-async def _main(bench: Bench) -> int:
-    return await bench()
+        return asyncio.run(benches[options.what]())
 
 
 if __name__ == "__main__":
