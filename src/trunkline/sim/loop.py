@@ -54,6 +54,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now_s
 
+    def stand_still(self, seconds: float) -> None:
+        """The clock goes on and nothing runs, as for a process that is stopped and wakes."""
+        self._now_s += seconds
+
     def run_in_executor(  # type: ignore[override]
         self, _executor: None, work: Callable[..., T], *args: object
     ) -> "asyncio.Future[T]":
