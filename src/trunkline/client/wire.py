@@ -29,6 +29,7 @@ from trunkline.evidence import EVIDENCE_BYTES_MAX
 from trunkline.evidence.content import VERBATIM
 
 EVIDENCE_PATH: Final = "/trunkline/v1/receipts/"
+KINDS: Final = ("Client", "AsyncClient", "BaseTransport", "AsyncBaseTransport")
 CREDENTIALS: Final = ("authorization", "x-api-key")
 SLACK_S: Final = 15.0
 """What fetching evidence may take beyond the wait that it asks for."""
@@ -315,8 +316,10 @@ def async_transport(
 
 def library_of(thing: object) -> ModuleType | None:
     """The HTTP library that ``thing`` is made of; None: neither httpx nor httpx2."""
-    for cls in type(thing).__mro__:
-        name = cls.__module__.partition(".")[0]
-        if name in ("httpx", "httpx2"):
-            return sys.modules[name]
+    # Not by the names of classes' modules: official clients give some of them their own.
+    for name in ("httpx", "httpx2"):
+        library = sys.modules.get(name)
+        kinds = () if library is None else tuple(getattr(library, kind) for kind in KINDS)
+        if isinstance(thing, kinds):
+            return library
     return None

@@ -21,6 +21,7 @@ from trunkline.client.receipt import Fetched, Receipt
 from trunkline.client.shown import ShownEvents
 from trunkline.client.sightings import Sightings
 from trunkline.client.sightings_file import SightingsFile
+from trunkline.client.wire import library_of
 from trunkline.evidence import EvidenceKey, decode, split_view
 from trunkline.evidence.response import PassingResponse
 from trunkline.receipts import Receipt as Record
@@ -292,6 +293,25 @@ def test_a_failing_disk_is_told_and_the_file_stays_as_it_was(
     assert not path.exists()
     seen.see(ours)
     assert SightingsFile(path).read() == seen.notes
+
+
+def test_an_apps_own_transport_is_known_whoever_renamed_its_base(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenAI's package, once loaded, says that it defines the HTTP library's base class."""
+    for base in (httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+        monkeypatch.setattr(base, "__module__", "openai")
+
+    class Blocking(httpx2.BaseTransport):
+        pass
+
+    class Awaited(httpx2.AsyncBaseTransport):
+        pass
+
+    with httpx2.Client() as client:
+        for made in (Blocking(), Awaited(), client):
+            assert library_of(made) is httpx2
+    assert library_of(object()) is None
 
 
 LENGTH_BYTES = 200 * 1024 * 1024
