@@ -20,10 +20,9 @@ from trunkline.gateway.core.deadline import Timeouts
 from trunkline.remote.transport import Response
 
 BODY = b'{"model":"tiny","stream":%s,"messages":[{"role":"user","content":"say it"}]}'
-IDLE_S = 0.8
-PAUSE_S = 2.5
+IDLE_S = 1.5
+PAUSE_S = 4.0
 """More than every wait for a node together."""
-GRACE_PART_S = 0.1
 
 
 @asynccontextmanager
@@ -49,8 +48,12 @@ async def paused_gateway(folder: Path, node: FakeNode) -> AsyncIterator[tuple[Pr
 
 
 async def pause(gateway: Process) -> None:
+    """Stop it for as long as it takes: that time passes is the fault itself."""
     gateway.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(PAUSE_S)
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + PAUSE_S
+    while loop.time() < until_s:  # noqa: ASYNC110 - nothing happens meanwhile
+        await asyncio.sleep(0.1)
 
 
 def text(body: bytes) -> str:
@@ -92,23 +95,6 @@ async def test_what_came_while_it_was_stopped_counts(tmp_path: Path) -> None:
     assert body.endswith(b"data: [DONE]\n\n")
     assert len(node.attempts) == 1
     assert text(body)
-
-
-async def test_a_node_that_slept_with_it_gets_the_time_back(tmp_path: Path) -> None:
-    async with FakeNode() as node, paused_gateway(tmp_path, node) as (gateway, url):
-        client, hold = PlainClient(url), asyncio.Event()
-        node.scripts.append(Script(after=3, hold=hold))
-        answer = await begun(client, stream=True)
-        await node.reached.wait()
-        await pause(gateway)
-        gateway.send_signal(signal.SIGCONT)
-        # Its next token is a little later than the gateway's first turn.
-        await asyncio.sleep(GRACE_PART_S)
-        hold.set()
-        body = await answer
-        await client.aclose()
-    assert body.endswith(b"data: [DONE]\n\n")
-    assert len(node.attempts) == 1
 
 
 async def test_a_whole_answer_and_the_first_look_at_nodes_too(tmp_path: Path) -> None:

@@ -271,15 +271,29 @@ async def test_crash_before_the_answer_is_a_500_without_content(transport, logge
     assert "secret" not in str(lines)
 
 
+@pytest.fixture
+def half_closed(monkeypatch):
+    """Set once the server knows that its client sends no more, and has done what follows."""
+    known, received = asyncio.Event(), server._BoundedProtocol.eof_received
+
+    def eof_received(self) -> bool:
+        stays = received(self)
+        asyncio.get_running_loop().call_later(0.1, known.set)  # it looks twice who is there
+        return stays
+
+    monkeypatch.setattr(server._BoundedProtocol, "eof_received", eof_received)
+    return known
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_client_that_only_ends_its_own_half_is_answered(logger, version):
+async def test_a_client_that_only_ends_its_own_half_is_answered(logger, half_closed, version):
     async def slow(call: Call) -> None:
         await call.body(10)
         async with call.while_connected():
-            await asyncio.sleep(0.1)
+            await half_closed.wait()
             await call.start(200)
             await call.send(b"one ")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
             await call.finish(b"two")
 
     async with serving(App(slow=slow), logger=logger) as url, raw(url) as (reader, writer):
@@ -293,10 +307,10 @@ async def test_a_client_that_only_ends_its_own_half_is_answered(logger, version)
     assert data.replace(interim, b"").partition(b"\r\n\r\n")[2] == whole
 
 
-async def test_all_that_was_asked_for_before_that_is_answered(logger):
+async def test_all_that_was_asked_for_before_that_is_answered(logger, half_closed):
     async def slow(call: Call) -> None:
         async with call.while_connected():
-            await asyncio.sleep(0.05)
+            await half_closed.wait()
             await call.reply(200, b"there", "text/plain")
 
     async with serving(App(slow=slow), logger=logger) as url, raw(url) as (reader, writer):
