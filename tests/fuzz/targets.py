@@ -163,7 +163,7 @@ def _record(kind: type[Record]) -> Callable[[bytes], None]:
         # Members of later versions are read over, and only signed again with the bytes.
         assert len(record.text()) <= len(parsed.text)
         assert kind.parse(record.text()) == record
-        kind.open_note(data, VerifierKey.parse(record.signer))
+        kind.open_note(data, VerifierKey.parse(record.key))
 
     return read
 
