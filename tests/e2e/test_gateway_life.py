@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.fake_answer import MODEL, NUMERICS
@@ -13,6 +14,7 @@ from tests.support.gateway import BrokenStore, FakeLog, Stack, gateway_over, set
 
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.directory import Directory
+from trunkline.gateway.relay import Pump
 from trunkline.gateway.store import FILE, EvidenceStore, create_store
 from trunkline.remote.transport import Response
 from trunkline.schema.sse import SseEvent, SseParser
@@ -186,6 +188,39 @@ async def test_stopping_ends_what_does_not_finish_explicitly(
     await stack_closed()
     assert b'"code":"shutting_down"' in body
     assert b"[DONE]" not in body
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency_key": "once"}], ids=["plain", "repeatable"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+async def test_a_bug_in_the_middle_ends_the_stream_explicitly(
+    alpha: FakeNode,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    headers: dict[str, str],
+) -> None:
+    report, hold, bugs = Pump._report, asyncio.Event(), [KeyError("say it")]
+
+    def broken(self: Pump, *arguments: Any) -> Any:
+        if hold.is_set() and bugs:
+            raise bugs.pop()
+        return report(self, *arguments)
+
+    monkeypatch.setattr(Pump, "_report", broken)
+    alpha.scripts.append(Script(after=5, hold=hold))
+    asked = BODY.replace(b'"stream"', b'"max_tokens":99,"stream"')
+    async with gateway_over([alpha], tmp_path) as stack:
+        response = await stack.http.open(path, asked, **headers)
+        assert response.status == 200
+        hold.set()
+        body = await response.read(1 << 20)
+        again = await stack.http.post(path, asked, **headers)
+    assert not bugs
+    assert b"say it" not in body
+    last = SseParser().feed(body)[-1]
+    assert b"internal_error" in (last.data or b"")
+    assert b"internal_error" not in again.body
+    assert again.body.endswith(b"[DONE]\n\n") or b"message_stop" in again.body
 
 
 @pytest.mark.parametrize("headers", [{}, {"idempotency_key": "once"}], ids=["plain", "repeatable"])

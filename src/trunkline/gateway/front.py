@@ -55,7 +55,9 @@ from trunkline.schema.traceparent import TRACEPARENT, TraceParent, read_tracepar
 
 NONCE_BYTES: Final = 32
 CACHE_SALT_BYTES: Final = 32
-CRASHED: Final = Failure(code="internal_error", message="a bug", status=500)
+CRASHED: Final = Failure(
+    code="internal_error", message="an internal error was reported to the operator", status=500
+)
 MESSAGES_PATH: Final = "/v1/messages"
 
 
@@ -262,8 +264,8 @@ class Gateway:
             # The last stage of stopping. The server cuts the connection.
             pump.abandon(STOPPING)
             raise
-        except BaseException:
-            pump.abandon(CRASHED)
+        except Exception:
+            await pump.crash(CRASHED)
             raise
         finally:
             self._pumps.pop(pump, None)

@@ -6,6 +6,7 @@ from the node, and every wait on the node has the state machine's deadline. It d
 """
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Final, assert_never
 
@@ -40,6 +41,7 @@ from trunkline.gateway.core.deadline import connect_limit_s, head_limit_s
 from trunkline.gateway.core.ending import BUSY_CODES, HEDGE_LOST, KEY_CHANGED, node_failure
 from trunkline.gateway.core.ticket import Outcome, Ticket
 from trunkline.gateway.dispatcher import QUARANTINED, Lease
+from trunkline.gateway.lane import Lane
 from trunkline.gateway.observer import Observer
 from trunkline.gateway.shared import Shared
 from trunkline.gateway.store import Bodies
@@ -59,12 +61,12 @@ from trunkline.remote.node import (
 )
 from trunkline.schema.attempt import Attempt, Limits, Resume
 
-KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Answers longer than this are not kept, even if the caller asked."""
 ALIVE_S: Final = 5.0
 """Between two signs of life in a stream that is held for a verdict."""
 TELLING_S: Final = 0.1
 """Before its deadline an answer is held no longer: what became of it has to be told."""
+CRASH_S: Final = 1.0
+"""For an app to take the word that a bug ended its answer."""
 DRAIN_S: Final = 1.0
 """To read the end of a node's response after its receipt, so that the connection can be reused."""
 
@@ -72,35 +74,6 @@ CLIENT_GONE: Final = Failure(code="client_gone", message="the client left", stat
 STOPPING: Final = Failure(
     code="shutting_down", message="the gateway is stopping", status=503, retry_after_s=1.0
 )
-
-
-class _Lane:
-    """One attempt's way, from the search for a place to its end."""
-
-    __slots__ = ("first_token_s", "kept", "kept_bytes", "lease", "limit", "start")
-
-    def __init__(self, *, keeping: bool) -> None:
-        self.limit: Limit | None = None
-        self.lease: Lease | None = None
-        self.start: Start | None = None
-        self.first_token_s: float | None = None
-        """What its first token took, once it has ended well."""
-        self.kept: list[bytes] | None = [] if keeping else None
-        """The answer's bodies as the node sent them, if they are to be kept."""
-        self.kept_bytes = 0
-
-    def keep(self, data: bytes) -> None:
-        """Keep a body, unless there are too many."""
-        self.kept_bytes += len(data)
-        if self.kept is not None and self.kept_bytes <= KEPT_BYTES_MAX:
-            self.kept.append(data)
-        else:
-            self.kept = None
-
-    def release(self, outcome: Outcome) -> None:
-        """Give the place back, if there is one."""
-        if self.lease is not None:
-            self.lease.release(outcome)
 
 
 class Pump:
@@ -127,13 +100,15 @@ class Pump:
         self._request_bytes = request
         self._client_request = client_request
         self._observer = observer
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """Of the lanes that are not done."""
         self._text: list[bytes] = []
         """To be sent to the app before anything else is done."""
         self._hedge_alarm: Alarm | None = None
         self._stopping = False
+        self._closing = False
+        """The last words to the app are being said, or were."""
         self._told_s = self._now_s()
         self.outcome: Failure | None = None
         """Why there is no answer; None after success."""
@@ -165,6 +140,16 @@ class Pump:
                 self._ended(action)
         self.outcome = failure
 
+    async def crash(self, failure: Failure) -> None:
+        """A bug of ours ended it: put that on record, and tell the app if so much still works. A
+        connection that is only cut leaves it to each client what to make of it."""
+        closing = self._closing
+        self.abandon(failure)
+        if not closing:
+            with suppress(Exception):
+                async with asyncio.timeout(CRASH_S):
+                    await self._writer.fail(failure)
+
     def interrupt(self) -> None:
         """The process is stopping: end the answer explicitly, as soon as it is safe."""
         self._stopping = True
@@ -179,7 +164,7 @@ class Pump:
 
     def _launch(self, seek: Seek, lease: Lease | None = None) -> None:
         """Begin a lane; with ``lease`` it has its place already."""
-        lane = _Lane(keeping=self._client_request is not None)
+        lane = Lane(keeping=self._client_request is not None)
         lane.lease = lease
         self._lanes[seek.number] = lane
         self._tasks[seek.number] = asyncio.create_task(self._lane(seek, lane))
@@ -216,7 +201,7 @@ class Pump:
                 if isinstance(action, Start):
                     self._begin(action)
 
-    async def _lane(self, seek: Seek, lane: _Lane) -> None:
+    async def _lane(self, seek: Seek, lane: Lane) -> None:
         """One attempt: find it a place, carry it to its end, give the place back."""
         number = seek.number
         try:
@@ -249,7 +234,7 @@ class Pump:
             body_bytes=len(self._request_bytes),
         )
 
-    async def _place(self, seek: Seek, lane: _Lane, limit: Limit) -> None:
+    async def _place(self, seek: Seek, lane: Lane, limit: Limit) -> None:
         number, answer = seek.number, self._answer
         asked_s = self._now_s()
         try:
@@ -273,7 +258,7 @@ class Pump:
         limit.disarm()
         await self._do(actions)
 
-    async def _attempt(self, start: Start, lane: _Lane) -> None:
+    async def _attempt(self, start: Start, lane: Lane) -> None:
         """One attempt, from its delay to its end. The connection is closed when this returns."""
         stream: AttemptStream | None = None
         try:
@@ -341,7 +326,7 @@ class Pump:
             request=self._request,
         )
 
-    async def _read(self, start: Start, stream: AttemptStream, lane: _Lane, limit: Limit) -> None:
+    async def _read(self, start: Start, stream: AttemptStream, lane: Lane, limit: Limit) -> None:
         """Hand the attempt's events in until it is over. Those that came together are taken at one
         moment, and the app is sent what they say in one piece."""
         number, answer = start.number, self._answer
@@ -372,7 +357,7 @@ class Pump:
                 return
 
     def _report(
-        self, start: Start, lane: _Lane, event: AttemptEvent, now_s: float
+        self, start: Start, lane: Lane, event: AttemptEvent, now_s: float
     ) -> tuple[Action, ...]:
         answer, number = self._answer, start.number
         match event:
@@ -430,7 +415,7 @@ class Pump:
             case Finish():
                 await self._finish()
             case Fail():
-                self.outcome = action.failure
+                self.outcome, self._closing = action.failure, True
                 await self._writer.fail(action.failure)
             case Cancel():
                 self._cancel(action.number)
@@ -457,6 +442,7 @@ class Pump:
     async def _finish(self) -> None:
         if self.outcome is not None:
             return
+        self._closing = True
         try:
             await self._writer.finish()
         except MalformedError as error:
@@ -517,7 +503,7 @@ class Pump:
             actions = self._answer.on_stored()
         await self._do(actions)
 
-    def _bodies(self, lane: _Lane) -> Bodies:
+    def _bodies(self, lane: Lane) -> Bodies:
         blinding = self._plan.blinding
         if lane.kept is None or self._client_request is None:
             return Bodies(blinding=blinding)
@@ -572,7 +558,7 @@ class Pump:
             failure, refused=isinstance(error, ConnectError), faultless=busy
         )
 
-    def _arm(self, number: int, lane: _Lane) -> None:
+    def _arm(self, number: int, lane: Lane) -> None:
         """The next wait for a node ends when the machine says so."""
         now_s = self._now_s()
         left_s = 0.0 if self._stopping else self._answer.due_s(number) - now_s
