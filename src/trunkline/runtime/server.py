@@ -12,13 +12,16 @@ Stages of stopping: (1) the listening socket closes, idle connections close, ``d
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import re
 import resource
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -231,7 +234,9 @@ class _Hosted:
 
         async def noting_send(message: Sent) -> None:
             nonlocal started
-            started = True
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [(b"date", _date(int(time.time()))), *message["headers"]]
             await send(message)
 
         try:
@@ -242,7 +247,13 @@ class _Hosted:
         except Exception as error:  # noqa: BLE001 - the last frame before the server: it reports
             self._logger.crashed("call.crashed", error, path=scope["path"], method=scope["method"])
             if not started:
-                await _send_failure(send, error)
+                await _send_failure(noting_send, error)
+
+
+@functools.lru_cache(maxsize=1)
+def _date(unix_s: int) -> bytes:
+    """RFC 9110, section 6.6.1: who has a clock says when it answered."""
+    return formatdate(unix_s, usegmt=True).encode("ascii")
 
 
 async def _send_failure(send: Send, error: Exception) -> None:
@@ -381,6 +392,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._served is None or self._served.response_complete:
             body = _error_body(code, message)
             head = (
+                f"date: {_date(int(time.time())).decode('ascii')}\r\n"
                 f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
                 "connection: close\r\n\r\n"
             )

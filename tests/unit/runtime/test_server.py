@@ -59,6 +59,27 @@ async def test_a_call_and_its_answer(transport, logger):
     assert app.life == ["startup", "shutdown"]
 
 
+async def test_every_answer_says_when_it_was_made(logger, monkeypatch):
+    async def ok(call: Call) -> None:
+        await call.reply(200, b"hi")
+
+    async def crash(call: Call) -> None:
+        raise KeyError("prompt")
+
+    asked = {"/ok": b"200", "/crash": b"500", "/none": b"404", "no path": b"400"}
+    monkeypatch.setattr(server.time, "time", lambda: 784111777.9)
+    async with serving(App(ok=ok, crash=crash), logger=logger) as url:
+        for path, status in asked.items():
+            async with raw(url) as (reader, writer):
+                line = f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+                writer.write(line.encode())
+                head = (await ended(reader)).partition(b"\r\n\r\n")[0].split(b"\r\n")
+            assert head[0].split()[1] == status
+            # The example of RFC 9110, section 5.6.7.
+            dates = [line for line in head if line.lower().startswith(b"date:")]
+            assert dates == [b"date: Sun, 06 Nov 1994 08:49:37 GMT"]
+
+
 async def test_routing_errors_and_failures_in_the_rooms_format(transport, logger):
     async def busy(call: Call) -> None:
         raise OverloadedError("full")
