@@ -158,9 +158,9 @@ def _shown(exchange: Exchange, file: Evidence, receipts: tuple[Receipt, ...]) ->
     response = exchange.response
     if exchange.encoded:
         return inconclusive("the answer came compressed: not the bytes that were signed")
+    if response.overflowed:
+        return inconclusive("the answer is too long to be checked")
     if isinstance(response, PassingResponse):
-        if response.overflowed:
-            return inconclusive("the answer is too long to be checked")
         return not_applicable("the answer is the nodes' own bytes: see the step on the response")
     kept = [None if part.bodies is None else part.bodies.chunks for part in file.parts]
     if any(chunks is None for chunks in kept):

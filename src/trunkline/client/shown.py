@@ -4,7 +4,7 @@ Of a stream its events, as every reader of event streams takes them: a sign of l
 them is none of the answer. Of a whole answer its bytes. Keeps at most the event that is not whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -23,7 +23,8 @@ class ShownEvents:
         self._hash = sha256()
         self._parser = sse.SseParser()
         self._begun = False
-        self._broken = False
+        self.overflowed = False
+        """An event was too long to be read, and nothing is known of what came."""
         self.streamed = True
         """They are events. So it is of an answer of which nothing came."""
 
@@ -33,16 +34,13 @@ class ShownEvents:
             self._begun, self.streamed = True, data[:1] != b"{"
         if not self.streamed:
             self._hash.update(data)
-        elif not self._broken:
-            try:
-                self._note(self._parser.feed(data))
-            except MalformedError:
-                self._broken = True
+        else:
+            self._read(lambda: self._parser.feed(data))
 
     def close(self) -> None:
-        """The body came to its end."""
-        if self.streamed and not self._broken:
-            self._note(self._parser.finish())
+        """The body came to its end. Never raises."""
+        if self.streamed:
+            self._read(self._parser.finish)
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -52,12 +50,19 @@ class ShownEvents:
         other = ShownEvents()
         other.add(body)
         other.close()
-        return not self._broken and self._found() == other._found()
+        return self._found() == other._found() and not (self.overflowed or other.overflowed)
 
     def _found(self) -> tuple[bool, bytes]:
         return self.streamed, self._hash.digest()
 
-    def _note(self, events: Sequence[sse.SseEvent]) -> None:
+    def _read(self, more: Callable[[], Sequence[sse.SseEvent]]) -> None:
+        if self.overflowed:
+            return
+        try:
+            events = more()
+        except MalformedError:
+            self.overflowed = True
+            return
         for event in events:
             if event.data is not None or not event.complete:
                 shown = (event.event, event.data, event.complete)

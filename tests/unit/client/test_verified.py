@@ -169,6 +169,26 @@ def test_events_too_long_to_be_read_are_not_what_was_signed() -> None:
         shown.add(b"data: " + b"a" * EVENT_BYTES_MAX)
     shown.close()
     assert not shown.shows(b"")
+    assert shown.overflowed
+    made = call(format="anthropic.messages")
+    made.response = shown
+    assert results(made)["shown"] == "inconclusive"
+
+
+TOO_LONG = (b"data: %s\n" % (b"a" * EVENT_BYTES_MAX), b"".join(b"%d: 1\n" % n for n in range(40)))
+
+
+@pytest.mark.parametrize("last", TOO_LONG, ids=("data", "fields"))
+def test_what_can_not_be_read_never_stops_the_answer(last: bytes) -> None:
+    """Not where it is in one piece with what can, and not where it is what the stream ends in."""
+    begun = b"data: 1\n\n"
+    shown, short = ShownEvents(), ShownEvents()
+    shown.add(begun + last)
+    shown.close()
+    short.add(begun)
+    short.close()
+    assert shown.overflowed
+    assert not short.shows(begun + last)
 
 
 def test_waiting_ends_at_the_deadline_and_says_what_was_missing() -> None:
