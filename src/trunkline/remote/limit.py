@@ -120,11 +120,15 @@ class Limit:
 
     def arm(self, left_s: float, most_s: float = math.inf) -> None:
         """As :meth:`Alarm.set`."""
+        self.disarm()
         self._alarm.set(left_s, most_s)
 
     def disarm(self) -> None:
-        """What is done now may take as long as it likes."""
+        """What is done now may take as long as it likes. An end that is on its way, while what was
+        waited for came in the same turn of the loop, is taken back."""
         self._alarm.unset()
+        if self._scope.when() is not None and not self._scope.expired():
+            self._scope.reschedule(None)
 
     def cut(self) -> None:
         """End the wait now, if there is one."""

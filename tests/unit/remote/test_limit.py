@@ -172,3 +172,14 @@ async def test_a_limit_is_cut_only_where_something_is_waited_for() -> None:
         limit.disarm()
         limit.cut()
         await asyncio.sleep(0)
+
+
+@virtual
+async def test_what_came_in_the_turn_in_which_it_ended_is_not_cut_off() -> None:
+    async with Limit() as limit:
+        for go_on in (limit.disarm, functools.partial(limit.arm, 60.0)):
+            limit.arm(60.0)
+            limit.cut()
+            # The end is told in the next turn. In this one the wait is over already.
+            go_on()
+            await asyncio.sleep(1.0)
