@@ -249,7 +249,7 @@ async def test_a_refusal(transport, server):
         (502, b"<html>", "upstream_unavailable"),
         (404, b"not here", "upstream_not_found"),
         (301, b"", "upstream_redirect"),
-        (500, b'{"error":{"message":"no code"}}', "upstream_unavailable"),
+        (500, b'{"error":{"message":"no code"}}', "upstream_failed"),
     ],
 )
 async def test_something_else_than_a_node(transport, server, status, body, code):
