@@ -383,7 +383,7 @@ async def _refusal(response: Response) -> UpstreamError:
     body = await response.read(ERROR_BODY_BYTES_MAX)
     try:
         return NodeRefusedError(msgspec.json.decode(body, type=NodeErrorBody).error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Not a node: a proxy in between, or another server on that port.
         return failure(response.status, response, body, now_unix_s=0.0)
 

@@ -250,6 +250,7 @@ async def test_a_refusal(transport, server):
         (404, b"not here", "upstream_not_found"),
         (301, b"", "upstream_redirect"),
         (500, b'{"error":{"message":"no code"}}', "upstream_failed"),
+        (503, b'{"error":{"more":' + b"[" * 30_000, "upstream_unavailable"),
     ],
 )
 async def test_something_else_than_a_node(transport, server, status, body, code):
