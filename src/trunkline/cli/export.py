@@ -13,7 +13,7 @@ from typing import Final
 
 import typer
 
-from trunkline.base.errors import ConfigError
+from trunkline.base.errors import ConfigError, Error
 from trunkline.cli import api
 from trunkline.cli.exits import DONE, UNABLE
 from trunkline.cli.folder import Folder
@@ -45,7 +45,12 @@ def command(
         return _one(url, answers[0], to, wait_s)
     if answers and wanted != Wanted():
         raise ConfigError("say which answers by their ids or by the options, not both")
-    into.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        into.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{into}: no folder can be made there: {error.strerror}; name another with --folder"
+        ) from None
     names = answers or [row.answer for row in asyncio.run(api.newest(url, limit, wanted))]
     return _many(url, names, into, wait_s)
 
@@ -69,8 +74,7 @@ def _one(url: str, answer: str, to: Path | None, wait_s: int) -> int:
 def _many(url: str, answers: Sequence[str], into: Path, wait_s: int) -> int:
     due_s = time.monotonic() + wait_s
     written, there = 0, 0
-    pending: list[str] = []
-    unknown: list[str] = []
+    left_out: list[tuple[str, str]] = []
     for answer in dict.fromkeys(answers):
         path = into / f"{answer}{SUFFIX}"
         if path.exists():
@@ -80,21 +84,23 @@ def _many(url: str, answers: Sequence[str], into: Path, wait_s: int) -> int:
             left_s = max(0, int(due_s - time.monotonic()))
             data = asyncio.run(api.evidence(url, answer, wait_s=left_s))
         except api.NotFoundError:
-            unknown.append(answer)
-            continue
-        if not _is_final(decode(data)):
-            pending.append(answer)
+            left_out.append((answer, "the gateway has no such answer"))
+        except api.NotRunningError:
+            raise
+        except Error as error:
+            # One that can not be had must not keep the others here.
+            left_out.append((answer, error.message))
         else:
-            write_new(path, data)
-            written += 1
+            if _is_final(decode(data)):
+                write_new(path, data)
+                written += 1
+            else:
+                why = "not proved to be in the log yet; export again later"
+                left_out.append((answer, why))
     typer.echo(f"{into}: {written} written, {there} there already")
-    for names, why in (
-        (pending, "not proved to be in the log yet; export again later"),
-        (unknown, "the gateway has no such answer"),
-    ):
-        for name in names:
-            typer.echo(f"left out: {name}: {why}", err=True)
-    return UNABLE if pending or unknown else DONE
+    for answer, why in left_out:
+        typer.echo(f"left out: {answer}: {why}", err=True)
+    return UNABLE if left_out else DONE
 
 
 def _is_final(evidence: Evidence) -> bool:

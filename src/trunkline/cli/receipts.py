@@ -4,6 +4,7 @@ somebody, forget what was said. Exporting is ``export``, proving ``prove``."""
 import asyncio
 import os
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -86,15 +87,35 @@ def forget(folder: Folder, answer: str) -> int:
 
 
 def write_new(to: Path, data: bytes) -> None:
-    """Write a file that is not there yet. Raises :class:`ConfigError`."""
+    """Write a file that is not there yet, whole or not at all. Raises :class:`ConfigError`."""
     try:
         # It may hold what was said: for the eyes of who asked for it.
-        with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+        descriptor, new = tempfile.mkstemp(prefix=".", suffix=".new", dir=to.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            _name(Path(new), to)
+        finally:
+            Path(new).unlink(missing_ok=True)
     except FileExistsError:
         raise ConfigError(f"{to} exists; it is not overwritten") from None
     except OSError as error:
         raise ConfigError(f"{to}: cannot be written: {error.strerror}") from None
+
+
+def _name(new: Path, to: Path) -> None:
+    """Give a file its name, which no other has. Raises :class:`OSError`."""
+    try:
+        to.hardlink_to(new)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links.
+        if os.path.lexists(to):
+            raise FileExistsError from None
+        new.rename(to)
 
 
 def _place(part: EvidencePart) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import resource
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from trunkline.base.errors import ConfigError
+from trunkline.base.errors import BadResponseError, ConfigError
 from trunkline.cli import api, export, moment, receipts
 from trunkline.cli.exits import DONE, UNABLE
 from trunkline.cli.folder import Folder
@@ -38,6 +40,8 @@ class Gateway:
         self.waited.append(wait_s)
         if answer not in self.answers:
             raise api.NotFoundError("no such answer")
+        if not self.answers[answer]:
+            raise BadResponseError("the gateway answered with no evidence file")
         return self.answers[answer]
 
     async def newest(self, base_url: str, limit: int, wanted: Wanted) -> list[AnswerRow]:
@@ -165,6 +169,54 @@ def test_one_answer_is_one_file(
         exported(folder, "ans_2", to=to)
     assert exported(folder, "ans_1") == DONE
     assert capsysbinary.readouterr() == (FINAL + b"\n", b"")
+
+
+def test_one_that_can_not_be_had_keeps_no_other_from_the_folder(
+    gateway: Gateway, folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.answers["ans_1"] = b""
+    assert exported(folder, "ans_1", "ans_3", into=tmp_path) == UNABLE
+    assert capsys.readouterr() == (
+        f"{tmp_path}: 1 written, 0 there already\n",
+        "left out: ans_1: the gateway answered with no evidence file\n",
+    )
+
+
+def test_a_folder_that_can_not_be_is_named(
+    gateway: Gateway, folder: Folder, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    with pytest.raises(ConfigError, match=r"taken: no folder can be made there: .*--folder"):
+        exported(folder, "ans_1", into=taken)
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(
+    gateway: Gateway, folder: Folder, tmp_path: Path
+) -> None:
+    """It would be taken for the whole one by every export after."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(FINAL) - 1, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot be written"):
+            exported(folder, "ans_1", into=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    assert exported(folder, "ans_1", into=tmp_path) == DONE
+
+
+def test_a_file_is_written_where_there_are_no_links(
+    gateway: Gateway, folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert exported(folder, "ans_1", to=tmp_path / "a") == DONE
+    with pytest.raises(ConfigError, match="not overwritten"):
+        exported(folder, "ans_3", to=tmp_path / "a")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": FINAL}
 
 
 def test_what_can_not_be_meant_is_said(gateway: Gateway, folder: Folder, tmp_path: Path) -> None:
