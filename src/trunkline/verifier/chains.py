@@ -6,12 +6,12 @@ it link by link. It refuses to draw from entries that a chain may be for, while 
 whether it holds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from trunkline.crypto import note as notes
 from trunkline.runtime.store import Connection
 from trunkline.verdicts import CHAIN_ENTRIES, Bound, Chain, Draw, bound, follow
 from trunkline.verifier import store
@@ -23,8 +23,6 @@ announces it. Too short, it is announced again, further ahead."""
 LATE_FACTOR: Final = 4
 LEAD_ENTRIES: Final = 4_096
 """How long before the end of one chain the next is announced."""
-LOOKED_BACK: Final = 200
-"""Draws of another verifier that its chains are gathered from, where that was not done before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +71,29 @@ def announced(connection: Connection, first: int, seed: bytes, draw: int) -> Non
 def look(connection: Connection, draw: Draw, position: int) -> str:
     """Take in another verifier's draw, the log's entry ``position``. What is wrong with it; empty:
     nothing."""
-    known, problem = _follow(_view(connection, draw), draw, position)
+    row = connection.execute(
+        "SELECT known, believed FROM chain_views WHERE key = ?", (draw.key,)
+    ).fetchone()
+    shown, entries = draw.shown(), (draw.from_, draw.to)
+    if row is None:
+        known, believed = shown, position + CHAIN_ENTRIES
+    else:
+        known, believed = msgspec.json.decode(row[0], type=tuple[Chain, ...]), int(row[1])
+        known += tuple(one for one in shown if _is_older(one, known, draw.from_, believed))
+    known, problem = follow(known, shown, draw.announced(), entries=entries, position=position)
     connection.execute(
-        "INSERT INTO chain_views VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET "
+        "INSERT INTO chain_views VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
         "known = excluded.known",
-        (draw.key, msgspec.json.encode(known)),
+        (draw.key, msgspec.json.encode(known), believed),
     )
     return problem
+
+
+def _is_older(chain: Chain, known: Sequence[Chain], first: int, believed: int) -> bool:
+    """Whether a chain may have been announced before its verifier's first draw that was seen, and
+    begins only now, with a draw from ``first``: what can not be known is believed."""
+    begins = first <= chain.first < believed
+    return begins and not any(chain.covers(one.first, one.end) for one in known)
 
 
 def chance_at(connection: Connection, batch: BatchEntry, draw: Draw, chance: bytes) -> bytes:
@@ -87,26 +101,3 @@ def chance_at(connection: Connection, batch: BatchEntry, draw: Draw, chance: byt
     node had not said that it knows of chains."""
     terms = store.terms_at(connection, batch.node, batch.index)
     return chance if terms is not None and terms.chains is True else draw.randomness()
-
-
-def _view(connection: Connection, draw: Draw) -> tuple[Chain, ...]:
-    """The chains that its verifier had announced before."""
-    row = connection.execute("SELECT known FROM chain_views WHERE key = ?", (draw.key,)).fetchone()
-    if row is not None:
-        return msgspec.json.decode(row[0], type=tuple[Chain, ...])
-    rows = connection.execute(
-        "SELECT entry, note FROM draws WHERE key = ? AND entry IS NOT NULL ORDER BY number DESC "
-        "LIMIT ?",
-        (draw.key, LOOKED_BACK),
-    ).fetchall()
-    before = [(int(entry), Draw.parse(notes.parse(bytes(note)).text)) for entry, note in rows[::-1]]
-    # What was announced before the first draw that was seen is believed: it can not be known.
-    known = (before[0][1] if before else draw).shown()
-    for position, one in before:
-        known, _ = _follow(known, one, position)
-    return known
-
-
-def _follow(known: tuple[Chain, ...], draw: Draw, position: int) -> tuple[tuple[Chain, ...], str]:
-    entries = (draw.from_, draw.to)
-    return follow(known, draw.shown(), draw.announced(), entries=entries, position=position)

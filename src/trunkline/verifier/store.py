@@ -166,6 +166,9 @@ MIGRATIONS: Final = (
     """
     ALTER TABLE subjects ADD COLUMN judged_ms INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE chain_views ADD COLUMN believed INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 
