@@ -12,7 +12,8 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def unix_ms(text: str, now: datetime) -> int:
     """Unix milliseconds of ``2026-11-21``, ``2026-11-21T13:05``, or ``90m`` (``s m h d``) before
-    ``now``. What has no offset is in the time zone of ``now``, which has one.
+    ``now``. What has no offset is in the time zone of ``now``, which has one. Before 1970 is 0:
+    nothing is older.
 
     Raises :class:`ConfigError` for anything else.
     """
@@ -22,7 +23,7 @@ def unix_ms(text: str, now: datetime) -> int:
             moment = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         else:
             moment = _with_zone(datetime.fromisoformat(text), now.tzinfo or UTC)
-        return int(moment.timestamp() * 1000)
+        return max(0, int(moment.timestamp() * 1000))
     except (ValueError, OverflowError):
         raise ConfigError(
             f"{text!r} is no time: say 2026-11-21, 2026-11-21T13:05 or 90m (s, m, h, d)"

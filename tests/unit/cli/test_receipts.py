@@ -96,6 +96,12 @@ def test_a_time_without_offset_is_the_readers_own() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["1969-12-31", "0001-01-02", "999999h"])
+def test_nothing_is_older_than_unix_time(text: str) -> None:
+    """The gateway takes no moment before it."""
+    assert moment.unix_ms(text, NOW) == 0
+
+
 @pytest.mark.parametrize(
     "text", ["", "yesterday", "5", "5w", "-5m", "13:05", "999999d", "2026-13-01"]
 )
