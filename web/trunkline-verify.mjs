@@ -1055,8 +1055,8 @@ export function responseChunks(response) {
   const rest = blocks.pop();
   const unfinished = sseEvent(rest.slice(0, Math.max(0, rest.lastIndexOf("\n"))));
   const events = blocks.map(sseEvent).filter((event) => event !== null);
-  const whole = unfinished === null || unfinished.data === "[DONE]";
-  demand(whole, "the stream ends in the middle of an event");
+  const ended = unfinished?.data === "[DONE]" && unfinished.name === "";
+  demand(unfinished === null || ended, "the stream ends in the middle of an event");
   const shown = events.filter(({ data }) => data !== null);
   // Clients hand events on whatever their name is, and stop reading at the end marker.
   demand(shown.every(({ name }) => name === ""), "the stream has an event that no node sends");
@@ -1073,7 +1073,8 @@ function toBytes(text) {
 /** One block of the stream: its name and its data; null for a block of nothing. */
 function sseEvent(block) {
   let name = "";
-  let known = false;
+  // An id, which none is that holds NUL, or a comment.
+  let marked = false;
   const data = [];
   const others = new Set();
   for (const line of block.split("\n")) {
@@ -1082,10 +1083,12 @@ function sseEvent(block) {
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (field === "data") data.push(value);
     else if (field === "event") name = value;
-    else if (field !== "" && field !== "id") others.add(field);
-    known ||= line !== "";
+    else if (field === "id") marked ||= !value.includes("\0");
+    else if (field !== "") others.add(field);
+    else marked ||= line !== "";
   }
   demand(others.size <= SSE_FIELDS_MAX, "an event has too many fields");
+  const known = marked || name !== "" || data.length > 0 || others.size > 0;
   return known ? { name, data: data.length > 0 ? data.join("\n") : null } : null;
 }
 

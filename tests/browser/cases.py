@@ -253,6 +253,8 @@ def _answers() -> Iterator[Case]:
         stream + b"data: [DONE]\n\ndata: [DONE]\n\n",
         stream.replace(b"data: ", b"data: [DONE]\n\ndata: ", 1),
         stream + b"event: named\n\n",
+        stream + b"event: named\ndata: [DONE]\n",
+        *(stream + last for last in (b"event:\n", b"event: x\nevent:\n", b"id: \0\n", b"id:\n")),
     )
     for number, response in enumerate(saved):
         yield case(f"response {number}", whole, response=response)
