@@ -138,3 +138,18 @@ def test_every_decision_record_is_listed_under_a_number_of_its_own() -> None:
     assert [number for number, _ in listed] == [f"{n:04}" for n in range(1, len(files) + 1)]
     assert all(file.startswith(number) for number, file in listed)
     assert all((folder / file).read_text().startswith(f"# {number}: ") for number, file in listed)
+
+
+def test_the_front_page_counts_as_the_fault_matrix_does() -> None:
+    counted = re.search(
+        r"^(\d+) answers: (\d+) whole, (\d+) error, 0 damage, 0 hang\.$",
+        (ROOT / "docs" / "fault-matrix.md").read_text(),
+        re.MULTILINE,
+    )
+    said = re.search(
+        r"ask for (\d+) answers in more ways: (\d+)\swhole, (\d+) explicit errors",
+        (ROOT / "README.md").read_text(),
+    )
+
+    assert counted is not None and said is not None
+    assert said.groups() == counted.groups()
