@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from trunkline.crypto import note as notes
 from trunkline.runtime.store import Connection
 from trunkline.verdicts import CHAIN_ENTRIES, Bound, Chain, Draw, bound, follow
 from trunkline.verifier import store
@@ -41,13 +42,15 @@ def own(connection: Connection, first: int, last: int) -> Own | None:
     shown: list[Bound] = []
     ahead = AHEAD_ENTRIES
     rows = connection.execute(
-        "SELECT own_chains.first, seed, draws.entry, draws.last FROM own_chains "
+        "SELECT own_chains.first, seed, draws.entry, draws.note FROM own_chains "
         "JOIN draws ON draws.number = own_chains.draw ORDER BY own_chains.first"
     ).fetchall()
-    for begins, seed, entry, drawn_to in rows:
+    for begins, seed, entry, note in rows:
         if entry is not None and entry >= begins:
             connection.execute("DELETE FROM own_chains WHERE first = ?", (begins,))
-            ahead = max(ahead, LATE_FACTOR * (entry + 1 - drawn_to))
+            # Not from where its draw ended: one that catches up ends far behind the log.
+            size = Draw.parse(notes.parse(bytes(note)).text).tree().size
+            ahead = max(ahead, LATE_FACTOR * (entry + 1 - size))
         elif begins < last:
             if entry is None:
                 return None

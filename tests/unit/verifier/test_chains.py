@@ -1,4 +1,4 @@
-"""Another verifier's chains, as one that begins to read it in the middle knows them."""
+"""What a verifier knows of its own chains, and of another's that it reads from the middle on."""
 
 import pytest
 from tests.support import audit_records as make
@@ -68,3 +68,31 @@ async def test_a_chain_that_began_unshown_is_not_believed(database) -> None:
     )
     assert found[:2] == ["", ""]
     assert "not announced" in found[2]
+
+
+async def test_a_late_chain_of_one_that_catches_up_is_followed_by_one_not_far_ahead(
+    database,
+) -> None:
+    """It came 50 entries late; that its draw ended 100,000 before them says nothing of the log."""
+    size, lag = 120_000, 50
+    begins = size + chains.AHEAD_ENTRIES
+    entry = begins + lag
+    note = make.signed(make.draw(10_000, size, announced=chain_of(SEED, begins)))
+
+    def work(connection) -> tuple[chains.Own | None, int | None]:
+        number = connection.execute(
+            "INSERT INTO draws (key, first, last, digest, note, entry) "
+            "VALUES ('k', ?, ?, 'd', ?, ?)",
+            (10_000, 20_000, note, entry),
+        ).lastrowid
+        chains.announced(connection, begins, SEED, number)
+        own = chains.own(connection, 20_000, 30_000)
+        ahead = 0 if own is None else own.ahead
+        return own, chains.wanted(connection, 30_000, entry + 1 + ahead)
+
+    own, following = await database.write(work)
+    assert own is not None
+    assert own.bound == ()
+    late = entry + 1 - size
+    assert own.ahead == chains.LATE_FACTOR * late
+    assert following == entry + 1 + own.ahead
