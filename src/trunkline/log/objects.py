@@ -12,6 +12,7 @@ import asyncio
 import errno
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
@@ -290,19 +291,39 @@ class _LoopThread:
             target=self._loop.run_forever, name="log.objects", daemon=True
         )
         self._thread.start()
+        self._lock = threading.Lock()
+        self._ending = False
 
     def run(self, work: Coroutine[None, None, T]) -> T:
-        """What the work returns or raises. Its own deadlines bound it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """What the work returns or raises. Its own deadlines bound it. OSError once this ends:
+        whoever waits in another thread then would wait for ever."""
+        with self._lock:
+            if self._ending:
+                work.close()
+                _fail(errno.ECANCELED, "the object store: closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            _fail(errno.ECANCELED, "the object store: closed")
 
     def close(self, last: Callable[[], Coroutine[None, None, None]]) -> None:
-        """End it, after ``last``. Safe to repeat."""
-        if self._loop.is_closed():
-            return
-        self.run(last())
+        """End it and what still runs, and then ``last``. Safe to repeat."""
+        with self._lock:
+            if self._ending:
+                return
+            self._ending = True
+        asyncio.run_coroutine_threadsafe(self._end(last), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self, last: Callable[[], Coroutine[None, None, None]]) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await last()
 
 
 def _limit(tile: Tile) -> int:

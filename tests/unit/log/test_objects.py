@@ -108,6 +108,22 @@ def test_each_request_fails_once(template, tmp_path, kind):
         asyncio.run(play(*fresh(template, tmp_path / "log", {number: kind})))
 
 
+async def test_who_waits_for_the_store_is_let_go_when_the_log_stops(template, tmp_path):
+    """A thread that waits for ever keeps its process from ending."""
+    _, store = fresh(template, tmp_path / "log")
+    async with tiles_on(store) as tiles:
+        note = await asyncio.to_thread(tiles.read_checkpoint)
+        store.gone, before = True, store.requests
+        writing = asyncio.create_task(asyncio.to_thread(tiles.write_checkpoint, note))
+        while store.requests == before:  # noqa: ASYNC110 - counted in the server's own call
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(tiles.close)
+        with pytest.raises(OSError, match="closed"):
+            await writing
+        with pytest.raises(OSError, match="closed"):
+            await asyncio.to_thread(tiles.read_checkpoint)
+
+
 def test_what_lies_in_the_bucket(template):
     _, objects = template
     names = sorted(name.removeprefix(f"{PREFIX}/") for name in objects)
