@@ -77,7 +77,7 @@ async def door(
     data: Path, *, routing: str = "", cache: CacheConfig | None = None, whole: bool = True
 ) -> AsyncIterator[Door]:
     upstream = Upstream(body=json.dumps(WHOLE).encode()) if whole else Upstream(GOOD)
-    (data / "routing.toml").write_text(routing)
+    (data / "routing.toml").write_text(routing or "# as it is without one\n")
     create_store(data)
     secrets = {}
     keys = KeyStore.open(data, create=True)

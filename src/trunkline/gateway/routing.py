@@ -119,7 +119,10 @@ def read(path: Path) -> RoutingPolicy:
         raise ConfigError(f"{path}: this is no file")
     text = read_text(path)
     if not text.strip():
-        raise ConfigError(f"{path}: it is empty; a policy that changes nothing is a comment")
+        raise ConfigError(
+            f"{path}: it is empty, as a file is that is just being written; for a policy that "
+            "changes nothing, write a comment into it"
+        )
     try:
         return RoutingPolicy.parse(text)
     except ConfigError as error:
