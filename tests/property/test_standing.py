@@ -131,6 +131,20 @@ def test_a_newer_failure_needs_no_new_proof_until_the_first_was_taken_back() -> 
     assert board.unproved(POLICY) == (digest_of(again),)
 
 
+def test_no_operator_holds_up_the_proofs_of_another_by_how_much_it_says() -> None:
+    one, two, three, _ = HANDS
+    many = [
+        hand.verdict(NODES[0], time, standing="failed", configuration=f"made up {time}")
+        for time in range(100, 120)
+        for hand in (one, two)
+    ]
+    few = [three.verdict(node, time, standing="failed") for time, node in enumerate(NODES)]
+    wanted = board_of([*many, *few], logged=False).unproved(POLICY)
+    assert len(wanted) == len(many) + len(few)
+    places = [wanted.index(digest_of(verdict)) for verdict in few]
+    assert places[1] < 2 <= places[0] < 4
+
+
 def test_no_proof_is_wanted_of_what_only_demotes() -> None:
     failed = [hand.verdict(NODES[0], 5, standing="failed") for hand in HANDS]
     withheld = [hand.verdict(NODES[0], 5, standing="failed", kind="opening") for hand in HANDS]

@@ -40,7 +40,7 @@ class VerdictProofs:
 
     def want(self, digests: Sequence[str]) -> None:
         """From now on prove these (SHA-256 of the notes, hex), the first ones first, and nothing
-        else. What is being fetched is not given up for it."""
+        else. A try that is under way is not given up for it."""
         self._wanted = tuple(digests)
         for digest in self._wanted:
             if len(self._tasks) >= AT_ONCE:
@@ -59,13 +59,14 @@ class VerdictProofs:
 
     async def _prove(self, digest: str) -> None:
         pause_s = RETRY_S
-        while not await self._tried(digest):
+        while not (done := await self._tried(digest)):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_S_MAX)
-            if digest not in self._wanted:
+            if digest not in self._wanted[:AT_ONCE]:
+                # It is no longer wanted, or others are before it: its place is theirs.
                 break
         del self._tasks[digest]
-        self.want([other for other in self._wanted if other != digest])
+        self.want([other for other in self._wanted if other != digest or not done])
 
     async def _tried(self, digest: str) -> bool:
         """Whether there is nothing more to do about it."""

@@ -15,6 +15,7 @@ Verdicts come here verified. Specified in ``docs/operate/verification.md``.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import zip_longest
 from typing import Final, NamedTuple
 
 import msgspec
@@ -203,18 +204,19 @@ class Board:
 
     def unproved(self, policy: Verification) -> tuple[str, ...]:
         """Digests of the verdicts that would do more than demote, were they proved to be in the
-        log: the newest of each verifier on each subject, the newest of all first."""
-        marks = [
-            voice.mark
-            for against in self._held(policy).values()
+        log: the newest of each verifier on each subject. Operators take turns, each with its newest
+        first, so that none holds up another by how much it says."""
+        marks: dict[str, list[Mark]] = {}
+        for against in self._held(policy).values():
             for most, voices in (
                 (policy.on_fail, against.failed),
                 (policy.on_withheld, against.withheld),
-            )
-            for voice in voices
-            if most == "quarantine" and not voice.logged
-        ]
-        return tuple(mark.digest for mark in sorted(marks, reverse=True))
+            ):
+                for voice in voices:
+                    if most == "quarantine" and not voice.logged:
+                        marks.setdefault(voice.operator, []).append(voice.mark)
+        turns = zip_longest(*(sorted(said, reverse=True) for said in marks.values()))
+        return tuple(mark.digest for turn in turns for mark in turn if mark is not None)
 
     def standings(self, policy: Verification) -> dict[Place, NodeStanding]:
         """Every place that anything is held against, by verifiers that the policy names."""
