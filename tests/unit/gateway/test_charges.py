@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from trunkline.base.money import MicroUsd
@@ -10,7 +11,9 @@ from trunkline.gateway.charges import Charges
 from trunkline.gateway.core.policy import Price, RoutingPolicy
 from trunkline.gateway.core.price import Tokens
 from trunkline.gateway.core.tenant import ANONYMOUS
+from trunkline.gateway.core.transcript import _said_bytes
 from trunkline.receipts import ReceiptUsage
+from trunkline.schema.openai_answer import Delta
 
 PRICE = Price(input=MicroUsd(1_000_000), output=MicroUsd(2_000_000))
 """A thousand nano-USD for a token of the prompt, two for one of the answer."""
@@ -59,3 +62,19 @@ def test_what_nobody_said_is_estimated_up_to_what_was_held(
         books.written(charge, stored=True)
     found = books.spending()
     assert (found.charged_nusd, found.estimated, found.held) == (nusd, int(estimated), 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ({"role": "assistant", "content": None}, 0),
+        ({"content": "snø"}, 4),
+        ({"content": "a", "refusal": "b", "reasoning_content": "c"}, 3),
+        ({"reasoning": "thought"}, 7),
+        ({"reasoning": "", "content": ""}, 0),
+        ({"tool_calls": [{"id": "call_1", "function": {"name": "look", "arguments": "{}"}}]}, 6),
+        ({"tool_calls": [{"id": "call_1"}], "function_call": {"name": "look"}}, 4),
+    ],
+)
+def test_all_that_a_model_generated_is_counted(said: dict[str, object], size: int) -> None:
+    assert _said_bytes(msgspec.json.decode(msgspec.json.encode(said), type=Delta)) == size

@@ -23,7 +23,8 @@ from trunkline.gateway.core.seam import Seam
 from trunkline.gateway.core.values import Gathered
 from trunkline.receipts import ShownDigest, StreamDigest, bound_bytes
 from trunkline.schema.attempt import PREFIX_CHARS_MAX, RESUME_TOKENS_MAX, Prefix, Used
-from trunkline.schema.openai_answer import Delta, ReadMessage
+from trunkline.schema.openai_answer import Delta, FunctionDelta, ReadMessage
+from trunkline.schema.openai_parts import FunctionCall
 from trunkline.schema.parsing import ABSENT
 
 HELD_EVENTS_MAX: Final = 256
@@ -450,11 +451,19 @@ class Reception:
 
 def _said_bytes(part: Delta | ReadMessage) -> int:
     """Bytes of everything in it that a model generated."""
-    said = [part.content, part.refusal, part.reasoning_content]
-    functions = [call.function for call in part.tool_calls or ()]
-    for function in (*functions, part.function_call):
-        if function is not None:
-            said += [function.name, function.arguments]
+    # Asked of each chunk, and in most there is nothing but text.
+    said = _bytes(part.content) + _bytes(part.refusal) + _bytes(part.reasoning_content)
+    for call in part.tool_calls or ():
+        said += _call_bytes(call.function)
     thoughts = bytes(part.reasoning)
-    thoughts_bytes = 0 if thoughts in _SILENT else len(thoughts) - len('""')
-    return thoughts_bytes + sum(len(text.encode()) for text in said if text)
+    if thoughts not in _SILENT:
+        said += len(thoughts) - len('""')
+    return said + _call_bytes(part.function_call)
+
+
+def _call_bytes(function: FunctionDelta | FunctionCall | None) -> int:
+    return 0 if function is None else _bytes(function.name) + _bytes(function.arguments)
+
+
+def _bytes(text: str | None) -> int:
+    return len(text.encode()) if text else 0
