@@ -80,6 +80,12 @@ def test_a_count_that_nobody_asked_for_may_fall() -> None:
     assert [line for one in data for line in check.feed(one)] == data
 
 
+def test_a_usage_without_a_count_says_nothing_of_the_order() -> None:
+    check = StreamCheck(1, running=True)
+    data = [chunk("a", 1), chunk("b", usage=USAGE), chunk("c", 3)]
+    assert [line for one in data for line in check.feed(one)] == data
+
+
 def test_a_chunk_of_another_answer_is_found_when_the_own_goes_on() -> None:
     own, other = chunk("a"), chunk("b", id="other")
     assert code_of([own, other, own]) == "upstream_repeated_chunk"
