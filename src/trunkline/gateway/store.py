@@ -131,8 +131,8 @@ _NEWEST: Final = """
     SELECT * FROM answers
     WHERE (:model = '' OR model = :model) AND (:node = '' OR node = :node)
         AND (:state IS NULL OR state = :state)
-        AND (:since_ms IS NULL OR created_ms >= :since_ms)
-        AND (:until_ms IS NULL OR created_ms < :until_ms)
+        AND created_ms >= ifnull(:since_ms, 0)
+        AND created_ms < ifnull(:until_ms, 9223372036854775807)
     ORDER BY created_ms DESC, answer LIMIT :limit
 """
 
