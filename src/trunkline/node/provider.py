@@ -276,23 +276,24 @@ class ProviderWork:
             running=self._usage.added_running or self._usage.app_running,
             known=self._translated,
         )
-        heads = Heads(*self._otherwise)
+        # What goes on with another's answer is called as that was (``Joint``).
+        heads = None if prefix is not None else Heads(*self._otherwise)
         number = 0 if prefix is None else prefix.events
         calls = CallNumbers(self._attempt.attempt.removeprefix("att_"))
         async for event in _to_its_end(answer.events(), check):
             lines = check.feed(calls.tidy(self._preset.answer(event.data or b"")))
-            for line in lines if prefix is not None else heads.fit(lines):
+            for line in lines if heads is None else heads.fit(lines):
                 told = self._teller.tell(line)
                 if told is not None:
                     await output.event(Event(id=number, data=told.data, used=told.used))
                     number += 1
         said = check.end()
         closing = check.closing() if self._usage.kept_back else None
-        told = None
-        for line in [] if closing is None else heads.fit([closing]):
+        lines = [] if closing is None else [closing]
+        for line in lines if heads is None else heads.fit(lines):
             told = self._teller.tell(line)
-        if told is not None:
-            await output.event(Event(id=number, data=told.data, used=told.used))
+            if told is not None:
+                await output.event(Event(id=number, data=told.data, used=told.used))
         return said
 
     async def _whole(self, answer: Answer, output: Output) -> Said:

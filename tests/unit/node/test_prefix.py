@@ -314,6 +314,25 @@ async def test_a_node_goes_on_and_signs_for_what_it_was_given(tmp_path: Path) ->
     assert (receipt.usage.prompt, receipt.usage.completion) == (9, 4)
 
 
+async def test_the_count_that_a_node_adds_at_the_end_names_nobody(tmp_path: Path) -> None:
+    """The provider, which may be called anything, says no name, and no count at the end."""
+    bare = {"id": "", "model": ""}
+    upstream = Upstream(
+        [chunk(" a", usage=USAGE, **bare), chunk(None, "stop", usage=USAGE, **bare)]
+    )
+    known = {"served_names": {"real-1": "*"}, "prefix": "vllm"}
+    given = msgspec.structs.replace(prefix(), model="other")
+    asked_for = taking_over(given, stream_options={"include_usage": True})
+    async with (
+        serving(upstream) as base_url,
+        node(tmp_path, config=config(base_url, models=("real-1",), **known)) as running,
+    ):
+        heard = await running.hear(asked_for, first_id=4)
+    assert heard.error is None
+    last = msgspec.json.decode(heard.chunks[-1].data or b"")
+    assert (last["model"], last["choices"]) == ("other", [])
+
+
 async def test_a_node_that_can_not_says_so(tmp_path: Path) -> None:
     async with (
         serving(Upstream([])) as base_url,
