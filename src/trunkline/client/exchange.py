@@ -47,6 +47,8 @@ class Exchange:
     """It came compressed although that was not asked for: not the bytes that were signed."""
     closed: bool = False
     """The response's body came to its end."""
+    passed_bytes: int = 0
+    """Of the response's body, so far."""
     response: PassingResponse | ShownEvents = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class Exchange:
 
     def add(self, data: bytes) -> None:
         """Take note of bytes that pass."""
+        self.passed_bytes += len(data)
         self.response.add(data)
 
     def close(self) -> None:

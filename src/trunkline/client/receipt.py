@@ -45,6 +45,7 @@ class Progress:
         self._sightings = sightings
         self.result: Result | None = None
         """The newest result, if there is one."""
+        self._judged_bytes = 0
 
     @property
     def answer(self) -> str:
@@ -53,9 +54,10 @@ class Progress:
 
     @property
     def state(self) -> Literal["provisional", "final"]:
-        """``final`` once a check of this app's own has shown it."""
+        """``final`` once a check of this app's own has shown it, of all that has passed."""
         done = self.result is not None and self.result.outcome == "pass"
-        return "final" if done else "provisional"
+        all_of_it = self._judged_bytes == self._exchange.passed_bytes
+        return "final" if done and all_of_it else "provisional"
 
     def begin(self) -> None:
         """Raises what can be said before anybody is asked."""
@@ -70,10 +72,13 @@ class Progress:
             raise NoReceiptError("the gateway has no evidence of its answer")
         if fetched.status != 200:
             return None
+        # Looked at first: more may pass while it is judged.
+        self._judged_bytes, ended = self._exchange.passed_bytes, self._exchange.ended
         result = judge(self._exchange, fetched.data, self._trust)
         if result.outcome == "pass":
             self._sightings.see(fetched.data)
-            self._exchange.forget()
+            if ended:
+                self._exchange.forget()
         self.result = result
         if result.fault is not None:
             raise error_of(result, result.fault)

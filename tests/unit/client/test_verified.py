@@ -26,7 +26,7 @@ from trunkline.evidence import EvidenceKey, decode, split_view
 from trunkline.evidence.response import PassingResponse
 from trunkline.receipts import Receipt as Record
 from trunkline.receipts import decode as decode_receipt
-from trunkline.schema.sse import EVENT_BYTES_MAX
+from trunkline.schema.sse import DONE, EVENT_BYTES_MAX
 from trunkline.tlog.policy import Policy
 
 VECTORS = Path(__file__).parents[3] / "docs" / "spec" / "evidence-vectors.json"
@@ -399,3 +399,24 @@ def test_a_receipt_that_is_proven_stays_so() -> None:
     receipt = Receipt(made, TRUST, Sightings(""), lambda wait_s: next(fetched))
     assert receipt.final().outcome == "pass"
     assert receipt.check() is receipt.final()
+
+
+@pytest.mark.usefixtures("asked_as_is")
+def test_what_passes_after_a_proof_is_not_proven_by_it() -> None:
+    """An app may ask before it has read the end; a gateway that knows may go on otherwise."""
+    messages = b"".join(b'data: {"n":%d}\n\n' % number for number in range(6))
+    for last, proven in ((DONE, True), (b'data: {"n":6}\n\n', False)):
+        made = call()
+        made.response = PassingResponse()
+        made.add(messages)
+        receipt = Receipt(made, TRUST, Sightings(""), lambda _: Fetched(status=200, data=FINAL))
+        assert receipt.final().outcome == "pass"
+        assert receipt.state == "final"
+        made.add(last)
+        made.close()
+        assert receipt.state == "provisional"
+        if proven:
+            assert receipt.final().outcome == "pass"
+        else:
+            with pytest.raises(verified.AnswerChangedError):
+                receipt.check()
