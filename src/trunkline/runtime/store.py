@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -246,7 +247,6 @@ class _Writer:
             raise _again(broken)
         found = _file_id(self._path)
         if found is None:
-            # Connecting would make an empty one in its place.
             raise _again(broken)
         try:
             connection = _connect(self._path)
@@ -368,7 +368,7 @@ class _Readers:
         connection: Connection | None = getattr(self._local, "connection", None)
         file = _file_id(self._path)
         # Another file in its place is what the writer goes on with. Where there is none, the old
-        # one is still read: connecting would make an empty one.
+        # one is still read.
         if connection is None or file not in (None, self._local.file):
             connection = _connect(self._path)
             connection.execute("PRAGMA query_only=ON")
@@ -411,10 +411,19 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _connect(path: Path) -> Connection:
-    connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+def _opened(path: Path) -> Connection:
+    # Never makes a file (``_lock`` does, once): one that is gone must not seem to be empty.
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
     )
+
+
+def _connect(path: Path) -> Connection:
+    connection = _opened(path)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
@@ -423,14 +432,12 @@ def _connect(path: Path) -> Connection:
 
 
 def _scrub(path: Path) -> bool:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return int(busy) == 0
+        with closing(_opened(path)) as connection:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return int(busy) == 0
     except sqlite3.Error as error:
         raise translate(error, path) from None
-    finally:
-        connection.close()
 
 
 def _lock(path: Path, *, patience_s: float) -> int:

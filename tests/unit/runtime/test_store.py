@@ -247,6 +247,22 @@ async def test_what_is_written_to_a_file_that_is_gone_is_not_acknowledged(path, 
         database.close()
 
 
+async def test_who_reads_a_file_that_is_gone_makes_none(path):
+    database = Database.open(path, must_exist=False, migrations=[SCHEMA], reopens=True)
+    away = path.with_name("away")
+    path.rename(away)
+    try:
+        with pytest.raises(DiskError):
+            await database.read(names)
+        with pytest.raises(DiskError):
+            await database.scrub()
+        assert not path.exists()
+        away.rename(path)
+        assert await database.read(names) == []
+    finally:
+        database.close()
+
+
 async def test_another_file_in_its_place_is_what_is_read_and_written(path):
     beside = path.with_name("beside")
     Database.open(beside, must_exist=False, migrations=[SCHEMA]).close()
