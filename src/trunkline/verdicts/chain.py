@@ -101,7 +101,7 @@ def follow(
     held = [chain for chain in known if chain.end > entries[1]]
     doubled = False
     if announced is not None and announced not in known:
-        doubled = any(announced.first < chain.end for chain in known)
+        doubled = any(announced.covers(chain.first, chain.end) for chain in known)
         # One that came too late is void: its verifier could have known the entries that it is for.
         if not doubled and position < announced.first:
             held.append(announced)

@@ -98,3 +98,10 @@ def test_a_chain_that_is_announced_after_its_entries_is_none() -> None:
         (6, "a draw by a chain that was not announced before the entries that it is for")
     ]
     assert findings(*log, make.draw(0, 4, announced=late), PAD, make.draw(4, 6)) == (2, [])
+
+
+def test_a_chain_for_entries_before_those_of_another_is_no_second_one() -> None:
+    """They are announced in whatever order: what counts is that no entry has two."""
+    later, sooner = chain_of(OTHER, FIRST + CHAIN_ENTRIES), chain_of(SEED, FIRST)
+    log = [PAD, make.draw(0, 1, announced=later), make.draw(1, 2, announced=sooner), PAD]
+    assert findings(*log, PAD, PAD, by_chain(2, 6)) == (3, [])
