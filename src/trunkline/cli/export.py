@@ -39,12 +39,12 @@ def command(
     url = folder.network().one("gateway").url
     if to is not None and into is not None:
         raise ConfigError("--to is for one answer's file, --folder for many: say one of them")
+    if answers and wanted != Wanted():
+        raise ConfigError("say which answers by their ids or by the options, not both")
     if into is None:
         if len(answers) != 1:
             raise ConfigError("say one answer's id, or --folder for several")
         return _one(url, answers[0], to, wait_s)
-    if answers and wanted != Wanted():
-        raise ConfigError("say which answers by their ids or by the options, not both")
     try:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -52,7 +52,12 @@ def command(
             f"{into}: no folder can be made there: {error.strerror}; name another with --folder"
         ) from None
     names = answers or [row.answer for row in asyncio.run(api.newest(url, limit, wanted))]
-    return _many(url, names, into, wait_s)
+    code = _many(url, names, into, wait_s)
+    if not answers and len(names) == limit:
+        typer.echo(
+            f"looked at the newest {limit} alone: --limit and --until reach further back", err=True
+        )
+    return code
 
 
 def _one(url: str, answer: str, to: Path | None, wait_s: int) -> int:

@@ -235,7 +235,24 @@ def test_what_can_not_be_meant_is_said(gateway: Gateway, folder: Folder, tmp_pat
         export.command(
             folder, ["ans_1"], Wanted(model="m"), limit=1, to=None, into=tmp_path, wait_s=0
         )
+    with pytest.raises(ConfigError, match="not both"):
+        export.command(folder, ["ans_1"], Wanted(model="m"), limit=1, to=None, into=None, wait_s=0)
     assert gateway.waited == []
+
+
+@pytest.mark.parametrize(("limit", "said"), [(3, True), (4, False)])
+def test_where_there_may_be_more_than_was_looked_at_is_said(
+    gateway: Gateway,
+    folder: Folder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    limit: int,
+    said: bool,
+) -> None:
+    gateway.answers["ans_2"] = FINAL
+    code = export.command(folder, [], Wanted(), limit=limit, to=None, into=tmp_path, wait_s=0)
+    assert code == DONE
+    assert ("looked at the newest 3 alone" in capsys.readouterr().err) == said
 
 
 def test_filters_reach_the_gateway_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
