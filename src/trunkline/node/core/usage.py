@@ -11,11 +11,11 @@ from typing import Final, Literal
 import msgspec
 
 from trunkline.base.errors import RequestError
+from trunkline.node.core.mending import COUNT_MAX
 from trunkline.node.core.upstream import with_members
 from trunkline.schema.openai_answer import Usage
 from trunkline.schema.parsing import given, top_level
 
-COUNT_MAX: Final = 10**15 - 1
 _NULL: Final = msgspec.Raw(b"null")
 
 Fate = Literal["keep", "null", "drop"]
