@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 from tests.support.fake_node import FakeNode
 from tests.support.fake_script import Script
@@ -18,6 +19,7 @@ from trunkline.gateway.app import create_store
 from trunkline.gateway.config import GatewayConfig, NodeConfig, render
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.remote.transport import Response
+from trunkline.schema.attempt import Attempt
 
 BODY = b'{"model":"tiny","stream":%s,"messages":[{"role":"user","content":"say it"}]}'
 IDLE_S = 1.5
@@ -95,6 +97,66 @@ async def test_what_came_while_it_was_stopped_counts(tmp_path: Path) -> None:
     assert body.endswith(b"data: [DONE]\n\n")
     assert len(node.attempts) == 1
     assert text(body)
+
+
+class Hesitant(FakeNode):
+    """Sends its head once it may, and what follows it once it may do that too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.head, self.rest = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def _attempt(
+        self,
+        attempt: Attempt,
+        script: Script,
+        writer: asyncio.StreamWriter,
+        gone: asyncio.Task[None],
+    ) -> bool:
+        self.asked.set()
+        await self.head.wait()
+        held = cast("asyncio.StreamWriter", _Held(writer, self.rest))
+        return await super()._attempt(attempt, script, held, gone)
+
+
+class _Held:
+    """Passes on what is written first, and all else once it may."""
+
+    def __init__(self, writer: asyncio.StreamWriter, until: asyncio.Event) -> None:
+        self._writer = writer
+        self._until = until
+        self._kept: list[bytes] | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._kept is None:
+            self._kept = []
+            self._writer.write(data)
+        else:
+            self._kept.append(data)
+
+    async def drain(self) -> None:
+        await self._until.wait()
+        self._writer.writelines(self._kept or ())
+        self._kept = []
+        await self._writer.drain()
+
+
+async def test_time_lost_before_the_head_is_none_of_the_wait_after_it(tmp_path: Path) -> None:
+    async with Hesitant() as node, paused_gateway(tmp_path, node) as (gateway, url):
+        client = PlainClient(url)
+        answer = await begun(client, stream=True)
+        await node.asked.wait()
+        gateway.send_signal(signal.SIGSTOP)
+        node.head.set()
+        await pause(gateway)
+        gateway.send_signal(signal.SIGCONT)
+        # Less than is left of the wait, and enough to give up at once.
+        await asyncio.wait({answer}, timeout=0.3)
+        node.rest.set()
+        body = await answer
+        await client.aclose()
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert len(node.attempts) == 1
 
 
 async def test_a_whole_answer_and_the_first_look_at_nodes_too(tmp_path: Path) -> None:

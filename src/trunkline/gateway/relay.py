@@ -267,7 +267,7 @@ class Pump:
                 self._arm(start.number, lane)
                 if start.delay_s > 0:
                     await asyncio.sleep(start.delay_s)
-                stream = await self._open(start)
+                stream = await self._open(start, limit)
                 await self._read(start, stream, lane, limit)
         except TimeoutError:
             await self._do(self._late(start.number))
@@ -281,10 +281,10 @@ class Pump:
             if stream is not None:
                 await stream.aclose()
 
-    async def _open(self, start: Start) -> AttemptStream:
+    async def _open(self, start: Start, limit: Limit) -> AttemptStream:
         caller = self._shared.directory.caller(start.deployment.node)
         timeouts, expected = self._plan.timeouts, start.deployment.expected
-        asked_s = self._now_s()
+        asked_s, before_s = self._now_s(), limit.lost_s
         stream = await caller.attempt(
             self._message(start),
             first_id=start.first_event,
@@ -294,7 +294,10 @@ class Pump:
             # Silence in the queue or while the prompt is read; the machine's own stages are finer.
             idle_timeout_s=max(timeouts.first_event_s, timeouts.first_token_s, timeouts.idle_s),
         )
-        self._shared.health.answered(start.deployment, self._now_s() - asked_s)
+        lost_s = limit.lost_s
+        self._answer.excuse(start.number, lost_s)
+        took_s = self._now_s() - asked_s - (lost_s - before_s)
+        self._shared.health.answered(start.deployment, max(took_s, 0.0))
         return stream
 
     def _message(self, start: Start) -> Attempt:
