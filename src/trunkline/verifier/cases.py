@@ -162,10 +162,14 @@ class Cases:
             info = await scorer.model()
             theirs = await self._their_test(node, patient=patient)
             calibration = await self._calibration(theirs, receipt, scorer, info)
-            context = _stated_context(theirs, receipt)
-            if not context:
-                context = await self._context_tokens(node, receipt, patient=patient)
+            context = await self._context_tokens(theirs, node, receipt, patient=patient)
             measured = await replay.measure(receipt, content, scorer, context_tokens=context)
+            if measured.unreachable == replay.NOT_AN_ANSWER:
+                # What was kept may be an earlier process's, of more room.
+                self._tests.pop(str(node.key), None)
+                theirs = await self._their_test(node, patient=patient)
+                context = await self._context_tokens(theirs, node, receipt, patient=patient)
+                measured = await replay.measure(receipt, content, scorer, context_tokens=context)
             fits = 0
             if measured.unreachable == replay.NOT_AN_ANSWER and _is_later(theirs, receipt):
                 fits = len(content.prompt) + max(map(len, content.tokens), default=0)
@@ -235,9 +239,13 @@ class Cases:
         self._tests[vkey] = (now_s, test)
         return test
 
-    async def _context_tokens(self, node: KnownNode, receipt: Receipt, *, patient: bool) -> int:
-        """Of the node's engine, as it says now; 0 where it does not. Raises where it can not be
-        asked and is to be asked again."""
+    async def _context_tokens(
+        self, theirs: SelfTest | None, node: KnownNode, receipt: Receipt, *, patient: bool
+    ) -> int:
+        """Of the node's engine: as it signed it, else as it says now; 0 where it does not. Raises
+        where it can not be asked and is to be asked again."""
+        if stated := _stated_context(theirs, receipt):
+            return stated
         try:
             served = (await node.caller.info()).models
         except UpstreamError:

@@ -1,11 +1,10 @@
 """Honest nodes of other versions, with other engines or less room: none of them fails for it."""
 
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 from tests.support.auditing import Made, Toy, ToyNode
-from tests.support.toy_network import LAMBDA, ToyNetwork, toy_network
+from tests.support.toy_network import LAMBDA, ToyNetwork
 
 from trunkline.audit import recompute
 from trunkline.audit.judge import OTHER_CONTEXT, OTHER_RULES
@@ -20,19 +19,6 @@ pytestmark = pytest.mark.timeout(30)
 ROOM = 40
 LATER_MS = 2_000_000_000_000
 ENDLESS: dict[str, object] = {"max_tokens": None, "temperature": 0.5}
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[ToyNetwork]:
-    async with toy_network(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    made = HttpTransport()
-    yield made
-    await made.aclose()
 
 
 async def verdict_on(made: Made, network: ToyNetwork, transport: HttpTransport) -> Verdict:
@@ -150,3 +136,16 @@ async def test_an_answer_that_filled_a_smaller_context(
     if result == "inconclusive":
         assert found["finish"][1] == OTHER_CONTEXT
         assert found["replay"][0] == "pass"
+
+
+async def test_a_node_that_begins_anew_with_less_room_is_not_held_to_what_it_said_before(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
+    found = []
+    for seen, room in enumerate((512, ROOM)):
+        network.node.stated = {"context_tokens": room}
+        network.node.answer(ToyNode(context_tokens=room).serve(4 + seen, **ENDLESS))
+        (one,) = (await caller.verdicts(seen, 20)).verdicts
+        found.append(Verdict.open_note(one.note.encode(), LAMBDA.vkey))
+    assert [(one.result, by_name(one)["finish"][0]) for one in found] == [("pass", "pass")] * 2
