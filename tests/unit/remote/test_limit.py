@@ -182,4 +182,4 @@ async def test_what_came_in_the_turn_in_which_it_ended_is_not_cut_off() -> None:
             limit.cut()
             # The end is told in the next turn. In this one the wait is over already.
             go_on()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.25)
