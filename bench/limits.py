@@ -1,6 +1,6 @@
 """Three providers with different limits, too much demand and not enough of it, two tenants.
 
-    python bench/limits.py [--seconds 24] [--loads 0.5 0.9 1.0 1.5 3.0]
+    python bench/limits.py [--seconds 60] [--loads 0.5 0.9 1.0 1.5 3.0]
 
 Scripted providers on raw sockets count for themselves and truly, each by its own rule, and refuse
 what is too much with 429 as real ones do; in front of them a real gateway, three real provider
@@ -483,7 +483,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=24.0, help="of each load")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="of each load; bursts at its ends weigh less in a longer one",
+    )
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.9, 1.0, 1.5, 3.0])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
     options = parser.parse_args()
