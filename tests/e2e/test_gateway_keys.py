@@ -6,7 +6,6 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ import pytest
 from tests.support.fake_answer import MODEL, TOKENS
 from tests.support.fake_node import FakeNode
 from tests.support.fake_script import Fault, Script, with_hold
-from tests.support.gateway import FakeLog, PlainClient, Reply, process, settings
+from tests.support.gateway import FakeLog, PlainClient, Reply, process, settings, write_config
 
-from trunkline.crypto.signer import Signer
-from trunkline.gateway.config import render
 from trunkline.gateway.front import Gateway
 from trunkline.gateway.key_store import KeyRow, KeyStore, digest_of
 from trunkline.gateway.keys import KeyUse, new_secret, new_tenant_id
@@ -467,18 +464,10 @@ def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()]
 
 
-def write_config(folder: Path, node: FakeNode) -> Path:
-    log_key = Signer.generate("net.localhost/log", sha256(b"log").digest()).vkey
-    (folder / "policy").write_text(f"log {log_key}\nquorum none\n")
-    (folder / "routing.toml").write_text(PRICES + '[keys.app]\nbudget_usd = "1"\n')
-    config = msgspec.structs.replace(
-        settings([node]), listen="127.0.0.1:0", data="data", routing_file="routing.toml",
-        keys="required",
-    )  # fmt: skip
-    path = folder / "gateway.toml"
-    path.write_text(render(config))
+def written(folder: Path, node: FakeNode) -> Path:
+    config = msgspec.structs.replace(settings([node]), keys="required")
     create_store(folder / "data")
-    return path
+    return write_config(folder, config, routing=PRICES + '[keys.app]\nbudget_usd = "1"\n')
 
 
 async def make_key(data: Path) -> str:
@@ -509,7 +498,7 @@ async def test_killed_at_any_point_every_stored_answer_is_charged_once(
     tmp_path: Path, answers: int
 ) -> None:
     async with FakeNode("alpha") as node:
-        config = write_config(tmp_path, node)
+        config = written(tmp_path, node)
         secret = await make_key(tmp_path / "data")
         whole: list[str] = []
         for round_ in (1, 2):

@@ -6,17 +6,14 @@ import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
 from tests.support.fake_node import FakeNode
 from tests.support.fake_script import Script
-from tests.support.gateway import PlainClient, process
+from tests.support.gateway import PlainClient, process, settings, write_config
 
-from trunkline.crypto.signer import Signer
 from trunkline.gateway.app import create_store
-from trunkline.gateway.config import GatewayConfig, NodeConfig, render
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.remote.transport import Response
 from trunkline.schema.attempt import Attempt
@@ -30,20 +27,10 @@ PAUSE_S = 4.0
 @asynccontextmanager
 async def paused_gateway(folder: Path, node: FakeNode) -> AsyncIterator[tuple[Process, str]]:
     """A gateway that waits for a node for less time than it will be stopped."""
-    log_key = Signer.generate("net.localhost/log", sha256(b"log").digest()).vkey
-    (folder / "policy").write_text(f"log {log_key}\nquorum none\n")
-    config = GatewayConfig(
-        listen="127.0.0.1:0",
-        data="data",
-        policy_file="policy",
-        log_url="http://127.0.0.1:1",
-        nodes=(NodeConfig(url=node.url, vkey=node.vkey),),
-        timeouts=Timeouts(
-            head_s=IDLE_S, first_event_s=IDLE_S, first_token_s=IDLE_S, whole_s=IDLE_S, idle_s=IDLE_S
-        ),
+    waits = Timeouts(
+        head_s=IDLE_S, first_event_s=IDLE_S, first_token_s=IDLE_S, whole_s=IDLE_S, idle_s=IDLE_S
     )
-    path = folder / "gateway.toml"
-    path.write_text(render(config))
+    path = write_config(folder, settings([node], waits))
     create_store(folder / "data")
     async with process(path) as running:
         yield running

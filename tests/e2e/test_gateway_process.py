@@ -4,37 +4,28 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from hashlib import sha256
 from pathlib import Path
 
 from tests.support.fake_node import FakeNode
-from tests.support.gateway import MAIN, FakeLog, PlainClient, gateway_over, process
+from tests.support.gateway import MAIN, FakeLog, PlainClient, gateway_over, process, write_config
 
-from trunkline.crypto.signer import Signer
 from trunkline.gateway.app import create_store
-from trunkline.gateway.config import GatewayConfig, NodeConfig, render
+from trunkline.gateway.config import GatewayConfig, NodeConfig
 
 BODY = b'{"model":"tiny","stream":true,"messages":[{"role":"user","content":"say it"}]}'
 
 
-def write_config(folder: Path, node: FakeNode) -> Path:
-    log_key = Signer.generate("net.localhost/log", sha256(b"log").digest()).vkey
-    (folder / "policy").write_text(f"log {log_key}\nquorum none\n")
-    config = GatewayConfig(
-        listen="127.0.0.1:0",
-        data="data",
+def plain(node: FakeNode) -> GatewayConfig:
+    return GatewayConfig(
         policy_file="policy",
         log_url="http://127.0.0.1:1",
         nodes=(NodeConfig(url=node.url, vkey=node.vkey),),
     )
-    path = folder / "gateway.toml"
-    path.write_text(render(config))
-    return path
 
 
 async def test_killed_after_the_answer_nothing_is_lost(tmp_path: Path) -> None:
     async with FakeNode("alpha") as node:
-        config = write_config(tmp_path, node)
+        config = write_config(tmp_path, plain(node))
         create_store(tmp_path / "data")
         async with process(config) as (child, url):
             client = PlainClient(url)
@@ -51,7 +42,7 @@ async def test_killed_after_the_answer_nothing_is_lost(tmp_path: Path) -> None:
 
 async def test_it_stops_when_asked(tmp_path: Path) -> None:
     async with FakeNode("alpha") as node:
-        config = write_config(tmp_path, node)
+        config = write_config(tmp_path, plain(node))
         create_store(tmp_path / "data")
         async with process(config) as (child, _):
             child.send_signal(signal.SIGTERM)
@@ -61,7 +52,7 @@ async def test_it_stops_when_asked(tmp_path: Path) -> None:
 
 async def test_it_refuses_to_start_without_a_store(tmp_path: Path) -> None:
     async with FakeNode("alpha") as node:
-        config = write_config(tmp_path, node)
+        config = write_config(tmp_path, plain(node))
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-c", MAIN, str(config), stderr=PIPE
         )

@@ -5,7 +5,6 @@ import json
 import signal
 import sqlite3
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
 
 import anthropic
@@ -16,12 +15,10 @@ from tests.e2e.test_gateway_keys import COST, PRICES, process
 from tests.support.fake_answer import MODEL
 from tests.support.fake_node import FakeNode
 from tests.support.fake_script import Fault, Script, with_hold
-from tests.support.gateway import PlainClient, Reply, gateway_over, settings
+from tests.support.gateway import PlainClient, Reply, gateway_over, settings, write_config
 
 from trunkline.base.errors import Error
-from trunkline.crypto.signer import Signer
 from trunkline.gateway import recording
-from trunkline.gateway.config import render
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.store import EvidenceStore, create_store
 
@@ -315,17 +312,10 @@ async def test_stopping_ends_it_explicitly_and_a_new_process_makes_it_anew(tmp_p
 # Killed without warning.
 
 
-def write_config(folder: Path, node: FakeNode) -> Path:
-    log_key = Signer.generate("net.localhost/log", sha256(b"log").digest()).vkey
-    (folder / "policy").write_text(f"log {log_key}\nquorum none\n")
-    (folder / "routing.toml").write_text(PRICES)
-    config = msgspec.structs.replace(
-        settings([node], SLOW), listen="127.0.0.1:0", data="data", routing_file="routing.toml"
-    )
-    path = folder / "gateway.toml"
-    path.write_text(render(config))
+def written(folder: Path, node: FakeNode) -> Path:
+    config = settings([node], SLOW)
     create_store(folder / "data")
-    return path
+    return write_config(folder, config, routing=PRICES)
 
 
 def charged(data: Path) -> list[tuple[str, int]]:
@@ -349,7 +339,7 @@ async def post(url: str, asked: bytes, key: str = KEY) -> Reply:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_killed_after_the_end_it_is_the_same_answer(tmp_path: Path, stream: bool) -> None:
     async with FakeNode("alpha") as node:
-        config, asked = write_config(tmp_path, node), body(stream=stream)
+        config, asked = written(tmp_path, node), body(stream=stream)
         async with process(config) as (child, url):
             first = await post(url, asked)
             child.send_signal(signal.SIGKILL)
@@ -365,7 +355,7 @@ async def test_killed_after_the_end_it_is_the_same_answer(tmp_path: Path, stream
 async def test_killed_in_the_middle_it_is_made_anew_under_the_same_id(tmp_path: Path) -> None:
     async with FakeNode("alpha") as node:
         held = Held(node, 4)
-        config, asked = write_config(tmp_path, node), body(stream=True)
+        config, asked = written(tmp_path, node), body(stream=True)
         async with process(config) as (child, url):
             client = PlainClient(url)
             response = await client.open(CHAT, asked, idempotency_key=KEY)
@@ -394,7 +384,7 @@ async def test_killed_in_the_middle_it_is_made_anew_under_the_same_id(tmp_path: 
 async def test_killed_at_any_point_each_key_has_one_answer(tmp_path: Path, answers: int) -> None:
     """Four callers ask on; the gateway is killed under them; all of it is asked again, twice."""
     async with FakeNode("alpha") as node:
-        config, whole = write_config(tmp_path, node), dict[str, Reply]()
+        config, whole = written(tmp_path, node), dict[str, Reply]()
         enough = asyncio.Event()
 
         async def ask_on(url: str, caller: int) -> None:

@@ -7,15 +7,18 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import msgspec
 import openai
 from tests.support.fake_node import FakeNode
 
 from trunkline.base.errors import ConnectError, Error
-from trunkline.gateway.config import GatewayConfig, NodeConfig
+from trunkline.crypto.signer import Signer
+from trunkline.gateway.config import GatewayConfig, NodeConfig, render
 from trunkline.gateway.core.deadline import Timeouts
 from trunkline.gateway.evidence import Prover
 from trunkline.gateway.front import Gateway
@@ -184,6 +187,19 @@ MAIN = (
     "run('gateway', Path(sys.argv[1]))"
 )
 """For ``python -c``: a gateway, by the path of its configuration."""
+
+
+def write_config(folder: Path, config: GatewayConfig, *, routing: str | None = None) -> Path:
+    """Write what :func:`process` runs: a configuration, its policy, and its routing file if there
+    is one. The store is not made."""
+    log_key = Signer.generate("net.localhost/log", sha256(b"log").digest()).vkey
+    (folder / "policy").write_text(f"log {log_key}\nquorum none\n")
+    if routing is not None:
+        (folder / "routing.toml").write_text(routing)
+        config = msgspec.structs.replace(config, routing_file="routing.toml")
+    path = folder / "gateway.toml"
+    path.write_text(render(msgspec.structs.replace(config, listen="127.0.0.1:0", data="data")))
+    return path
 
 
 @asynccontextmanager
