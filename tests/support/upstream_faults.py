@@ -182,12 +182,16 @@ async def no_count(exchange: Exchange) -> None:
         await exchange.reply(200, exchange.answer.whole().replace(count, spoiled))
 
 
-async def called_nothing(exchange: Exchange) -> None:
-    """The finish says that a tool is called, and no call came."""
+async def _textless(exchange: Exchange, finish: str) -> None:
     exchange.answer.content = "text"
     exchange.answer.parts = ("",)
-    exchange.answer.finish = "tool_calls"
+    exchange.answer.finish = finish
     await exchange.healthy()
+
+
+async def called_nothing(exchange: Exchange) -> None:
+    """The finish says that a tool is called, and no call came."""
+    await _textless(exchange, "tool_calls")
 
 
 async def choice_twice(exchange: Exchange) -> None:
@@ -216,10 +220,7 @@ async def empty_choices(exchange: Exchange) -> None:
 
 
 async def empty_text(exchange: Exchange) -> None:
-    exchange.answer.content = "text"
-    exchange.answer.parts = ("",)
-    exchange.answer.finish = "stop"
-    await exchange.healthy()
+    await _textless(exchange, "stop")
 
 
 async def plain_type(exchange: Exchange) -> None:
