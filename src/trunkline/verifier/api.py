@@ -6,6 +6,7 @@ An audit on demand answers by its deadline whatever happens; what could not be f
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from re import compile as regex
 from typing import Final
 
@@ -102,17 +103,16 @@ class Api:
         await call.reply_json(200, page, [NO_STORE])
 
     async def _page(self, call: Call, after: float, wait_s: float) -> VerdictPage:
-        number = int(after)
-        try:
+        number, database = int(after), self._database()
+        with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                while True:
+                while wait_s:
                     self.revealed.clear()
-                    page = await self._database().read(lambda c: ledger.page(c, number))
-                    if page.verdicts or not wait_s or call.draining.is_set():
+                    page = await database.read(lambda c: ledger.page(c, number))
+                    if page.verdicts or call.draining.is_set():
                         return page
                     await self._something(call)
-        except TimeoutError:
-            return await self._database().read(lambda c: ledger.page(c, number))
+        return await database.read(lambda c: ledger.page(c, number))
 
     async def _something(self, call: Call) -> None:
         """Until this process revealed something, or another may have, or the server stops."""
@@ -145,23 +145,17 @@ class Api:
         found = None
         if len(leaf) == LEAF_CHARS and leaf.isalnum():
             found = await self._database().read(lambda c: ledger.bundle(c, leaf))
-        if found is None:
-            raise RequestError("no verdict on that receipt", code="not_found", status=404)
-        await call.reply(200, found, JSON_TYPE, [NO_STORE])
+        await call.reply(200, _there(found, "no verdict on that receipt"), JSON_TYPE, [NO_STORE])
 
     async def _calibration(self, call: Call) -> None:
         digest = "sha256:" + call.path.removeprefix(CALIBRATIONS_PATH + "/")
         found = await self._database().read(lambda c: ledger.calibration(c, digest))
-        if found is None:
-            raise RequestError("no such calibration", code="not_found", status=404)
-        await call.reply(200, found, JSON_TYPE, [NO_STORE])
+        await call.reply(200, _there(found, "no such calibration"), JSON_TYPE, [NO_STORE])
 
     async def _draw(self, call: Call) -> None:
         digest = "sha256:" + call.path.removeprefix(DRAWS_PATH + "/")
         found = await self._database().read(lambda c: ledger.draw(c, digest))
-        if found is None:
-            raise RequestError("no such draw in the log", code="not_found", status=404)
-        await call.reply(200, found, TEXT_TYPE, [NO_STORE])
+        await call.reply(200, _there(found, "no such draw in the log"), TEXT_TYPE, [NO_STORE])
 
     async def _audit(self, call: Call) -> None:
         if self._reading >= self._asked_max or len(self._asked) >= self._asked_max:
@@ -197,6 +191,13 @@ class Api:
         if not task.cancelled():
             # Whoever still waits is told; nobody else is interested.
             task.exception()
+
+
+def _there(found: bytes | None, otherwise: str) -> bytes:
+    """What was found. Raises RequestError (404), which says ``otherwise``."""
+    if found is None:
+        raise RequestError(otherwise, code="not_found", status=404)
+    return found
 
 
 def _number(query: Mapping[str, str], name: str, *, default: float, most: float) -> float:
