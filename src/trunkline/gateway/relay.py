@@ -21,6 +21,7 @@ from trunkline.base.errors import (
     OverloadedError,
     RateLimitedError,
     RequestError,
+    StoppingError,
 )
 from trunkline.gateway.core.actions import (
     Action,
@@ -72,7 +73,7 @@ DRAIN_S: Final = 1.0
 
 CLIENT_GONE: Final = Failure(code="client_gone", message="the client left", status=499)
 STOPPING: Final = Failure(
-    code="shutting_down", message="the gateway is stopping", status=503, retry_after_s=1.0
+    code=StoppingError.code, message="the gateway is stopping", status=503, retry_after_s=1.0
 )
 
 
@@ -241,16 +242,13 @@ class Pump:
             lane.lease = await self._shared.dispatcher.place(seek.need, self._ticket())
         except NoRouteError as error:
             quarantined = error.error_code == QUARANTINED
-            failure = _quarantined(error) if quarantined else None
+            failure = _refusal(error) if quarantined else None
             actions = answer.on_unplaced(number, failure, self._now_s())
         except RequestError as error:
             failure = msgspec.structs.replace(Failure.of(error), faultless=True)
             actions = answer.on_unplaced(number, failure, self._now_s())
         except (OverloadedError, RateLimitedError) as error:
-            failure = msgspec.structs.replace(
-                Failure.of(error), retry_after_s=error.retry_after_s, faultless=True
-            )
-            actions = answer.on_unplaced(number, failure, self._now_s())
+            actions = answer.on_unplaced(number, _refusal(error), self._now_s())
         else:
             actions = answer.on_placed(number, lane.lease.deployment, self._now_s())
         self._observer.waited(self._now_s() - asked_s)
@@ -577,7 +575,8 @@ class Pump:
             return
 
 
-def _quarantined(error: NoRouteError) -> Failure:
+def _refusal(error: NoRouteError | OverloadedError | RateLimitedError) -> Failure:
+    """No place, which says nothing against a node, and when to come back."""
     return msgspec.structs.replace(
         Failure.of(error), retry_after_s=error.retry_after_s, faultless=True
     )
