@@ -103,6 +103,10 @@ class VerifierKey:
             raise MalformedError("the vkey's id is not that of its name and key")
         return key
 
+    def __hash__(self) -> int:
+        # Asked for with every receipt; keys that are equal have equal ids.
+        return self.key_id
+
     def __str__(self) -> str:
         return _vkey(self)
 

@@ -4,7 +4,7 @@ Pure functions of hashes. A proof is refused unless it is exactly as long as its
 demand: nothing is read from it before its length is known to be right.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 from trunkline.base.errors import ConsistencyError, InclusionError, VerificationError
@@ -22,9 +22,6 @@ def leaf_hash(data: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """SHA-256(0x01 || left || right)."""
     return sha256(b"\x01" + left + right).digest()
-
-
-NodeHash = Callable[[bytes, bytes], bytes]
 
 
 def root(leaf_hashes: Sequence[bytes]) -> bytes:
@@ -121,24 +118,28 @@ def consistency_proof(leaf_hashes: Sequence[bytes], size1: int) -> list[bytes]:
     ]
 
 
-def root_from_path(
-    leaf: bytes, index: int, size: int, path: Sequence[bytes], *, node: NodeHash = node_hash
-) -> bytes:
-    """The root that an audit path leads to. InclusionError for a path of the wrong shape.
+def levels_below_edge(index: int, size: int, path_hashes: int) -> int:
+    """How many steps of an audit path are below the tree's right edge: each of those is one level
+    up, from the side that a bit of ``index`` says. Beyond, every sibling is to the left.
 
-    ``node``: :func:`node_hash`, or what remembers its results where many paths meet.
+    InclusionError outside the tree, or for a path of another length than is the leaf's.
     """
     if not 0 <= index < size:
         raise InclusionError(f"no leaf {index} in a tree of {size}")
-    _check_hashes((leaf, *path[: PROOF_HASHES_MAX + 1]), InclusionError)
     inner, border = _decompose(index, size)
-    if len(path) != inner + border:
-        raise InclusionError(f"the audit path has {len(path)} hashes, not {inner + border}")
+    if path_hashes != inner + border:
+        raise InclusionError(f"the audit path has {path_hashes} hashes, not {inner + border}")
+    return inner
+
+
+def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """The root that an audit path leads to. InclusionError for a path of the wrong shape."""
+    inner = levels_below_edge(index, size, len(path))
+    _check_hashes((leaf, *path), InclusionError)
     hashed = leaf
     for level, sibling in enumerate(path):
-        # Beyond `inner` the climb follows the tree's right edge: every sibling is to the left.
         left = level >= inner or (index >> level) & 1
-        hashed = node(sibling, hashed) if left else node(hashed, sibling)
+        hashed = node_hash(sibling, hashed) if left else node_hash(hashed, sibling)
     return hashed
 
 
@@ -149,20 +150,13 @@ def _decompose(index: int, size: int) -> tuple[int, int]:
 
 
 def verify_inclusion(
-    leaf: bytes,
-    index: int,
-    size: int,
-    path: Sequence[bytes],
-    root: bytes,
-    *,
-    node: NodeHash = node_hash,
+    leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes
 ) -> None:
     """Check that leaf hash ``leaf`` is leaf ``index`` of the tree of ``size`` with ``root``.
 
     InclusionError if it is not, or the path has any other shape than RFC 6962 §2.1.1 gives it.
-    ``node``: as in :func:`root_from_path`.
     """
-    if root_from_path(leaf, index, size, path, node=node) != root:
+    if root_from_path(leaf, index, size, path) != root:
         raise InclusionError("the audit path does not lead to the root")
 
 

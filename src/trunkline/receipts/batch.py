@@ -25,6 +25,7 @@ from trunkline.crypto.canonical import INTEGER_MAX
 from trunkline.crypto.encoding import decode_decimal, decode_hash, encode_base64
 from trunkline.crypto.keys import VerifierKey, is_key_name
 from trunkline.receipts.receipt import Receipt, decode, receipt_leaf
+from trunkline.receipts.tree import batch_tree
 from trunkline.schema.attempt import SignedReceipt
 
 BATCH_TYPE = "trunkline.batch/v1"
@@ -34,8 +35,6 @@ OPENED_MAX = 64
 """Batches remembered as verified: those whose receipts are still being handed out."""
 PATH_HASHES_MAX = 6
 """log2 of ``BATCH_RECEIPTS_MAX``."""
-PATHS_HASHES = 1024
-"""Hashes of paths remembered as read: those of some batches."""
 
 _NO_PREVIOUS = "-"
 
@@ -212,8 +211,7 @@ def verify_path(data: bytes, signed: SignedReceipt, batch: Batch) -> bytes:
     if len(signed.path) > PATH_HASHES_MAX:
         raise MalformedError("a batch path is too long")
     leaf = receipt_leaf(data)
-    path = [_path_hash(text) for text in signed.path]
-    merkle.verify_inclusion(leaf, signed.index, batch.count, path, batch.root, node=_path_node)
+    batch_tree(batch.root, batch.count).verify(leaf, signed.index, signed.path)
     return leaf
 
 
@@ -267,16 +265,6 @@ def root_and_paths(leaves: Sequence[bytes]) -> tuple[bytes, tuple[tuple[bytes, .
         level = [merkle.node_hash(left, right) for left, right in pairs] + odd
         below *= 2
     return level[0], tuple(map(tuple, paths))
-
-
-@lru_cache(maxsize=PATHS_HASHES)
-def _path_hash(text: str) -> bytes:
-    """Of a path: most are in several paths of one batch. A failure is not remembered."""
-    return decode_hash(text)
-
-
-_path_node = lru_cache(maxsize=PATHS_HASHES)(merkle.node_hash)
-"""Where the paths of one batch meet they are the same from there on."""
 
 
 def _utf8(text: str) -> bytes:
