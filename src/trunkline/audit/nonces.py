@@ -44,8 +44,8 @@ def check_seed(receipt: Receipt, request: ChatRequest) -> Check:
     match said.source:
         case "caller":
             return failed(SEED, "said to be the request's own, and the request has none")
-        case "inherited" if not receipt.route:
-            return failed(SEED, "said to be inherited, and there was no earlier attempt")
+        case "inherited" if not (receipt.route and receipt.response.resumed):
+            return failed(SEED, "said to be inherited, and nothing was taken over")
         case "none":
             return failed(SEED, "a seed without a source")
         case "nonces" | "inherited":
@@ -92,12 +92,13 @@ def check_nonce(
         return _inherited(receipt, origin, used_by=used_by, noted_at=noted_at, entry=entry)
     if used_by and used_by != receipt.answer:
         return failed(NONCE, "the nonce was used before, for another answer")
-    if not said.nonces:
-        return inconclusive(NONCE, "the node was not bound to its nonce beforehand")
-    if proof is None and entry is None:
+    if entry is None and (proof is None or not said.nonces):
         return not_applicable(NONCE, "asked about before it was in the log: nothing to hold it to")
+    # Who could leave these out would draw nonces, once it has seen a request, until one pleases it.
+    if not said.nonces:
+        return failed(NONCE, "the node was not bound to its nonce beforehand")
     if proof is None:
-        return inconclusive(NONCE, "the commitment to the nonce was not opened")
+        return failed(NONCE, "the commitment to the nonce was not opened")
     try:
         commitment = open_nonces(proof.note.encode(), key)
         _check_place(receipt, commitment, proof)

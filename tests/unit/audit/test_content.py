@@ -174,7 +174,7 @@ async def test_who_asks_before_the_log_has_it_is_not_held_to_a_commitment() -> N
     asked = judge(replace(case, entry=None, nonces_entry=None), None)
     assert asked.result == "pass", asked.checks
     drawn = judge(case, None)
-    assert drawn.result == "inconclusive", "a node that is asked has to open it"
+    assert drawn.result == "fail", "a node that is asked has to open it"
 
 
 async def test_a_nonce_used_before_is_noticed() -> None:
@@ -208,11 +208,21 @@ async def test_the_log_and_no_clock_says_what_came_first() -> None:
     assert (await results(but(ToyNode().serve(3), nonce=nonce_proof(3, later))))["nonce"] == "pass"
 
 
-async def test_a_node_that_commits_to_no_nonces_leaves_it_open() -> None:
+async def test_a_node_that_is_bound_to_no_nonce_could_choose_its_seeds() -> None:
     made = but(saying(ToyNode().serve(3), "sampling", nonces="", nonce_index=0), nonce=None)
-    assert (await results(made))["nonce"] == "inconclusive"
+    assert (await results(made))["nonce"] == "fail"
     unopened = but(ToyNode().serve(3), nonce=None)
-    assert (await results(unopened))["nonce"] == "inconclusive"
+    assert (await results(unopened))["nonce"] == "fail"
+
+
+async def test_a_seed_is_inherited_with_tokens_alone() -> None:
+    """Where nothing was taken over, a node could call any seed an earlier attempt's."""
+    first = saying(
+        ToyNode().serve(3), "sampling", source="inherited", seed="7a" * 32, node_nonce="", nonces=""
+    )
+    route = ToyNode().serve(3, given=(4,)).receipt.route
+    after_another = replace(first, receipt=msgspec.structs.replace(first.receipt, route=route))
+    assert (await results(after_another))["seed"] == "fail"
 
 
 async def test_log_probabilities_are_no_function_of_the_tokens() -> None:
