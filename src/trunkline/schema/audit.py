@@ -11,6 +11,7 @@ import msgspec
 from trunkline.schema.attempt import SignedReceipt
 
 OPENINGS_PATH = "/v1/openings"
+PLANTS_PATH = "/v1/plants"
 SELF_TEST_PATH = "/v1/self-test"
 NONCES_PREFIX = "/v1/nonces/"
 NONCE_BYTES_MAX = 16 * 1024
@@ -163,6 +164,9 @@ class RevealedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict: a signed note (``trunkline.verdicts.verdict``). Nothing else here is signed."""
     entry: int | None
     """Where it is in the log, once it is."""
+    plant: str = ""
+    """Of a verdict that withdraws one on a plant: the plant's opening, a signed note
+    (``trunkline.verdicts.plant``). Empty: it is none."""
 
 
 class VerdictPage(msgspec.Struct, frozen=True, kw_only=True):
