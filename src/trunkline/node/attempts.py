@@ -185,7 +185,8 @@ class Attempts:
         await run.call.send(
             sse.encode(event=EVENT_ACCEPTED, data=msgspec.json.encode(work.accepted))
         )
-        run.digest = StreamDigest(bound_bytes(bound_request(attempt)), attempt.attempt)
+        run.request = bound_request(attempt)
+        run.digest = StreamDigest(bound_bytes(run.request), attempt.attempt)
         return await work.run(run)
 
     async def _conclude(self, attempt: Attempt, work: Work, outcome: Outcome, run: "_Run") -> None:
@@ -242,13 +243,15 @@ class _Run:
 
     __slots__ = (
         "_clock", "_first_ms", "_spoke", "arrived_ms", "call", "digest", "error", "kind", "line",
-        "model",
+        "model", "request",
     )  # fmt: skip
 
     def __init__(self, call: Call, clock: Clock, line: CanonicalLine) -> None:
         self.call = call
         self.line = line
         self.arrived_ms = clock.unix_ms()
+        self.request = ""
+        """Its digest as the receipt says it, where ``digest`` begins."""
         self.digest: StreamDigest | None = None
         self.kind: Kind | None = None
         self.model: str | None = None
@@ -306,6 +309,7 @@ class _Run:
         ended_ms = self._clock.unix_ms()
         chunks = self.digest.chunks
         return Sent(
+            request=self.request,
             chunks=chunks,
             digest=self.digest.close(),
             times=ReceiptTimes(

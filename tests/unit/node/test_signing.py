@@ -40,6 +40,7 @@ def receipt(number: int, **more: object) -> Receipt:
             usage=ReceiptUsage(completion=1, counted=True, prompt=1),
         ),
         Sent(
+            request=DIGEST,
             chunks=1,
             digest=DIGEST,
             times=ReceiptTimes(arrived_ms=1, ended_ms=2, first_token_ms=1),

@@ -56,6 +56,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """What left for the app."""
 
+    request: str
+    """Digest of the attempt's request as the receipt says it: the stream's began with it."""
     chunks: int
     digest: str
     times: ReceiptTimes
@@ -91,7 +93,7 @@ def statement(
         previous="",
         request=ReceiptRequest(
             client=attempt.client_request_digest,
-            digest=bound_request(attempt),
+            digest=sent.request,
             format=attempt.client_format,
             prompt=bind("request.prompt", outcome.prompt),
         ),
