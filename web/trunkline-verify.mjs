@@ -4,7 +4,11 @@
  * The steps, their results and what they add up to are those of docs/spec/evidence.md; receipts,
  * batches and digests those of docs/spec/receipt.md; verdicts those of docs/spec/verdict.md; notes,
  * checkpoints, cosignatures, proofs and policies those of C2SP. It uses WebCrypto and nothing else:
- * no imports, no network, no storage.
+ * no imports, no network, no storage. ML-DSA-44, which WebCrypto does not have, is worked out here.
+ *
+ * One long file, because a page that verifies is to copy one thing, and to know that it is all of it.
+ * From top to bottom: bounds, bytes, the two kinds of signature, notes, trees, records, the steps in
+ * their order, and last `verify`.
  *
  * It refuses to guess: what is not shown is `inconclusive`, also where this browser lacks Ed25519.
  *
@@ -72,6 +76,12 @@ const PUBLIC_KEY_BYTES = new Map([
   [COSIGNATURE_ED25519, 32],
   [COSIGNATURE_ML_DSA_44, 1312],
 ]);
+const SIGNATURE_BYTES = new Map([
+  [ED25519, 64],
+  [COSIGNATURE_ED25519, 64],
+  [COSIGNATURE_ML_DSA_44, 2420],
+]);
+const TIMESTAMP_BYTES = 8;
 
 /** What was read is not what its format says. */
 export class MalformedError extends Error {}
@@ -244,6 +254,305 @@ export async function verifyEd25519(publicKey, signature, message) {
   }
 }
 
+// SHAKE (FIPS 202), of which ML-DSA is made and which WebCrypto does not have
+
+const KECCAK_ROUNDS = 24;
+// The bytes of a block, and so which SHAKE it is.
+const SHAKE128_RATE = 168;
+const SHAKE256_RATE = 136;
+
+/** Which lane each step of ρ and π moves its lane to, and by how many bits it turns it. */
+const [LANES, TURNS] = (() => {
+  const [lanes, turns] = [[], []];
+  for (let step = 0, x = 1, y = 0; step < 24; step += 1) {
+    [x, y] = [y, (2 * x + 3 * y) % 5];
+    lanes.push(x + 5 * y);
+    turns.push((((step + 1) * (step + 2)) / 2) % 64);
+  }
+  return [lanes, turns];
+})();
+
+/** What ι adds in each round: bits of a shift register, at places 2^n - 1. Low half, high half. */
+const ROUND_CONSTANTS = (() => {
+  const halves = new Uint32Array(2 * KECCAK_ROUNDS);
+  let register = 1;
+  for (let round = 0; round < KECCAK_ROUNDS; round += 1) {
+    for (let n = 0; n < 7; n += 1) {
+      const place = 2 ** n - 1;
+      halves[2 * round + (place >> 5)] |= (register & 1) << (place & 31);
+      register = (register << 1) ^ (register >> 7 ? 0x171 : 0);
+    }
+  }
+  return halves;
+})();
+
+/** Keccak-f[1600], in place. 25 lanes as 50 numbers of 32 bits, the low half of each lane first. */
+function keccak(state) {
+  const columns = new Uint32Array(10);
+  const row = new Uint32Array(10);
+  for (let round = 0; round < KECCAK_ROUNDS; round += 1) {
+    // θ
+    for (let x = 0; x < 10; x += 1) {
+      columns[x] = state[x] ^ state[x + 10] ^ state[x + 20] ^ state[x + 30] ^ state[x + 40];
+    }
+    for (let x = 0; x < 10; x += 2) {
+      const left = (x + 8) % 10;
+      const right = (x + 2) % 10;
+      const low = columns[left] ^ ((columns[right] << 1) | (columns[right + 1] >>> 31));
+      const high = columns[left + 1] ^ ((columns[right + 1] << 1) | (columns[right] >>> 31));
+      for (let at = x; at < 50; at += 10) {
+        state[at] ^= low;
+        state[at + 1] ^= high;
+      }
+    }
+    // ρ and π: each lane goes, turned, where the next one was.
+    let low = state[2];
+    let high = state[3];
+    for (let step = 0; step < 24; step += 1) {
+      const at = 2 * LANES[step];
+      const bits = TURNS[step] & 31;
+      // No turn is by 0 or 32 bits, where a shift by 32 would be one by 0.
+      const turnedLow = (low << bits) | (high >>> (32 - bits));
+      const turnedHigh = (high << bits) | (low >>> (32 - bits));
+      low = state[at];
+      high = state[at + 1];
+      state[at] = TURNS[step] < 32 ? turnedLow : turnedHigh;
+      state[at + 1] = TURNS[step] < 32 ? turnedHigh : turnedLow;
+    }
+    // χ
+    for (let y = 0; y < 50; y += 10) {
+      for (let x = 0; x < 10; x += 1) row[x] = state[y + x];
+      for (let x = 0; x < 10; x += 1) {
+        state[y + x] = row[x] ^ (~row[(x + 2) % 10] & row[(x + 4) % 10]);
+      }
+    }
+    // ι
+    state[0] ^= ROUND_CONSTANTS[2 * round];
+    state[1] ^= ROUND_CONSTANTS[2 * round + 1];
+  }
+}
+
+/** The SHAKE of the pieces: its blocks, without end. */
+function* shake(rate, ...pieces) {
+  const input = concat(...pieces);
+  const padded = new Uint8Array((Math.floor(input.length / rate) + 1) * rate);
+  padded.set(input);
+  padded[input.length] = 0x1f;
+  padded[padded.length - 1] |= 0x80;
+  const words = new DataView(padded.buffer);
+  const state = new Uint32Array(50);
+  for (let from = 0; from < padded.length; from += rate) {
+    for (let at = 0; at < rate; at += 4) state[at / 4] ^= words.getUint32(from + at, true);
+    keccak(state);
+  }
+  for (;;) {
+    const block = new DataView(new ArrayBuffer(rate));
+    for (let at = 0; at < rate; at += 4) block.setUint32(at, state[at / 4], true);
+    yield new Uint8Array(block.buffer);
+    keccak(state);
+  }
+}
+
+/** The first `size` bytes of SHAKE256, at most a block: what FIPS 204 calls H. */
+function shake256(size, ...pieces) {
+  return shake(SHAKE256_RATE, ...pieces).next().value.slice(0, size);
+}
+
+// ML-DSA-44 (FIPS 204), verifying only: nothing here is secret, so nothing need take equal time
+
+const ML_DSA_Q = 8_380_417;
+const ML_DSA_DEGREE = 256;
+// The matrix has as many rows as columns: k = l.
+const ML_DSA_ROWS = 4;
+const ML_DSA_ONES = 39;
+const ML_DSA_HINTS = 80;
+const ML_DSA_GAMMA_1 = 2 ** 17;
+// 2 gamma_2: how many numbers have one high part.
+const ML_DSA_STEP = 190_464;
+const ML_DSA_STEPS = 44;
+const ML_DSA_BETA = 78;
+const ML_DSA_DROPPED_BITS = 13;
+const ML_DSA_CHALLENGE_BYTES = 32;
+const [T1_BITS, Z_BITS, W1_BITS] = [10, 18, 6];
+
+// Products of two numbers below q are below 2^46: exact in a double.
+const modQ = (number) => ((number % ML_DSA_Q) + ML_DSA_Q) % ML_DSA_Q;
+
+/** 1753 to the power of each of 0 to 255 with its eight bits reversed. */
+const ZETAS = (() => {
+  const powers = [1];
+  while (powers.length < ML_DSA_DEGREE) powers.push((powers.at(-1) * 1753) % ML_DSA_Q);
+  const bits = (number) => number.toString(2).padStart(8, "0");
+  const reversed = (number) => parseInt([...bits(number)].reverse().join(""), 2);
+  return Int32Array.from(powers, (_, at) => powers[reversed(at)]);
+})();
+const INVERSE_256 = 8_347_681;
+
+/** Polynomial to values, in place (algorithm 41). Coefficients here are from 0 to q - 1. */
+function ntt(values) {
+  let at = 0;
+  for (let half = 128; half > 0; half >>= 1) {
+    for (let start = 0; start < ML_DSA_DEGREE; start += 2 * half) {
+      const zeta = ZETAS[(at += 1)];
+      for (let low = start; low < start + half; low += 1) {
+        const turned = (zeta * values[low + half]) % ML_DSA_Q;
+        values[low + half] = modQ(values[low] - turned);
+        values[low] = modQ(values[low] + turned);
+      }
+    }
+  }
+  return values;
+}
+
+/** Values, which it uses up, to polynomial (algorithm 42). */
+function inverseNtt(values) {
+  let at = ML_DSA_DEGREE;
+  for (let half = 1; half < ML_DSA_DEGREE; half <<= 1) {
+    for (let start = 0; start < ML_DSA_DEGREE; start += 2 * half) {
+      const zeta = ZETAS[(at -= 1)];
+      for (let low = start; low < start + half; low += 1) {
+        const [left, right] = [values[low], values[low + half]];
+        values[low] = modQ(left + right);
+        values[low + half] = modQ(zeta * (right - left));
+      }
+    }
+  }
+  return values.map((value) => (value * INVERSE_256) % ML_DSA_Q);
+}
+
+/** 256 numbers of `bits` bits each, the lowest bit first (algorithm 18). */
+function unpackBits(bytes, bits) {
+  const numbers = new Int32Array(ML_DSA_DEGREE);
+  let [held, size, at] = [0, 0, 0];
+  for (let number = 0; number < ML_DSA_DEGREE; number += 1) {
+    for (; size < bits; size += 8) held |= bytes[at++] << size;
+    numbers[number] = held & (2 ** bits - 1);
+    held >>>= bits;
+    size -= bits;
+  }
+  return numbers;
+}
+
+/** The other way round (algorithm 16). */
+function packBits(numbers, bits) {
+  const bytes = new Uint8Array((numbers.length * bits) / 8);
+  let [held, size, at] = [0, 0, 0];
+  for (const number of numbers) {
+    held |= number << size;
+    for (size += bits; size >= 8; size -= 8) {
+      bytes[at++] = held;
+      held >>>= 8;
+    }
+  }
+  return bytes;
+}
+
+/** As many pieces as the matrix has rows, each of `size` bytes. */
+function rowsOf(bytes, size) {
+  return Array.from({ length: ML_DSA_ROWS }, (_, row) => bytes.slice(row * size, (row + 1) * size));
+}
+
+/** Where the hints are, row by row; null unless spelled in the one way (algorithm 21). */
+function unpackHints(bytes) {
+  const places = bytes.slice(0, ML_DSA_HINTS);
+  let from = 0;
+  const rows = [];
+  for (const to of bytes.slice(ML_DSA_HINTS)) {
+    if (to < from || to > ML_DSA_HINTS) return null;
+    const row = places.slice(from, to);
+    if (row.some((place, at) => at > 0 && place <= row[at - 1])) return null;
+    rows.push(new Set(row));
+    from = to;
+  }
+  return places.slice(from).every((place) => place === 0) ? rows : null;
+}
+
+/** One entry of the matrix that the key's seed stands for, as values (algorithm 30). */
+function matrixEntry(seed, row, column) {
+  const values = new Int32Array(ML_DSA_DEGREE);
+  let count = 0;
+  for (const block of shake(SHAKE128_RATE, seed, [column, row])) {
+    for (let at = 0; at < block.length && count < ML_DSA_DEGREE; at += 3) {
+      const value = block[at] | (block[at + 1] << 8) | ((block[at + 2] & 0x7f) << 16);
+      // One number in a thousand is too large, and left out.
+      if (value < ML_DSA_Q) values[count++] = value;
+    }
+    if (count === ML_DSA_DEGREE) return values;
+  }
+}
+
+/** The challenge: 39 coefficients of 1 or -1, the others 0 (algorithm 29). */
+function sampleInBall(seed) {
+  const challenge = new Int32Array(ML_DSA_DEGREE);
+  const blocks = shake(SHAKE256_RATE, seed);
+  let block = blocks.next().value;
+  const signs = littleEndian(block.slice(0, 8));
+  let at = 8;
+  for (let place = ML_DSA_DEGREE - ML_DSA_ONES; place < ML_DSA_DEGREE; place += 1) {
+    let other;
+    do {
+      if (at === block.length) [block, at] = [blocks.next().value, 0];
+      other = block[at++];
+    } while (other > place);
+    challenge[place] = challenge[other];
+    const sign = (signs >> BigInt(place + ML_DSA_ONES - ML_DSA_DEGREE)) & 1n;
+    challenge[other] = sign === 1n ? ML_DSA_Q - 1 : 1;
+  }
+  return challenge;
+}
+
+/** A coefficient's high part, 0 to 43; with a hint, the next one up or down (algorithm 40). */
+function useHint(isHinted, value) {
+  let low = value % ML_DSA_STEP;
+  if (low > ML_DSA_STEP / 2) low -= ML_DSA_STEP;
+  let high = (value - low) / ML_DSA_STEP;
+  // The numbers just below q have the high part of 0.
+  if (high === ML_DSA_STEPS) [high, low] = [0, low - 1];
+  const hint = low > 0 ? 1 : -1;
+  return isHinted ? (high + hint + ML_DSA_STEPS) % ML_DSA_STEPS : high;
+}
+
+/**
+ * Whether the key made the signature (algorithms 3 and 8), by the pure kind with an empty context.
+ * False too for a key or signature of another length, or not spelled in the one way.
+ */
+export function verifyMlDsa44(publicKey, signature, message) {
+  if (publicKey.length !== PUBLIC_KEY_BYTES.get(COSIGNATURE_ML_DSA_44)) return false;
+  if (signature.length !== SIGNATURE_BYTES.get(COSIGNATURE_ML_DSA_44)) return false;
+  const challenge = signature.slice(0, ML_DSA_CHALLENGE_BYTES);
+  const zEnd = ML_DSA_CHALLENGE_BYTES + ML_DSA_ROWS * Z_BITS * 32;
+  const hints = unpackHints(signature.slice(zEnd));
+  if (hints === null) return false;
+  const z = rowsOf(signature.slice(ML_DSA_CHALLENGE_BYTES, zEnd), Z_BITS * 32).map((bytes) =>
+    unpackBits(bytes, Z_BITS).map((number) => ML_DSA_GAMMA_1 - number),
+  );
+  const isShort = (number) => Math.abs(number) < ML_DSA_GAMMA_1 - ML_DSA_BETA;
+  if (!z.every((row) => row.every(isShort))) return false;
+  // The pure kind, and a context of no bytes.
+  const domain = [0, 0];
+  const mu = shake256(64, shake256(64, publicKey), domain, message);
+  const w1 = approximation(publicKey, challenge, z).map((row, at) =>
+    packBits(row.map((value, place) => useHint(hints[at].has(place), value)), W1_BITS),
+  );
+  return equal(challenge, shake256(ML_DSA_CHALLENGE_BYTES, mu, ...w1));
+}
+
+/** A·z - c·t1·2^13, row by row: what the signer drew, but for the low bits that hints make up for. */
+function approximation(publicKey, challenge, z) {
+  const seed = publicKey.slice(0, 32);
+  const c = ntt(sampleInBall(challenge));
+  const zValues = z.map((row) => ntt(row.map(modQ)));
+  return rowsOf(publicKey.slice(32), T1_BITS * 32).map((bytes, row) => {
+    const t1 = ntt(unpackBits(bytes, T1_BITS).map((number) => number << ML_DSA_DROPPED_BITS));
+    const sum = t1.map((value, at) => modQ(-c[at] * value));
+    for (const [column, values] of zValues.entries()) {
+      const entry = matrixEntry(seed, row, column);
+      for (const [at, value] of values.entries()) sum[at] = modQ(sum[at] + entry[at] * value);
+    }
+    return inverseNtt(sum);
+  });
+}
+
 // Verifier keys and signed notes (C2SP signed-note)
 
 const SPACE_OR_PLUS =
@@ -276,25 +585,56 @@ export async function parseVkey(vkey) {
 
 /** Check one signature (without its key id) of `key` over a note's text. */
 async function verifySignature(key, text, signature) {
-  if (key.algorithm === COSIGNATURE_ML_DSA_44) {
-    throw new UnsupportedError("not checked: browsers can not verify ML-DSA-44 signatures");
-  }
-  let message = encoder.encode(text);
-  if (key.algorithm === COSIGNATURE_ED25519) {
-    demand(signature.length === 72, `${key.name}: a cosignature is 72 bytes`, SignatureError);
-    const seconds = cosignatureTime(signature);
-    demand(seconds <= UINT63_MAX, `${key.name}: cosignature timestamp too large`, SignatureError);
-    message = concat(encoder.encode(`cosignature/v1\ntime ${seconds}\n`), message);
-    signature = signature.slice(8);
-  }
-  const problem = `${key.name}: an Ed25519 signature is 64 bytes`;
-  demand(signature.length === 64, problem, SignatureError);
-  const valid = await verifyEd25519(key.publicKey, signature, message);
+  const isValid = key.algorithm === COSIGNATURE_ML_DSA_44 ? verifyMlDsa44 : verifyEd25519;
+  const timed = key.algorithm === ED25519 ? 0 : TIMESTAMP_BYTES;
+  const bare = signature.slice(timed);
+  const size = SIGNATURE_BYTES.get(key.algorithm);
+  const problem = `${key.name}: a signature of this type is ${timed + size} bytes`;
+  demand(signature.length === timed + size, problem, SignatureError);
+  const message = signedMessage(key, text, cosignatureTime(signature));
+  const valid = await isValid(key.publicKey, bare, message);
   demand(valid, `${key.name}: the signature does not verify`, SignatureError);
 }
 
+/** What is signed of a note's text, by the kind of key (C2SP signed-note, tlog-cosignature). */
+function signedMessage(key, text, seconds) {
+  if (key.algorithm === ED25519) return encoder.encode(text);
+  demand(seconds <= UINT63_MAX, `${key.name}: cosignature timestamp too large`, SignatureError);
+  if (key.algorithm === COSIGNATURE_ED25519) {
+    return encoder.encode(`cosignature/v1\ntime ${seconds}\n${text}`);
+  }
+  try {
+    return wholeTree(key.name, text, seconds);
+  } catch (error) {
+    throw new SignatureError(`${key.name}: ${refusal(error).message}`);
+  }
+}
+
+/** `subtree/v1` over the whole tree of a checkpoint: the rest of its text is not signed. */
+function wholeTree(cosigner, text, seconds) {
+  const lines = text.split("\n");
+  demand(lines.length >= 4, "a checkpoint has at least three lines");
+  const [origin, size, root] = lines;
+  return concat(
+    encoder.encode("subtree/v1\n\0"),
+    lengthAndName(cosigner),
+    bigEndian(seconds, 8),
+    lengthAndName(origin),
+    bigEndian(0, 8), // from the first leaf
+    bigEndian(decodeDecimal(size), 8),
+    decodeHash(root),
+  );
+}
+
+function lengthAndName(name) {
+  const bytes = encoder.encode(name);
+  const fits = bytes.length > 0 && bytes.length <= NAME_BYTES_MAX;
+  demand(fits, `a cosigned name has 1 to ${NAME_BYTES_MAX} bytes`);
+  return concat([bytes.length], bytes);
+}
+
 function cosignatureTime(signature) {
-  return littleEndian(signature.slice(0, 8).reverse());
+  return littleEndian(signature.slice(0, TIMESTAMP_BYTES).reverse());
 }
 
 function checkText(text) {
@@ -1372,10 +1712,7 @@ function parseCheckpoint(text) {
   return { origin: lines[0], size: decodeDecimal(lines[1]), root: decodeHash(lines[2]) };
 }
 
-/**
- * Policy names of the witnesses that cosigned the note, when they are a quorum. What browsers can not
- * check (ML-DSA-44) does not count.
- */
+/** Policy names of the witnesses that cosigned the note, when they are a quorum. */
 export async function checkCosignatures(note, policy) {
   return [...(await cosignatureTimes(note, policy)).keys()];
 }
@@ -1383,21 +1720,13 @@ export async function checkCosignatures(note, policy) {
 /** The same, with the Unix seconds (BigInt) of each one's latest cosignature. */
 async function cosignatureTimes(note, policy) {
   const cosigned = new Map();
-  const unchecked = [];
   for (const { name, key } of policy.witnesses) {
     if (linesBy(note, key).length === 0) continue;
-    if (key.algorithm === COSIGNATURE_ML_DSA_44) {
-      unchecked.push(plain(name));
-      continue;
-    }
     await verifyNote(note, key);
     const times = linesBy(note, key).map(({ signature }) => cosignatureTime(signature));
     cosigned.set(name, latest(times));
   }
-  let problem = `${cosigned.size} known witnesses cosigned: not a quorum`;
-  if (unchecked.length > 0) {
-    problem += `; not checked, as browsers can not verify ML-DSA-44: ${unchecked.join(", ")}`;
-  }
+  const problem = `${cosigned.size} known witnesses cosigned: not a quorum`;
   demand(isQuorum(policy, cosigned.keys()), problem, QuorumError);
   return cosigned;
 }

@@ -4,6 +4,7 @@ A case is JSON: the evidence and the bodies in base64, the policy and the keys a
 them. ``expected`` is what the Python verifier says of it.
 """
 
+import hashlib
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import msgspec
 from tests.browser.shapes import members, replaced
 from tests.unit.evidence import make_vectors as made
 
-from trunkline.crypto import note
+from trunkline.crypto import ml_dsa, note
 from trunkline.crypto.signer import MlDsaCosigner, sign_note
 from trunkline.evidence import EvidenceKey, EvidenceVerdict, verify
 from trunkline.receipts.receipt import Receipt
@@ -23,6 +24,7 @@ from trunkline.verdicts import Drawn, Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = REPOSITORY / "docs" / "spec"
+ML_DSA = REPOSITORY / "tests" / "conformance" / "vectors" / "ml-dsa-44.json"
 DAMAGED = 300
 """Evidence files with one byte changed: enough to reach every step many times over."""
 
@@ -32,6 +34,14 @@ change = msgspec.structs.replace
 
 KNOWN = (*made.KEYS, made.VERIFIER_KEY)
 
+
+def _short_key() -> str:
+    """A vkey that says ML-DSA-44, of an Ed25519 key's length."""
+    material = b"\x06" + made.ALPHA.vkey.public
+    key_id = hashlib.sha256(b"short.example\n" + material).hexdigest()[:8]
+    return f"short.example+{key_id}+{b64encode(material).decode()}"
+
+
 # Each is refused by the policy reader, but for the last, which is not.
 POLICIES = (
     "",
@@ -39,6 +49,8 @@ POLICIES = (
     "quorum none\nquorum none\n",
     f"log {made.LOG.vkey}\nlog {made.LOG.vkey}\nquorum none\n",
     f"log {made.WITNESSES[0].cosigner_vkey}\nquorum none\n",
+    f"log {_short_key()}\nquorum none\n",
+    f"witness pq {made.STRONG.cosigner_vkey}\nwitness pq2 {made.STRONG.cosigner_vkey}\nquorum pq\n",
     f"witness none {made.WITNESSES[0].cosigner_vkey}\nquorum none\n",
     f"witness one {made.WITNESSES[0].cosigner_vkey}\ngroup two 2 one\nquorum two\n",
     f"witness one {made.WITNESSES[0].cosigner_vkey}\ngroup two 01 one\nquorum two\n",
@@ -71,7 +83,7 @@ MEMBERS = (
 
 def all_cases() -> list[Case]:
     return [
-        *_vectors(), *_edited(), *_answers(), *_verdicts(),
+        *_vectors(), *_edited(), *_answers(), *_verdicts(), *_ml_dsa(),
         *_unfit_members(), *_mangled(), *_damaged(),
     ]  # fmt: skip
 
@@ -109,25 +121,37 @@ def work() -> dict[str, Any]:
         "policies": POLICIES,
         "receipts": receipts,
         "ed25519": ed25519,
-        "ml_dsa": list(ml_dsa()),
+        "ml_dsa": ml_dsa_signatures(),
     }
 
 
-def ml_dsa() -> Iterator[Case]:
-    """Evidence cosigned with Ed25519 and with ML-DSA-44, under policies that need one or both.
+def ml_dsa_signatures() -> list[dict[str, Any]]:
+    """ML-DSA-44 signatures, whether Python takes each, and bits by whose flip each is refused."""
+    vectors = json.loads(ML_DSA.read_text())
+    random = Random(2)  # noqa: S311 -- the same places every time
+    items = []
+    for item in (*vectors["verify"], *vectors["sign"]):
+        values = {name: item[name] for name in ("public", "message", "signature")}
+        taken = ml_dsa.is_valid(*(b64decode(value) for value in values.values()))
+        items.append({**values, "valid": taken, "flips": []})
+    for item in items[-len(vectors["sign"]) :]:
+        sizes = {
+            name: 8 * len(b64decode(item[name])) for name in ("public", "message", "signature")
+        }
+        for name, count in (("public", 8), ("message", 4), ("signature", 16)):
+            places = (0, sizes[name] - 1, *random.sample(range(sizes[name]), count))
+            item["flips"] += [(name, place) for place in places]
+        # The last of the challenge, the first and last of z, of the hints and of their counts.
+        edges = (32 * 8 - 1, 32 * 8, 2336 * 8 - 1, 2336 * 8, 2416 * 8 - 1, 2416 * 8)
+        item["flips"] += [("signature", place) for place in edges]
+    return items
 
-    The one kind of which the module knows less than Python.
-    """
-    strong = MlDsaCosigner("pq.example/witness", b"\x31" * 32)
-    signed = made.sign(made.receipt())
-    proof = made.prove(signed.batch, witnesses=(made.WITNESSES[0], strong))
-    part = made.EvidencePart(signed=signed, proof=proof)
-    for rule in ("any", "all"):
-        policy = (
-            f"log {made.LOG.vkey}\nwitness one {made.WITNESSES[0].cosigner_vkey}\n"
-            f"witness pq {strong.cosigner_vkey}\ngroup two {rule} one pq\nquorum two\n"
-        )
-        yield case(f"ml-dsa-44, {rule}", made.evidence(part), policy=policy)
+
+def flipped(item: dict[str, Any], name: str, place: int) -> bool:
+    """Whether Python takes the signature once bit ``place`` of one of the three is flipped."""
+    values = {one: bytearray(b64decode(item[one])) for one in ("public", "message", "signature")}
+    values[name][place // 8] ^= 1 << place % 8
+    return ml_dsa.is_valid(*(bytes(value) for value in values.values()))
 
 
 def case(
@@ -157,14 +181,15 @@ def _vectors() -> Iterator[Case]:
         data = item["evidence"].encode()
         own = item.get("trusted_keys")
         keys = shared if own is None else msgspec.convert(own, tuple[EvidenceKey, ...])
-        for policy in (document["policy"], None):
+        known_policy = item.get("policy", document["policy"])
+        for policy in (known_policy, None):
             for pinned in (keys, (), keys[1:]):
                 known = "all" if pinned == keys else len(pinned)
                 name = f"{item['name']}, policy {policy is not None}, {known} keys"
                 yield case(name, data, policy=policy, keys=pinned)
         request = document["request"].encode()
-        yield case(f"{item['name']}, request", data, request=request)
-        yield case(f"{item['name']}, other request", data, request=request + b" ")
+        for name, body in (("request", request), ("other request", request + b" ")):
+            yield case(f"{item['name']}, {name}", data, policy=known_policy, request=body)
 
 
 def _edited() -> Iterator[Case]:
@@ -232,6 +257,64 @@ def _edited() -> Iterator[Case]:
         yield case(f"an index spelled {number}", spelled)
     for data in (b"", b"{}", b"[]", b"\xff", b"null", b'{"type":1}', b"\xef\xbb\xbf{}"):
         yield case("no evidence", data)
+
+
+def _ml_dsa() -> Iterator[Case]:
+    """Evidence cosigned with Ed25519 and with ML-DSA-44, and with the latter changed."""
+    part, one, strong = made.part(made.receipt()), made.WITNESSES[0], made.STRONG
+    file = made.evidence(part)
+
+    def proven(proof: str) -> made.Evidence:
+        return change(file, parts=(change(part, proof=proof),))
+
+    any_one = made.STRONG_POLICY.replace("both all", "both any")
+    whole = made.prove(part.signed.batch, witnesses=(one, strong))
+    for policy in (made.STRONG_POLICY, any_one):
+        for signers in ((one, strong), (strong, one), (strong,), (one,), ()):
+            proof = made.prove(part.signed.batch, witnesses=signers)
+            names = ", ".join(signer.name for signer in signers)
+            yield case(f"cosigned by {names}", proven(proof), policy=policy)
+        yield case("untrue", proven(made.flip_last(whole)), policy=policy)
+    head, _, spelled = whole.rstrip("\n").rpartition(" ")
+    line = b64decode(spelled)
+    changed = [line[:-1], line + b"\0", line[: 4 + 72], line[:4] + b"\xff" * 8 + line[12:]]
+    changed += [line[:4] + bytes(8) + line[12:], line[:4] + bytes(len(line) - 4), line[:4] + b"\0"]
+    random = Random(3)  # noqa: S311 -- the same places every time
+    for place in (0, 32, 95, *random.sample(range(96, 8 * len(line)), 24)):
+        data = bytearray(line)
+        data[place // 8] ^= 1 << place % 8
+        changed.append(bytes(data))
+    for number, data in enumerate(changed):
+        proof = f"{head} {b64encode(data).decode()}\n"
+        yield case(f"line {number} by ML-DSA-44", proven(proof), policy=made.STRONG_POLICY)
+    said = whole.rstrip("\n").rpartition("\n")[2]
+    yield case("the line twice", proven(f"{whole}{said}\n"), policy=made.STRONG_POLICY)
+    renamed = whole.replace("pq.example/witness", "qp.example/witness")
+    yield case("by another name", proven(renamed), policy=made.STRONG_POLICY)
+    yield from _ml_dsa_keys(part)
+
+
+def _ml_dsa_keys(part: made.EvidencePart) -> Iterator[Case]:
+    """ML-DSA-44 keys of a log, and where only Ed25519 keys count."""
+    strong = MlDsaCosigner(made.LOG.name, b"\x32" * 32)
+    head, _, signed = (part.proof or "").partition("\n\n")
+    text, _, _ = signed.partition("\n\n")
+    policy = f"log {strong.cosigner_vkey}\nquorum none\n"
+    for number, extension in enumerate(("", "extension\n")):
+        # An extension line is not among what is signed; the size is.
+        line = strong.cosignature(f"{text}\n".encode(), 1).line().decode()
+        proof = f"{head}\n\n{text}\n{extension}\n{line}"
+        for name, shown in (("", proof), (", another size", proof.replace("\n4\n", "\n5\n"))):
+            file = made.evidence(change(part, proof=shown))
+            yield case(f"a log with ML-DSA-44 {number}{name}", file, policy=policy)
+    operator = MlDsaCosigner(made.OPERATOR.name, b"\x33" * 32).cosigner_vkey
+    stated = note.parse(made.key_statement().encode())
+    line = note.NoteSignature(name=operator.name, key_id=operator.key_id, signature=bytes(2428))
+    statement = note.format(stated.text, (line,)).decode()
+    pinned = change(made.operator(statement), vkey=str(operator))
+    yield case("an operator with ML-DSA-44", made.evidence(part), keys=(pinned,))
+    node = change(made.KEYS[0], vkey=str(operator))
+    yield case("a node with ML-DSA-44", made.evidence(part), keys=(node,))
 
 
 def _answers() -> Iterator[Case]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (
     "--headless",
@@ -48,6 +48,7 @@ class Page:
         self._pending = b""
         self._number = 0
         self._session: str | None = None
+        self._url = ""
         self.requested: list[str] = []
         """URLs that the page asked for since it was opened."""
 
@@ -61,6 +62,7 @@ class Page:
     def open(self, url: str) -> None:
         """Go to ``url`` and wait until it has loaded."""
         self.requested.clear()
+        self._url = url
         went = self.call("Page.navigate", url=url)
         assert "errorText" not in went, went["errorText"]
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
@@ -76,10 +78,15 @@ class Page:
         while True:
             answer = self._read(deadline)
             if answer.get("method") == "Network.requestWillBeSent":
-                self.requested.append(answer["params"]["request"]["url"])
+                self._heard(answer["params"])
             if answer.get("id") == self._number:
                 assert "error" not in answer, (method, answer["error"])
                 return cast(dict[str, Any], answer["result"])
+
+    def _heard(self, asked: dict[str, Any]) -> None:
+        # The browser asks for the icon of the page before this one when it likes.
+        if asked["documentURL"] == self._url:
+            self.requested.append(asked["request"]["url"])
 
     def evaluate(self, script: str) -> Any:
         """What an expression gives in the page; a promise is waited for."""

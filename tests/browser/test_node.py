@@ -40,7 +40,7 @@ def results(work: dict[str, Any]) -> dict[str, Any]:
     if missing is not None:
         pytest.skip(missing)
     done = subprocess.run(
-        [str(NODE), str(RUN)], input=json.dumps(work), capture_output=True, text=True, timeout=60
+        [str(NODE), str(RUN)], input=json.dumps(work), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -104,10 +104,25 @@ def test_without_ed25519_nothing_is_shown_and_nothing_is_wrong(results):
     assert "can not verify Ed25519" in report["steps"][3]["detail"]
 
 
-def test_an_ml_dsa_cosignature_is_said_to_be_unchecked_and_does_not_count(work, results):
-    one, both = results["ml_dsa"]
-    assert (one["outcome"], both["outcome"]) == ("pass", "inconclusive")
-    witnesses = both["steps"][10]
-    assert (witnesses["title"], witnesses["result"]) == ("witnesses", "inconclusive")
-    assert witnesses["detail"].endswith("browsers can not verify ML-DSA-44: pq")
-    assert [cases.expected(item)["outcome"] for item in work["ml_dsa"]] == ["pass", "pass"]
+def test_ml_dsa_signatures_count_as_in_python_and_none_does_with_a_bit_flipped(work, results):
+    for item, found in zip(work["ml_dsa"], results["ml_dsa"], strict=True):
+        assert found["valid"] is item["valid"]
+        expected = [cases.flipped(item, *flip) for flip in item["flips"]]
+        assert found["flips"] == expected == [False] * len(expected)
+    assert sum(len(item["flips"]) for item in work["ml_dsa"]) > 90
+
+
+def test_a_witness_with_ml_dsa_counts_towards_the_quorum(work, results):
+    reports = {
+        case["name"]: report
+        for case, report in zip(work["cases"], results["cases"], strict=True)
+        if case["name"].startswith("ml_dsa_witness")
+    }
+    whole = reports["ml_dsa_witness, policy True, all keys"]["steps"][10]
+    alone = reports["ml_dsa_witness_alone, policy True, all keys"]["steps"][10]
+    assert (whole["title"], whole["result"]) == ("witnesses", "pass")
+    assert whole["detail"] == "quorum both, cosigned by one, pq"
+    assert (alone["result"], alone["detail"]) == (
+        "inconclusive",
+        "1 known witnesses cosigned: not a quorum",
+    )

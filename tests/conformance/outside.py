@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 REFUSALS = (AssertionError, KeyError, ValueError, IndexError, InvalidSignature)
 
@@ -66,13 +67,21 @@ class Key:
 
     def check(self, text: bytes, signature: bytes) -> int:
         """Verify, and give a cosignature's time (else 0). InvalidSignature."""
-        seconds = 0
+        if self.kind == 1:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
+            return 0
+        (seconds,) = struct.unpack(">Q", signature[:8])
         if self.kind == 4:
-            (seconds,) = struct.unpack(">Q", signature[:8])
-            text, signature = b"cosignature/v1\ntime %d\n" % seconds + text, signature[8:]
+            text = b"cosignature/v1\ntime %d\n" % seconds + text
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature[8:], text)
         else:
-            assert self.kind == 1
-        Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
+            assert self.kind == 6
+            origin, size, hashed, *_ = text.split(b"\n")
+            name, tree = self.name.encode(), struct.pack(">QQ", 0, int(size)) + b64decode(hashed)
+            text = b"subtree/v1\n\0%c%b%b%c%b%b" % (
+                len(name), name, signature[:8], len(origin), origin, tree
+            )  # fmt: skip
+            MLDSA44PublicKey.from_public_bytes(self.public).verify(signature[8:], text)
         return seconds
 
 

@@ -31,10 +31,11 @@ def pinned(case):
 def test_an_outsider_finds_in_evidence_what_the_verifier_finds(case):
     nodes = {key["vkey"] for key in pinned(case) if key["role"] == "node"}
     keys = msgspec.convert(pinned(case), tuple[EvidenceKey, ...])
-    report = verify(case["evidence"].encode(), policy=VECTORS["policy"], trusted_keys=keys)
+    policy = case.get("policy", VECTORS["policy"])
+    report = verify(case["evidence"].encode(), policy=policy, trusted_keys=keys)
     steps = {step.title: step.result for step in report.steps}
     try:
-        receipts = list(outside.evidence(case["evidence"], POLICY, nodes))
+        receipts = list(outside.evidence(case["evidence"], outside.Policy.read(policy), nodes))
     except outside.REFUSALS:
         # An operator's statement instead of a node's key is more than the outsider reads.
         stated = any(key["role"] == "operator" for key in pinned(case))

@@ -7,16 +7,20 @@ holds the file against this script. The keys in it are test keys: never use them
 """
 
 import json
-from base64 import b64encode
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
-from trunkline.crypto import merkle, note
+from trunkline.base.errors import SignatureError
+from trunkline.crypto import cosigned, merkle, note
 from trunkline.crypto.digest import parse_digest
-from trunkline.crypto.signer import Cosigner, Signer, sign_note
+from trunkline.crypto.keys import cosignature_timestamp
+from trunkline.crypto.signer import Cosigner, MlDsaCosigner, Signer, sign_note
 from trunkline.evidence import (
     Evidence,
     EvidenceBodies,
@@ -69,12 +73,22 @@ BETA = signer("beta.example/node", 2)
 LOG = signer("log.example", 3)
 WITNESSES = (signer("one.example/witness", 4), signer("two.example/witness", 5))
 OTHER_LOG = signer("other.example/log", 6)
+STRONG_SEED = bytes([9]) * 32
+STRONG = MlDsaCosigner("pq.example/witness", STRONG_SEED)
+"""A witness that signs with ML-DSA-44."""
 
 POLICY = (
     f"log {LOG.vkey}\n"
     f"witness one {WITNESSES[0].cosigner_vkey}\n"
     f"witness two {WITNESSES[1].cosigner_vkey}\n"
     "group both all one two\n"
+    "quorum both\n"
+)
+STRONG_POLICY = (
+    f"log {LOG.vkey}\n"
+    f"witness one {WITNESSES[0].cosigner_vkey}\n"
+    f"witness pq {STRONG.cosigner_vkey}\n"
+    "group both all one pq\n"
     "quorum both\n"
 )
 KEYS = tuple(
@@ -384,11 +398,11 @@ def vectors() -> list[dict[str, object]]:
         "wrong_bodies": (evidence(part(whole, kept=bodies(CHUNKS[:5]))), "fail"),
         "wrong_signer": (evidence(part(whole, BETA)), "fail"),
     }
-    named = [
+    named: list[dict[str, object]] = [
         {"name": name, "outcome": outcome, "evidence": encode(file).decode()}
         for name, (file, outcome) in cases.items()
     ]
-    return [*named, *operator_vectors(), *verdict_vectors()]
+    return [*named, *operator_vectors(), *verdict_vectors(), *ml_dsa_vectors()]
 
 
 def operator_vectors() -> list[dict[str, object]]:
@@ -438,6 +452,96 @@ def verdict_vectors() -> list[dict[str, object]]:
             "evidence": encode(audited(item)).decode(),
         }
         for name, pinned, item, outcome in cases
+    ]
+
+
+class Kept:
+    """:data:`STRONG`, signing as it did in the vectors file where that still holds.
+
+    ML-DSA-44 signs the same in another way each time. ``at_s``: when, whatever it is told; 0, which
+    Trunkline's own witness never writes, is no time.
+    """
+
+    def __init__(self, at_s: int = WITNESSED_S) -> None:
+        self._at_s = at_s
+        self._key = MLDSA44PrivateKey.from_seed_bytes(STRONG_SEED)
+        self._lines = list(self._written())
+        self.cosigner_vkey = STRONG.cosigner_vkey
+        self.name = STRONG.name
+
+    def skey(self) -> str:
+        return STRONG.skey()
+
+    def cosignature(self, text: bytes, timestamp_s: int) -> note.NoteSignature:
+        del timestamp_s
+        for line in self._lines:
+            if cosignature_timestamp(self.cosigner_vkey, line.signature) == self._at_s:
+                with suppress(SignatureError):
+                    self.cosigner_vkey.verify(text, line.signature)
+                    return line
+        signed = self._key.sign(cosigned.ml_dsa_44_message(self.name, text, self._at_s))
+        line = note.NoteSignature(
+            name=self.name,
+            key_id=self.cosigner_vkey.key_id,
+            signature=self._at_s.to_bytes(8, "big") + signed,
+        )
+        self._lines.append(line)
+        return line
+
+    @staticmethod
+    def _written() -> Iterator[note.NoteSignature]:
+        for case in json.loads(VECTORS.read_text())["cases"]:
+            for item in json.loads(case["evidence"])["parts"]:
+                if item["proof"] is not None:
+                    kept = note.parse(item["proof"].partition("\n\n")[2].encode())
+                    yield from (
+                        line for line in kept.signatures if line.is_by(STRONG.cosigner_vkey)
+                    )
+
+
+def flip_last(proof: str) -> str:
+    """A proof with a bit flipped in the middle of the last cosignature."""
+    head, _, spelled = proof.rstrip("\n").rpartition(" ")
+    line = bytearray(b64decode(spelled))
+    line[len(line) // 2] ^= 1
+    return f"{head} {b64encode(line).decode()}\n"
+
+
+def ml_dsa_vectors() -> list[dict[str, object]]:
+    """One answer under a policy that also needs a witness with ML-DSA-44."""
+    whole = part(receipt())
+    strong = Kept()
+    one, untimed = WITNESSES[0], Kept(at_s=0)
+
+    def proof(*signers: Cosigner) -> str:
+        return prove(whole.signed.batch, witnesses=signers)
+
+    pinned = [msgspec.to_builtins(operator())]
+    stated = (*KEYS, operator(key_statement()))
+    said: dict[str, tuple[str, str, dict[str, object]]] = {
+        "ml_dsa_witness": (proof(one, strong), "pass", {}),
+        "ml_dsa_witness_in_time": (proof(one, strong), "pass", {"trusted_keys": pinned}),
+        "ml_dsa_witness_missing": (proof(one), "inconclusive", {}),
+        "ml_dsa_witness_alone": (proof(strong), "inconclusive", {}),
+        "ml_dsa_false_cosignature": (flip_last(proof(one, strong)), "fail", {}),
+        # 0 is no time: the witness does not say that it had seen no larger tree.
+        "ml_dsa_without_time": (proof(one, untimed), "inconclusive", {"trusted_keys": pinned}),
+    }
+    return [
+        {
+            "name": name,
+            "outcome": outcome,
+            "policy": STRONG_POLICY,
+            **reader,
+            "evidence": encode(
+                msgspec.structs.replace(
+                    evidence(msgspec.structs.replace(whole, proof=shown)),
+                    keys=stated if "trusted_keys" in reader else KEYS,
+                    policy=STRONG_POLICY,
+                )
+            ).decode(),
+        }
+        for name, (shown, outcome, reader) in said.items()
     ]
 
 
