@@ -8,16 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import audit_records as make
+from tests.support import planting
 
 from trunkline.base.errors import Error, MalformedError
 from trunkline.verdicts import (
-    Calibration,
-    Commitment,
-    Demand,
-    Draw,
     Record,
     SelfTest,
-    Verdict,
     check_sequence,
     decimal,
     drawn,
@@ -31,8 +27,11 @@ RECORDS: tuple[Record, ...] = (
     make.commitment(b"a verdict"),
     make.verdict(),
     make.demand(),
+    planting.PLANT,
+    planting.ACCEPTED,
+    planting.OPENED,
 )
-TYPES = (SelfTest, Draw, Calibration, Commitment, Verdict, Demand)
+TYPES = tuple(type(record) for record in RECORDS)
 records = st.sampled_from(RECORDS)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

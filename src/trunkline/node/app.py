@@ -1,9 +1,10 @@
 """The node as a process: its parts put together, its HTTP paths, its start and its end.
 
 Paths: ``POST /v1/attempts``, ``GET /v1/info``, ``GET /healthz``, ``GET /v1/receipts/<attempt>``,
-``POST /v1/openings``, ``GET /v1/self-test``, ``GET /v1/nonces/<root>/<index>``. There is no
-authentication but the demands' own: the address is where access is limited. A receipt is found by
-its attempt's id alone, which its gateway made up and nobody else can guess.
+``POST /v1/openings``, ``POST /v1/plants``, ``GET /v1/self-test``,
+``GET /v1/nonces/<root>/<index>``. There is no authentication but the demands' and plants' own: the
+address is where access is limited. A receipt is found by its attempt's id alone, which its gateway
+made up and nobody else can guess.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from trunkline.node.embeddings import EmbeddedEmbeddings
 from trunkline.node.gate import Gate
 from trunkline.node.nonces import Nonces
 from trunkline.node.openings import OpeningDesk, OpeningKeeper, nothing_kept
+from trunkline.node.plants import PlantDesk
 from trunkline.node.self_test import SelfTesting, SelfTests
 from trunkline.node.signing import Enqueue, ReceiptSigner
 from trunkline.node.statements import Statements
@@ -55,7 +57,7 @@ from trunkline.runtime.server import run_server
 from trunkline.runtime.store import Database
 from trunkline.schema import errors
 from trunkline.schema.attempt import ATTEMPT_PATH, HEALTH_PATH, INFO_PATH, NodeInfo
-from trunkline.schema.audit import NONCES_PREFIX, OPENINGS_PATH, SELF_TEST_PATH
+from trunkline.schema.audit import NONCES_PREFIX, OPENINGS_PATH, PLANTS_PATH, SELF_TEST_PATH
 
 __all__ = ["NodeApp", "create_store", "run"]
 
@@ -114,6 +116,7 @@ class NodeApp:
         self._nonces: Nonces | None = None
         self._terms: StatedTerms | None = None
         self._keeper: OpeningKeeper | None = None
+        self._plants: PlantDesk | None = None
         self._served: tuple[Served, ...] = ()
         self._keys: Callable[[], tuple[KeyState, ...]] = tuple
         self._tasks: list[asyncio.Task[None]] = []
@@ -140,6 +143,7 @@ class NodeApp:
         enqueue = self._publish(self._database, self._transport)
         self._terms = await self._state(self._database, enqueue)
         self._keeper = self._keep(self._database)
+        self._plants = self._plant()
         self._receipts = ReceiptSigner(
             self._signer,
             self._database,
@@ -232,6 +236,16 @@ class NodeApp:
         self._background(keeper.run(), "node.openings")
         return keeper
 
+    def _plant(self) -> PlantDesk | None:
+        """Answer wrongly for the verifiers that try each other so, where the operator lets them."""
+        audits = self._config.audits
+        if audits is None or not audits.plants_per_day:
+            return None
+        keys = configuration.verifier_keys(audits)
+        desk = PlantDesk(self._signer, keys, per_day=audits.plants_per_day, clock=self._clock)
+        self._router.add("POST", PLANTS_PATH, desk.handle)
+        return desk
+
     async def _commit(self, database: Database, enqueue: Enqueue | None) -> Nonces | None:
         """Commit to nonces, where the seeds are the node's own."""
         if not isinstance(self._config.engine, EngineSettings):
@@ -298,6 +312,7 @@ class NodeApp:
                 self._identity,
                 choices_max=settings.sequences,
                 nonces=self._nonces,
+                plants=self._plants,
             )
             yield Served(chat, self._gate(settings.sequences))
             self._background(self._loaded(chat.load), "node.load")

@@ -25,6 +25,7 @@ from trunkline.node.core.prefix import cannot_continue
 from trunkline.node.core.seed import Seed, caller_given, from_nonces, inherited
 from trunkline.node.core.statement import Identity, Outcome
 from trunkline.node.nonces import NonceSource
+from trunkline.node.plants import PlantDesk
 from trunkline.node.work import Output, patiently
 from trunkline.receipts import (
     ReceiptModel,
@@ -45,13 +46,20 @@ class EmbeddedChat:
     """Serves ``chat`` attempts for the engine's model."""
 
     def __init__(
-        self, engine: Engine, identity: Identity, *, choices_max: int, nonces: NonceSource
+        self,
+        engine: Engine,
+        identity: Identity,
+        *,
+        choices_max: int,
+        nonces: NonceSource,
+        plants: PlantDesk | None = None,
     ) -> None:
         """``choices_max``: sequences that the engine runs at once."""
         self._engine = engine
         self._identity = identity
         self._choices_max = choices_max
         self._nonces = nonces
+        self._plants = plants
         self._model: ModelInfo | None = None
         self._template: ChatTemplate | None = None
         self._longest_piece = 1
@@ -123,6 +131,7 @@ class EmbeddedChat:
             ),
         )
         given = None if attempt.resume is None else _given(attempt, plan, model)
+        seed = await self._seed(attempt, caller_seed(request))
         work = ChatWork(
             engine=self._engine,
             identity=self._identity,
@@ -130,11 +139,17 @@ class EmbeddedChat:
             requested=request.model,
             model=model,
             plan=plan,
-            seed=await self._seed(attempt, caller_seed(request)),
+            seed=seed,
+            computed=self._computed(attempt, seed, plan),
             given=given,
         )
         work.rehearse()
         return work
+
+    def _computed(self, attempt: Attempt, seed: Seed, plan: ChatPlan) -> bytes:
+        if self._plants is None:
+            return seed.value
+        return self._plants.seed(attempt, seed.value, temperature=plan.sampling.temperature)
 
     async def _tokenize(self, segments: tuple[Segment, ...], model: ModelInfo) -> tuple[int, ...]:
         """Template and text apart: control tokens come from the template alone."""
@@ -195,14 +210,18 @@ class ChatWork:
         model: ModelInfo,
         plan: ChatPlan,
         seed: Seed,
+        computed: bytes,
         given: Given | None,
     ) -> None:
+        """``computed``: what the tokens come from, which is the seed's value of every answer but a
+        plant's."""
         self._engine = engine
         self._attempt = attempt
         self._requested = requested
         self._model = model
         self._plan = plan
         self._seed = seed
+        self._computed = computed
         self._given = given
         self._pieces = engine.pieces()
         self._given_ends: tuple[bool, ...] = ()
@@ -321,7 +340,7 @@ class ChatWork:
             # The engine continues no complete answer: it is asked for the last token once more.
             prefix = tokens[:-1] if complete[choice] else tokens
             finished = bool(answer.finish[choice])
-            job = None if finished else self._plan.job(choice, self._seed.value, prefix)
+            job = None if finished else self._plan.job(choice, self._computed, prefix)
             generator = None if job is None else self._engine.generate(job)
             self._lanes.append(_Lane(generator, eager=self._plan.choices > 1))
 

@@ -19,6 +19,7 @@ from trunkline.schema.attempt import Kind
 
 PLACES_MAX: Final = 10_000
 VERIFIERS_MAX: Final = 64
+PLANTS_PER_DAY_MAX: Final = 10_000
 
 
 class LogTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +89,9 @@ class AuditsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Largest share of the receipts that one verifier may draw."""
     demands_per_s: float = 10.0
     """Demands that one verifier may make, as many again at once."""
+    plants_per_day: int = 24
+    """Wrong answers, to itself alone, that one verifier may have in 24 hours to try the others with
+    (``docs/spec/verdict.md``, "Plants"). 0: none."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.verifiers) <= VERIFIERS_MAX:
@@ -100,6 +104,8 @@ class AuditsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("audits.rate_max must be between 0 and 1")
         if not 0 < self.demands_per_s <= 1000:
             raise ValueError("audits.demands_per_s must be above 0 and at most 1000")
+        if not 0 <= self.plants_per_day <= PLANTS_PER_DAY_MAX:
+            raise ValueError(f"audits.plants_per_day must be between 0 and {PLANTS_PER_DAY_MAX}")
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -229,6 +235,8 @@ def _audits(audits: AuditsConfig) -> list[str]:
         f"bytes_max = {audits.bytes_max}",
         f"rate_max = {audits.rate_max}",
         f"demands_per_s = {audits.demands_per_s}",
+        "# Wrong answers, to itself alone, that one may have in a day to try the others with.",
+        f"plants_per_day = {audits.plants_per_day}",
     ]
     for verifier in audits.verifiers:
         lines += ["[[audits.verifiers]]", f"vkey = {toml_value(verifier.vkey)}"]

@@ -47,6 +47,7 @@ from trunkline.schema.audit import (
     NONCES_PREFIX,
     OPENINGS_BYTES_MAX,
     OPENINGS_PATH,
+    PLANTS_PATH,
     SELF_TEST_PATH,
     Demand,
     Openings,
@@ -58,6 +59,7 @@ from trunkline.schema.traceparent import TRACEPARENT
 PROTOCOL_BROKEN: Final = "node_protocol"
 INFO_BYTES_MAX: Final = 1024 * 1024
 SELF_TEST_BYTES_MAX: Final = 8 * 1024
+ACCEPTED_BYTES_MAX: Final = 4 * 1024
 EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 CLOSING_S: Final = 1.0
 """How long to wait for the end of the body after the last event, to keep the connection."""
@@ -220,6 +222,13 @@ class NodeCaller:
         ``self_test_pending`` where it will be there later, ``not_found`` where there is none;
         :class:`TimedOutError` ``self_test_timeout``."""
         return await self._ask(SELF_TEST_PATH, SELF_TEST_BYTES_MAX, timeout_s, "self_test_timeout")
+
+    async def plant(self, note: bytes, *, timeout_s: float = 5.0) -> bytes:
+        """The node's signed word that it agrees to a plant, not verified.
+        :class:`NodeRefusedError` where it does not; :class:`TimedOutError` ``plant_timeout``."""
+        return await self._ask(
+            PLANTS_PATH, ACCEPTED_BYTES_MAX, timeout_s, "plant_timeout", asked=note
+        )
 
     async def _ask(
         self,

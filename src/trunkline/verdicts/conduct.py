@@ -1,12 +1,14 @@
 """How verifiers behaved, by nothing but what the log has of them.
 
 Specified in ``docs/spec/verdict.md``: draws that skip or repeat, verdicts that nobody was bound to,
-changed after the commitment, given twice, or made after another's was shown. Whoever reads the log
-can tell. It refuses to say whether a verdict is right: that takes its bundle, and the opening.
+changed after the commitment, given twice, or made after another's was shown; and verdicts on plants
+that say the contrary of what others found (``planted``). Whoever reads the log can tell. It refuses
+to say whether any other verdict is right: that takes its bundle, and the opening.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -17,6 +19,8 @@ from trunkline.tlog.policy import Policy
 from trunkline.verdicts.chain import Chain, follow
 from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
 from trunkline.verdicts.draw import DRAW_TYPE, Draw, check_draw
+from trunkline.verdicts.plant import PLANT_OPENING_TYPE, open_plant
+from trunkline.verdicts.planted import NOT_TRIED, Known, Missed, Said, Tried, hold_against
 from trunkline.verdicts.reveal import Logged, are_independent, check_reveal
 from trunkline.verdicts.sequence import check_sequence
 from trunkline.verdicts.verdict import VERDICT_TYPE, Verdict
@@ -45,6 +49,11 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
     late: int
     """Verdicts that were committed to only after another verifier's on the same receipt was shown:
     no second opinions."""
+    tried: int
+    """Plants that it gave a verdict on; ``missed`` of them it said the contrary of."""
+    missed: int
+    counts: bool
+    """Whether its verdicts count still (``docs/spec/verdict.md``, "Plants")."""
     findings: tuple[Finding, ...]
 
 
@@ -58,6 +67,8 @@ class _Account:
     commitments: dict[str, tuple[int, Commitment]] = field(default_factory=dict)
     verdicts: dict[str, Logged] = field(default_factory=dict)
     """On drawn receipts."""
+    said: dict[str, Said] = field(default_factory=dict)
+    """In them."""
     asked: int = 0
     """Verdicts that somebody asked for: nobody is to commit to them, or to give only one."""
     findings: list[Finding] = field(default_factory=list)
@@ -66,6 +77,7 @@ class _Account:
         self.findings.append(Finding(entry=entry, detail=detail))
 
 
+NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 _TYPES: Final[Mapping[bytes, type[Draw] | type[Commitment] | type[Verdict]]] = {
     DRAW_TYPE.encode(): Draw,
     COMMITMENT_TYPE.encode(): Commitment,
@@ -74,15 +86,25 @@ _TYPES: Final[Mapping[bytes, type[Draw] | type[Commitment] | type[Verdict]]] = {
 
 
 def examine(
-    entries: Iterable[bytes], keys: Iterable[VerifierKey], policy: Policy
+    entries: Iterable[bytes],
+    keys: Iterable[VerifierKey],
+    policy: Policy,
+    *,
+    nodes: Sequence[VerifierKey] = (),
+    operators: Mapping[str, str] = NOBODY,
 ) -> tuple[Conduct, ...]:
     """The conduct of the verifiers with ``keys``, in their order.
 
     ``entries``: all of one log's, from the first. Those that none of ``keys`` signed say nothing.
+    ``nodes``: those at which plants count; ``operators``: who runs them and the verifiers, by vkey.
     """
     accounts = {str(key): _Account(key) for key in keys}
+    plants: list[Known] = []
     for index, entry in enumerate(entries):
-        kind = _TYPES.get(entry.partition(b"\n")[0])
+        first = entry.partition(b"\n")[0]
+        if first == PLANT_OPENING_TYPE.encode():
+            plants += _plant(entry, accounts, nodes)
+        kind = _TYPES.get(first)
         for account in accounts.values() if kind is not None else ():
             try:
                 record = kind.open_note(entry, account.key) if kind is not None else None
@@ -95,7 +117,30 @@ def examine(
                     account.commitments.setdefault(record.receipt, (index, record))
                 case Verdict():
                     _take_verdict(account, index, record, entry)
-    return tuple(_conduct(account, accounts) for account in accounts.values())
+    said = _by_receipt(accounts)
+    tried = hold_against(plants, said, operators)
+    return tuple(
+        _conduct(account, accounts, tried.get(vkey, NOT_TRIED))
+        for vkey, account in accounts.items()
+    )
+
+
+def _plant(
+    entry: bytes, accounts: Mapping[str, _Account], nodes: Sequence[VerifierKey]
+) -> list[Known]:
+    """What an entry opens; nothing, if it is not what it says."""
+    try:
+        return [Known.of(open_plant(entry, (one.key for one in accounts.values()), nodes))]
+    except Error:
+        return []
+
+
+def _by_receipt(accounts: Mapping[str, _Account]) -> dict[str, dict[str, Said]]:
+    said: dict[str, dict[str, Said]] = {}
+    for vkey, account in accounts.items():
+        for receipt, one in account.said.items():
+            said.setdefault(receipt, {})[vkey] = one
+    return said
 
 
 def _take_draw(account: _Account, index: int, draw: Draw, policy: Policy) -> None:
@@ -126,6 +171,7 @@ def _take_verdict(account: _Account, index: int, verdict: Verdict, note: bytes) 
         return
     committed, commitment = account.commitments.get(verdict.receipt, (index, None))
     account.verdicts[verdict.receipt] = Logged(committed=committed, revealed=index)
+    account.said[verdict.receipt] = Said.of(verdict)
     if commitment is None:
         account.found(index, "a verdict on a drawn receipt without a commitment before it")
         return
@@ -135,7 +181,9 @@ def _take_verdict(account: _Account, index: int, verdict: Verdict, note: bytes) 
         account.found(index, error.message)
 
 
-def _conduct(account: _Account, accounts: Mapping[str, _Account]) -> Conduct:
+def _conduct(account: _Account, accounts: Mapping[str, _Account], tried: Tried) -> Conduct:
+    for missed in tried.missed:
+        account.found(account.verdicts[missed.receipt].revealed, _missing(missed))
     for fault in check_sequence(account.draws):
         what = f"{fault.kind}: entries {fault.start} to before {fault.end}"
         account.found(account.drawn_at[fault.earlier + 1], f"a draw, {what}")
@@ -151,8 +199,19 @@ def _conduct(account: _Account, accounts: Mapping[str, _Account]) -> Conduct:
         verdicts=len(account.verdicts) + account.asked,
         kept_back=len(account.commitments.keys() - account.verdicts.keys()),
         late=late,
+        tried=tried.found + len(tried.missed) + tried.undecided,
+        missed=len(tried.missed),
+        counts=tried.counts,
         findings=tuple(sorted(account.findings, key=lambda one: one.entry)),
     )
+
+
+def _missing(missed: Missed) -> str:
+    by = ", ".join(VerifierKey.parse(vkey).name for vkey in missed.found_by)
+    node = VerifierKey.parse(missed.node).name
+    if missed.expect == "fail":
+        return f"passes an answer that was planted as wrong at {node}, which {by} failed"
+    return f"fails an answer that was planted as right at {node}, which {by} passed"
 
 
 def _came_after(said: Logged, other: Logged | None) -> bool:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 from tests.support import audit_records as make
+from tests.support import planting
 from tests.unit.evidence import make_vectors as evidence
 
 from trunkline.base.errors import Error, MalformedError
@@ -26,6 +27,9 @@ from trunkline.verdicts import (
     Commitment,
     Demand,
     Draw,
+    Plant,
+    PlantAccepted,
+    PlantOpening,
     Record,
     SelfTest,
     Verdict,
@@ -107,12 +111,18 @@ KINDS = {
     "commitment": _record(make.commitment(b"a verdict")),
     "verdict": _record(make.verdict()),
     "demand": _record(make.demand()),
+    "plant": _record(planting.PLANT),
+    "accepted plant": _record(planting.ACCEPTED),
+    "opened plant": _record(planting.OPENED),
 }
+RECORDS = (
+    SelfTest, Draw, Calibration, Commitment, Verdict, Demand, Plant, PlantAccepted, PlantOpening,
+)  # fmt: skip
 # The first is how keys are called. The others are as bad as a name can be: a checkpoint begins with
 # its log's.
 NAMES = (
     "alpha.example",
-    *(one.TYPE for one in (SelfTest, Draw, Calibration, Commitment, Verdict, Demand)),
+    *(one.TYPE for one in RECORDS),
     "trunkline.batch/v1",
     "trunkline.nonces/v1",
     "trunkline.key/v1",
@@ -133,7 +143,7 @@ def test_only_its_own_bytes_are_opened(opener: str, name: str) -> None:
 
 
 def test_each_type_is_one_records() -> None:
-    types = [record.TYPE for record in (SelfTest, Draw, Calibration, Commitment, Verdict, Demand)]
+    types = [record.TYPE for record in RECORDS]
     assert len(set(types)) == len(types)
     # Nor is it the domain of a hash: salted digests are commitments too.
     assert not {f"{one}\n" for one in types} & {"trunkline.commitment/v1\n"}
