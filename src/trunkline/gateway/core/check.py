@@ -54,6 +54,10 @@ def accepted_problem(
         return "another operator's name"
     if not 0 < len(accepted.model) <= MODEL_CHARS_MAX:
         return "a model's name of absurd length"
+    listed = start.deployment
+    if listed.weights is not None and _served(accepted) != (listed.model, listed.weights):
+        # Verdicts are about a model by its name and weights: under others it would be nobody's.
+        return "another model than it lists"
     if accepted.cached and (not cache or start.previous):
         return "an answer from a cache, where one was to be made"
     text = None if start.prefix is None else prefix_digest(start.prefix.text)
@@ -72,6 +76,10 @@ def accepted_problem(
     return None
 
 
+def _served(accepted: Accepted) -> tuple[str, str | None]:
+    return accepted.model, accepted.weights
+
+
 def _nonce(accepted: Accepted) -> tuple[str | None, str | None, int]:
     """The node's part of the seed, and where it was committed to."""
     return accepted.node_nonce, accepted.nonces, accepted.nonce_index
@@ -83,10 +91,15 @@ def check_receipt(signed: SignedReceipt, seen: Seen) -> VerifiedReceipt:
     Raises :class:`MalformedError` or a :class:`VerificationError`.
     """
     verified = verify_signed(signed, seen.start.deployment.key)
-    _check_identity(verified.receipt, seen)
-    _check_request(verified.receipt, seen)
-    _check_response(verified.receipt, seen)
+    check_claims(verified.receipt, seen)
     return verified
+
+
+def check_claims(receipt: Receipt, seen: Seen) -> None:
+    """Hold what a receipt says against what was seen. Raises a :class:`VerificationError`."""
+    _check_identity(receipt, seen)
+    _check_request(receipt, seen)
+    _check_response(receipt, seen)
 
 
 def _agree(claimed: object, seen: object, what: str) -> None:
@@ -104,7 +117,9 @@ def _check_identity(receipt: Receipt, seen: Seen) -> None:
     _agree(receipt.policy.audit, seen.plan.audit, "word on audits")
     _agree(receipt.model.requested, seen.plan.model, "requested model")
     # An upstream may spell its model's name more precisely in the answer than beforehand; weights
-    # and numerics are facts and must agree.
+    # and numerics are facts and must agree, and of weights that are known so must the name.
+    if seen.accepted.weights:
+        _agree(receipt.model.served, seen.accepted.model, "served model")
     _agree(receipt.model.weights, seen.accepted.weights or "", "weights")
     _agree(receipt.model.numerics, seen.accepted.numerics or "", "numerics")
 
