@@ -27,7 +27,7 @@ def ask(network: RunningNetwork, prompt: str, *, keep: bool = False) -> str:
 
 def test_status_is_complete(network: RunningNetwork) -> None:
     ask(network, "Say yes.")
-    status = network.status()
+    status = network.wait_ready()
 
     assert status["ready"] is True
     assert [role["name"] for role in status["roles"]] == [

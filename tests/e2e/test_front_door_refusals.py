@@ -258,8 +258,11 @@ def test_the_anthropic_client_raises_its_own(
 
 def test_refusals_blame_no_node(network: RunningNetwork, to_openai: openai.OpenAI) -> None:
     for _ in range(6):
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.BadRequestError) as refused:
             to_openai.chat.completions.create(model=MODEL, messages=SAY, extra_body={"mirostat": 2})
     status = send(network, "/trunkline/v1/status", method="GET").json()
-    breakers = [model["breaker"] for node in status["nodes"] for model in node["models"]]
-    assert set(breakers) == {"closed"}
+    # Another test may have killed a node a while ago: it is blamed for that, and not for these.
+    blamed_for = [model["error"] for node in status["nodes"] for model in node["models"]]
+    assert blamed_for
+    assert refused.value.code == "unsupported_parameter"
+    assert refused.value.code not in blamed_for

@@ -76,9 +76,9 @@ class RunningNetwork:
         assert isinstance(found[0], int)
         return found[0]
 
-    def wait_ready(self) -> None:
-        """Wait until every role serves."""
-        wait_ready(self.data, self.process)
+    def wait_ready(self) -> Any:
+        """Wait until every role serves; the status that said so."""
+        return wait_ready(self.data, self.process)
 
 
 def command(
@@ -96,14 +96,15 @@ def command(
     return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
-def wait_ready(data: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Poll ``status`` until it says ready: real processes, so there is nothing to be told by."""
+def wait_ready(data: Path, process: "subprocess.Popen[bytes]") -> Any:
+    """Poll ``status`` until it says ready: real processes, so there is nothing to be told by. What
+    it said then."""
     deadline = time.monotonic() + READY_S_MAX
     while time.monotonic() < deadline:
         assert process.poll() is None, f"trunkline up ended with {process.returncode}"
         done = command("status", "--json", "--data", str(data))
-        if done.code == 0 and done.json()["ready"]:
-            return
+        if done.code == 0 and (status := done.json())["ready"]:
+            return status
     raise AssertionError(f"not ready after {READY_S_MAX} s; see {data / 'logs'}")
 
 
