@@ -6,20 +6,22 @@ import re
 import signal
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.support.network import RunningNetwork, command, running
 
+from trunkline.base.errors import UpstreamError
 from trunkline.cli.folder import Folder
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(900)]
 
 MODEL = "smollm2-135m-instruct"
-DEADLINE_S = 150.0
+DEADLINE_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,10 @@ def verdicts_on(network: RunningNetwork, answer: str) -> list[dict[str, object]]
 
 
 async def news(transport: HttpTransport, url: str) -> None:
+    """Wait a while for a verifier's next verdict. One that was killed may not be back yet."""
     caller = VerifierCaller(transport, url)
-    await caller.verdicts((await caller.info()).verdicts, 2)
+    with suppress(UpstreamError):
+        await caller.verdicts((await caller.info()).verdicts, 2)
 
 
 def test_both_verifiers_pass_an_honest_answer_and_anyone_computes_it_again(
@@ -99,23 +103,26 @@ def test_both_verifiers_pass_an_honest_answer_and_anyone_computes_it_again(
     assert {one["verifier"] for one in found} == {
         "lambda.localhost/verifier", "mu.localhost/verifier",
     }  # fmt: skip
+    receipts = set()
     for one in found:
         verdict = one["verdict"]
         assert isinstance(verdict, dict)
         assert (verdict["result"], verdict["regime"]) == ("pass", "exact")
+        receipts.add(verdict["receipt"])
+    (receipt,) = receipts
     again = network.command("audit", "recompute", answer)
     assert again.code == 0, again.out + again.err
     assert again.out.count("to the last digit") == 2
     shown = network.command("audit", "show", answer)
     assert re.search(r"all of \d+ tokens are the model's", shown.out)
+    # The newest in the list may be on a question that a verifier has asked by itself.
     listed = network.command("audit", "ls")
     assert listed.code == 0
-    receipt = re.search(r"[0-9a-f]{8,}…?", listed.out)
-    assert receipt is not None
-    by_beginning = network.command("audit", "show", receipt[0])
+    (beginning,) = set(re.findall(rf"{receipt[:8]}[0-9a-f]*…?", listed.out))
+    by_beginning = network.command("audit", "show", beginning)
     assert re.search(r"all of \d+ tokens are the model's", by_beginning.out), by_beginning.err
-    assert network.command("audit", "recompute", receipt[0][:8]).code == 0
-    assert network.command("audit", "show", receipt[0][:7]).code == 2
+    assert network.command("audit", "recompute", receipt[:8]).code == 0
+    assert network.command("audit", "show", receipt[:7]).code == 2
 
 
 def test_embeddings_are_made_again_to_the_bit(network: RunningNetwork) -> None:
@@ -139,7 +146,8 @@ def test_every_role_writes_its_diagnostics_as_json(network: RunningNetwork) -> N
     files = sorted((network.data / "logs").glob("*.jsonl"))
     assert len(files) == len(Folder(network.data).network().roles)
     for file in files:
-        for line in file.read_text().splitlines():
+        # What comes after the last end of a line is being written just now.
+        for line in file.read_text().split("\n")[:-1]:
             assert "event" in msgspec.json.decode(line), file.name
 
 
