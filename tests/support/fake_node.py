@@ -6,7 +6,9 @@ another such node is exact, and a test can say what the whole answer had to be.
 """
 
 import asyncio
+import socket
 from collections import deque
+from contextlib import suppress
 from hashlib import sha256
 from typing import Self
 
@@ -49,6 +51,7 @@ class FakeNode:
         self.vkey_shown = str(self.signer.vkey)
         self.statements: tuple[str, ...] = ()
         self._server: asyncio.Server | None = None
+        self._port_kept: socket.socket | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -76,24 +79,36 @@ class FakeNode:
 
     async def __aexit__(self, *_: object) -> None:
         await self.die()
+        self._give_back()
 
     async def listen(self) -> None:
         """Start, on the same port as before if there was one."""
+        self._give_back()
         self._server = await asyncio.start_server(
             self._serve, "127.0.0.1", self.port, reuse_address=True
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def die(self) -> None:
-        """Stop listening and cut everything, as a killed process would."""
+        """Stop listening and cut everything, as a killed process would. Its port is kept: given to
+        somebody else meanwhile, it would be that one who is asked."""
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._port_kept = socket.socket()
+            self._port_kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                self._port_kept.bind(("127.0.0.1", self.port))
         for writer in list(self._writers):
             writer.transport.abort()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _give_back(self) -> None:
+        if self._port_kept is not None:
+            self._port_kept.close()
+            self._port_kept = None
 
     def will(self, fault: Fault, after: int = 0, bytes: int = 0) -> Self:  # noqa: A002
         """Script the next attempt."""

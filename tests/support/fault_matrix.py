@@ -12,8 +12,8 @@ import json
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import product
@@ -240,11 +240,13 @@ def _mark(cell: Cell) -> bytes:
     return json.dumps(upstream.PARTS[cell.content][upstream.SHOWN_AFTER - 1]).encode()
 
 
-def _closed_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-    return port
+@contextmanager
+def _refusing() -> Iterator[int]:
+    """A port at which nobody listens, and which nobody else is given meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        yield port
 
 
 @asynccontextmanager
@@ -259,11 +261,12 @@ async def network(
         urls = [
             await stack.enter_async_context(Upstream(acts, calls).listening()) for _ in range(2)
         ]
+        refusing = stack.enter_context(_refusing())
         limited = tuple({cell.model for cell in wanted if cell.fault.limits})
         served = (MODEL, ALONE, *limited, "refused", "unresolved", "no-tls")
         # Named so that they come first where nothing else tells nodes apart.
         providers = [
-            ("a-refused", f"http://127.0.0.1:{_closed_port()}/v1", ("refused",)),
+            ("a-refused", f"http://127.0.0.1:{refusing}/v1", ("refused",)),
             ("a-unresolved", "http://nowhere.invalid/v1", ("unresolved",)),
             ("a-tls", urls[0].replace("http:", "https:"), ("no-tls",)),
             ("beta", urls[0], served),

@@ -133,18 +133,15 @@ async def test_the_first_address_to_answer_wins(monkeypatch, local):
 
 
 async def test_all_addresses_refuse(monkeypatch):
-    loop = asyncio.get_running_loop()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
     async def resolve(host, port, **_):
         addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
 
-    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     transport = HttpTransport()
-    with pytest.raises(ConnectError) as caught:
-        await transport.request("GET", f"http://name.example:{port}/")
+    # Taken, so that nobody else is given the port meanwhile; and nobody listens there.
+    with socket.socket() as taken, pytest.raises(ConnectError) as caught:
+        taken.bind(("127.0.0.1", 0))
+        await transport.request("GET", f"http://name.example:{taken.getsockname()[1]}/")
     await transport.aclose()
     assert caught.value.error_code == "upstream_refused"
