@@ -256,7 +256,7 @@ async def test_a_killed_process_is_a_clean_error_and_comes_back(engine: Embedded
 async def test_a_hung_process_is_killed_and_replaced(cache: Path) -> None:
     engine = EmbeddedEngine(
         EngineConfig(
-            cache_folder=str(cache), sequences=1, context_tokens=CONTEXT, stall_timeout_s=2.0
+            cache_folder=str(cache), sequences=1, context_tokens=CONTEXT, stall_timeout_s=5.0
         )
     )
     try:
@@ -323,7 +323,7 @@ async def test_the_process_does_not_outlive_its_parent(cache: Path) -> None:
         # A process's descriptor becomes readable when the process ends.
         gone = asyncio.Event()
         asyncio.get_running_loop().add_reader(child, gone.set)
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 30)
     finally:
         asyncio.get_running_loop().remove_reader(child)
         os.close(child)

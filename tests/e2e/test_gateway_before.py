@@ -144,7 +144,7 @@ async def test_a_stream_is_kept_alive_while_it_is_held(
 
     for verifier in verifiers:
         verifier.judge = late
-    async with gateway_over(nodes, tmp_path, routing=policy("before_deadline_s = 0.3")) as stack:
+    async with gateway_over(nodes, tmp_path, routing=policy("before_deadline_s = 2")) as stack:
         plain = await served(stack, STREAM)
         response = await stack.http.open("/v1/chat/completions", STREAM, **BEFORE)
         async with response:
@@ -215,7 +215,7 @@ async def test_as_many_operators_must_pass_it_as_the_policy_says(
     tmp_path: Path,
 ) -> None:
     verifiers[1].judge = silent
-    file = policy("before_agree = 2\nbefore_deadline_s = 0.2")
+    file = policy("before_agree = 2\nbefore_deadline_s = 2")
     async with gateway_over(nodes, tmp_path, routing=file) as stack:
         reply = await stack.http.post("/v1/chat/completions", WHOLE, **BEFORE)
         assert reply.json()["error"]["code"] == "verification_inconclusive"

@@ -11,8 +11,6 @@ from tests.support.fault_matrix import Cell, Fault, network
 from tests.support.upstream import PARTS, PROMPT_TOKENS, WORDS, Exchange
 from tests.support.upstream_faults import no_usage
 
-pytestmark = pytest.mark.timeout(60)
-
 PRICE_NUSD = 1_000
 """Of each token, of prompt and answer alike."""
 ROUTING = f"""

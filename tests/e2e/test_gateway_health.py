@@ -19,8 +19,8 @@ from trunkline.gateway.health_file import FILE
 from trunkline.gateway.status import ModelStatus, Status
 
 BODY = b'{"model":"tiny","stream":true,"messages":[{"role":"user","content":"say it"}]}'
-PATIENT = Timeouts()
-"""The defaults: a silent node is left after ten seconds, if nothing better is known."""
+PATIENT = Timeouts(head_s=60.0, first_event_s=60.0, first_token_s=60.0, idle_s=60.0)
+"""So long is a silent node waited for of which nothing is known."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_a_stall_is_noticed_by_what_the_node_normally_does(
         began_s = time.monotonic()
         while len(alpha.attempts) == seen:
             await ask(stack)
-        assert time.monotonic() - began_s < 5.0, "half of what an unknown node is given"
+        assert time.monotonic() - began_s < 20.0, "a third of what an unknown node is given"
 
 
 async def test_the_first_call_after_a_restart_avoids_a_node_known_to_be_bad(

@@ -19,8 +19,9 @@ from trunkline.remote.transport import Response
 from trunkline.schema.attempt import Attempt
 
 BODY = b'{"model":"tiny","stream":%s,"messages":[{"role":"user","content":"say it"}]}'
-IDLE_S = 1.5
-PAUSE_S = 4.0
+IDLE_S = 3.0
+"""A gateway and a node in two processes that share a busy machine keep within it."""
+PAUSE_S = 8.0
 """More than every wait for a node together."""
 
 

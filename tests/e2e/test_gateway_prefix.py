@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.support.fault_matrix import Cell, Fault, network
 from tests.support.gateway import Stack
 from tests.support.upstream import PARTS, USAGE, Exchange
@@ -12,8 +11,6 @@ from tests.support.upstream_faults import cut
 
 from trunkline.evidence import Report, decode, verify
 from trunkline.receipts import binds, prefix_digest
-
-pytestmark = pytest.mark.timeout(60)
 
 TEXT = "".join(PARTS["text"])
 SHOWN = "".join(PARTS["text"][:3])

@@ -21,7 +21,7 @@ from trunkline.remote.http1 import HttpTransport
 
 pytestmark = pytest.mark.timeout(150)
 
-STOP_S = 20.0
+STOP_S = 45.0
 WORDS = [f" word{at}" for at in range(8)]
 TEXT = "".join(WORDS)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"

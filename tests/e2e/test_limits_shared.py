@@ -22,7 +22,7 @@ from trunkline.remote.http1 import HttpTransport
 LIMIT, WINDOW_S = 10, 2.0
 CALLS = 30
 READY_S = 60.0
-STOP_S = 20.0
+STOP_S = 45.0
 
 
 class Limited:
@@ -169,6 +169,7 @@ async def test_two_gateways_keep_one_limit_and_no_app_hears_of_it(tmp_path: Path
         await transport.aclose()
     assert statuses == [200] * CALLS
     assert provider.answered == CALLS + 1
-    # A process that the machine holds up between its decision and its sending may come too late.
-    assert provider.refused <= 2
-    assert took_s < 4 * WINDOW_S
+    # What the machine holds up between a decision and its sending may come too late, and meet the
+    # next window's first calls. Without a word between the two, each would fill the window alone.
+    assert provider.refused < LIMIT // 2
+    assert took_s < 6 * WINDOW_S

@@ -28,8 +28,6 @@ from trunkline.verdicts import (
 )
 from trunkline.verifier.crash import CRASH_POINTS
 
-pytestmark = pytest.mark.timeout(90)
-
 PROGRAM = (
     "import sys; from pathlib import Path; from tests.support.toy_network import app_of; "
     "from trunkline.runtime.logger import configure, get_logger; "

@@ -114,10 +114,10 @@ class Stack:
         self.store = store
         self.http = PlainClient(url)
         self.openai = openai.AsyncOpenAI(
-            base_url=url + "/v1", api_key="unused", max_retries=0, timeout=20.0
+            base_url=url + "/v1", api_key="unused", max_retries=0, timeout=60.0
         )
         self.anthropic = anthropic.AsyncAnthropic(
-            base_url=url, api_key="unused", max_retries=0, timeout=20.0
+            base_url=url, api_key="unused", max_retries=0, timeout=60.0
         )
 
     async def close(self) -> None:

@@ -114,7 +114,7 @@ def test_cancelling_at_any_point_leaks_nothing(steps: list[int]) -> None:
                 outcome.release(DONE)
         await asyncio.sleep(0)
         assert (queue.waiting, queue.waiting_bytes) == (0, 0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             (await queue.place(need(), ticket())).release(DONE)
         queue.stop()
 
@@ -125,11 +125,13 @@ async def test_the_timer_opens_a_window() -> None:
     queue = dispatcher()
     lease = await queue.place(need(), ticket())
     stated = Quota(unit="requests", limit=1, remaining=0, reset_ms=80)
+    # Taken before the window begins: what the machine does between the two makes it no shorter.
+    began_s = SystemClock().monotonic_s()
     queue.learned(lease.deployment, Limits(quotas=(stated,)))
     lease.release(DONE)
-    began_s = SystemClock().monotonic_s()
-    (await queue.place(need(), ticket())).release(DONE)
-    assert 0.05 <= SystemClock().monotonic_s() - began_s < 2
+    async with asyncio.timeout(20):
+        (await queue.place(need(), ticket())).release(DONE)
+    assert SystemClock().monotonic_s() - began_s >= 0.05
     queue.stop()
 
 

@@ -112,7 +112,8 @@ def test_a_turn_that_another_holds_is_not_waited_for_long(tmp_path: Path) -> Non
     one.begin()
     began_s = time.monotonic()
     assert two.begin().alive is None
-    assert time.monotonic() - began_s < 1.0
+    # Without a limit of its own it would be what the library waits for: 5 seconds.
+    assert time.monotonic() - began_s < 4.0
     two.end([BEGAN])
     one.end([])
     # What could not be said then is said in the next turn.

@@ -30,7 +30,6 @@ class Choosy:
         return "proof"
 
 
-@pytest.mark.timeout(30)
 async def test_what_the_log_never_takes_keeps_nobodys_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

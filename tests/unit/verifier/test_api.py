@@ -16,8 +16,6 @@ from trunkline.schema.audit import AskedAudit, VerdictPage
 from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.config import read
 
-pytestmark = pytest.mark.timeout(30)
-
 
 class SlowEngine(ToyScorer):
     """Scores when it is let."""

@@ -23,7 +23,6 @@ from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.config import read
 from trunkline.verifier.embedders import Embedders
 
-pytestmark = pytest.mark.timeout(60)
 TEXTS = ("a dog", "a cat on a mat")
 HONEST = ToyEmbedder()
 

@@ -2,13 +2,10 @@
 
 import asyncio
 
-import pytest
 from tests.support.auditing import Toy, ToyScorer
 
 from trunkline.inference.ports import Sampling, Score
 from trunkline.verifier.engines import Engines
-
-pytestmark = pytest.mark.timeout(20)
 
 
 class Clock:

@@ -18,8 +18,6 @@ from trunkline.verdicts import Verdict
 from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.config import AuditedNode, read
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class FirstNode:
     """The node that began the answer. ``shows``: None: it shows nothing."""

@@ -1,7 +1,6 @@
 """Answers that somebody picked: they are judged, and neither win a standing nor spoil a draw."""
 
 import msgspec
-import pytest
 from tests.support.auditing import ToyScorer
 from tests.support.toy_network import LAMBDA, POLICY, honest, write_verifier
 
@@ -14,8 +13,6 @@ from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict, conduct
 from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.config import read
-
-pytestmark = pytest.mark.timeout(30)
 
 
 class CountingEngine(ToyScorer):

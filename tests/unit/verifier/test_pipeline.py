@@ -33,8 +33,6 @@ from trunkline.verdicts import (
 )
 from trunkline.verifier import chains
 
-pytestmark = pytest.mark.timeout(30)
-
 
 async def revealed(caller: VerifierCaller, count: int) -> list[RevealedVerdict]:
     """The first ``count`` verdicts, by long polls."""

@@ -18,8 +18,6 @@ from trunkline.verifier.asking import tampered
 from trunkline.verifier.demanding import KnownNode
 from trunkline.verifier.planting import Planter
 
-pytestmark = pytest.mark.timeout(30)
-
 
 class Bytes:
     """Randomness that is none: odd bytes plant the bad, even ones the good."""

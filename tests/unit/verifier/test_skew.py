@@ -14,8 +14,6 @@ from trunkline.remote.verifier import VerifierCaller
 from trunkline.schema.audit import AskedAudit
 from trunkline.verdicts import Verdict
 
-pytestmark = pytest.mark.timeout(30)
-
 ROOM = 40
 LATER_MS = 2_000_000_000_000
 ENDLESS: dict[str, object] = {"max_tokens": None, "temperature": 0.5}
