@@ -9,6 +9,7 @@ from tests.unit.node.harness import attempt, chat
 
 from trunkline.base.errors import RequestError
 from trunkline.node.core.cache import (
+    AUDITED_S_MAX,
     ENTRIES_MIN,
     Entries,
     Kept,
@@ -17,6 +18,8 @@ from trunkline.node.core.cache import (
     may_take,
     renamed,
 )
+from trunkline.node.core.content import Before
+from trunkline.node.core.content import Kept as Opening
 from trunkline.node.core.statement import Outcome
 from trunkline.receipts import ReceiptCached, ReceiptModel, ReceiptSampling, ReceiptUsage
 from trunkline.schema.attempt import Accepted, Attempt, Kind, Prefix, PreviousAttempt, Resume
@@ -54,6 +57,10 @@ def test_a_request_that_differs_in_one_byte_has_another_key(data: st.DataObject)
     raw[at] ^= data.draw(st.integers(1, 255))
     other = msgspec.structs.replace(BASE, request=msgspec.Raw(bytes(raw)))
     assert cache_key(other, "") != cache_key(BASE, "")
+
+
+def test_what_may_be_audited_has_another_key() -> None:
+    assert cache_key(msgspec.structs.replace(BASE, audit=True), "") != cache_key(BASE, "")
 
 
 @given(texts, st.integers(0, 2**40), st.sampled_from(["att_1", "att_2"]))
@@ -131,6 +138,18 @@ def test_bounds_and_times_hold_in_any_order_of_use(
                 assert now_s < since_s + KEEP_S
         assert 0 <= entries.size_bytes <= BYTES_MAX
         assert (entries.size_bytes == 0) == (len(entries) == 0)
+
+
+def test_what_opens_an_answer_takes_room_and_ends_its_time() -> None:
+    before = Before(signed=b"r" * 700, content=Opening(b"c" * 300))
+    plain, opens = kept(10), msgspec.structs.replace(kept(10), before=before)
+    assert opens.size_bytes == plain.size_bytes + 1000
+    entries = Entries(bytes_max=BYTES_MAX, keep_s=10 * AUDITED_S_MAX)
+    entries.put(b"plain", plain, 0.0)
+    entries.put(b"opens", opens, 0.0)
+    assert entries.get(b"opens", AUDITED_S_MAX - 1) is opens
+    assert entries.get(b"opens", AUDITED_S_MAX) is None
+    assert entries.get(b"plain", AUDITED_S_MAX) is plain
 
 
 def test_what_was_used_longest_ago_goes_first() -> None:

@@ -13,7 +13,7 @@ from tests.unit.node.harness import attempt
 
 from trunkline.inference.answer import Event
 from trunkline.inference.ports import Embedded, Embedder, EmbedderInfo
-from trunkline.node.core.content import content, opened
+from trunkline.node.core.content import content, opened, read
 from trunkline.node.core.statement import Identity, Sent, bound_request, statement
 from trunkline.node.embeddings import MODEL_NAME, EmbeddedEmbeddings
 from trunkline.receipts import ReceiptTimes, StreamDigest, bound_bytes
@@ -144,7 +144,7 @@ async def served(embedder: Embedder, texts: Sequence[str], **request: object) ->
     )
     kept = content(asked, receipt, outcome.made)
     assert kept is not None
-    return Made(receipt=receipt, content=opened(kept.data, None))
+    return Made(receipt=receipt, content=opened(read(kept.data), None))
 
 
 class _Sent:

@@ -1,4 +1,4 @@
-"""Does the account add up: usage, ends, tokenisation, answers that were given before.
+"""Does the account add up: usage, ends, tokenisation.
 
 What can be counted is exact: usage is the number of token ids, and the rules for stop strings,
 limits and ends are run again, so that a choice that stops where none of them says so was cut, and
@@ -10,18 +10,14 @@ are proven otherwise. An end that the node made up is no matter of one answer: s
 
 from typing import Final
 
-import msgspec
-
 from trunkline.audit.calibration import SURPLUS_TOKENS, Calibration
 from trunkline.audit.content import NO_MODEL, Opened
 from trunkline.audit.findings import either, failed, inconclusive, not_applicable, passed
-from trunkline.receipts import Receipt
 from trunkline.verdicts import Check
 
 USAGE: Final = "usage"
 FINISH: Final = "finish"
 CANONICAL: Final = "canonical"
-CACHED: Final = "cached"
 
 TEMPERATURE_MAX: Final = 1.0
 """Hotter answers are spelt in unlikely ways."""
@@ -79,37 +75,4 @@ def _canonical(opened: Opened, calibration: Calibration, *, proven: bool) -> Che
         most <= SURPLUS_TOKENS,
         yes="about as many tokens as its text takes",
         no="far more tokens than its text takes",
-    )
-
-
-def check_cached(receipt: Receipt, origin: Receipt | None, origin_leaf: bytes | None) -> Check:
-    """An answer given again, against the receipt that it came from (verified by the caller)."""
-    cached = receipt.cached
-    if isinstance(cached, msgspec.UnsetType):
-        return not_applicable(CACHED, "the answer was made for this attempt")
-    if origin is None or origin_leaf is None:
-        return inconclusive(CACHED, "given before; the receipt that it came from was not found")
-    if origin_leaf.hex() != cached.receipt:
-        return failed(CACHED, "the receipt is not the one that the answer is said to come from")
-    good = (
-        isinstance(origin.cached, msgspec.UnsetType)
-        and origin.times.ended_ms == cached.ended_ms
-        and origin.key == receipt.key
-        and _shown(origin) == _shown(receipt)
-    )
-    return either(
-        CACHED,
-        good,
-        yes="given before, as the receipt says",
-        no="not the answer of the receipt that it is said to come from",
-    )
-
-
-def _shown(receipt: Receipt) -> tuple[object, ...]:
-    """What an answer that is given again has in common with the first."""
-    model, response = receipt.model, receipt.response
-    return (
-        (model.provider, model.served, model.weights),
-        (response.chunks, response.finish, response.status),
-        receipt.usage,
     )

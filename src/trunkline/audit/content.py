@@ -95,7 +95,7 @@ def check(opened: Opened) -> list[Check]:
     """All checks of content, in order."""
     content = opened.content
     return [
-        _bound(opened, REQUEST, "request.digest", request_digest(bytes(content.request))),
+        check_request(opened.receipt, content),
         _bound(opened, PROMPT, "request.prompt", _prompt_digest(content.prompt)),
         _bound(opened, TOKENS, "response.tokens", _tokens_digest(content.tokens)),
         _resumed(opened),
@@ -103,6 +103,12 @@ def check(opened: Opened) -> list[Check]:
         _sampler(opened),
         _template(opened),
     ]
+
+
+def check_request(receipt: Receipt, content: OpenedContent) -> Check:
+    """Is the request that was opened the one that was signed for?"""
+    made = request_digest(bytes(content.request))
+    return bound(receipt, content, REQUEST, "request.digest", made)
 
 
 def bound(receipt: Receipt, content: OpenedContent, name: str, item: Item, digest: str) -> Check:

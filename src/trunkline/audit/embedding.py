@@ -18,13 +18,13 @@ from typing import Final
 
 import msgspec
 
-from trunkline.audit.content import REQUEST, RESPONSE, bound
+from trunkline.audit.content import REQUEST, RESPONSE, bound, check_request
 from trunkline.audit.findings import either, failed, inconclusive
 from trunkline.audit.trials import LEVELS, Trials
 from trunkline.base.errors import BadResponseError, MalformedError, RequestError
 from trunkline.crypto.encoding import decode_base64
 from trunkline.inference.ports import Embedder, EmbedderInfo
-from trunkline.receipts import Receipt, StreamDigest, bound_bytes, request_digest
+from trunkline.receipts import Receipt, StreamDigest, bound_bytes
 from trunkline.schema import openai_embeddings
 from trunkline.schema.audit import OpenedContent
 from trunkline.schema.openai_embeddings import EmbeddingsRequest
@@ -83,7 +83,7 @@ def check(receipt: Receipt, content: OpenedContent, remade: Remade | None) -> li
     """All checks but the comparison itself, in order. ``remade``: None without an embedder."""
     found = _found(content)
     return [
-        bound(receipt, content, REQUEST, "request.digest", request_digest(bytes(content.request))),
+        check_request(receipt, content),
         _shape(content, found, remade),
         _response(receipt, content, found),
         _usage(receipt, remade),

@@ -7,12 +7,12 @@ logs and draws were checked by the caller.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
-from trunkline.audit import accounting, bundle, content, embedding, nonces
+from trunkline.audit import accounting, bundle, content, embedding, nonces, repeated
 from trunkline.audit.bundle import Bundle, replay_check
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
@@ -21,7 +21,7 @@ from trunkline.audit.replay import Measured
 from trunkline.audit.standing import State, adopt, encode_state, update
 from trunkline.audit.trials import Trials, quantise
 from trunkline.crypto.keys import NAME_BYTES_MAX, VerifierKey
-from trunkline.receipts import Receipt
+from trunkline.receipts import ITEMS, Receipt, binds
 from trunkline.schema.audit import OpenedContent
 from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
 
@@ -38,6 +38,8 @@ OTHER_RULES: Final = "other_rules: its node makes answers by other rules than th
 UNASKED: Final = content.NO_MODEL
 NOTHING_OWN: Final = "there is no token that this attempt chose"
 NAMELESS: Final = "unnamed"
+CLOSED: Final = "request.client"
+"""The item of a receipt that its node does not open."""
 TEXT_CHARS_MAX: Final = 512
 
 
@@ -68,12 +70,14 @@ class Case:
     nonces_entry: int | None = None
     """The log's entry with the commitment to the nonce, as the verifier has seen it."""
     entry: int | None = None
-    """The log's entry with the receipt's batch."""
+    """The log's entry with the receipt's batch; None: the receipt was not drawn."""
     nonce_origin: nonces.Origin | None = None
     """Of an inherited seed: what the node that began the answer shows, if it does."""
-    origin: Receipt | None = None
-    """Of an answer given again: the receipt that it came from."""
-    origin_leaf: bytes | None = None
+    origin: repeated.Origin | None = None
+    """Of an answer given again: the receipt that it came from, if its node shows one. ``measured``,
+    ``remade``, ``nonces_entry`` and the like are about that one then."""
+    subject: Subject | None = None
+    """Whose standing it is evidence on, where the receipt does not tell it all."""
     remade: Remade | None = None
     """Of embeddings: what the verifier's embedder makes of the request; None: it has none."""
     picked: bool = False
@@ -116,7 +120,7 @@ def judge(case: Case, before: State | None) -> Judged:
     kind, checks, trials = _examine(case)
     result = total(checks)
     after = moved(before, calibration, trials, checks, picked=case.picked)
-    subject = subject_of(case.receipt, calibration)
+    subject = about(case)
     made = Bundle(
         calibration=calibration.digest,
         checks=tuple(checks),
@@ -141,6 +145,11 @@ def judge(case: Case, before: State | None) -> Judged:
         state=after,
         bundle=bundle.encode(made),
     )
+
+
+def about(case: Case) -> Subject:
+    """Whose standing ``case`` is evidence on."""
+    return case.subject or subject_of(case.receipt, case.calibration)
 
 
 def subject_of(receipt: Receipt, calibration: Calibration) -> Subject:
@@ -174,7 +183,7 @@ def moved(
 ) -> State:
     """The subject's state after an answer with these checks and trials."""
     fault, closed = at_fault(checks), is_closed(checks)
-    if picked:
+    if picked or not repeated.scores_count(checks):
         return update(before, calibration, None, fault=fault, closed=closed)
     passed = total(checks) == "pass"
     return update(before, calibration, trials, fault=fault, passed=passed, closed=closed)
@@ -189,16 +198,51 @@ def _examine(case: Case) -> tuple[Kind, list[Check], Trials | None]:
     receipt = case.receipt
     if not receipt.policy.audit:
         return "opening", [not_applicable(ALLOWED, "the receipt allows no audit")], None
-    if not isinstance(receipt.cached, msgspec.UnsetType):
-        again = accounting.check_cached(receipt, case.origin, case.origin_leaf)
-        return "accounting", [again], None
     if case.content is None:
         return "opening", [_unopened(case.reason)], None
     if not receipt.model.weights:
         return "opening", [not_applicable(ALLOWED, "not a model whose weights are known")], None
-    if embedding.is_embedding(receipt):
-        return _embedded(case, case.content)
-    return _opened(case, case.content)
+    if case.entry is not None and _half_opened(receipt, case.content):
+        return "opening", [failed(OPENED, "the node opened half of what it had signed")], None
+    if repeated.is_repeated(receipt):
+        return _repeated(case, case.content)
+    return _made(case, case.content)
+
+
+def _half_opened(receipt: Receipt, opened: OpenedContent) -> bool:
+    """Whether the receipt hides what no salt opens. Whoever calls a node is not shown all salts;
+    its node has them, or could leave out what would tell."""
+    return any(
+        item not in opened.salts and binds(receipt, item, "", {}) is None
+        for item in ITEMS
+        if item != CLOSED
+    )
+
+
+def _repeated(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
+    """An answer given again: its origin is held against the model, and it against its origin."""
+    receipt, origin = case.receipt, case.origin
+    came_from = repeated.check_origin(receipt, origin)
+    if origin is None or came_from.result == "fail":
+        return "accounting", [came_from], None
+    if case.entry is not None and _half_opened(origin.receipt, origin.content):
+        return "opening", [failed(OPENED, "the node opened half of what it had signed")], None
+    made = replace(
+        case,
+        receipt=origin.receipt,
+        leaf=origin.leaf,
+        content=origin.content,
+        entry=origin.entry if case.entry is not None else None,
+    )
+    kind, checks, trials = _made(made, origin.content)
+    read = None if embedding.is_embedding(receipt) else _read(made, origin.content)
+    return kind, [came_from, repeated.check_answer(receipt, opened, read), *checks], trials
+
+
+def _made(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
+    if embedding.is_embedding(case.receipt):
+        return _embedded(case, opened)
+    return _opened(case, opened)
 
 
 def _unopened(reason: str) -> Check:
@@ -223,7 +267,7 @@ def _embedded(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Tri
 
 def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
     receipt, calibration, measured = case.receipt, case.calibration, case.measured
-    read = content.open_(receipt, opened, measured, case.context_tokens, unmeasured=case.unmeasured)
+    read = _read(case, opened)
     checks = [*content.check(read), *_origin_of_seed(case, read)]
     bound = all(check.result == "pass" for check in checks if check.name in content.BINDING)
     trials = None
@@ -237,6 +281,12 @@ def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trial
     why = case.unmeasured if measured is None else measured.unreachable or NOTHING_OWN
     checks.append(replay_check(trials, calibration.regime, "replay", why))
     return "replay", checks, trials
+
+
+def _read(case: Case, opened: OpenedContent) -> content.Opened:
+    return content.open_(
+        case.receipt, opened, case.measured, case.context_tokens, unmeasured=case.unmeasured
+    )
 
 
 def trials_of(measured: Measured, receipt: Receipt, calibration: Calibration) -> Trials | None:

@@ -197,12 +197,14 @@ class Attempts:
             run.sent(),
             salt=self._randomness.token(SALT_BYTES),
         )
-        kept = content(attempt, receipt, outcome.made) if self._audited else None
+        kept = None
+        if self._audited:
+            kept = content(attempt, receipt, outcome.made, outcome.before)
         # A crash here: no receipt, and the gateway sees a stream cut before its last event.
         data = await run.patiently(self._signer.sign(receipt, kept))
         # A crash here: the receipt is durable and will be logged, see signing.py.
         if isinstance(work, Recorded):
-            work.keep(data, receipt.times.ended_ms)
+            work.keep(data, receipt.times.ended_ms, kept)
         run.line.set(
             outcome="answered",
             cached=outcome.cached is not None,

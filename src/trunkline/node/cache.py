@@ -21,9 +21,12 @@ from trunkline.node.core.cache import (
     cache_key,
     given_again,
     may_keep,
+    may_show,
     may_take,
     renamed,
 )
+from trunkline.node.core.content import Before
+from trunkline.node.core.content import Kept as Opening
 from trunkline.node.core.statement import Outcome
 from trunkline.node.work import Output, Service, Work
 from trunkline.receipts import ReceiptCached, receipt_leaf
@@ -42,7 +45,10 @@ class AnswerCache:
         """Work for the attempt: the service's own, or an answer that was kept."""
         if not may_keep(attempt, self._kinds):
             return await service.prepare(attempt)
-        key = cache_key(attempt, _weights(service, attempt))
+        weights = _weights(service, attempt)
+        if weights and not may_show(attempt):
+            return await service.prepare(attempt)
+        key = cache_key(attempt, weights)
         if may_take(attempt, self._kinds):
             kept = self._entries.get(key, self._clock.monotonic_s())
             if kept is not None:
@@ -116,8 +122,9 @@ class Recorded:
     async def close(self) -> None:
         await self._work.close()
 
-    def keep(self, signed: bytes, ended_ms: int) -> None:
-        """The answer is whole, and this its receipt event's data, which is durable."""
+    def keep(self, signed: bytes, ended_ms: int, opening: Opening | None) -> None:
+        """The answer is whole, and this its receipt event's data, which is durable. ``opening``:
+        what opens that receipt, if anything does."""
         tape, outcome = self._tape, self._outcome
         if tape is None or tape.data is None or outcome is None:
             return
@@ -125,9 +132,10 @@ class Recorded:
         kept = Kept(
             accepted=self._work.accepted,
             data=tuple(tape.data),
-            # Words and numbers that only the original's own opening shows.
+            # Words and numbers are in the opening, for those who may be shown them.
             outcome=msgspec.structs.replace(outcome, made=None),
             original=ReceiptCached(ended_ms=ended_ms, receipt=receipt_leaf(receipt).hex()),
+            before=None if opening is None else Before(signed=signed, content=opening),
         )
         self._cache.put(self._key, kept)
 

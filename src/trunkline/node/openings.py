@@ -17,7 +17,7 @@ from trunkline.crypto.keys import VerifierKey
 from trunkline.node import opening_store
 from trunkline.node.config import AuditsConfig
 from trunkline.node.core import demand as decide
-from trunkline.node.core.content import opened
+from trunkline.node.core.content import opened, origin_of, read
 from trunkline.node.core.demand import Chance, Once, Pace, Rules
 from trunkline.node.nonces import Nonces
 from trunkline.node.opening_store import Demanded
@@ -224,8 +224,13 @@ class OpeningDesk:
 
     async def _content(self, found: Demanded, receipt: Receipt) -> OpenedContent | None:
         number = found.opening or 0
-        kept = await self._database.read(lambda c: opening_store.content(c, number))
-        return None if kept is None else opened(kept, await self._proof(receipt))
+        data = await self._database.read(lambda c: opening_store.content(c, number))
+        if data is None:
+            return None
+        kept = read(data)
+        origin = origin_of(kept)
+        made = receipt if origin is None else decode(origin.receipt.encode())
+        return opened(kept, await self._proof(made))
 
     async def _proof(self, receipt: Receipt) -> NonceProof | None:
         """That the nonce was committed to; an inherited one is another node's to prove."""

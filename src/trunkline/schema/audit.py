@@ -26,6 +26,9 @@ DEMANDED_MAX = 64
 """Receipts in one demand."""
 DEMAND_BYTES_MAX = 128 * 1024
 OPENINGS_BYTES_MAX = 64 * 1024 * 1024
+REPEATED_MS_MAX = 86_400_000
+"""For how long after it ended an answer that may be audited is given again, at most: beyond, a
+verifier need not have followed the log for long enough to find its origin there."""
 
 
 Reason: TypeAlias = Literal[
@@ -77,6 +80,14 @@ class ShownNonce(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 6962 audit path, base64, from ``leaf`` to the root."""
 
 
+class OpenedOrigin(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an answer given again: the receipt of when it was made, and what opens that one."""
+
+    signed: SignedReceipt
+    salts: dict[str, str]
+    """Salt (hex) by item of that receipt. Its request and its answer are the ones beside this."""
+
+
 class OpenedContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was asked and answered, as far as a check needs it."""
 
@@ -91,6 +102,9 @@ class OpenedContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     vectors: tuple[str, ...] = ()
     """Of embeddings: each input's vector, little-endian float32, base64."""
     nonce: NonceProof | None = None
+    origin: OpenedOrigin | None = None
+    """Of an answer given again; ``nonce`` is this one's then, and ``prompt``, ``tokens`` and
+    ``vectors`` are of both."""
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

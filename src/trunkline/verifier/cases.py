@@ -5,17 +5,17 @@ what its engine computes decides the regime. It judges nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 from msgspec import UnsetType
 
 from trunkline.audit import content as content_checks
-from trunkline.audit import embedding, replay
+from trunkline.audit import embedding, repeated, replay
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
-from trunkline.audit.judge import OTHER_RULES, Case
+from trunkline.audit.judge import OTHER_RULES, Case, subject_of
 from trunkline.audit.nonces import Origin
 from trunkline.base.errors import MalformedError, UpstreamError, VerificationError
 from trunkline.base.ports import Clock
@@ -26,12 +26,12 @@ from trunkline.receipts import Receipt, VerifiedReceipt
 from trunkline.remote.status import NOT_FOUND
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import NonceProof, OpenedContent, ShownNonce
-from trunkline.verdicts import SelfTest
+from trunkline.verdicts import SelfTest, Subject
 from trunkline.verifier import calibrations, store
 from trunkline.verifier.demanding import KnownNode
 from trunkline.verifier.embedders import Embedders
 from trunkline.verifier.engines import Engines, Measuring
-from trunkline.verifier.judging import Judge, Place
+from trunkline.verifier.judging import Judge, Place, known_subject
 
 SELF_TEST_S: Final = 600.0
 """How long a node's statement of what its engine computes is believed to hold."""
@@ -39,6 +39,8 @@ ORIGINS_MAX: Final = 4
 """Earlier nodes of an answer that are asked whether its seed's nonce was theirs."""
 NEWEST: Final = 2**62
 """Beyond every entry."""
+UNLOGGED: Final = "origin_not_logged"
+"""Of an answer given again: the receipt that it came from is not in the log, or not yet."""
 NOT_EXACT: Final = "engine_not_exact"
 """What an engine says whose arithmetic is nobody else's."""
 
@@ -95,30 +97,36 @@ class Cases:
         ``patient``: a node that has no self-test yet is waited for, by an UpstreamError.
         ``measurable``: the model is asked; it has not failed too often. Raises the engines' errors.
         """
-        receipt = verified.receipt
+        # What there is to hold against the model: of an answer given again, its origin.
+        made, opened = verified.receipt, content
+        origin = None
+        if repeated.is_repeated(made):
+            origin = await self._origin(node, made, content, measurable=measurable)
+            opened = None
+        if origin is not None and repeated.fits(verified.receipt, origin):
+            made, opened = origin.receipt, origin.content
         entry = NEWEST if place.drawn is None else place.drawn.entry
         terms = await self._database.read(lambda c: store.terms_at(c, str(node.key), entry))
         if terms is not None and terms.answer_rules != RULES:
-            looked = _Looked(calibration=self._unmeasured(receipt), unmeasured=OTHER_RULES)
+            looked = _Looked(calibration=self._unmeasured(made), unmeasured=OTHER_RULES)
         else:
-            looked = await self._look(
-                node, receipt, content if measurable else None, patient=patient
-            )
-        shown: NonceProof | ShownNonce | None = None if content is None else content.nonce
-        origin = None
-        if content is not None and place.drawn is not None:
-            origin = await self._nonce_origin(receipt)
-        if origin is not None:
-            shown = origin.shown
+            looked = await self._look(node, made, opened if measurable else None, patient=patient)
+        shown: NonceProof | ShownNonce | None = None if opened is None else opened.nonce
+        began = None
+        if opened is not None and place.drawn is not None:
+            began = await self._nonce_origin(made)
+        if began is not None:
+            shown = began.shown
         nonces_entry = None
         if shown is not None:
             noted = digest(shown.note.encode())
             nonces_entry = await self._database.read(lambda c: _entry_of(c, noted))
+        subject, calibration = await self._about(made, looked.calibration, opened)
         return Case(
-            receipt=receipt,
+            receipt=verified.receipt,
             leaf=verified.leaf,
             key=node.key,
-            calibration=looked.calibration,
+            calibration=calibration,
             content=content,
             reason=reason,
             measured=looked.measured,
@@ -127,9 +135,52 @@ class Cases:
             context_tokens=looked.context_tokens,
             context_doubted=looked.context_doubted,
             nonces_entry=nonces_entry,
-            nonce_origin=origin,
+            nonce_origin=began,
             entry=None if place.drawn is None else place.drawn.entry,
+            origin=origin,
+            subject=subject,
         )
+
+    async def _origin(
+        self,
+        node: KnownNode,
+        receipt: Receipt,
+        content: OpenedContent | None,
+        *,
+        measurable: bool,
+    ) -> repeated.Origin | None:
+        """What its node shows that an answer given again came from, looked for in the log. A batch
+        that is not there yet may come: to be tried again, by an UpstreamError, as long as it is
+        ``measurable``."""
+        origin = repeated.shown(content, node.key)
+        if origin is None or not repeated.fits(receipt, origin):
+            return origin
+        batch, vkey = origin.batch, str(node.key)
+        entry = await self._database.read(lambda c: store.entry_of(c, vkey, batch.root))
+        if entry is not None:
+            return replace(origin, logged="yes", entry=entry)
+        if not await self._database.read(lambda c: store.saw_all_since(c, vkey, batch.unix_ms)):
+            return origin
+        if measurable:
+            raise UpstreamError("the receipt that it came from is not in the log", code=UNLOGGED)
+        return replace(origin, logged="no")
+
+    async def _about(
+        self, made: Receipt, chosen: Calibration, opened: OpenedContent | None
+    ) -> tuple[Subject, Calibration]:
+        """Whose standing it is evidence on. Where too little is shown to tell what an answer would
+        be held against, that is what this node's answers were held against before: what is held
+        against it could else never be won back."""
+        if opened is None:
+            model, numerics = made.model, made.model.numerics
+            known = await self._database.read(
+                lambda c: known_subject(
+                    c, made.key, model.served, weights=model.weights, numerics=numerics
+                )
+            )
+            if known is not None:
+                return known
+        return subject_of(made, chosen), chosen
 
     async def _nonce_origin(self, receipt: Receipt) -> Origin | None:
         """What the node that began a taken-over answer shows of its nonce, if it can be asked."""

@@ -29,7 +29,7 @@ from trunkline.verifier.store import Head
 
 STEP_BUNDLES: Final = 64
 """Bundles of entries taken in by one transaction, at most."""
-HISTORY_ENTRIES: Final = 100_000
+HISTORY_ENTRIES: Final = store.WHOLE_ENTRIES
 """A verifier that starts on a longer log reads this much of its end."""
 
 

@@ -13,7 +13,7 @@ import msgspec
 from trunkline.audit import bundle as bundles
 from trunkline.audit import findings, standing
 from trunkline.audit.calibration import Calibration, decode, encode
-from trunkline.audit.judge import OPENED, Case, Judged, judge, subject_of
+from trunkline.audit.judge import OPENED, Case, Judged, about, judge
 from trunkline.base.errors import require
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.digest import digest, sha256
@@ -144,10 +144,11 @@ class Judge:
         subject = _subject(what)
         before = ledger.subject(connection, _name(subject))
         if isinstance(what, Case):
-            used_by = _nonce_user(connection, what.receipt)
+            made = what.receipt if what.origin is None else what.origin.receipt
+            used_by = _nonce_user(connection, made)
             case = replace(what, nonce_used_by=used_by, picked=place.picked)
             judged = judge(case, self._state(connection, before))
-            _note_nonce(connection, what.receipt)
+            _note_nonce(connection, made)
         else:
             judged = _judge_unshown(what, place, self._state(connection, before))
         self._keep(connection, what.calibration)
@@ -249,13 +250,17 @@ def _held_against(connection: Connection, state: bytes) -> Calibration:
 
 
 def known_subject(
-    connection: Connection, vkey: str, model: str
+    connection: Connection, vkey: str, model: str, *, weights: str = "", numerics: str = ""
 ) -> tuple[Subject, Calibration] | None:
-    """What a node's model was judged as the most often, and against what."""
+    """What a node's model was judged as the most often, and against what; where they are given,
+    with these weights and numerics."""
     row = connection.execute(
-        "SELECT subject, state FROM subjects WHERE json_extract(subject, '$.key') = ? "
-        "AND json_extract(subject, '$.model') = ? ORDER BY receipts DESC LIMIT 1",
-        (vkey, model),
+        "SELECT subject, state FROM subjects WHERE json_extract(subject, '$.key') = ?1 "
+        "AND json_extract(subject, '$.model') = ?2 "
+        "AND ?3 IN ('', json_extract(subject, '$.weights')) "
+        "AND ?4 IN ('', json_extract(subject, '$.numerics')) "
+        "ORDER BY json_extract(subject, '$.configuration') = '', receipts DESC LIMIT 1",
+        (vkey, model, weights, numerics),
     ).fetchone()
     if row is None:
         return None
@@ -310,7 +315,7 @@ def _leaf(what: Case | Unshown, place: Place) -> str:
 def _subject(what: Case | Unshown) -> Subject:
     if isinstance(what, Unshown):
         return what.subject
-    return subject_of(what.receipt, what.calibration)
+    return about(what)
 
 
 def _name(subject: Subject) -> str:

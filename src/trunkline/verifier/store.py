@@ -30,6 +30,9 @@ from trunkline.verifier.core.tree import Frontier
 DATABASE_NAME: Final = "verifier.db"
 HISTORY_ENTRIES: Final = 200_000
 """What is kept of the log behind its end: a draw covers at most 10,000 entries of it."""
+WHOLE_ENTRIES: Final = 100_000
+"""A log of so many entries is read from its beginning by who begins to follow it; of a longer one,
+as many of its end (``follower``)."""
 ALERTS_MAX: Final = 10_000
 DRAWS_MAX: Final = 1_000
 """Draws in the log after an entry that are looked through for a second one from it."""
@@ -285,6 +288,26 @@ def batches_between(connection: Connection, first: int, last: int) -> list[Batch
         BatchEntry(index=row[0], node=row[1], root=row[2], count=row[3], unix_ms=row[4])
         for row in rows
     ]
+
+
+def entry_of(connection: Connection, node: str, root: bytes) -> int | None:
+    """Where the log has the batch of a node (vkey) with this root; None: it was not seen there."""
+    row = connection.execute(
+        "SELECT min(entry) FROM batches WHERE root = ? AND node = ?", (root, node)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def saw_all_since(connection: Connection, node: str, unix_ms: int) -> bool:
+    """Whether every batch would have been seen that a node signed at ``unix_ms`` and that is in
+    the log by now: one that it signed before that was, or the log was read from its beginning."""
+    head = read_head(connection)
+    if head is not None and head.frontier.size <= WHOLE_ENTRIES:
+        return True
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM batches WHERE node = ? AND unix_ms < ?)", (node, unix_ms)
+    ).fetchone()
+    return bool(row[0])
 
 
 def signed_since(connection: Connection, node: str, since_ms: int) -> int:

@@ -1,4 +1,4 @@
-"""Does the account add up: tokens, ends, spelling, answers given again."""
+"""Does the account add up: tokens, ends, spelling."""
 
 from dataclasses import replace
 
@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from tests.support.auditing import (
     EOS,
-    NODE,
     PIECES,
     Made,
     ToyNode,
@@ -17,10 +16,8 @@ from tests.support.auditing import (
     tokenize,
 )
 
-from trunkline.audit.accounting import check_cached
-from trunkline.audit.judge import Case, judge
+from trunkline.audit.judge import judge
 from trunkline.audit.replay import measure
-from trunkline.receipts import Receipt, ReceiptCached, encode, receipt_leaf
 from trunkline.verdicts import Result
 
 CALIBRATION = exact()
@@ -111,50 +108,3 @@ async def test_requests_that_lead_to_odd_spellings_are_left_alone(
     measured = msgspec.structs.replace(case.measured, canonical=(1,), scores=bent)
     checks = judge(replace(case, measured=measured), None).checks
     assert [c.result for c in checks if c.name == "canonical"] == ["not_applicable"]
-
-
-def given_again(origin: Receipt, **changes: object) -> Receipt:
-    cached = ReceiptCached(
-        ended_ms=origin.times.ended_ms, receipt=receipt_leaf(encode(origin)).hex()
-    )
-    return msgspec.structs.replace(
-        origin, **({"answer": "ans_later", "attempt": "att_later", "cached": cached} | changes)
-    )
-
-
-def test_an_answer_given_again_is_held_against_the_receipt_it_came_from() -> None:
-    origin = ToyNode().serve(3).receipt
-    leaf = receipt_leaf(encode(origin))
-    again = given_again(origin)
-    assert check_cached(again, origin, leaf).result == "pass"
-    assert check_cached(again, None, None).result == "inconclusive"
-    assert check_cached(again, origin, b"\0" * 32).result == "fail"
-    assert check_cached(origin, None, None).result == "not_applicable"
-    for changes in (
-        {"usage": msgspec.structs.replace(origin.usage, completion=99)},
-        {"response": msgspec.structs.replace(origin.response, chunks=99)},
-        {"model": msgspec.structs.replace(origin.model, weights="sha256:" + "0" * 64)},
-        {"key": "other"},
-        {"cached": ReceiptCached(ended_ms=1, receipt=leaf.hex())},
-    ):
-        assert check_cached(given_again(origin, **changes), origin, leaf).result == "fail"
-    # Given again from what was itself given again.
-    twice = given_again(again)
-    assert check_cached(twice, again, receipt_leaf(encode(again))).result == "fail"
-
-
-def test_an_answer_given_again_is_flagged_in_its_verdict() -> None:
-    origin = ToyNode().serve(3).receipt
-    again = given_again(origin)
-    case = Case(
-        receipt=again,
-        leaf=receipt_leaf(encode(again)),
-        key=NODE.vkey,
-        calibration=CALIBRATION,
-        origin=origin,
-        origin_leaf=receipt_leaf(encode(origin)),
-    )
-    judged = judge(case, None)
-    assert (judged.kind, judged.result) == ("accounting", "pass")
-    assert [check.name for check in judged.checks] == ["cached"]
-    assert judge(replace(case, origin=None), None).result == "inconclusive"

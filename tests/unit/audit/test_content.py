@@ -163,10 +163,23 @@ async def test_an_own_seed_of_the_request_has_to_be_used() -> None:
 
 async def test_without_salts_nothing_is_known_and_nothing_passes() -> None:
     made = but(ToyNode().serve(3), salts={})
-    judged = judge(await made.case(CALIBRATION), None)
+    judged = judge(replace(await made.case(CALIBRATION), entry=None), None)
     assert judged.result == "inconclusive"
     assert judged.trials is None
     assert judged.standing == "open"
+
+
+@pytest.mark.parametrize(
+    "kept", ["request.digest", "request.prompt", "response.tokens", "response.digest"]
+)
+async def test_a_node_that_keeps_a_salt_to_itself_withholds(kept: str) -> None:
+    """It has them all, and would leave out what tells."""
+    honest = ToyNode().serve(3)
+    salts = {item: salt for item, salt in honest.content.salts.items() if item != kept}
+    judged = judge(await but(honest, salts=salts).case(CALIBRATION), None)
+    assert (judged.kind, judged.result, judged.standing) == ("opening", "fail", "failed")
+    client = {k: v for k, v in honest.content.salts.items() if k != "request.client"}
+    assert judge(await but(honest, salts=client).case(CALIBRATION), None).result == "pass"
 
 
 async def test_who_asks_before_the_log_has_it_is_not_held_to_a_commitment() -> None:

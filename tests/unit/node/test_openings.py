@@ -16,7 +16,7 @@ from tests.unit.node.scripted import ScriptedEngine, says, spell
 from trunkline.crypto.encoding import decode_base64
 from trunkline.crypto.merkle import root_from_path
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.inference.ports import Embedded, EmbedderInfo
+from trunkline.inference.ports import Embedded, Embedder, EmbedderInfo, Engine
 from trunkline.node import opening_store, openings, store
 from trunkline.node.config import (
     AuditsConfig,
@@ -76,7 +76,7 @@ class Log:
         await call.reply(200, b"%d" % self.entries.index(entry), "text/plain")
 
 
-class Embedder:
+class OneVector:
     async def model(self) -> EmbedderInfo:
         return EmbedderInfo(dimensions=384, numerics="toy-1", weights_digest=f"sha256:{'e5' * 32}")
 
@@ -103,6 +103,8 @@ async def audited(
     *,
     log: Log | None = None,
     cache: CacheConfig | None = None,
+    engine: Engine | None = None,
+    embedder: Embedder | None = None,
 ) -> AsyncIterator[Node]:
     log = log or Log()
     async with serving(log) as url:
@@ -113,8 +115,9 @@ async def audited(
             audits=config,
             cache=cache,
         )
-        engine = ScriptedEngine(says("Paris"))
-        async with node(folder, engine, embedder=Embedder(), config=settings) as running:
+        engine = engine or ScriptedEngine(says("Paris"))
+        embedder = embedder or OneVector()
+        async with node(folder, engine, embedder=embedder, config=settings) as running:
             yield running
 
 
@@ -232,19 +235,54 @@ async def test_embeddings_are_opened_by_their_vectors(tmp_path: Path) -> None:
     assert opening.content.nonce is None
 
 
-async def test_an_answer_given_again_has_nothing_to_open(tmp_path: Path) -> None:
-    """Its receipt shows why: it binds no tokens, and names the original, which is opened."""
-    async with audited(tmp_path, audits(), cache=CacheConfig()) as running:
+async def test_an_answer_given_again_is_opened_with_its_origin(tmp_path: Path) -> None:
+    log = Log()
+    async with audited(tmp_path, audits(), log=log, cache=CacheConfig()) as running:
         made = await running.hear(ask(1, cache="ca" * 32))
-        again = await running.hear(ask(2, cache="ca" * 32))
+        again = await running.hear(ask(2, answer="ans_2", cache="ca" * 32))
         await place(running, again, 2)
         first, second = await opened(running, await place(running, made, 1), wanted(again))
-    assert first.content is not None
-    assert (second.reason, second.signed) == ("not_kept", again.signed)
+    assert made.signed is not None
     assert again.signed is not None
     receipt = decode(again.signed.receipt.encode())
     assert receipt.cached
-    assert receipt.response.tokens == ""
+    assert (second.reason, second.signed) == ("", again.signed)
+    assert first.content is not None
+    assert first.content.origin is None
+    content = second.content
+    assert content is not None
+    assert content.origin is not None
+    assert content.origin.signed == made.signed
+    assert content.origin.salts == first.content.salts != content.salts
+    own = msgspec.structs.replace(content, origin=None, salts=content.origin.salts)
+    assert own == first.content, "request, answer and nonce are its origin's"
+    digest = request_digest(bytes(content.request))
+    assert binds(receipt, "request.digest", digest, content.salts) is True
+    assert "response.digest" in content.salts
+
+
+async def test_what_may_be_audited_comes_from_what_may_be(tmp_path: Path) -> None:
+    """The origin is opened with it, and this one's caller had not let it be."""
+    async with audited(tmp_path, audits(), cache=CacheConfig()) as running:
+        heard = [
+            await running.hear(ask(number, cache="ca" * 32, audit=audit))
+            for number, audit in enumerate((False, True, True, False), start=1)
+        ]
+    cached = [bool(decode(one.signed.receipt.encode()).cached) for one in heard if one.signed]
+    assert cached == [False, False, True, True]
+
+
+@pytest.mark.parametrize(("logprobs", "given"), [(True, False), (False, True), (None, True)])
+async def test_log_probabilities_that_may_be_audited_are_made_anew(
+    tmp_path: Path, logprobs: bool | None, given: bool
+) -> None:
+    async with audited(tmp_path, audits(), cache=CacheConfig()) as running:
+        for number in (1, 2):
+            asked = attempt(chat(SECRET, logprobs=logprobs), number=number)
+            asked = msgspec.structs.replace(asked, audit=True, cache="ca" * 32)
+            heard = await running.hear(asked)
+    assert heard.signed is not None
+    assert bool(decode(heard.signed.receipt.encode()).cached) is given
 
 
 async def test_a_store_from_before_audits_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.embedding import ToyEmbedder, served
+from tests.support.repeating import again
 from tests.support.toy_network import honest
 
 from trunkline.schema.audit import Opening
@@ -101,13 +103,30 @@ def test_not_to_have_what_could_be_opened_is_to_withhold_it(reason, after_ms, co
     assert why_closed(receipt, reason, now_ms, keep_s=600) == comes_to
 
 
+def test_a_node_that_backdates_its_receipts_has_them_expire_no_sooner():
+    receipt = honest(1).receipt
+    long_ago = msgspec.structs.replace(receipt.times, ended_ms=0)
+    backdated = msgspec.structs.replace(receipt, times=long_ago)
+
+    now_ms = receipt.created_s * 1000 + 1000
+    assert why_closed(backdated, "expired", now_ms, keep_s=600) == "withheld"
+
+
 def test_what_nobody_could_open_is_not_withheld():
     receipt = honest(1).receipt
     bare = msgspec.structs.replace(
-        receipt, response=msgspec.structs.replace(receipt.response, tokens="")
+        receipt, model=msgspec.structs.replace(receipt.model, weights="")
     )
 
     assert why_closed(bare, "not_kept", receipt.times.ended_ms, keep_s=600) == "not_kept"
+
+
+async def test_vectors_and_answers_given_again_could_be_opened_too():
+    vectors = await served(ToyEmbedder(), ["one text"])
+    for made in (vectors, again(honest(1))):
+        assert not made.receipt.response.tokens
+        ended_ms = made.receipt.times.ended_ms
+        assert why_closed(made.receipt, "not_kept", ended_ms, keep_s=600) == "withheld"
 
 
 @pytest.mark.parametrize(

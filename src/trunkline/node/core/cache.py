@@ -13,11 +13,14 @@ from typing import Final
 
 import msgspec
 
+from trunkline.base.errors import RequestError
 from trunkline.inference.answer import AnswerHead
+from trunkline.node.core.content import Before
 from trunkline.node.core.statement import Outcome
 from trunkline.node.core.upstream import joined
 from trunkline.receipts import ReceiptCached, ReceiptSampling
 from trunkline.schema.attempt import Accepted, Attempt, Kind
+from trunkline.schema.audit import REPEATED_MS_MAX
 from trunkline.schema.parsing import top_level
 
 CACHE_DOMAIN: Final = b"trunkline.cache/v1\n"
@@ -25,6 +28,8 @@ ENTRY_BYTES: Final = 2048
 """What an entry takes besides the answer's bytes, about."""
 EVENT_BYTES: Final = 64
 """What each of its events takes besides."""
+AUDITED_S_MAX: Final = REPEATED_MS_MAX / 1000 - 600
+"""Longest that an answer is kept that may be audited; less than the rule, since clocks are set."""
 ENTRIES_MIN: Final = 4
 """No answer takes more than its part of the space."""
 
@@ -38,11 +43,15 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     original: ReceiptCached
     """What the receipts of those who are given it say."""
+    before: Before | None = None
+    """What the receipts of those are opened with; None: they may not be audited, or not here."""
 
     @property
     def size_bytes(self) -> int:
         """What it takes in memory, about."""
-        return ENTRY_BYTES + sum(len(part) + EVENT_BYTES for part in self.data)
+        before = self.before
+        opens = 0 if before is None else len(before.signed) + len(before.content.data)
+        return ENTRY_BYTES + opens + sum(len(part) + EVENT_BYTES for part in self.data)
 
 
 def may_keep(attempt: Attempt, kinds: Collection[Kind]) -> bool:
@@ -61,14 +70,28 @@ def may_take(attempt: Attempt, kinds: Collection[Kind]) -> bool:
     return may_keep(attempt, kinds) and attempt.seed is None and not attempt.previous
 
 
+def may_show(attempt: Attempt) -> bool:
+    """Whether a verifier could see that the answer was given again as it was: log-probabilities
+    are no function of the tokens that it is shown."""
+    if not attempt.audit or attempt.kind != "chat":
+        return True
+    try:
+        wanted = top_level(bytes(attempt.request)).get("logprobs")
+    except RequestError:
+        return False
+    return wanted is None or bytes(wanted) in (b"false", b"null")
+
+
 def cache_key(attempt: Attempt, weights: str) -> bytes:
     """What the answer depends on and who may share it: 32 bytes. ``weights``: empty if unknown.
+    What may be audited comes from what may be: its origin is opened with it.
 
     Each part is preceded by its length, so that no two lists of parts are hashed alike. The request
     counts as its bytes, with all that they hold: seed, temperature, whether it streams.
     """
     hashed = sha256(CACHE_DOMAIN)
-    parts = (attempt.cache, attempt.kind, attempt.model, weights)
+    audit = "audit" if attempt.audit else ""
+    parts = (attempt.cache, attempt.kind, attempt.model, weights, audit)
     for part in (*(text.encode() for text in parts), bytes(attempt.request)):
         hashed.update(len(part).to_bytes(8, "big") + part)
     return hashed.digest()
@@ -97,6 +120,7 @@ def given_again(kept: Kept, attempt: Attempt) -> tuple[Accepted, tuple[bytes, ..
         prompt="",
         tokens="",
         cached=kept.original,
+        before=kept.before,
     )
     return accepted, tuple(renamed(part, attempt) for part in kept.data), outcome
 
@@ -156,7 +180,8 @@ class Entries:
             return
         while self.size_bytes + size_bytes > self._bytes_max:
             self._drop(next(iter(self._entries)))
-        self._entries[key] = (kept, now_s + self._keep_s)
+        keep_s = self._keep_s if kept.before is None else min(self._keep_s, AUDITED_S_MAX)
+        self._entries[key] = (kept, now_s + keep_s)
         self.size_bytes += size_bytes
 
     def _drop(self, key: bytes) -> None:

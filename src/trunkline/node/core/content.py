@@ -11,8 +11,8 @@ import msgspec
 from trunkline.base.errors import CorruptStateError
 from trunkline.crypto.encoding import encode_base64
 from trunkline.receipts import Receipt, salts
-from trunkline.schema.attempt import Attempt
-from trunkline.schema.audit import NonceProof, OpenedContent
+from trunkline.schema.attempt import Attempt, SignedReceipt
+from trunkline.schema.audit import NonceProof, OpenedContent, OpenedOrigin
 
 HIDDEN: Final = "request.client"
 """The item that stays closed: what else the app's own body held is not the node's to show."""
@@ -32,12 +32,24 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
         return "Made(…)"
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an answer given again: the receipt of when it was made."""
+
+    signed: bytes
+    """The :class:`SignedReceipt` as JSON."""
+    salts: dict[str, str]
+
+    def __repr__(self) -> str:
+        return "Origin(…)"
+
+
 class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the store keeps to open one receipt with."""
 
     request: bytes
     salts: dict[str, str]
     made: Made
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         return "Content(…)"
@@ -55,23 +67,50 @@ class Kept(msgspec.Struct, frozen=True):
         return f"Kept({len(self.data)} bytes)"
 
 
-def content(attempt: Attempt, receipt: Receipt, made: Made | None) -> Kept | None:
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that was given, and may be again: its receipt, and what opens that."""
+
+    signed: bytes
+    """The :class:`SignedReceipt` as JSON."""
+    content: Kept
+
+
+def content(
+    attempt: Attempt, receipt: Receipt, made: Made | None, before: Before | None = None
+) -> Kept | None:
     """What is to be kept for the attempt's receipt; None: nothing that could be checked, or
-    nothing that may be."""
+    nothing that may be. ``before``: of an answer given again, when it was made."""
+    origin = None
+    if before is not None:
+        first = read(before.content.data)
+        made, origin = first.made, Origin(signed=before.signed, salts=first.salts)
     if made is None or not receipt.policy.audit or receipt.policy.mode == "private":
         return None
     shown = salts(receipt, bytes.fromhex(attempt.blinding)) if attempt.blinding else {}
     shown.pop(HIDDEN, None)
-    kept = Content(request=bytes(attempt.request), salts=shown, made=made)
+    kept = Content(request=bytes(attempt.request), salts=shown, made=made, origin=origin)
     return Kept(msgspec.msgpack.encode(kept))
 
 
-def opened(kept: bytes, nonce: NonceProof | None) -> OpenedContent:
-    """What a verifier is shown. Raises :class:`CorruptStateError` for bytes never kept."""
+def read(kept: bytes) -> Content:
+    """What was kept. Raises :class:`CorruptStateError` for bytes never kept."""
     try:
-        found = _DECODER.decode(kept)
+        return _DECODER.decode(kept)
     except (msgspec.DecodeError, RecursionError):
         raise CorruptStateError("the node's store holds an opening that is none") from None
+
+
+def origin_of(found: Content) -> SignedReceipt | None:
+    """The receipt of when an answer that was given again was made; None for any other."""
+    if found.origin is None:
+        return None
+    return msgspec.json.decode(found.origin.signed, type=SignedReceipt)
+
+
+def opened(found: Content, nonce: NonceProof | None) -> OpenedContent:
+    """What a verifier is shown. ``nonce``: of the answer when it was made."""
+    origin = found.origin
+    signed = origin_of(found)
     return OpenedContent(
         request=msgspec.Raw(found.request),
         salts=found.salts,
@@ -79,4 +118,7 @@ def opened(kept: bytes, nonce: NonceProof | None) -> OpenedContent:
         tokens=found.made.tokens,
         vectors=tuple(map(encode_base64, found.made.vectors)),
         nonce=nonce,
+        origin=None
+        if origin is None or signed is None
+        else OpenedOrigin(signed=signed, salts=origin.salts),
     )

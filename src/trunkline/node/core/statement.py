@@ -2,7 +2,7 @@
 
 import msgspec
 
-from trunkline.node.core.content import Made
+from trunkline.node.core.content import Before, Made
 from trunkline.receipts import (
     Hiding,
     Receipt,
@@ -51,6 +51,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What can be held against the model; None: a provider's answer, or one that was kept."""
     cached: ReceiptCached | None = None
     """The receipt of the attempt that it was made for, if that is another one."""
+    before: Before | None = None
+    """The same with what opens it, where that was kept."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):

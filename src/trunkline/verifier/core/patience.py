@@ -106,10 +106,12 @@ def why_closed(receipt: Receipt, reason: str, now_ms: int, *, keep_s: int) -> st
     the ``keep_s`` of its terms.
 
     Not to keep what could be opened is to withhold it: the node had said that it would. So is to
-    say that it has expired before that time was over; later it may be true.
+    say that it has expired before that time was over; later it may be true. The node's own times
+    make no answer older than its gateway says that it is.
     """
-    openable = receipt.policy.audit and bool(receipt.response.tokens)
-    recent = now_ms - receipt.times.ended_ms < keep_s * 1000 - CLOCK_MS_MAX
+    openable = receipt.policy.audit and bool(receipt.model.weights)
+    ended_ms = max(receipt.times.ended_ms, receipt.created_s * 1000)
+    recent = now_ms - ended_ms < keep_s * 1000 - CLOCK_MS_MAX
     if openable and (reason == "not_kept" or (reason == "expired" and recent)):
         return WITHHELD
     return reason
