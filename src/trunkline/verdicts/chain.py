@@ -7,6 +7,7 @@ what is drawn. Nobody else can foresee it. It refuses values that do not lead to
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -19,6 +20,10 @@ CHAIN_ENTRIES: Final = 16_384
 """Entries of the log that one chain is for."""
 SEED_BYTES: Final = 32
 
+_BLOCK: Final = 128
+"""Steps that are remembered as one. Divides ``CHAIN_ENTRIES``."""
+_BLOCKS_MAX: Final = 8_192
+"""Blocks remembered: the chains of 64 verifiers, in 2 MB."""
 _STEP: Final = b"trunkline.draw-chain/v1\n"
 _CHANCE: Final = b"trunkline.draw-chance/v1\n"
 
@@ -54,14 +59,14 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
 
 def chain_of(seed: bytes, first: int) -> Chain:
     """The chain whose last value is ``seed``, ``SEED_BYTES`` that nobody else knows."""
-    return Chain(anchor=_back(seed, CHAIN_ENTRIES).hex(), first=first)
+    return Chain(anchor=_back(seed, CHAIN_ENTRIES, CHAIN_ENTRIES).hex(), first=first)
 
 
 def bound(seed: bytes, first: int, to: int) -> Bound:
     """What a draw that ends before entry ``to`` shows of the chain from ``first``."""
     chain = chain_of(seed, first)
-    last = min(to, chain.end) - 1
-    return Bound(anchor=chain.anchor, first=first, link=_back(seed, chain.end - 1 - last).hex())
+    link = _back(seed, CHAIN_ENTRIES, max(0, chain.end - to))
+    return Bound(anchor=chain.anchor, first=first, link=link.hex())
 
 
 def chances(shown: Bound, from_: int, to: int) -> dict[int, bytes]:
@@ -75,11 +80,12 @@ def chances(shown: Bound, from_: int, to: int) -> dict[int, bytes]:
     last = min(to, chain.end) - 1
     found: dict[int, bytes] = {}
     value = bytes.fromhex(shown.link)
-    for entry in range(last, chain.first - 1, -1):
-        if entry >= from_:
-            found[entry] = sha256(_CHANCE + value)
+    begin = max(from_, chain.first)
+    for entry in range(last, begin - 1, -1):
+        found[entry] = sha256(_CHANCE + value)
         value = sha256(_STEP + value)
-    if value.hex() != chain.anchor:
+    before = begin - chain.first
+    if _back(value, before, before).hex() != chain.anchor:
         raise MalformedError("a draw's value is not of the chain that it names")
     return found
 
@@ -114,8 +120,24 @@ def follow(
     return tuple(held), ""
 
 
-def _back(value: bytes, steps: int) -> bytes:
-    """The value that many entries before."""
-    for _ in range(steps):
+def _back(value: bytes, at: int, steps: int) -> bytes:
+    """The value ``steps`` before ``value``, which is ``at`` steps after its chain's anchor.
+
+    Every draw by a chain, and every reading of one, walks the same steps again: so whole blocks of
+    them, counted from the anchor, are remembered.
+    """
+    to = at - steps
+    while at > to:
+        if at % _BLOCK or at - to < _BLOCK:
+            value, at = sha256(_STEP + value), at - 1
+        else:
+            value, at = _block_back(value), at - _BLOCK
+    return value
+
+
+@lru_cache(maxsize=_BLOCKS_MAX)
+def _block_back(value: bytes) -> bytes:
+    """The value ``_BLOCK`` steps before."""
+    for _ in range(_BLOCK):
         value = sha256(_STEP + value)
     return value

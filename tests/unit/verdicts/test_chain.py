@@ -1,11 +1,16 @@
 """Chains: what is drawn by one can not be chosen, and nobody draws otherwise unseen."""
 
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+
 import msgspec
 import pytest
 from tests.support import audit_records as make
 
 from trunkline.base.errors import MalformedError
-from trunkline.verdicts import CHAIN_ENTRIES, Chain, Draw, chain_of, examine
+from trunkline.verdicts import CHAIN_ENTRIES, Chain, Draw, bound, chain, chain_of, examine
+from trunkline.verdicts.chain import chances
 
 SEED, OTHER = make.hash32("seed"), make.hash32("other seed")
 PAD = b"trunkline.batch/v1\nan entry of somebody's\n"
@@ -16,6 +21,47 @@ change = msgspec.structs.replace
 
 def by_chain(from_: int, size: int, *, seed: bytes = SEED, at_s: int = 1_780_000_000) -> Draw:
     return make.draw(from_, size, at_s=at_s, seeds={FIRST: seed}, rate_ppm=500_000)
+
+
+def walk(seed: bytes) -> Iterator[bytes]:
+    """A chain's values, the last first, as the specification has them."""
+    while True:
+        yield seed
+        seed = hashlib.sha256(b"trunkline.draw-chain/v1\n" + seed).digest()
+
+
+def test_the_values_are_those_of_the_specification() -> None:
+    values = [*islice(walk(SEED), CHAIN_ENTRIES + 1)][::-1]
+    """By how far they are from the anchor; the first entry's is the one after it."""
+    assert chain_of(SEED, FIRST) == Chain(anchor=values[0].hex(), first=FIRST)
+    for to in (1, 2, 127, 128, 129, 255, 256, 9_000, CHAIN_ENTRIES - 1, CHAIN_ENTRIES, 20_000):
+        shown = bound(SEED, FIRST, FIRST + to)
+        last = min(to, CHAIN_ENTRIES)
+        assert shown.link == values[last].hex()
+        for from_ in {1, max(1, last - 1), max(1, last - 130), last}:
+            assert chances(shown, FIRST + from_ - 1, FIRST + to) == {
+                FIRST + at - 1: hashlib.sha256(b"trunkline.draw-chance/v1\n" + values[at]).digest()
+                for at in range(from_, last + 1)
+            }
+
+
+def test_a_chain_is_not_walked_again_for_each_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed, hashed = make.hash32("a seed of its own"), 0
+    hashing = chain.sha256
+
+    def counted(data: bytes) -> bytes:
+        nonlocal hashed
+        hashed += 1
+        return hashing(data)
+
+    monkeypatch.setattr(chain, "sha256", counted)
+    end = FIRST + CHAIN_ENTRIES // 2
+    chances(bound(seed, FIRST, end), end - 10, end)
+    assert CHAIN_ENTRIES <= hashed < CHAIN_ENTRIES + 500
+    for to in range(end + 10, end + 200, 10):
+        before = hashed
+        chances(bound(seed, FIRST, to), to - 10, to)
+        assert hashed - before < 500
 
 
 def test_neither_the_checkpoint_nor_the_end_of_a_draw_changes_what_is_drawn() -> None:
