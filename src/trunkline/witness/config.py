@@ -49,7 +49,7 @@ class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     else: an Ed25519 cosignature does not name its witness."""
     algorithm: Algorithm = "ed25519"
     """What it cosigns with; the key in ``key_file`` must be of this kind. ``ml-dsa-44`` holds
-    against quantum computers too; its cosignatures are 2.4 kB, and browsers can not check them."""
+    against quantum computers too; its cosignatures are 2.4 kB."""
     logs: tuple[WitnessedLog, ...] = ()
     """Logs whose checkpoints are cosigned."""
     telemetry: MetricsConfig = MetricsConfig()
