@@ -136,6 +136,7 @@ async def served(embedder: Embedder, texts: Sequence[str], **request: object) ->
         asked,
         outcome,
         Sent(
+            request=bound_request(asked),
             chunks=sent.chain.chunks,
             digest=sent.chain.close(),
             times=ReceiptTimes(arrived_ms=at, ended_ms=at, first_token_ms=at),
