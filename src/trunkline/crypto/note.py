@@ -5,9 +5,9 @@ configuration. Signatures by unknown keys are carried along and ignored, as the 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from re import compile as regex
 from typing import TypeVar
+
+import msgspec
 
 from trunkline.base.errors import MalformedError, SignatureError
 from trunkline.crypto.encoding import decode_base64, encode_base64
@@ -19,11 +19,10 @@ SIGNATURES_MAX = 100
 Text = TypeVar("Text")
 
 _DASH = "— ".encode()
-_CONTROL = regex(rb"[\x00-\x09\x0b-\x1f]")
+_CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x0A)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoteSignature:
+class NoteSignature(msgspec.Struct, frozen=True, kw_only=True):
     """One signature line."""
 
     name: str
@@ -41,8 +40,7 @@ class NoteSignature:
         return self.key_id == key.key_id and self.name == key.name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed note; nothing in it is verified yet."""
 
     text: bytes
@@ -138,7 +136,8 @@ def check_text(text: bytes) -> None:
     """
     if not text.endswith(b"\n"):
         raise MalformedError("a note's text ends with a newline")
-    if _CONTROL.search(text) is not None:
+    # Deleting them looks at a byte in a fifth of the time that a pattern takes.
+    if len(text.translate(None, _CONTROLS)) != len(text):
         raise MalformedError("a note holds no control characters")
     try:
         text.decode("utf-8")

@@ -30,21 +30,16 @@ def test_the_vectors(case):
 
 
 def test_what_readers_differ_about_is_refused_before_the_library_is_asked(monkeypatch):
-    monkeypatch.setattr(ed25519, "VerifyKey", Everything)
+    monkeypatch.setattr(ed25519, "crypto_sign_open", takes_all)
     taken = {case["comment"] for case in CASES if ed25519.is_valid(*values(case))}
     valid = {case["comment"] for case in CASES if case["valid"]}
     left = {comment for comment in taken if not any(one in comment for one in ABOUT_THE_EQUATION)}
     assert left <= valid <= taken
 
 
-class Everything:
+def takes_all(signed, public):
     """A library that takes all signatures."""
-
-    def __init__(self, public):
-        pass
-
-    def verify(self, message, signature):
-        return message
+    return signed[ed25519.SIGNATURE_BYTES :]
 
 
 def test_openssl_takes_all_that_is_taken_here_and_more():
