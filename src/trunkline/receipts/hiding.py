@@ -14,7 +14,6 @@ Specified in ``docs/spec/receipt.md``, "Salted digests". It draws no randomness.
 
 import hashlib
 import hmac
-from re import compile as regex
 from typing import Final, Literal, TypeAlias
 
 from trunkline.base.errors import MalformedError
@@ -43,30 +42,36 @@ RESPONSE_ITEMS: Final[tuple[Item, ...]] = (
 )
 ITEMS: Final = REQUEST_ITEMS + RESPONSE_ITEMS
 
-_BOUND = regex(r"(?:sha256|salted):([0-9a-f]{64})")
 _PLAIN: Final = "sha256:"
+_KINDS: Final = (_PLAIN, SALTED)
+_SALT_HEADS: Final = {item: SALT_DOMAIN + item.encode() + b"\n" for item in ITEMS}
+_COMMITMENT_HEADS: Final = {item: COMMITMENT_DOMAIN + item.encode() + b"\n" for item in ITEMS}
 
 
 def bound_bytes(text: str) -> bytes:
     """The 32 bytes of a digest in a receipt, salted or not; MalformedError for other text."""
-    match = _BOUND.fullmatch(text)
-    if match is None:
+    digits = text[len(_PLAIN) :]
+    try:
+        hashed = bytes.fromhex(digits)
+    except ValueError as error:
+        raise MalformedError("not a digest of a receipt") from error
+    # Written again: the reader passes over spaces, and takes capitals.
+    if len(hashed) != 32 or hashed.hex() != digits or not text.startswith(_KINDS):
         raise MalformedError("not a digest of a receipt")
-    return bytes.fromhex(match[1])
+    return hashed
 
 
 def salt_of(blinding: bytes, item: Item, *, answer: str, attempt: str) -> bytes:
     """The 32-byte salt of one item. A request's is the same in every attempt at the answer."""
     scope = answer if item in REQUEST_ITEMS else attempt
-    message = SALT_DOMAIN + f"{item}\n{scope}".encode()
-    return hmac.digest(blinding, message, "sha256")
+    return hmac.digest(blinding, _SALT_HEADS[item] + scope.encode(), "sha256")
 
 
 def commit(item: Item, digest: str, salt: bytes) -> str:
     """``salted:<hex>`` for a ``sha256:<hex>`` digest; an absent digest (empty) stays absent."""
     if not digest:
         return ""
-    committed = COMMITMENT_DOMAIN + item.encode() + b"\n" + salt + bound_bytes(digest)
+    committed = _COMMITMENT_HEADS[item] + salt + bound_bytes(digest)
     return SALTED + hashlib.sha256(committed).hexdigest()
 
 

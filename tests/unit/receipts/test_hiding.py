@@ -98,6 +98,12 @@ def test_an_absent_digest_stays_absent() -> None:
 
 
 def test_what_is_no_digest() -> None:
-    for text in ("", "salted:", "sha256:" + "A" * 64, "md5:" + "a" * 64):
+    digits = "a" * 64
+    for text in (
+        "", "salted:", "sha256:" + "A" * 64, "md5:" + digits, "md5:aaa" + digits, digits,
+        "sha256:" + digits[1:], "sha256:a" + digits, f"sha256: {digits}", f"sha256:{digits} ",
+        "sha256:" + "aa " * 32, "salted:" + "g" * 64, "salted:" + "١" * 64, "SHA256:" + digits,
+    ):  # fmt: skip
         with pytest.raises(MalformedError):
             bound_bytes(text)
+    assert bound_bytes("sha256:" + digits) == bound_bytes("salted:" + digits) == b"\xaa" * 32
