@@ -69,6 +69,8 @@ class Case:
     """Another answer for which the verifier has seen the same nonce."""
     nonces_entry: int | None = None
     """The log's entry with the commitment to the nonce, as the verifier has seen it."""
+    nonces_unlogged: bool = False
+    """It would have seen it, and has not."""
     entry: int | None = None
     """The log's entry with the receipt's batch; None: the receipt was not drawn."""
     nonce_origin: nonces.Origin | None = None
@@ -317,6 +319,7 @@ def _origin_of_seed(case: Case, read: content.Opened) -> list[Check]:
             case.key,
             used_by=case.nonce_used_by,
             noted_at=case.nonces_entry,
+            unlogged=case.nonces_unlogged,
             entry=case.entry,
             origin=case.nonce_origin,
         ),

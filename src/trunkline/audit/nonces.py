@@ -76,13 +76,15 @@ def check_nonce(
     used_by: str,
     noted_at: int | None,
     entry: int | None,
+    unlogged: bool = False,
     origin: Origin | None = None,
 ) -> Check:
     """Was the node bound to its nonce before the request, and has it used it once?
 
     ``used_by``: another answer for which the verifier has seen this nonce, or empty; ``noted_at``
     and ``entry``: the log's entries with the commitment and with the receipt's batch, or None; an
-    audit that somebody asks for, who has not seen the commitment, knows neither. ``origin``: of an
+    audit that somebody asks for, who has not seen the commitment, knows neither. ``unlogged``: the
+    verifier would have seen a commitment that is in the log, and has not. ``origin``: of an
     inherited seed, what the node that began the answer shows.
     """
     said = receipt.sampling
@@ -104,6 +106,8 @@ def check_nonce(
         _check_place(receipt, commitment, proof)
     except (Error, UnicodeEncodeError):
         return failed(NONCE, "what was opened does not commit this node to its nonce")
+    if unlogged:
+        return failed(NONCE, "the commitment is not in the log")
     if noted_at is None or entry is None:
         return inconclusive(NONCE, "the commitment has not been seen in the log")
     return either(

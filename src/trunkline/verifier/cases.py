@@ -22,7 +22,7 @@ from trunkline.base.ports import Clock
 from trunkline.crypto.digest import digest
 from trunkline.inference.ports import ModelInfo
 from trunkline.inference.rules import RULES
-from trunkline.receipts import Receipt, VerifiedReceipt
+from trunkline.receipts import Receipt, VerifiedReceipt, open_nonces
 from trunkline.remote.status import NOT_FOUND
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import NonceProof, OpenedContent, ShownNonce
@@ -39,8 +39,8 @@ ORIGINS_MAX: Final = 4
 """Earlier nodes of an answer that are asked whether its seed's nonce was theirs."""
 NEWEST: Final = 2**62
 """Beyond every entry."""
-UNLOGGED: Final = "origin_not_logged"
-"""Of an answer given again: the receipt that it came from is not in the log, or not yet."""
+UNLOGGED: Final = "not_logged"
+"""Something that the log ought to have is not there, or not yet."""
 NOT_EXACT: Final = "engine_not_exact"
 """What an engine says whose arithmetic is nobody else's."""
 
@@ -55,6 +55,8 @@ class _Looked:
     unmeasured: str = content_checks.NO_MODEL
     context_tokens: int = 0
     context_doubted: bool = False
+    numerics: str | None = None
+    """Whose numerics the subject has, where not the receipt's: those of a class."""
 
 
 class Cases:
@@ -110,18 +112,24 @@ class Cases:
         if terms is not None and terms.answer_rules != RULES:
             looked = _Looked(calibration=self._unmeasured(made), unmeasured=OTHER_RULES)
         else:
-            looked = await self._look(node, made, opened if measurable else None, patient=patient)
+            looked = await self._look(
+                node, made, opened if measurable else None, entry, patient=patient
+            )
         shown: NonceProof | ShownNonce | None = None if opened is None else opened.nonce
         began = None
         if opened is not None and place.drawn is not None:
             began = await self._nonce_origin(made)
         if began is not None:
             shown = began.shown
-        nonces_entry = None
+        nonces_entry, nonces_unlogged = None, False
         if shown is not None:
             noted = digest(shown.note.encode())
             nonces_entry = await self._database.read(lambda c: _entry_of(c, noted))
-        subject, calibration = await self._about(made, looked.calibration, opened)
+            if nonces_entry is None and began is None and place.drawn is not None:
+                nonces_unlogged = await self._is_unlogged(node, shown.note)
+                if nonces_unlogged and measurable:
+                    raise UpstreamError("the node's nonces are not in the log", code=UNLOGGED)
+        subject, calibration = await self._about(made, looked, opened)
         return Case(
             receipt=verified.receipt,
             leaf=verified.leaf,
@@ -135,6 +143,7 @@ class Cases:
             context_tokens=looked.context_tokens,
             context_doubted=looked.context_doubted,
             nonces_entry=nonces_entry,
+            nonces_unlogged=nonces_unlogged,
             nonce_origin=began,
             entry=None if place.drawn is None else place.drawn.entry,
             origin=origin,
@@ -165,12 +174,22 @@ class Cases:
             raise UpstreamError("the receipt that it came from is not in the log", code=UNLOGGED)
         return replace(origin, logged="no")
 
+    async def _is_unlogged(self, node: KnownNode, note: str) -> bool:
+        """Whether the log lacks a commitment to nonces that would have been seen there."""
+        try:
+            made_ms = open_nonces(note.encode(), node.key).unix_ms
+        except (MalformedError, VerificationError, UnicodeEncodeError):
+            # What is no commitment of the node's is judged as such.
+            return False
+        return await self._database.read(lambda c: store.saw_all_since(c, str(node.key), made_ms))
+
     async def _about(
-        self, made: Receipt, chosen: Calibration, opened: OpenedContent | None
+        self, made: Receipt, looked: _Looked, opened: OpenedContent | None
     ) -> tuple[Subject, Calibration]:
         """Whose standing it is evidence on. Where too little is shown to tell what an answer would
         be held against, that is what this node's answers were held against before: what is held
         against it could else never be won back."""
+        chosen = looked.calibration
         if opened is None:
             model, numerics = made.model, made.model.numerics
             known = await self._database.read(
@@ -180,7 +199,10 @@ class Cases:
             )
             if known is not None:
                 return known
-        return subject_of(made, chosen), chosen
+        subject = subject_of(made, chosen)
+        if looked.numerics is not None:
+            subject = msgspec.structs.replace(subject, numerics=looked.numerics)
+        return subject, chosen
 
     async def _nonce_origin(self, receipt: Receipt) -> Origin | None:
         """What the node that began a taken-over answer shows of its nonce, if it can be asked."""
@@ -199,9 +221,16 @@ class Cases:
         return None
 
     async def _look(
-        self, node: KnownNode, receipt: Receipt, content: OpenedContent | None, *, patient: bool
+        self,
+        node: KnownNode,
+        receipt: Receipt,
+        content: OpenedContent | None,
+        entry: int,
+        *,
+        patient: bool,
     ) -> _Looked:
-        """Ask the model that the receipt names, where it is here and there is something to ask."""
+        """Ask the model that the receipt names, where it is here and there is something to ask.
+        ``entry``: the log's with its batch."""
         scored = content is not None and bool(receipt.model.weights) and receipt.policy.audit
         if content is None or not scored:
             return _Looked(calibration=self._unmeasured(receipt))
@@ -212,18 +241,20 @@ class Cases:
                 return _Looked(calibration=self._unmeasured(receipt))
             info = await scorer.model()
             theirs = await self._their_test(node, patient=patient)
-            calibration = await self._calibration(theirs, receipt, scorer, info)
-            context = await self._context_tokens(theirs, node, receipt, patient=patient)
+            stated = await self._stated(node, entry, theirs, patient=patient)
+            calibration = await self._calibration(stated, receipt, scorer, info)
+            needed = len(content.prompt) + max(map(len, content.tokens), default=0)
+            context = await self._context_tokens(theirs, node, receipt, needed, patient=patient)
             measured = await replay.measure(receipt, content, scorer, context_tokens=context)
             if measured.unreachable == replay.NOT_AN_ANSWER:
                 # What was kept may be an earlier process's, of more room.
                 self._tests.pop(str(node.key), None)
                 theirs = await self._their_test(node, patient=patient)
-                context = await self._context_tokens(theirs, node, receipt, patient=patient)
+                context = await self._context_tokens(theirs, node, receipt, needed, patient=patient)
                 measured = await replay.measure(receipt, content, scorer, context_tokens=context)
             fits = 0
             if measured.unreachable == replay.NOT_AN_ANSWER and _is_later(theirs, receipt):
-                fits = len(content.prompt) + max(map(len, content.tokens), default=0)
+                fits = needed
                 again = await replay.measure(receipt, content, scorer, context_tokens=fits)
                 measured = measured if again.unreachable else again
             doubted = bool(fits) and not measured.unreachable
@@ -231,7 +262,9 @@ class Cases:
                 measured=measured,
                 calibration=calibration,
                 context_tokens=fits if doubted else context,
-                context_doubted=doubted,
+                # Nobody signed that there is less room than the answer took.
+                context_doubted=doubted or 0 < context < needed,
+                numerics=_class_of(calibration, receipt, stated),
             )
 
     async def _remake(self, receipt: Receipt, content: OpenedContent) -> _Looked:
@@ -248,7 +281,8 @@ class Cases:
             node=theirs,
             verifier=ours,
         )
-        return _Looked(calibration=calibration, remade=remade)
+        numerics = _class_of(calibration, receipt, None)
+        return _Looked(calibration=calibration, remade=remade, numerics=numerics)
 
     async def _calibration(
         self, theirs: SelfTest | None, receipt: Receipt, scorer: Measuring, info: ModelInfo
@@ -271,6 +305,26 @@ class Cases:
             verifier=info.numerics,
         )
 
+    async def _stated(
+        self, node: KnownNode, entry: int, shown: SelfTest | None, *, patient: bool
+    ) -> SelfTest | None:
+        """What the node had stated in the log that its engine computes, for its batch at ``entry``:
+        the last before, or the first of all. What it shows once it is asked (``shown``) counts only
+        where the log may have it from before it was followed: a node could else choose its regime
+        for each answer that is looked at. Raises while it may still come."""
+        vkey = str(node.key)
+        note = await self._database.read(lambda c: store.self_test_at(c, vkey, entry))
+        if note is not None:
+            return SelfTest.open_note(note, node.key)
+        if shown is None:
+            return None
+        made_ms = shown.unix_ms
+        if not await self._database.read(lambda c: store.saw_all_since(c, vkey, made_ms)):
+            return shown
+        if patient:
+            raise UpstreamError("the node's self-test is not in the log", code=UNLOGGED)
+        return None
+
     async def _their_test(self, node: KnownNode, *, patient: bool) -> SelfTest | None:
         """What the node says that its engine computes, signed by it; None: it does not say."""
         vkey = str(node.key)
@@ -291,12 +345,19 @@ class Cases:
         return test
 
     async def _context_tokens(
-        self, theirs: SelfTest | None, node: KnownNode, receipt: Receipt, *, patient: bool
+        self,
+        theirs: SelfTest | None,
+        node: KnownNode,
+        receipt: Receipt,
+        needed: int,
+        *,
+        patient: bool,
     ) -> int:
-        """Of the node's engine: as it signed it, else as it says now; 0 where it does not. Raises
-        where it can not be asked and is to be asked again."""
+        """Of the node's engine: as it signed it, else as it says now; 0 where it does not, or
+        signed less than prompt and answer ``needed``. Raises where it can not be asked and is to be
+        asked again."""
         if stated := _stated_context(theirs, receipt):
-            return stated
+            return stated if stated >= needed else 0
         try:
             served = (await node.caller.info()).models
         except UpstreamError:
@@ -346,7 +407,18 @@ def _stated_context(theirs: SelfTest | None, receipt: Receipt) -> int:
 
 def _is_later(theirs: SelfTest | None, receipt: Receipt) -> bool:
     """Whether the node's statement came after the answer: of another process then, perhaps."""
-    return theirs is not None and theirs.unix_ms > receipt.times.ended_ms
+    ended_ms = max(receipt.times.ended_ms, receipt.created_s * 1000)
+    return theirs is not None and theirs.unix_ms > ended_ms
+
+
+def _class_of(calibration: Calibration, receipt: Receipt, stated: SelfTest | None) -> str | None:
+    """The numerics that the calibration is for, where nothing but the receipt says that the node's
+    are others: with a name of its own for each answer, no two would be about one subject."""
+    if calibration.regime != "noisy":
+        return None
+    if stated is not None and stated.numerics == receipt.model.numerics:
+        return None
+    return calibration.parties.node
 
 
 def _entry_of(connection: Connection, noted: str) -> int | None:

@@ -253,12 +253,12 @@ def known_subject(
     connection: Connection, vkey: str, model: str, *, weights: str = "", numerics: str = ""
 ) -> tuple[Subject, Calibration] | None:
     """What a node's model was judged as the most often, and against what; where they are given,
-    with these weights and numerics."""
+    with these weights and numerics, or a class of such."""
     row = connection.execute(
         "SELECT subject, state FROM subjects WHERE json_extract(subject, '$.key') = ?1 "
         "AND json_extract(subject, '$.model') = ?2 "
         "AND ?3 IN ('', json_extract(subject, '$.weights')) "
-        "AND ?4 IN ('', json_extract(subject, '$.numerics')) "
+        "AND (?4 = '' OR instr(?4, json_extract(subject, '$.numerics')) = 1) "
         "ORDER BY json_extract(subject, '$.configuration') = '', receipts DESC LIMIT 1",
         (vkey, model, weights, numerics),
     ).fetchone()

@@ -255,6 +255,12 @@ def advance(
         "WHERE newer.node = terms.node AND newer.entry < ?)",
         (floor,),
     )
+    connection.execute(
+        "DELETE FROM statements WHERE seen = 0 AND kind = 'self_test' AND entry < "
+        "(SELECT max(entry) FROM statements AS newer WHERE newer.seen = 0 "
+        "AND newer.kind = 'self_test' AND newer.key = statements.key AND newer.entry < ?)",
+        (floor,),
+    )
 
 
 def terms_at(connection: Connection, node: str, entry: int) -> Terms | None:
@@ -264,6 +270,17 @@ def terms_at(connection: Connection, node: str, entry: int) -> Terms | None:
         (node, entry),
     ).fetchone()
     return None if row is None else Terms.parse(notes.parse(row[0]).text)
+
+
+def self_test_at(connection: Connection, node: str, entry: int) -> bytes | None:
+    """What a node (vkey) had stated that its engine computes, for its batch at ``entry``: its last
+    self-test before that in the log, or its first of all. None: it has none there."""
+    row = connection.execute(
+        "SELECT note FROM statements WHERE seen = 0 AND kind = 'self_test' AND key = ? "
+        "ORDER BY entry < ? DESC, CASE WHEN entry < ? THEN -entry ELSE entry END LIMIT 1",
+        (node, entry, entry),
+    ).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def draws_after(connection: Connection, key: str, entry: int) -> list[bytes]:

@@ -115,8 +115,15 @@ async def test_the_same_name_for_other_bits_is_not_exact(
         ({"context_tokens": 512, "unix_ms": LATER_MS}, "inconclusive", "inconclusive"),
         ({"unix_ms": LATER_MS}, "inconclusive", "inconclusive"),
         ({"context_tokens": 512}, "fail", "fail"),
+        ({"context_tokens": 8}, "fail", "fail"),
     ],
-    ids=["it says so", "it has more by now", "only its info says more by now", "it said more"],
+    ids=[
+        "it says so",
+        "it has more by now",
+        "only its info says more by now",
+        "it said more",
+        "it said less than the answer took",
+    ],
 )
 async def test_an_answer_that_filled_a_smaller_context(
     network: ToyNetwork,

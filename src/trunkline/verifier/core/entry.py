@@ -19,16 +19,19 @@ from trunkline.receipts.batch import BATCH_TYPE, open_batch
 from trunkline.verdicts import (
     COMMITMENT_TYPE,
     DRAW_TYPE,
+    SELF_TEST_TYPE,
     TERMS_TYPE,
     VERDICT_TYPE,
     Commitment,
     Draw,
+    SelfTest,
     Terms,
     Verdict,
 )
 
-Kind = Literal["draw", "own_draw", "commitment", "verdict"]
-"""``own_draw``: by this verifier's key, whichever process or store made it."""
+Kind = Literal["draw", "own_draw", "commitment", "verdict", "self_test"]
+"""``own_draw``: by this verifier's key, whichever process or store made it. ``self_test``: a
+node's."""
 _STATEMENTS: Final[Mapping[bytes, Kind]] = {
     DRAW_TYPE.encode(): "draw",
     COMMITMENT_TYPE.encode(): "commitment",
@@ -50,12 +53,12 @@ class BatchEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementEntry:
-    """A verifier's signed record."""
+    """A verifier's signed record, or a node's self-test."""
 
     index: int
     kind: Kind
     key: str
-    """The verifier's vkey."""
+    """The signer's vkey."""
     about: str
     """Leaf hash (hex) of the receipt that it is about; empty for a draw."""
     note: bytes
@@ -107,6 +110,8 @@ class Reader:
                 return self._nonces(index, entry)
             if first == TERMS_TYPE.encode():
                 return self._terms(index, entry)
+            if first == SELF_TEST_TYPE.encode():
+                return self._self_test(index, entry)
             kind = _STATEMENTS.get(first)
             return None if kind is None else self._statement(index, kind, entry)
         except (MalformedError, VerificationError):
@@ -139,6 +144,13 @@ class Reader:
         Terms.open_note(entry, key)
         return TermsEntry(index=index, node=str(key), note=entry)
 
+    def _self_test(self, index: int, entry: bytes) -> StatementEntry | None:
+        key = _signer(entry, self._nodes)
+        if key is None:
+            return None
+        SelfTest.open_note(entry, key)
+        return StatementEntry(index=index, kind="self_test", key=str(key), about="", note=entry)
+
     def _statement(self, index: int, kind: Kind, entry: bytes) -> StatementEntry | None:
         key = _signer(entry, self._verifiers)
         if kind == "draw" and key is None:
@@ -153,6 +165,8 @@ class Reader:
                 about = Commitment.open_note(entry, key).receipt
             case "verdict":
                 about = Verdict.open_note(entry, key).receipt
+            case "self_test":
+                return None
             case _:
                 assert_never(kind)
         return StatementEntry(index=index, kind=kind, key=str(key), about=about, note=entry)
