@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PROMPT: Final = "Tell me a long story about a lighthouse keeper and the sea."
 TEMPERATURE: Final = 0.8
 PIECES_MIN: Final = 12
-FINAL_WAIT_S: Final = 15
+FINAL_WAIT_S: Final = 30
 
 
 @dataclass(slots=True)

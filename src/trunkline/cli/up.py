@@ -32,7 +32,7 @@ from trunkline.cli.terminal import console, errors, program, stream
 
 READY_S_MAX: Final = 150.0
 SEEN_S_MAX: Final = 30.0
-FINAL_WAIT_S: Final = 15
+FINAL_WAIT_S: Final = 30
 ANSWER_TOKENS_MAX: Final = 400
 TEMPERATURE: Final = 0.0
 """A small model answers a question best where it is surest."""
