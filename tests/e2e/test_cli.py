@@ -46,7 +46,7 @@ def test_a_file_verifies_elsewhere_with_the_policy_alone(
 ) -> None:
     answer = ask(network, "Name a colour.", keep=True)
     file = tmp_path / "answer.json"
-    exported = network.command("receipts", "export", answer, "--to", str(file), "--wait", "20")
+    exported = network.command("receipts", "export", answer, "--to", str(file), "--wait", "60")
     assert exported.code == 0, exported.err
     for name in ("policy", "keys.json"):
         (tmp_path / name).write_bytes((network.data / name).read_bytes())
@@ -82,7 +82,7 @@ def test_a_file_alone_is_taken_at_its_word_only_when_told_to(
 ) -> None:
     answer = ask(network, "Name a fruit.", keep=True)
     file = tmp_path / "answer.json"
-    exported = network.command("receipts", "export", answer, "--to", str(file), "--wait", "20")
+    exported = network.command("receipts", "export", answer, "--to", str(file), "--wait", "60")
     assert exported.code == 0, exported.err
     elsewhere = ("--data", str(tmp_path / "nothing"))
 
@@ -104,7 +104,7 @@ def test_the_exit_code_says_what_verifying_found(
     network: RunningNetwork, tmp_path: Path, change: Any, code: int
 ) -> None:
     answer = ask(network, "Name a tree.", keep=True)
-    exported = network.command("receipts", "export", answer, "--wait", "20")
+    exported = network.command("receipts", "export", answer, "--wait", "60")
     file = json.loads(exported.out)
     change(file)
     path = tmp_path / "changed.json"
@@ -115,7 +115,7 @@ def test_the_exit_code_says_what_verifying_found(
 
 def test_an_id_verifies_over_the_running_network(network: RunningNetwork) -> None:
     answer = ask(network, "Name a river.")
-    done = network.command("verify", answer, "--wait", "20")
+    done = network.command("verify", answer, "--wait", "60")
 
     assert done.code == 0, done.out
     assert "final, verified" in done.out

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(600)]
 MODEL = "smollm2-135m-instruct"
 CLIENTS = 3
 ROLES = ("node-alpha", "log", "witness", "node-beta", "gateway")
-FINAL_S_MAX = 30
+FINAL_S_MAX = 60
 
 
 @dataclass

@@ -90,7 +90,7 @@ def test_what_was_changed_does_not(
 
 def test_the_command_agrees(network: RunningNetwork) -> None:
     _, reply = answered(network, MESSAGES, CHAT_ASKED | {"max_tokens": 2})
-    done = network.command("verify", reply.answer, "--wait", "30", "--json")
+    done = network.command("verify", reply.answer, "--wait", "60", "--json")
     assert done.code == 0, done.out
     assert done.json()["outcome"] == "pass"
 
@@ -101,5 +101,5 @@ def test_evidence_holds_no_content_unless_it_was_asked_to(network: RunningNetwor
     body = json.dumps(asked).encode()
     for headers, kept in (({}, False), ({"trunkline-keep": "bodies"}, True)):
         answer = send(network, CHAT, body, headers=headers).answer
-        file = send(network, f"/trunkline/v1/receipts/{answer}?wait_s=30", method="GET").json()
+        file = send(network, f"/trunkline/v1/receipts/{answer}?wait_s=60", method="GET").json()
         assert (file["parts"][0]["bodies"] is not None) is kept

@@ -54,13 +54,13 @@ async def test_evidence_of_a_survived_answer_verifies_offline(tmp_path: Path) ->
             alpha.will(Fault.CUT, 5)
             reply = await stack.http.post("/v1/chat/completions", BODY, trunkline_keep="bodies")
             answer = reply.header("trunkline-receipt")
-            found = await stack.http.get(f"/trunkline/v1/receipts/{answer}?wait_s=20")
+            found = await stack.http.get(f"/trunkline/v1/receipts/{answer}?wait_s=60")
             assert found.header("trunkline-state") == "final"
             # The log grows, and still holds it: in a later tree that begins with that one.
             for _ in range(3):
                 later = await stack.http.post("/v1/chat/completions", BODY)
                 after = later.header("trunkline-receipt")
-                await stack.http.get(f"/trunkline/v1/receipts/{after}?wait_s=20")
+                await stack.http.get(f"/trunkline/v1/receipts/{after}?wait_s=60")
             steps = await prove(found.body, Policy.parse(policy), log_url)
             assert [step.result for step in steps] == ["pass"] * 6, steps
             # Another log, with other entries, is not it.

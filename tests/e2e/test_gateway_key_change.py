@@ -77,7 +77,7 @@ async def test_an_answer_that_runs_ends_under_its_key_and_the_next_under_the_new
         await check(stack, await ask(stack), old)
         alpha.scripts.append(Script(after=5, hold=release))
         running = asyncio.create_task(ask(stack))
-        await asyncio.wait_for(alpha.reached.wait(), 10)
+        await asyncio.wait_for(alpha.reached.wait(), 30)
         alpha.change_key(NEW, stated(old), stated(NEW))
         got = await asyncio.gather(*(ask(stack) for _ in range(8)))
         release.set()
@@ -121,7 +121,7 @@ async def test_a_revoked_key_is_not_used(alpha: FakeNode, tmp_path: Path) -> Non
     async with gateway_over([alpha], tmp_path, config=pinned(alpha, poll_s=0.05)) as stack:
         await check(stack, await ask(stack), alpha.signer)
         alpha.statements = (*alpha.statements, sign_note(said.text(), OPERATOR).decode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await error_of(stack, alpha.name) != "wrong_key":
                 pass
 

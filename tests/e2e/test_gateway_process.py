@@ -36,7 +36,7 @@ async def test_killed_after_the_answer_nothing_is_lost(tmp_path: Path) -> None:
             await child.wait()
             await client.aclose()
         async with gateway_over([node], tmp_path / "data", log=FakeLog()) as stack:
-            found = await stack.http.get(f"/trunkline/v1/receipts/{answer}?wait_s=20")
+            found = await stack.http.get(f"/trunkline/v1/receipts/{answer}?wait_s=60")
             assert found.header("trunkline-state") == "final"
 
 

@@ -191,7 +191,7 @@ async def test_nobody_comes_back_so_it_ends_and_its_key_is_free(tmp_path: Path) 
             response = await stack.http.open(CHAT, asked, idempotency_key=KEY)
             await anext(response.chunks())
             await response.aclose()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await node.left.wait()
             held.gate.set()
             reply = await stack.http.post(CHAT, asked, idempotency_key=KEY)

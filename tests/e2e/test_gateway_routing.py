@@ -75,7 +75,7 @@ async def written(stack: Stack, path: Path, text: str) -> dict[str, Any]:
     beside.write_text(text)
     beside.replace(path)
     parts = "candidates", "policy"
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(30):
         while True:
             now = await explained(stack)
             if any(now[part] != before[part] for part in parts):

@@ -69,7 +69,7 @@ async def so(true: bool) -> bool:
 
 async def until(look: Callable[[], Awaitable[bool]]) -> None:
     """Look again and again, and give up after a while."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await look():
             continue
 

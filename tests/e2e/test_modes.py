@@ -36,7 +36,7 @@ async def ask(stack: Stack, **headers: str) -> str:
     assert reply.status == 200, reply.body
     answer = reply.header("trunkline-receipt")
     assert answer is not None
-    found = await stack.http.get(f"{RECEIPTS_PATH}/{answer}?wait_s=20")
+    found = await stack.http.get(f"{RECEIPTS_PATH}/{answer}?wait_s=60")
     assert found.header("trunkline-state") == "final"
     return answer
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.network import TRUNKLINE, RunningNetwork, command, running
+from tests.support.network import STOP_S_MAX, TRUNKLINE, RunningNetwork, command, running
 
 pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
 
@@ -78,7 +78,7 @@ def test_one_signal_stops_everything_it_started(
     with running(tmp_path / "net", model_cache) as network:
         started = descendants(network.process.pid)
         network.process.send_signal(number)
-        code = network.process.wait(45)
+        code = network.process.wait(STOP_S_MAX)
 
     assert len(started) >= 7
     assert code == 0
@@ -89,7 +89,7 @@ def test_a_killed_supervisor_takes_its_roles_with_it(tmp_path: Path, model_cache
     with running(tmp_path / "net", model_cache) as network:
         started = descendants(network.process.pid)
         network.process.kill()
-        network.process.wait(10)
+        network.process.wait(STOP_S_MAX)
         until(lambda: not any(map(alive, started)), "the roles end")
 
     assert len(started) >= 7
@@ -160,7 +160,7 @@ def test_interrupted_while_starting_leaves_nothing(tmp_path: Path, port_base: in
     ) as process:  # fmt: skip
         until(lambda: bool(processes_of(data / "log")), "the log's process")
         process.send_signal(signal.SIGINT)
-        code = process.wait(45)
+        code = process.wait(STOP_S_MAX)
 
     assert code == 130
     assert processes_of(data) == []

@@ -8,7 +8,7 @@ import anthropic
 import httpx2
 import openai
 import pytest
-from tests.support.front_door import EMBEDDER, MODEL
+from tests.support.front_door import EMBEDDER, FINAL_S_MAX, MODEL, evidence
 from tests.support.lying_gateway import Liar, Lie, Told, honest, lying
 from tests.support.network import RunningNetwork
 
@@ -41,7 +41,7 @@ def established(result: verified.Result) -> dict[str, str]:
 def proven(answer: Any) -> dict[str, str]:
     receipt = verified.receipt_of(answer)
     assert isinstance(receipt, verified.Receipt)
-    return established(receipt.final())
+    return established(receipt.final(FINAL_S_MAX))
 
 
 def test_openai_answers_carry_proof(client: openai.OpenAI) -> None:
@@ -100,7 +100,7 @@ async def test_clients_that_are_awaited(network: RunningNetwork, trust: verified
         assert isinstance(receipt, verified.AsyncReceipt)
         async for _ in stream:
             assert receipt.state == "provisional"
-        assert established(await receipt.final())["response"] == "pass"
+        assert established(await receipt.final(FINAL_S_MAX))["response"] == "pass"
         assert receipt.state == "final"
     async with httpx2.AsyncClient(
         transport=verified.wrap(httpx2.AsyncHTTPTransport(), trust), timeout=60
@@ -108,7 +108,7 @@ async def test_clients_that_are_awaited(network: RunningNetwork, trust: verified
         reply = await http.post(f"{network.base_url}/v1/chat/completions", json=ASKED)
         receipt = verified.receipt_of(reply)
         assert isinstance(receipt, verified.AsyncReceipt)
-        assert established(await receipt.final())["response"] == "pass"
+        assert established(await receipt.final(FINAL_S_MAX))["response"] == "pass"
 
 
 def test_an_answer_left_half_read_is_not_proven(client: openai.OpenAI) -> None:
@@ -224,7 +224,11 @@ def test_what_a_node_was_asked_instead_shows(liar: Liar, trust: verified.Trust) 
     ],
 )
 def test_evidence_that_was_meddled_with_is_refused(
-    liar: Liar, trust: verified.Trust, lie: Any, error: type[verified.ReceiptError]
+    network: RunningNetwork,
+    liar: Liar,
+    trust: verified.Trust,
+    lie: Any,
+    error: type[verified.ReceiptError],
 ) -> None:
     assert liar.lie is honest
     liar.evidence = lie
@@ -232,6 +236,8 @@ def test_evidence_that_was_meddled_with_is_refused(
         reply = wrapped.post(f"{liar.base_url}/v1/chat/completions", json=ASKED)
         receipt = verified.receipt_of(reply)
         assert isinstance(receipt, verified.Receipt)
+        # The truth is there to be had; what the client is shown of it is not.
+        evidence(network, reply.headers["trunkline-receipt"])
         with pytest.raises(error):
             receipt.final(deadline_s=1.0)
     assert receipt.state == "provisional"
@@ -265,4 +271,4 @@ def test_the_file_at_its_word_is_said_to_be_that(network: RunningNetwork) -> Non
         reply = wrapped.post(f"{network.base_url}/v1/chat/completions", json=ASKED)
         receipt = verified.receipt_of(reply)
         assert isinstance(receipt, verified.Receipt)
-        assert receipt.final().trust == "file"
+        assert receipt.final(FINAL_S_MAX).trust == "file"

@@ -17,8 +17,8 @@ EMBEDDER = "multilingual-e5-small"
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
 EMBEDDINGS = "/v1/embeddings"
-FINAL_S_MAX = 30
-TIMEOUT_S = 60.0
+FINAL_S_MAX = 60
+TIMEOUT_S = 90.0
 
 WEATHER_SCHEMA = {
     "type": "object",

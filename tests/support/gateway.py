@@ -43,6 +43,8 @@ QUICK = Timeouts(
     total_s=20.0,
 )
 """Short enough that a test of a hanging node is quick."""
+PATIENCE_S = 90.0
+"""How long a test waits for a gateway: longer than any of its own waits."""
 
 
 class FakeLog:
@@ -89,13 +91,18 @@ class PlainClient:
         self._transport = HttpTransport()
 
     async def get(self, path: str) -> Reply:
-        async with await self._transport.request("GET", self._url + path) as response:
+        async with await self._transport.request(
+            "GET", self._url + path, head_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S
+        ) as response:
             return Reply(response, await response.read(1 << 26))
 
     async def open(self, path: str, body: bytes, **headers: str) -> Response:
         """Post and hand over the response as it comes."""
         sent = [(name.replace("_", "-"), value) for name, value in headers.items()]
-        return await self._transport.request("POST", self._url + path, headers=sent, body=body)
+        return await self._transport.request(
+            "POST", self._url + path, headers=sent, body=body,
+            head_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S,
+        )  # fmt: skip
 
     async def post(self, path: str, body: bytes, **headers: str) -> Reply:
         async with await self.open(path, body, **headers) as response:
@@ -114,10 +121,10 @@ class Stack:
         self.store = store
         self.http = PlainClient(url)
         self.openai = openai.AsyncOpenAI(
-            base_url=url + "/v1", api_key="unused", max_retries=0, timeout=60.0
+            base_url=url + "/v1", api_key="unused", max_retries=0, timeout=PATIENCE_S
         )
         self.anthropic = anthropic.AsyncAnthropic(
-            base_url=url, api_key="unused", max_retries=0, timeout=60.0
+            base_url=url, api_key="unused", max_retries=0, timeout=PATIENCE_S
         )
 
     async def close(self) -> None:

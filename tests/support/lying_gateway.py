@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 90.0
 HOP_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "host"})
 
 

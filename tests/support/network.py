@@ -15,7 +15,7 @@ import msgspec
 
 TRUNKLINE = Path(sys.executable).with_name("trunkline")
 READY_S_MAX = 180.0
-STOP_S_MAX = 45.0
+STOP_S_MAX = 90.0
 PORTS_FIRST, PORTS_LAST, PORTS_STEP = 20_000, 30_000, 16
 
 
