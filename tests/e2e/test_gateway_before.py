@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from tests.support.fake_answer import TOKENS
+from tests.support.fake_answer import EMBEDDER, TOKENS
 from tests.support.fake_node import FakeNode
 from tests.support.fake_verifier import FakeVerifier, Judge, judged, passing, two_verifiers
 from tests.support.gateway import QUICK, Stack, gateway_over, settings
 
+from trunkline.crypto.encoding import decode_base64
 from trunkline.gateway import relay, routing, verification
 from trunkline.receipts import decode, receipt_leaf
 from trunkline.schema.audit import AskedAudit, AskedVerdict
@@ -271,3 +273,77 @@ async def test_a_repeated_request_is_shown_the_same_verified_answer(
     assert replies[0].body == replies[1].body
     assert [reply.header("trunkline-verified") for reply in replies] == ["pass", "pass"]
     assert len(nodes[0].attempts) + len(nodes[1].attempts) == 1
+
+
+EMBED = b'{"model":"%b","input":"a text"}' % EMBEDDER.encode()
+
+
+async def test_embeddings_wait_for_a_verdict_too(
+    nodes: list[FakeNode],
+    verifiers: list[FakeVerifier],
+    policy: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    alpha, beta = nodes
+    for verifier in verifiers:
+        verifier.judge = failing(alpha)
+    async with gateway_over(nodes, tmp_path, routing=policy("")) as stack:
+        plain = await stack.http.post("/v1/embeddings", EMBED)
+        assert not verifiers[0].asked
+        reply = await stack.http.post("/v1/embeddings", EMBED, **BEFORE)
+    assert (reply.status, reply.header("trunkline-verified")) == (200, "pass")
+    assert reply.header("trunkline-node") == beta.name
+    assert reply.body == plain.body
+    (made,) = beta.attempts
+    assert [past.error for past in made.previous] == ["verification_failed"]
+    asked = verifiers[0].asked[-1]
+    assert (asked.content.tokens, bytes(asked.content.request)) == ((), EMBED)
+    (vector,) = asked.content.vectors
+    assert struct.unpack("<2f", decode_base64(vector)) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("then", "status"), [("refuse", 503), ("release", 200)])
+async def test_embeddings_that_nobody_judges_in_time_are_not_waited_for(
+    nodes: list[FakeNode],
+    verifiers: list[FakeVerifier],
+    policy: Callable[[str], Path],
+    tmp_path: Path,
+    then: str,
+    status: int,
+) -> None:
+    for verifier in verifiers:
+        verifier.judge = silent
+    more = f'before_deadline_s = 0.1\nbefore_inconclusive = "{then}"'
+    async with gateway_over(nodes, tmp_path, routing=policy(more)) as stack:
+        reply = await stack.http.post("/v1/embeddings", EMBED, **BEFORE)
+    assert reply.status == status
+    if status == 200:
+        assert reply.header("trunkline-verified") == "inconclusive"
+    else:
+        assert reply.json()["error"]["code"] == "verification_inconclusive"
+
+
+async def test_what_is_held_is_made_and_not_given_again(
+    nodes: list[FakeNode],
+    verifiers: list[FakeVerifier],
+    policy: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    """Nobody but its node could open an answer from a cache."""
+    file = policy("")
+    file.write_text(f'{file.read_text()}\n[keys.anonymous]\ncache = "always"\n')
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        await served(stack, WHOLE)
+        kept = {one.attempt: one.cache for node in nodes for one in node.attempts}
+        await stack.http.post("/v1/chat/completions", WHOLE, **BEFORE)
+        held = {one.attempt: one.cache for node in nodes for one in node.attempts}
+    assert all(kept.values())
+    assert {cache for name, cache in held.items() if name not in kept} == {""}
+
+
+async def test_where_nothing_may_be_audited_nothing_can_be_verified_before(
+    nodes: list[FakeNode], policy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    async with gateway_over(nodes, tmp_path, routing=policy("audit = false")) as stack:
+        reply = await stack.http.post("/v1/chat/completions", WHOLE, **BEFORE)
+    assert (reply.status, reply.json()["error"]["code"]) == (422, "verification_unavailable")

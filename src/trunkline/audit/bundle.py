@@ -15,7 +15,7 @@ import msgspec
 
 from trunkline.audit.findings import failed, inconclusive, not_applicable, passed
 from trunkline.audit.standing import SavedState
-from trunkline.audit.trials import Trials
+from trunkline.audit.trials import LEVELS, Trials
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.canonical import decode_canonical
 from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
@@ -24,6 +24,8 @@ from trunkline.verdicts.verdict import CHECKS_MAX
 
 BUNDLE_BYTES_MAX: Final = 16 * 1024 * 1024
 REPLAY: Final = "replay"
+NOISE: Final = not_applicable(REPLAY, "another engine's noise: it counts for the standing alone")
+"""What the scores of one answer's tokens say in the noisy regime; once, of its vectors too."""
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,11 +70,20 @@ def replay_check(trials: Trials | None, regime: Regime, kind: Kind, unreachable:
     """What scores say of one answer by itself: of its tokens, or of its vectors."""
     if trials is None:
         return inconclusive(REPLAY, unreachable)
-    if regime == "noisy":
-        return not_applicable(REPLAY, "another engine's noise: it counts for the standing alone")
     if regime == "none":
         return inconclusive(REPLAY, "no calibration says what its scores mean")
+    if regime == "noisy":
+        return _near(trials) if kind == "embedding" else NOISE
     count, what = trials.tokens, "vectors" if kind == "embedding" else "tokens"
     if trials.mismatches:
         return failed(REPLAY, f"{trials.mismatches} of {count} {what} are not the model's")
     return passed(REPLAY, f"all of {count} {what} are the model's")
+
+
+def _near(trials: Trials) -> Check:
+    """Of vectors by other kernels. A distance at the calibration's clip counts as wholly wrong: no
+    rounding leads there, and another text, prefix or model does."""
+    wrong = sum(level >= LEVELS for level in trials.margins)
+    if wrong:
+        return failed(REPLAY, f"{wrong} of {trials.tokens} vectors are not the model's")
+    return passed(REPLAY, f"all of {trials.tokens} vectors are the model's, but for rounding")

@@ -289,6 +289,7 @@ class Gateway:
         blinding = self._randomness.token(BLINDING_BYTES).hex()
         bind = Hiding(blinding, answer=answer, attempt="").bind
         client = request_digest(wanted.client)
+        held = before(verification, demanded, wishes.verify, mode=wishes.mode)
         # The app's own bytes, where it speaks the nodes' format: hashed once.
         same = wanted.request == wanted.client
         return Plan(
@@ -307,9 +308,7 @@ class Gateway:
             created_s=self._clock.unix_ms() // 1000,
             mode=wishes.mode,
             audit=wishes.mode != "private" and verification is not None and verification.audit,
-            before=before(
-                verification, demanded, wishes.verify, kind=wanted.kind, mode=wishes.mode
-            ),
+            before=held,
             deadline_s=began_s + wishes.total_s,
             timeouts=self._settings.timeouts,
             values=Values.of(wanted.request) if wanted.kind == "chat" else None,
@@ -322,7 +321,8 @@ class Gateway:
             tokens=cost.tokens,
             prompt_tokens=cost.input_tokens,
             text_bytes=cost.text_bytes,
-            cache=cache_scope(tenant, self._cache_salt) if wishes.cache else "",
+            # What is held has to be made: of what was given before, its caller can open nothing.
+            cache=cache_scope(tenant, self._cache_salt) if wishes.cache and not held else "",
             again=again,
             size=size_class(len(wanted.request)),
         )

@@ -12,12 +12,13 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import Error, MalformedError, RequestError, VerificationError
+from trunkline.crypto.encoding import encode_base64
 from trunkline.gateway.core.actions import Before, Judge, Judgement
 from trunkline.gateway.core.demands import Verification, VerifierPolicy, When
 from trunkline.gateway.verification import Verdicts, VerifierCalls
 from trunkline.receipts import receipt_leaf, salts
 from trunkline.runtime.logger import Logger
-from trunkline.schema.attempt import Kind, Mode
+from trunkline.schema.attempt import Mode
 from trunkline.schema.audit import AskedAudit, OpenedContent
 from trunkline.verdicts import Result
 
@@ -30,7 +31,6 @@ def before(
     demanded: When | None,
     wish: When | None,
     *,
-    kind: Kind,
     mode: Mode,
 ) -> Before | None:
     """Whether an answer is held for a verdict, and how long. ``demanded``: by the routing policy
@@ -50,8 +50,8 @@ def before(
         problem = "the routing policy names no verifiers"
     elif mode == "private":
         problem = "a private answer is shown to no verifier"
-    elif kind != "chat":
-        problem = "only chat answers are verified before they are shown"
+    elif not verification.audit:
+        problem = "the routing policy lets no answer be audited"
     if problem or verification is None:
         raise RequestError(
             f"the answer can not be verified before it is shown: {problem}",
@@ -82,6 +82,7 @@ class VerifierJudge:
             request=request,
             salts=salts(wanted.part.verified.receipt, bytes.fromhex(blinding)) if blinding else {},
             tokens=wanted.tokens,
+            vectors=tuple(map(encode_base64, wanted.vectors)),
         )
         asked = AskedAudit(
             signed=wanted.part.signed,

@@ -6,13 +6,13 @@ refuses token arrays by name of the parameter only where a node does: the view k
 """
 
 import struct
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from trunkline.base.errors import BadResponseError
+from trunkline.base.errors import BadResponseError, MalformedError
 from trunkline.schema.parsing import (
     ID_CHARS_MAX,
     check_chars,
@@ -134,6 +134,18 @@ def _check_items(items: tuple[str | int | tuple[int, ...], ...]) -> None:
         raise invalid(f"must hold at most {INPUT_TOKENS_MAX} tokens in all", "input")
 
 
+class _Given(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    embedding: msgspec.Raw
+
+
+class _GivenResponse(msgspec.Struct, frozen=True, kw_only=True):
+    data: tuple[_Given, ...]
+
+
+_GIVEN = msgspec.json.Decoder(_GivenResponse)
+
+
 class _Usage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     total_tokens: int
@@ -167,6 +179,31 @@ def encode_response(vectors: Sequence[bytes], *, model: str, tokens: int, base64
     )
     usage = _Usage(prompt_tokens=tokens, total_tokens=tokens)
     return _encode(_Response(data=items, model=model, usage=usage))
+
+
+def decode_vectors(data: bytes) -> tuple[bytes, ...]:
+    """The vectors of a response, little-endian float32, in the order of the inputs.
+
+    Raises :class:`MalformedError` for what :func:`encode_response` would not have made of any.
+    """
+    try:
+        given = _GIVEN.decode(data).data
+        found = tuple(_vector(one.embedding) for one in given)
+    except (ValueError, OverflowError, RecursionError):
+        raise MalformedError("not a response with embeddings") from None
+    if [one.index for one in given] != list(range(len(given))):
+        raise MalformedError("the embeddings are not in the order of their inputs")
+    return found
+
+
+def _vector(given: msgspec.Raw) -> bytes:
+    text = bytes(given).strip()
+    if not text.startswith(b"["):
+        return b64decode(msgspec.json.decode(text, type=str), validate=True)
+    # Not by the JSON parser, to which -0 is the integer 0: its sign is a bit of the vector.
+    inside = text[1:-1].strip()
+    numbers = [float(number) for number in inside.split(b",")] if inside else []
+    return struct.pack(f"<{len(numbers)}f", *numbers)
 
 
 def _numbers(vector: bytes) -> msgspec.Raw:

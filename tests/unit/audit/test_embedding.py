@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from tests.support.auditing import NODE, PROMPTS, Made, but, saying
 from tests.support.embedding import CHEATS, Cheat, ToyEmbedder, served
 
-from trunkline.audit import calibration, embedding, recompute
+from trunkline.audit import bundle, calibration, embedding, recompute
 from trunkline.audit.calibration import Calibration, Parties
 from trunkline.audit.judge import Case, Judged, judge
 from trunkline.audit.standing import State
@@ -139,6 +139,32 @@ async def test_what_other_kernels_can_not_explain_fails_within_a_few_answers(
     cheating = Cheat(claims=OTHER_BUILD, **CHEATS[cheat])  # type: ignore[arg-type]
     judged = await stream(cheating, calibrations["noisy"], answers=5)
     assert judged[-1].standing == "failed"
+
+
+@pytest.mark.parametrize("cheat", ["the other prefix", "swapped order", "truncated dimensions"])
+async def test_by_other_kernels_too_each_answer_has_a_result(
+    cheat: str, calibrations: dict[str, Calibration]
+) -> None:
+    """Who is shown no answer without a verdict waits for this one, not for a standing."""
+    (honest,) = await stream(OTHER_BUILD, calibrations["noisy"], answers=1)
+    assert (
+        honest.checks[-1].detail == f"all of {len(TEXTS)} vectors are the model's, but for rounding"
+    )
+    cheating = Cheat(claims=OTHER_BUILD, **CHEATS[cheat])  # type: ignore[arg-type]
+    (judged,) = await stream(cheating, calibrations["noisy"], answers=1)
+    assert judged.result == "fail"
+
+
+async def test_bundles_of_before_vectors_had_a_result_are_recomputed(
+    calibrations: dict[str, Calibration],
+) -> None:
+    measure = calibrations["noisy"]
+    (judged,) = await stream(OTHER_BUILD, measure, answers=1)
+    older = msgspec.structs.replace(
+        bundle.decode(judged.bundle), checks=(*judged.checks[:-1], bundle.NOISE)
+    )
+    again = recompute.numbers(bundle.encode(older), calibration.encode(measure))
+    assert again.state == judged.state
 
 
 async def test_without_an_embedder_it_is_left_open(calibrations: dict[str, Calibration]) -> None:

@@ -5,8 +5,10 @@ import struct
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trunkline.base.errors import BadResponseError, RequestError
+from trunkline.base.errors import BadResponseError, MalformedError, RequestError
 from trunkline.schema import openai_embeddings as embeddings
 
 
@@ -65,3 +67,36 @@ def test_out_of_range_names_the_parameter(fields: dict[str, Any], param: str) ->
 def test_a_vector_that_is_none_is_not_sent(vector: bytes) -> None:
     with pytest.raises(BadResponseError):
         embeddings.encode_response([vector], model="m", tokens=1, base64=False)
+
+
+vectors = st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+
+
+@given(vectors, st.booleans())
+def test_vectors_are_read_back_to_the_bit(numbers: list[list[float]], base64: bool) -> None:
+    sent = [struct.pack(f"<{len(one)}f", *one) for one in numbers]
+    data = embeddings.encode_response(sent, model="m", tokens=1, base64=base64)
+    assert embeddings.decode_vectors(data) == tuple(sent)
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_what_is_no_response_is_refused_as_such(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        embeddings.decode_vectors(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"index": 1, "embedding": [0.5]}],
+        [{"index": 0, "embedding": [0.5]}, {"index": 0, "embedding": [0.5]}],
+        [{"index": 0, "embedding": [1e300]}],
+        [{"index": 0, "embedding": "*"}],
+        [{"index": 0, "embedding": [[0.5]]}],
+        [{"embedding": [0.5]}],
+        {},
+    ],
+)
+def test_vectors_that_no_node_of_ours_sends_are_refused(data: object) -> None:
+    with pytest.raises(MalformedError):
+        embeddings.decode_vectors(json.dumps({"data": data}).encode())

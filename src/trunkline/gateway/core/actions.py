@@ -225,6 +225,8 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[tuple[int, ...], ...]
     """Every token of the answer, per choice."""
     before: Before
+    vectors: tuple[bytes, ...] = ()
+    """Of embeddings: each input's, little-endian float32."""
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True):

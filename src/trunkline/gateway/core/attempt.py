@@ -317,8 +317,13 @@ class Answer:
             return (*lost, *self._settle(running, whole, now_s))
         running.enter(Phase.JUDGING, now_s)
         self.state, self._whole = State.JUDGING, whole
-        tokens = reception.all_tokens()
-        return (*lost, Judge(part=whole, tokens=tokens, before=self._plan.before))
+        judge = Judge(
+            part=whole,
+            tokens=() if self._plan.kind == "embeddings" else reception.all_tokens(),
+            vectors=reception.vectors(),
+            before=self._plan.before,
+        )
+        return (*lost, judge)
 
     def on_judged(self, number: int, judgement: Judgement, now_s: float) -> Actions:
         """What verifiers made of the answer, or that they have not said in time."""

@@ -24,6 +24,7 @@ from trunkline.gateway.core.values import Gathered
 from trunkline.receipts import ShownDigest, StreamDigest, bound_bytes
 from trunkline.schema.attempt import PREFIX_CHARS_MAX, RESUME_TOKENS_MAX, Prefix, Used
 from trunkline.schema.openai_answer import Delta, FunctionDelta, ReadMessage
+from trunkline.schema.openai_embeddings import decode_vectors
 from trunkline.schema.openai_parts import FunctionCall
 from trunkline.schema.parsing import ABSENT
 
@@ -278,6 +279,16 @@ class Reception:
             for choice, token in event.tokens:
                 choices[choice].append(token)
         return tuple(tuple(tokens) for tokens in choices)
+
+    def vectors(self) -> tuple[bytes, ...]:
+        """Of a whole embeddings answer, each input's; none of any other, or where they can not be
+        read."""
+        if self._plan.kind != "embeddings":
+            return ()
+        try:
+            return decode_vectors(b"".join(self.held()))
+        except MalformedError:
+            return ()
 
     def take(
         self,
