@@ -41,6 +41,10 @@ CLIP: Final = 0.001
 """Cosine distance that counts as wholly wrong. Honest kernels differ by less than a tenth of it
 (``bench/calibrate_embeddings.py``), another prefix or text by ten times as much."""
 
+LENGTH_SLACK: Final = 0.001
+"""How far a vector's length may be from one. A cosine says nothing of it, and who compares by the
+dot product would be misled by it."""
+
 NO_EMBEDDER: Final = "the verifier has no embedder"
 OTHER_WEIGHTS: Final = "the verifier has other weights than the receipt names"
 NOT_EMBEDDABLE: Final = "the model could not have served the request that was opened"
@@ -138,7 +142,7 @@ def distance(one: bytes, other: bytes) -> float:
     Sums are rounded once, so that every machine computes the same.
     """
     a, b = _numbers(one), _numbers(other)
-    norms = math.sqrt(math.fsum(x * x for x in a)) * math.sqrt(math.fsum(x * x for x in b))
+    norms = _length(one) * _length(other)
     if not norms:
         return 1.0
     cosine = math.fsum(x * y for x, y in zip(a, b, strict=True)) / norms
@@ -146,7 +150,8 @@ def distance(one: bytes, other: bytes) -> float:
 
 
 def _shape(content: OpenedContent, found: list[bytes] | None, remade: Remade | None) -> Check:
-    """One vector per text, each of finite numbers and as many as the model has dimensions."""
+    """One vector per text, each of finite numbers, as many as the model has dimensions, and of
+    length one."""
     if found is None:
         return failed(VECTORS, "what was opened is no vectors")
     try:
@@ -157,6 +162,8 @@ def _shape(content: OpenedContent, found: list[bytes] | None, remade: Remade | N
         return failed(VECTORS, "not one vector for each text")
     if not all(math.isfinite(number) for one in found for number in _numbers(one)):
         return failed(VECTORS, "a vector is not finite")
+    if not all(abs(_length(one) - 1.0) <= LENGTH_SLACK for one in found):
+        return failed(VECTORS, "a vector is not of length one")
     if remade is None or remade.model is None or remade.unreachable:
         return inconclusive(VECTORS, why_not(remade))
     size = remade.model.dimensions * 4
@@ -188,8 +195,8 @@ def _response(receipt: Receipt, content: OpenedContent, found: list[bytes] | Non
 
 def _usage(receipt: Receipt, remade: Remade | None) -> Check:
     said = receipt.usage
-    if not said.counted or said.completion:
-        return failed(USAGE, "embeddings have no completion, and their tokens are counted")
+    if not said.counted or said.completion or said.cached:
+        return failed(USAGE, "embeddings have no completion, and all their tokens are counted")
     if remade is None or remade.unreachable:
         return inconclusive(USAGE, why_not(remade))
     return either(
@@ -216,6 +223,10 @@ def _found(content: OpenedContent) -> list[bytes] | None:
         return None
     sizes = {len(one) for one in found}
     return found if found and len(sizes) == 1 and not next(iter(sizes)) % 4 else None
+
+
+def _length(vector: bytes) -> float:
+    return math.sqrt(math.fsum(x * x for x in _numbers(vector)))
 
 
 def _numbers(vector: bytes) -> tuple[float, ...]:

@@ -36,6 +36,10 @@ async def test_an_answer_cut_short_says_neither_stop_nor_length() -> None:
         assert (await found(cut))["finish"] == "fail"
 
 
+async def test_no_token_of_the_prompt_is_billed_as_read_from_a_cache() -> None:
+    assert (await found(saying(ToyNode().serve(3), "usage", cached=1)))["usage"] == "fail"
+
+
 async def test_tokens_after_the_end_are_billed_and_never_sent() -> None:
     made = ToyNode().serve(0, max_tokens=400)
     assert made.content.tokens[0][-1] == EOS

@@ -207,6 +207,19 @@ async def test_vectors_that_were_not_sent_are_no_trials(
     assert judged.standing == "failed"
 
 
+@pytest.mark.parametrize("regime", ["exact", "noisy"])
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.01, 1e6])
+async def test_longer_or_shorter_vectors_point_where_they_should_and_are_others(
+    factor: float, regime: str, calibrations: dict[str, Calibration]
+) -> None:
+    """By their cosine nothing would be wrong with most of them."""
+    node = HONEST if regime == "exact" else OTHER_BUILD
+    made = await served(Cheat(claims=node, bend=lambda rows: factor * rows), TEXTS)
+    judged = judge(await case_of(made, calibrations[regime]), None)
+    results = {one.name: one.result for one in judged.checks}
+    assert (results["vectors"], judged.standing) == ("fail", "failed")
+
+
 @pytest.mark.parametrize(
     "opened",
     [(), ("AAAA",), ("not base64!",) * 3, ("AADAfw==",) * 3, ("",) * 3],
@@ -225,6 +238,7 @@ async def test_a_receipt_of_another_shape_fails(calibrations: dict[str, Calibrat
     for part, members in (
         ("usage", {"counted": False}),
         ("usage", {"completion": 1}),
+        ("usage", {"cached": 1}),
         ("response", {"chunks": 2}),
     ):
         judged = judge(await case_of(saying(made, part, **members), calibrations["exact"]), None)
