@@ -62,16 +62,21 @@ from trunkline.verifier.follower import Follower
 from trunkline.verifier.heeding import Heeder
 from trunkline.verifier.judging import Judge
 from trunkline.verifier.planting import Planter
+from trunkline.verifier.plants import Plants
 from trunkline.verifier.publishing import Publisher
 from trunkline.verifier.queue import SqliteQueue
 from trunkline.verifier.store import create_store
 from trunkline.verifier.telemetry import VerifierGauges
+from trunkline.verifier.withdrawing import Withdrawer
 
 __all__ = ["VerifierApp", "create_store", "run"]
 
 SPARE_CONNECTIONS: Final = 16
 SEQUENCES: Final = 2
 """Answers that an engine scores at once: more only cost memory."""
+PLANT_WAIT_S: Final = 5.0
+"""For so long a failing verdict waits for its plant to be opened, if it is about one: log and
+planter need some seconds. No longer than verdicts wait for each other."""
 SCRUB_S: Final = 60.0
 """Between two times that openings which were deleted leave the write-ahead file."""
 EngineMaker = Callable[[], ScoringEngine]
@@ -276,6 +281,20 @@ class VerifierApp:
             database, self._signer, publisher, operator=config.operator, clock=clock,
             randomness=self._randomness, reach=reach,
         )  # fmt: skip
+        own = str(self._signer.vkey)
+        withdrawer = Withdrawer(
+            database, judge, publisher,
+            nodes={vkey: (node.key, node.operator) for vkey, node in nodes.items()},
+            verifiers={one.vkey: (self._peers[one.vkey], one.operator) for one in config.verifiers}
+            | {own: (self._signer.vkey, config.operator)},
+            clock=clock, randomness=self._randomness,
+        )  # fmt: skip
+        plants = Plants(
+            database, self._signer, publisher, operator=config.operator,
+            peers={one.vkey: one.operator for one in config.verifiers},
+            opinions=config.opinions, clock=clock, randomness=self._randomness,
+        )  # fmt: skip
+        reveal_after_s = config.reveal_after_s if config.verifiers else 0.0
         return _Parts(
             database=database,
             publisher=publisher,
@@ -287,8 +306,10 @@ class VerifierApp:
             ),
             heeder=Heeder(
                 database, keys=self._peers, verifiers=verifiers, name=self._signer.name,
-                opinions_count=config.opinions, clock=clock,
+                opinions_count=config.opinions, withdrawer=withdrawer, clock=clock,
             ),
+            withdrawer=withdrawer,
+            plants=plants,
             auditor=Auditor(
                 database,
                 SqliteQueue(
@@ -324,13 +345,15 @@ class VerifierApp:
                     for one in config.verifiers
                 },
                 partial(self._ask, own=True),
+                plants=plants if config.verifiers else None,
                 per_minute=config.probe_per_minute,
                 clock=clock,
                 randomness=self._randomness,
                 logger=self._logger,
             ),
             progress=progress,
-            reveal_after_ms=int(config.reveal_after_s * 1000) if config.verifiers else 0,
+            reveal_after_ms=int(reveal_after_s * 1000),
+            plant_wait_ms=int(min(PLANT_WAIT_S, reveal_after_s) * 1000),
             clock=clock,
             reach=reach,
         )  # fmt: skip
@@ -352,11 +375,14 @@ class _Parts:
     follower: Follower
     drawer: Drawer
     heeder: Heeder
+    withdrawer: Withdrawer
+    plants: Plants
     auditor: Auditor
     planter: Planter
     progress: asyncio.Event
     """Set when a statement has reached the log: what waits for it can go on."""
     reveal_after_ms: int
+    plant_wait_ms: int
     clock: Clock
     reach: CrashHook
 
@@ -366,7 +392,10 @@ class _Parts:
         self.publisher.look()
         while await self.follower.step():
             found = True
-        for conclude in (self.drawer.join, self.drawer.draw, self.heeder.step, self.reveal):
+        for conclude in (
+            self.drawer.join, self.drawer.draw, self.heeder.step, self.plants.open_due,
+            self.withdrawer.step, self.reveal,
+        ):  # fmt: skip
             while await conclude():
                 found = True
         # What was followed a moment ago may have been concluded from all the same.
@@ -377,7 +406,11 @@ class _Parts:
         now_ms = self.clock.unix_ms()
         revealed = await self.database.write(
             lambda c: ledger.reveal_due(
-                c, self.publisher, now_ms=now_ms, reveal_after_ms=self.reveal_after_ms
+                c,
+                self.publisher,
+                now_ms=now_ms,
+                reveal_after_ms=self.reveal_after_ms,
+                plant_wait_ms=self.plant_wait_ms,
             )
         )
         if revealed:

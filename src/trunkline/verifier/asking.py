@@ -29,14 +29,34 @@ GATEWAY_DEADLINE_MS: Final = 600_000
 """What a gateway gives an answer that it was told nothing else about, less what it took itself."""
 
 
-async def ask(node: KnownNode, model: str, *, clock: Clock, randomness: Randomness) -> AskedAudit:
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plant's attempt is, beside a question."""
+
+    attempt: str
+    digest: str
+    """``sha256:<hex>``: what its receipt binds in the place of an app's body."""
+
+
+def new_attempt(randomness: Randomness) -> str:
+    """An id for an attempt."""
+    return attempt_id(randomness.token(ID_RANDOM_BYTES))
+
+
+async def ask(
+    node: KnownNode,
+    model: str,
+    *,
+    clock: Clock,
+    randomness: Randomness,
+    plant: Bound | None = None,
+) -> AskedAudit:
     """Ask for an answer of ``model``, and return what opens it, as a caller would bring it.
 
     Raises UpstreamErrors, and MalformedError or VerificationError for a bad receipt.
     """
-    raw = msgspec.json.encode(questions.body(model, randomness))
+    raw = msgspec.json.encode(questions.body(model, randomness, sampled=plant is not None))
     blinding = randomness.token(BLINDING_BYTES)
-    attempt = _attempt(model, raw, blinding, clock, randomness)
+    attempt = _attempt(model, raw, blinding, clock, randomness, plant)
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
             signed, tokens = await _answer(node, attempt)
@@ -63,10 +83,16 @@ def tampered(asked: AskedAudit) -> AskedAudit:
 
 
 def _attempt(
-    model: str, raw: bytes, blinding: bytes, clock: Clock, randomness: Randomness
+    model: str,
+    raw: bytes,
+    blinding: bytes,
+    clock: Clock,
+    randomness: Randomness,
+    plant: Bound | None,
 ) -> Attempt:
     answer = answer_id(randomness.token(ID_RANDOM_BYTES))
-    named = attempt_id(randomness.token(ID_RANDOM_BYTES))
+    named = new_attempt(randomness) if plant is None else plant.attempt
+    said = request_digest(raw) if plant is None else plant.digest
     hiding = Hiding(blinding.hex(), answer=answer, attempt=named)
     return Attempt(
         kind="chat",
@@ -75,7 +101,7 @@ def _attempt(
         created_s=clock.unix_ms() // 1000,
         model=model,
         client_format="openai.chat",
-        client_request_digest=hiding.bind("request.client", request_digest(raw)),
+        client_request_digest=hiding.bind("request.client", said),
         caller_nonce=randomness.token(NONCE_BYTES).hex(),
         deadline_ms=GATEWAY_DEADLINE_MS - 1 - randomness.token(1)[0] % 32,
         blinding=blinding.hex(),

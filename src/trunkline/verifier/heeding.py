@@ -16,6 +16,7 @@ from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import Commitment, Draw, Verdict, opinions
 from trunkline.verifier import chains, ledger, queue, store
 from trunkline.verifier.core.entry import StatementEntry
+from trunkline.verifier.withdrawing import Withdrawer
 
 ROUND: Final = 200
 
@@ -31,15 +32,17 @@ class Heeder:
         verifiers: dict[str, str],
         name: str,
         opinions_count: int,
+        withdrawer: Withdrawer,
         clock: Clock,
     ) -> None:
         """``keys``: the others' by vkey; ``verifiers``: the operator of each by its key's name,
-        this one's included; ``name``: this one's key's."""
+        this one's included; ``name``: this one's key's; ``withdrawer``: knows of plants."""
         self._database = database
         self._keys = keys
         self._verifiers = verifiers
         self._name = name
         self._opinions = opinions_count
+        self._withdrawer = withdrawer
         self._clock = clock
 
     async def step(self) -> bool:
@@ -64,6 +67,7 @@ class Heeder:
                 commitment = Commitment.parse(notes.parse(one.note).text)
                 if not commitment.binds(statement.note):
                     self._alert(connection, "lying", statement, "not what it had committed to")
+        self._withdrawer.compare(connection, verdict.receipt)
         if verdict.result not in ("pass", "fail"):
             return
         others = [

@@ -103,6 +103,16 @@ class Judge:
         self._reach(crash.VERDICT_STORED)
         return settled
 
+    def withdraw(
+        self, connection: Connection, what: Unshown, place: Place, state: bytes, salt: str
+    ) -> None:
+        """Sign and show one more verdict on a receipt, inside the caller's transaction: the
+        subject's evidence goes on from ``state`` (``withdrawing``)."""
+        connection.execute(
+            "UPDATE subjects SET state = ? WHERE subject = ?", (state, subject_name(what.subject))
+        )
+        self._make(connection, what, place, salt)
+
     async def say_self_test(self, info: ModelInfo, bits: str) -> None:
         """Sign and log what this verifier's engine computes, unless that was said already."""
         said = SelfTest(
@@ -141,8 +151,13 @@ class Judge:
         found = ledger.at_place(connection, place.root, place.position, picked=place.picked)
         if found is not None:
             return found
+        return self._make(connection, what, place, salt)
+
+    def _make(
+        self, connection: Connection, what: Case | Unshown, place: Place, salt: str
+    ) -> tuple[bytes, bool]:
         subject = _subject(what)
-        before = ledger.subject(connection, _name(subject))
+        before = ledger.subject(connection, subject_name(subject))
         if isinstance(what, Case):
             made = what.receipt if what.origin is None else what.origin.receipt
             used_by = _nonce_user(connection, made)
@@ -161,7 +176,7 @@ class Judge:
                 picked=place.picked,
                 root=place.root,
                 position=place.position,
-                subject=_name(subject),
+                subject=subject_name(subject),
                 result=verdict.result,
                 standing=verdict.standing,
                 note=note,
@@ -318,7 +333,7 @@ def _subject(what: Case | Unshown) -> Subject:
     return about(what)
 
 
-def _name(subject: Subject) -> str:
+def subject_name(subject: Subject) -> str:
     """How a subject's evidence is found again."""
     return msgspec.json.encode(subject).decode()
 

@@ -11,10 +11,12 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import require
+from trunkline.crypto import note as notes
 from trunkline.crypto.digest import digest
 from trunkline.runtime.store import Connection
 from trunkline.schema.audit import VERDICTS_MAX, RevealedVerdict, VerdictPage
-from trunkline.verdicts import Result, Standing, may_reveal
+from trunkline.verdicts import Commitment, Result, Standing, may_reveal
+from trunkline.verifier import plant_store
 from trunkline.verifier.publishing import Publisher
 
 REVEALED_AT_ONCE: Final = 200
@@ -67,6 +69,22 @@ def find(connection: Connection, leaf: str) -> bytes | None:
         "SELECT note FROM verdicts WHERE leaf = ? AND picked = 0", (leaf,)
     ).fetchone()
     return None if row is None else bytes(row[0])
+
+
+def by_digest(connection: Connection, digest_: str) -> tuple[bytes, bytes] | None:
+    """The signed verdict with this SHA-256 (hex), public or not, and its bundle."""
+    row = connection.execute(
+        "SELECT note, bundle FROM verdicts WHERE digest = ?", (f"sha256:{digest_}",)
+    ).fetchone()
+    return None if row is None else (bytes(row[0]), bytes(row[1]))
+
+
+def is_asked(connection: Connection, leaf: str) -> bool:
+    """Whether there is a verdict on a receipt that somebody picked."""
+    row = connection.execute(
+        "SELECT 1 FROM verdicts WHERE leaf = ? AND picked = 1", (leaf,)
+    ).fetchone()
+    return row is not None
 
 
 def revealed(connection: Connection, leaf: str) -> bytes | None:
@@ -179,28 +197,47 @@ def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: b
 
 
 def reveal_due(
-    connection: Connection, publisher: Publisher, *, now_ms: int, reveal_after_ms: int
+    connection: Connection,
+    publisher: Publisher,
+    *,
+    now_ms: int,
+    reveal_after_ms: int,
+    plant_wait_ms: int = 0,
 ) -> int:
-    """Reveal what need not be kept back any longer; how many."""
+    """Reveal what need not be kept back any longer; how many. One that says ``fail`` waits
+    ``plant_wait_ms`` longer, for its plant to be opened if it is about one."""
     rows = connection.execute(
-        "SELECT leaf, committed_ms, EXISTS (SELECT 1 FROM statements WHERE kind = 'commitment' "
-        "AND about = leaf) FROM verdicts WHERE number IS NULL AND committed_ms IS NOT NULL "
-        "ORDER BY judged_ms LIMIT ?",
+        "SELECT leaf, committed_ms, result FROM verdicts WHERE number IS NULL "
+        "AND committed_ms IS NOT NULL ORDER BY judged_ms LIMIT ?",
         (REVEALED_AT_ONCE,),
     ).fetchall()
-    due = [
-        leaf
-        for leaf, committed_ms, another in rows
-        if may_reveal(
-            committed_ms=committed_ms,
-            now_ms=now_ms,
-            another_committed=bool(another),
-            reveal_after_ms=reveal_after_ms,
-        )
-    ]
+    due = []
+    for leaf, committed_ms, result in rows:
+        others_ms = _committed_ms(connection, leaf)
+        waits_ms = plant_wait_ms if result == "fail" else 0
+        since_ms = max([committed_ms, *(at_ms for at_ms in others_ms if at_ms <= now_ms)])
+        over = now_ms - committed_ms >= reveal_after_ms + waits_ms
+        if over or (
+            now_ms - since_ms >= waits_ms
+            and may_reveal(
+                committed_ms=committed_ms,
+                now_ms=now_ms,
+                another_committed=bool(others_ms),
+                reveal_after_ms=reveal_after_ms,
+            )
+        ):
+            due.append(leaf)
     for leaf in due:
         reveal(connection, publisher, leaf, picked=False)
     return len(due)
+
+
+def _committed_ms(connection: Connection, leaf: str) -> list[int]:
+    """When others say that they bound themselves to their verdicts on a receipt."""
+    rows = connection.execute(
+        "SELECT note FROM statements WHERE kind = 'commitment' AND about = ?", (leaf,)
+    )
+    return [Commitment.parse(notes.parse(bytes(row[0])).text).unix_ms for row in rows]
 
 
 def newest(connection: Connection) -> int:
@@ -220,18 +257,33 @@ def public(connection: Connection, begins: str) -> list[RevealedVerdict]:
     return [_shown(row[:4]) for row in rows]
 
 
-def _shown(row: tuple[int, str, bytes, int | None]) -> RevealedVerdict:
+def _shown(row: tuple[int, str, bytes, int | None], plant: bytes = b"") -> RevealedVerdict:
     number, leaf, note, entry = row
-    return RevealedVerdict(number=number, receipt=leaf, note=note.decode(), entry=entry)
+    return RevealedVerdict(
+        number=number, receipt=leaf, note=note.decode(), entry=entry, plant=plant.decode()
+    )
 
 
 def page(connection: Connection, after: int) -> VerdictPage:
     """Revealed verdicts with numbers above ``after``, oldest first."""
     rows = connection.execute(
-        "SELECT number, leaf, note, entry FROM verdicts WHERE number > ? ORDER BY number LIMIT ?",
+        "SELECT number, leaf, note, entry, picked FROM verdicts WHERE number > ? "
+        "ORDER BY number LIMIT ?",
         (after, VERDICTS_MAX),
+    ).fetchall()
+    return VerdictPage(
+        verdicts=tuple(
+            _shown(row[:4], _plant(connection, row[1]) if row[4] else b"") for row in rows
+        ),
+        newest=newest(connection),
     )
-    return VerdictPage(verdicts=tuple(_shown(row) for row in rows), newest=newest(connection))
+
+
+def _plant(connection: Connection, leaf: str) -> bytes:
+    """What opens the plant that the verdict on a receipt was withdrawn for."""
+    if not plant_store.is_withdrawn(connection, leaf):
+        return b""
+    return plant_store.opening(connection, leaf) or b""
 
 
 def results(connection: Connection) -> dict[tuple[str, ...], float]:

@@ -4,8 +4,8 @@ with a known outcome for the other verifiers.
 The answer is audited here first. Then each other verifier is asked to audit it as a caller would,
 either as it is (known-good) or with a token changed (known-bad, which its receipt does not bind).
 One that passes the bad, or fails the good, is written down. So a verifier is caught that answers
-without looking; one that looks at digests and never scores is caught by what it passes beside the
-others (``heeding``).
+without looking. Whoever knows that it is tried can behave; so half of the questions are plants,
+which come to the others as any receipt does (``plants``).
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from trunkline.schema.audit import AskedAudit, AskedVerdict
 from trunkline.verifier import ledger, store
 from trunkline.verifier.asking import ask, tampered
 from trunkline.verifier.demanding import KnownNode
+from trunkline.verifier.plants import Plants
 
 TICK_S: Final = 5.0
 """Between two throws of the dice, on average."""
@@ -44,16 +45,19 @@ class Planter:
         peers: Mapping[str, VerifierCaller],
         audit: Auditing,
         *,
+        plants: Plants | None = None,
         per_minute: float,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
     ) -> None:
-        """``peers``: the other verifiers by their keys' names; ``audit`` makes one here."""
+        """``peers``: the other verifiers by their keys' names; ``audit`` makes one here;
+        ``plants``: None where nobody is there to be tried."""
         self._database = database
         self._nodes = nodes
         self._peers = peers
         self._audit = audit
+        self._plants = plants
         self._per_minute = per_minute
         self._clock = clock
         self._randomness = randomness
@@ -75,16 +79,31 @@ class Planter:
             if int.from_bytes(self._randomness.token(4), "big") >= chance * 2**32:
                 continue
             try:
-                await self.question(node)
+                await self._use(node, failed=failed)
             except Error as error:
                 self._logger.info("question.failed", node=node.key.name, error=error.error_code)
 
+    async def _use(self, node: KnownNode, *, failed: bool) -> None:
+        """A question, or a plant. A node that has failed needs the first to win its standing back,
+        and what it answers is nothing that is known."""
+        kind = self._randomness.token(1)[0] % 4
+        if self._plants is None or failed or kind < 2:
+            await self.question(node)
+            return
+        model = await self._model(node)
+        if model:
+            await self._plants.plant(node, model, expect="fail" if kind == 2 else "pass")
+
+    async def _model(self, node: KnownNode) -> str:
+        """One that the node serves and that can be replayed; empty: none."""
+        models = [one.name for one in (await node.caller.info()).models if _replayable(one)]
+        return models[self._randomness.token(1)[0] % len(models)] if models else ""
+
     async def question(self, node: KnownNode) -> None:
         """Ask one question, audit the answer, and try the other verifiers with it."""
-        models = [one.name for one in (await node.caller.info()).models if _replayable(one)]
-        if not models:
+        model = await self._model(node)
+        if not model:
             return
-        model = models[self._randomness.token(1)[0] % len(models)]
         asked = await ask(node, model, clock=self._clock, randomness=self._randomness)
         ours = await self._audit(asked)
         for name, caller in self._peers.items():

@@ -43,10 +43,12 @@ _SYSTEMS: Final = (
 )  # fmt: skip
 _LENGTHS: Final = (16, 20, 32, 50, 64, 64, 80, 100, 100, 120, 128, 128, 150)
 _TEMPERATURES: Final = (0.0, 0.2, 0.3, 0.5, 0.7, 0.7, 0.8, 0.9, 1.0)
+_WARM: Final = (0.7, 0.7, 0.8, 0.9, 1.0)
 
 
-def body(model: str, randomness: Randomness) -> dict[str, object]:
-    """A chat request for ``model``, in the OpenAI format."""
+def body(model: str, randomness: Randomness, *, sampled: bool = False) -> dict[str, object]:
+    """A chat request for ``model``, in the OpenAI format. ``sampled``: whose answer depends on its
+    seed."""
     messages: list[dict[str, str]] = []
     if _once_in(randomness, 2):
         messages.append({"role": "system", "content": _one(_SYSTEMS, randomness)})
@@ -57,8 +59,8 @@ def body(model: str, randomness: Randomness) -> dict[str, object]:
     asked: dict[str, object] = {"model": model, "messages": messages, "stream": True}
     length = "max_completion_tokens" if _once_in(randomness, 3) else "max_tokens"
     asked[length] = _one(_LENGTHS, randomness)
-    if not _once_in(randomness, 3):
-        asked["temperature"] = _one(_TEMPERATURES, randomness)
+    if sampled or not _once_in(randomness, 3):
+        asked["temperature"] = _one(_WARM if sampled else _TEMPERATURES, randomness)
     if _once_in(randomness, 4):
         asked["top_p"] = _one((0.8, 0.9, 0.95, 1.0), randomness)
     if _once_in(randomness, 3):

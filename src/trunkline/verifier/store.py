@@ -17,6 +17,7 @@ from trunkline.runtime import outbox
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import AlertStatement
 from trunkline.verdicts import Terms
+from trunkline.verifier import plant_store
 from trunkline.verifier.core.entry import (
     BatchEntry,
     Entry,
@@ -172,6 +173,7 @@ MIGRATIONS: Final = (
     """
     ALTER TABLE chain_views ADD COLUMN believed INTEGER NOT NULL DEFAULT 0;
     """,
+    plant_store.SCHEMA,
 )
 
 

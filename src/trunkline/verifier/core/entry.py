@@ -19,6 +19,7 @@ from trunkline.receipts.batch import BATCH_TYPE, open_batch
 from trunkline.verdicts import (
     COMMITMENT_TYPE,
     DRAW_TYPE,
+    PLANT_OPENING_TYPE,
     SELF_TEST_TYPE,
     TERMS_TYPE,
     VERDICT_TYPE,
@@ -27,15 +28,17 @@ from trunkline.verdicts import (
     SelfTest,
     Terms,
     Verdict,
+    open_plant,
 )
 
-Kind = Literal["draw", "own_draw", "commitment", "verdict", "self_test"]
-"""``own_draw``: by this verifier's key, whichever process or store made it. ``self_test``: a
-node's."""
+Kind = Literal["draw", "own_draw", "commitment", "verdict", "plant", "self_test"]
+"""``own_draw``: by this verifier's key, whichever process or store made it. ``plant``: an opened
+one, by any verifier's, this one's too. ``self_test``: a node's."""
 _STATEMENTS: Final[Mapping[bytes, Kind]] = {
     DRAW_TYPE.encode(): "draw",
     COMMITMENT_TYPE.encode(): "commitment",
     VERDICT_TYPE.encode(): "verdict",
+    PLANT_OPENING_TYPE.encode(): "plant",
 }
 
 
@@ -155,6 +158,8 @@ class Reader:
         key = _signer(entry, self._verifiers)
         if kind == "draw" and key is None:
             kind, key = "own_draw", _signer(entry, {self._own.name: self._own})
+        elif kind == "plant" and key is None:
+            key = _signer(entry, {self._own.name: self._own})
         if key is None:
             return None
         about = ""
@@ -165,6 +170,8 @@ class Reader:
                 about = Commitment.open_note(entry, key).receipt
             case "verdict":
                 about = Verdict.open_note(entry, key).receipt
+            case "plant":
+                about = open_plant(entry, (key,), self._nodes.values()).leaf
             case "self_test":
                 return None
             case _:

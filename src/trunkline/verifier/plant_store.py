@@ -1,0 +1,155 @@
+"""Plants in the verifier's store: those that it made and will open, and what became of its verdicts
+on those that were opened.
+
+A plant is stored before its node hears of it, and what opens it once it is answered: a crash in
+between leaves one that nobody can open, and nobody is held to. What was opened keeps no content.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trunkline.runtime.store import Connection
+from trunkline.verdicts import Expected
+
+SCHEMA: Final = """
+    CREATE TABLE plants (
+        attempt TEXT PRIMARY KEY,
+        expect TEXT NOT NULL,
+        note BLOB NOT NULL,
+        accepted BLOB NOT NULL,
+        made_ms INTEGER NOT NULL,
+        leaf TEXT,
+        signed BLOB,
+        content BLOB,
+        noticed_ms INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE settled_plants (
+        leaf TEXT PRIMARY KEY,
+        planter TEXT NOT NULL,
+        node TEXT NOT NULL,
+        withdrawn INTEGER NOT NULL,
+        unix_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX verdicts_digest ON verdicts (digest);
+    CREATE INDEX statements_plants ON statements (entry) WHERE kind = 'plant';
+"""
+WAITING_MAX: Final = 200
+"""Plants looked at in one step."""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A plant that was answered, and is not opened yet."""
+
+    attempt: str
+    expect: Expected
+    note: bytes
+    accepted: bytes
+    made_ms: int
+    leaf: str
+    signed: bytes
+    content: bytes
+    noticed_ms: int | None
+    """When somebody was first seen to have audited it."""
+
+
+def add(
+    connection: Connection,
+    *,
+    attempt: str,
+    expect: Expected,
+    note: bytes,
+    accepted: bytes,
+    now_ms: int,
+) -> None:
+    """A plant that is about to be asked."""
+    connection.execute(
+        "INSERT INTO plants (attempt, expect, note, accepted, made_ms) VALUES (?, ?, ?, ?, ?)",
+        (attempt, expect, note, accepted, now_ms),
+    )
+
+
+def answered(
+    connection: Connection, attempt: str, *, leaf: str, signed: bytes, content: bytes
+) -> None:
+    """What opens it."""
+    connection.execute(
+        "UPDATE plants SET leaf = ?, signed = ?, content = ? WHERE attempt = ?",
+        (leaf, signed, content, attempt),
+    )
+
+
+def waiting(connection: Connection) -> list[Waiting]:
+    """The oldest first."""
+    rows = connection.execute(
+        "SELECT attempt, expect, note, accepted, made_ms, leaf, signed, content, noticed_ms "
+        "FROM plants WHERE leaf IS NOT NULL ORDER BY made_ms LIMIT ?",
+        (WAITING_MAX,),
+    )
+    names = Waiting.__struct_fields__
+    return [Waiting(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def notice(connection: Connection, attempt: str, now_ms: int) -> None:
+    """Somebody has audited it."""
+    connection.execute("UPDATE plants SET noticed_ms = ? WHERE attempt = ?", (now_ms, attempt))
+
+
+def forget(connection: Connection, attempt: str) -> None:
+    """It was opened, or shows nothing."""
+    connection.execute("DELETE FROM plants WHERE attempt = ?", (attempt,))
+
+
+def forget_before(connection: Connection, made_ms: int) -> None:
+    """Those that nobody drew, and those that were never answered."""
+    connection.execute("DELETE FROM plants WHERE made_ms < ? AND noticed_ms IS NULL", (made_ms,))
+
+
+def unsettled(connection: Connection) -> list[bytes]:
+    """Openings in the log of receipts with a drawn verdict here, which the log is bound to, and of
+    which it was not settled what becomes of that."""
+    rows = connection.execute(
+        "SELECT s.note FROM statements AS s JOIN verdicts AS v ON v.leaf = s.about "
+        "WHERE s.kind = 'plant' AND v.picked = 0 AND v.committed_ms IS NOT NULL "
+        "AND NOT EXISTS (SELECT 1 FROM settled_plants AS p WHERE p.leaf = s.about) "
+        "ORDER BY s.entry LIMIT ?",
+        (WAITING_MAX,),
+    )
+    return [bytes(row[0]) for row in rows]
+
+
+def opening(connection: Connection, leaf: str) -> bytes | None:
+    """The first opening that the log has of a plant."""
+    row = connection.execute(
+        "SELECT note FROM statements WHERE about = ? AND kind = 'plant' ORDER BY entry LIMIT 1",
+        (leaf,),
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def is_withdrawn(connection: Connection, leaf: str) -> bool:
+    """Whether the drawn verdict on a receipt was withdrawn."""
+    row = connection.execute(
+        "SELECT 1 FROM settled_plants WHERE leaf = ? AND withdrawn = 1", (leaf,)
+    ).fetchone()
+    return row is not None
+
+
+def settle(
+    connection: Connection, leaf: str, *, planter: str, node: str, withdrawn: bool, now_ms: int
+) -> None:
+    """Write down what became of the verdict on a plant. ``planter`` and ``node``: vkeys."""
+    connection.execute(
+        "INSERT INTO settled_plants VALUES (?, ?, ?, ?, ?)",
+        (leaf, planter, node, int(withdrawn), now_ms),
+    )
+
+
+def withdrawn_since(connection: Connection, *, planter: str, node: str, unix_ms: int) -> int:
+    """How many verdicts were withdrawn for plants of one planter at one node."""
+    row = connection.execute(
+        "SELECT count(*) FROM settled_plants WHERE planter = ? AND node = ? AND withdrawn = 1 "
+        "AND unix_ms > ?",
+        (planter, node, unix_ms),
+    ).fetchone()
+    return int(row[0])

@@ -1,0 +1,195 @@
+"""This verifier's plants: asked like any question, drawn by whoever draws, opened afterwards.
+
+``docs/spec/verdict.md``, "Plants". A plant is opened as soon as those that audit it are bound to
+their verdicts, and before these are shown: so its node never loses anything by it. What nobody drew
+is forgotten, and so is a known-good one that nobody failed. It refuses to plant at nodes of its own
+operator's, and known-bad ones where one wrong token would be no proof.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from trunkline.base.ports import Clock, Randomness
+from trunkline.crypto import note as notes
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.receipts import receipt_leaf
+from trunkline.runtime.store import Connection, Database
+from trunkline.schema.audit import AskedAudit
+from trunkline.verdicts import (
+    Expected,
+    Plant,
+    PlantAccepted,
+    PlantOpening,
+    Result,
+    Verdict,
+    plant_digest,
+)
+from trunkline.verifier import asking, plant_store, store
+from trunkline.verifier.demanding import KnownNode
+from trunkline.verifier.plant_store import Waiting
+from trunkline.verifier.publishing import Publisher
+
+PATIENCE_MS: Final = 60_000
+"""After the first that is bound to a verdict, others have had their time."""
+KEEP_MS: Final = 2 * 3600 * 1000
+"""A plant that nobody has audited by then was not drawn."""
+
+
+class Plants:
+    """One verifier's."""
+
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        publisher: Publisher,
+        *,
+        operator: str,
+        peers: Mapping[str, str],
+        opinions: int,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        """``peers``: operators of the other verifiers, by vkey; ``opinions``: how many audit each
+        receipt that is drawn."""
+        self._database = database
+        self._signer = signer
+        self._publisher = publisher
+        self._operator = operator
+        self._opinions = min(opinions, 1 + len(peers))
+        self._clock = clock
+        self._randomness = randomness
+
+    async def plant(self, node: KnownNode, model: str, *, expect: Expected) -> None:
+        """Ask ``node`` a question whose answer is known to be wrong, or right. Raises
+        UpstreamErrors, and MalformedError or VerificationError for a bad receipt or acceptance."""
+        if node.operator == self._operator:
+            return
+        if expect == "fail" and not await self._database.read(
+            lambda c: _is_exact(c, str(node.key))
+        ):
+            return
+        attempt = asking.new_attempt(self._randomness)
+        note = self._sign(node, attempt, expect)
+        accepted = b""
+        if expect == "fail":
+            accepted = await node.caller.plant(note)
+            PlantAccepted.open_note(accepted, node.key)
+        now_ms = self._clock.unix_ms()
+        await self._database.write(
+            lambda c: plant_store.add(
+                c, attempt=attempt, expect=expect, note=note, accepted=accepted, now_ms=now_ms
+            )
+        )
+        asked = await asking.ask(
+            node,
+            model,
+            clock=self._clock,
+            randomness=self._randomness,
+            plant=asking.Bound(attempt=attempt, digest=plant_digest(note)),
+        )
+        await self._database.write(lambda c: _keep(c, attempt, asked))
+
+    async def open_due(self) -> bool:
+        """Open what others are bound by. Whether there was anything."""
+        return await self._database.write(self._open_due)
+
+    def _sign(self, node: KnownNode, attempt: str, expect: Expected) -> bytes:
+        plant = Plant(
+            attempt=attempt,
+            expect=expect,
+            key=str(self._signer.vkey),
+            node=str(node.key),
+            operator=self._operator,
+            unix_ms=self._clock.unix_ms(),
+        )
+        return sign_note(plant.text(), self._signer)
+
+    def _open_due(self, connection: Connection) -> bool:
+        now_ms = self._clock.unix_ms()
+        plant_store.forget_before(connection, now_ms - KEEP_MS)
+        opened = [self._look(connection, one, now_ms) for one in plant_store.waiting(connection)]
+        return any(opened)
+
+    def _look(self, connection: Connection, plant: Waiting, now_ms: int) -> bool:
+        """Open it, wait, or forget it. Whether it was opened."""
+        bound = _bound(connection, plant.leaf)
+        if not bound:
+            return False
+        if plant.noticed_ms is None:
+            plant_store.notice(connection, plant.attempt, now_ms)
+        over = now_ms - (plant.noticed_ms or now_ms) >= PATIENCE_MS
+        if plant.expect == "pass":
+            return self._contradict(connection, plant, over=over)
+        if bound < self._opinions and not over:
+            return False
+        self._open(connection, plant)
+        return True
+
+    def _contradict(self, connection: Connection, plant: Waiting, *, over: bool) -> bool:
+        """Open a known-good one that was failed, where this verifier found it good itself."""
+        own, others = _shown(connection, plant.leaf)
+        if own == "pass" and "fail" in others:
+            self._open(connection, plant)
+            return True
+        if own == "fail" or over:
+            plant_store.forget(connection, plant.attempt)
+        return False
+
+    def _open(self, connection: Connection, plant: Waiting) -> None:
+        opening = PlantOpening(
+            accepted=plant.accepted.decode(),
+            content=plant.content.decode(),
+            key=str(self._signer.vkey),
+            operator=self._operator,
+            plant=plant.note.decode(),
+            signed=plant.signed.decode(),
+            unix_ms=self._clock.unix_ms(),
+        )
+        # A crash before the commit: it is opened again. After it: the outbox delivers it.
+        self._publisher.statement(connection, sign_note(opening.text(), self._signer))
+        plant_store.forget(connection, plant.attempt)
+
+
+def _keep(connection: Connection, attempt: str, asked: AskedAudit) -> None:
+    plant_store.answered(
+        connection,
+        attempt,
+        leaf=receipt_leaf(asked.signed.receipt.encode()).hex(),
+        signed=msgspec.json.encode(asked.signed),
+        content=msgspec.json.encode(asked.content),
+    )
+
+
+def _is_exact(connection: Connection, vkey: str) -> bool:
+    """Whether what a node answers was found to be computed to the bit as here."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM subjects WHERE json_extract(subject, '$.key') = ? "
+        "AND json_extract(state, '$.regime') = 'exact')",
+        (vkey,),
+    ).fetchone()
+    return bool(row[0])
+
+
+def _bound(connection: Connection, leaf: str) -> int:
+    """How many verifiers are bound to a verdict on a receipt, this one included."""
+    others = {one.key for one in store.said(connection, "commitment", leaf)}
+    row = connection.execute(
+        "SELECT count(*) FROM verdicts WHERE leaf = ? AND picked = 0 AND committed_ms IS NOT NULL",
+        (leaf,),
+    ).fetchone()
+    return len(others) + int(row[0])
+
+
+def _shown(connection: Connection, leaf: str) -> tuple[str, set[Result]]:
+    """The result of this verifier's verdict, and those of the others that are public."""
+    row = connection.execute(
+        "SELECT result FROM verdicts WHERE leaf = ? AND picked = 0", (leaf,)
+    ).fetchone()
+    others = {
+        Verdict.parse(notes.parse(one.note).text).result
+        for one in store.said(connection, "verdict", leaf)
+    }
+    return ("" if row is None else str(row[0])), others

@@ -1,0 +1,199 @@
+"""What becomes of verdicts on plants: this verifier's are withdrawn, others' are held against them.
+
+``docs/spec/verdict.md``, "Plants". A node that answered wrongly because it was asked to has done
+nothing wrong. So the verdict on a known-bad plant is followed by one that says so, and the
+subject's evidence goes on as if that answer had never been audited. Both are shown at once. It
+withdraws nothing for planters that are not configured, none for the node's own operator, and only
+so many in a day: a plot of a planter and a node is no licence.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from trunkline.audit import bundle as bundles
+from trunkline.audit import findings, standing
+from trunkline.audit.bundle import Bundle
+from trunkline.audit.calibration import Calibration, decode
+from trunkline.audit.judge import moved
+from trunkline.base.errors import CorruptStateError, require
+from trunkline.base.ports import Clock, Randomness
+from trunkline.crypto import note as notes
+from trunkline.crypto.keys import VerifierKey
+from trunkline.runtime.store import Connection, Database
+from trunkline.verdicts import PLANT_CHECK, Planted, Subject, Verdict, is_withdrawal, open_plant
+from trunkline.verifier import ledger, plant_store, store
+from trunkline.verifier.judging import SALT_BYTES, Judge, Place, Unshown, subject_name
+from trunkline.verifier.publishing import Publisher
+
+PER_DAY_MAX: Final = 100
+"""Verdicts withdrawn for one planter's plants at one node in 24 hours; later ones stand."""
+DAY_MS: Final = 86_400_000
+ROUND: Final = 100
+WITHDRAWN: Final = findings.not_applicable(
+    PLANT_CHECK, "planted: the node answered wrongly because a verifier had asked it to"
+)
+
+
+class Withdrawer:
+    """One verifier's."""
+
+    def __init__(
+        self,
+        database: Database,
+        judge: Judge,
+        publisher: Publisher,
+        *,
+        nodes: Mapping[str, tuple[VerifierKey, str]],
+        verifiers: Mapping[str, tuple[VerifierKey, str]],
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        """``nodes`` and ``verifiers``: key and operator by vkey; this verifier's included."""
+        self._database = database
+        self._judge = judge
+        self._publisher = publisher
+        self._nodes = nodes
+        self._verifiers = verifiers
+        self._clock = clock
+        self._randomness = randomness
+
+    async def step(self) -> bool:
+        """Conclude what follows from the plants that the log has. Whether there was anything."""
+        salts = [self._randomness.token(SALT_BYTES).hex() for _ in range(ROUND)]
+        return await self._database.write(lambda c: self._step(c, salts))
+
+    def _step(self, connection: Connection, salts: list[str]) -> bool:
+        found = store.unseen(connection, "plant", ROUND)
+        for one in found:
+            self.compare(connection, one.about)
+        store.mark_seen(connection, [one.index for one in found])
+        unsettled = plant_store.unsettled(connection)[:ROUND]
+        for note, salt in zip(unsettled, salts, strict=False):
+            self._settle(connection, self._open(note), salt)
+        return bool(found or unsettled)
+
+    def compare(self, connection: Connection, leaf: str) -> None:
+        """Hold others' verdicts on a receipt against the plant that it is, if it is one."""
+        note = plant_store.opening(connection, leaf)
+        if note is None:
+            return
+        plant = self._open(note).plant
+        own = ledger.find(connection, leaf)
+        found = None if own is None else _verdict(own).result
+        for one in store.said(connection, "verdict", leaf):
+            said = _verdict(one.note)
+            knew = self._verifiers[one.key][1] == self._verifiers[plant.key][1]
+            if knew or found != plant.expect:
+                continue
+            if plant.expect == "fail" and (said.result, said.regime) == ("pass", "exact"):
+                self._alert(connection, "lazy", one.key, leaf, "passes what was planted as wrong")
+            elif plant.expect == "pass" and said.result == "fail":
+                self._alert(connection, "lying", one.key, leaf, "fails what was planted as right")
+
+    def _open(self, note: bytes) -> Planted:
+        """One that the log has: it was opened before, when it was followed."""
+        planters = (key for key, _ in self._verifiers.values())
+        return open_plant(note, planters, (key for key, _ in self._nodes.values()))
+
+    def _settle(self, connection: Connection, planted: Planted, salt: str) -> None:
+        plant, leaf, now_ms = planted.plant, planted.leaf, self._clock.unix_ms()
+        withdrawn = self._may_withdraw(connection, planted, now_ms)
+        plant_store.settle(
+            connection,
+            leaf,
+            planter=plant.key,
+            node=plant.node,
+            withdrawn=withdrawn,
+            now_ms=now_ms,
+        )
+        if not withdrawn:
+            return
+        verdict = _verdict(ledger.find(connection, leaf) or b"")
+        state, calibration = _without(connection, verdict)
+        root = planted.verified.batch.root
+        place = Place(root=root, position=planted.index, drawn=None, picked=True)
+        what = Unshown(subject=verdict.subject, calibration=calibration, check=WITHDRAWN, leaf=leaf)
+        # Both in one transaction: nobody sees the one without the other.
+        ledger.reveal(connection, self._publisher, leaf, picked=False)
+        self._judge.withdraw(connection, what, place, standing.encode_state(state), salt)
+
+    def _may_withdraw(self, connection: Connection, planted: Planted, now_ms: int) -> bool:
+        plant = planted.plant
+        same = self._verifiers[plant.key][1] == self._nodes[plant.node][1]
+        if plant.expect != "fail" or same:
+            return False
+        if ledger.is_asked(connection, planted.leaf):
+            # Somebody had it audited beside the draw: one more verdict has no place.
+            return False
+        before = plant_store.withdrawn_since(
+            connection, planter=plant.key, node=plant.node, unix_ms=now_ms - DAY_MS
+        )
+        return before < PER_DAY_MAX
+
+    def _alert(self, connection: Connection, kind: str, key: str, leaf: str, what: str) -> None:
+        store.alert(
+            connection,
+            unix_ms=self._clock.unix_ms(),
+            kind=kind,
+            about=self._verifiers[key][0].name,
+            receipt=leaf,
+            detail=what,
+        )
+
+
+def _without(connection: Connection, verdict: Verdict) -> tuple[standing.State, Calibration]:
+    """The subject's evidence as if the answer of ``verdict`` and all others whose verdicts were
+    withdrawn had never been audited: what they left out is gone through once more."""
+    left_out, later = {verdict.receipt}, list[Bundle]()
+    for said, made in _backwards(connection, verdict.subject):
+        if is_withdrawal(said):
+            # What was judged before it may have the answer that it is about in its evidence.
+            left_out.add(said.receipt)
+        elif said.receipt in left_out and not isinstance(said.drawn, msgspec.UnsetType):
+            left_out.remove(said.receipt)
+            if not left_out:
+                return _again(connection, made, reversed(later))
+        else:
+            later.append(made)
+    raise CorruptStateError("a verdict is not in the chain of its subject's")
+
+
+def _backwards(connection: Connection, subject: Subject) -> Iterator[tuple[Verdict, Bundle]]:
+    """All verdicts on a subject with their bundles, from the newest."""
+    row = ledger.subject(connection, subject_name(subject))
+    previous = "" if row is None else row.previous
+    while previous:
+        found = ledger.by_digest(connection, previous)
+        if found is None:
+            return
+        verdict = _verdict(found[0])
+        yield verdict, bundles.decode(found[1])
+        previous = verdict.previous
+
+
+def _again(
+    connection: Connection, first: Bundle, later: Iterable[Bundle]
+) -> tuple[standing.State, Calibration]:
+    """From the state before ``first``, which does not count, through what was found ``later``."""
+    calibration = _calibration(connection, first)
+    state = standing.decode_state(first.previous.encode(), calibration)
+    for made in later:
+        calibration = _calibration(connection, made)
+        if state.calibration != calibration.digest:
+            state = standing.adopt(state, calibration)
+        trials = None if isinstance(made.trials, msgspec.UnsetType) else made.trials
+        state = moved(state, calibration, trials, made.checks, picked=made.picked)
+    return state, calibration
+
+
+def _calibration(connection: Connection, made: Bundle) -> Calibration:
+    artefact = ledger.calibration(connection, made.calibration)
+    require(artefact is not None, "a calibration that was used was stored")
+    return decode(artefact or b"")
+
+
+def _verdict(note: bytes) -> Verdict:
+    """One that was verified when it was stored."""
+    return Verdict.parse(notes.parse(note).text)

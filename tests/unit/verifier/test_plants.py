@@ -1,0 +1,242 @@
+"""Plants among verifiers that work: found, missed, opened, and never held against the node."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.support import planting
+from tests.support.auditing import NODE, Made, Toy
+from tests.support.toy_network import LAMBDA, MU, NU, POLICY, ToyNetwork, honest
+from tests.unit.verifier.test_pipeline import revealed
+
+from trunkline.audit import recompute
+from trunkline.crypto.signer import Signer
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.verifier import VerifierCaller
+from trunkline.schema.attempt import SignedReceipt
+from trunkline.schema.audit import AlertStatement, RevealedVerdict
+from trunkline.tlog.policy import Policy
+from trunkline.verdicts import (
+    PLANT_OPENING_TYPE,
+    VERDICT_TYPE,
+    Conduct,
+    Verdict,
+    examine,
+    is_withdrawal,
+    open_plant,
+)
+from trunkline.verifier import plant_store, store
+
+pytestmark = pytest.mark.timeout(60)
+
+VERIFIERS = (LAMBDA, MU, NU)
+OPERATORS = {str(one.vkey): one.name.partition("/")[0] for one in (*VERIFIERS, NODE)}
+AWAY = "http://127.0.0.1:1"
+
+
+async def planter_keeps(
+    network: ToyNetwork, note: bytes, made: Made, receipt: SignedReceipt, expect: str = "fail"
+) -> None:
+    """What lambda has written down of a plant that it asked."""
+    database = store.open_store(network.folder / LAMBDA.name.replace("/", "-"))
+    attempt = made.receipt.attempt
+    accepted = planting.accepted(note) if expect == "fail" else b""
+    await database.write(
+        lambda c: plant_store.add(
+            c,
+            attempt=attempt,
+            expect=expect,
+            note=note,
+            accepted=accepted,
+            now_ms=2**60,  # type: ignore[arg-type]
+        )
+    )
+    await database.write(
+        lambda c: plant_store.answered(
+            c, attempt, leaf=made.leaf.hex(), signed=msgspec.json.encode(receipt),
+            content=msgspec.json.encode(made.content),
+        )
+    )  # fmt: skip
+    await database.aclose()
+
+
+async def plant(network: ToyNetwork, number: int, *, expect: str = "fail") -> Made:
+    """A plant by lambda, answered and in the log."""
+    note = planting.plant(LAMBDA, number, expect=expect)
+    made = planting.answered(note, number, wrong=expect == "fail")
+    (receipt,) = network.node.answer(made)
+    await planter_keeps(network, note, made, receipt, expect)
+    return made
+
+
+async def working(
+    network: ToyNetwork, transport: HttpTransport, *signers: Signer, **settings: object
+) -> dict[str, VerifierCaller]:
+    """Verifiers that know each other, lambda first. The first alone draws."""
+    callers: dict[str, VerifierCaller] = {}
+    for signer in signers:
+        peers = [(one, AWAY) for one in signers if one is not signer]
+        drawing = {} if signer is LAMBDA else {"rate_ppm": 0}
+        url = await network.verifier(
+            signer, peers, reveal_after_s=5.0, opinions=len(signers), **(drawing | settings)
+        )
+        callers[signer.name] = VerifierCaller(transport, url)
+    return callers
+
+
+def conduct(network: ToyNetwork, signer: Signer) -> Conduct:
+    found = examine(
+        network.log.entries,
+        [one.vkey for one in VERIFIERS],
+        Policy.parse(POLICY),
+        nodes=(NODE.vkey,),
+        operators=OPERATORS,
+    )
+    return next(one for one in found if one.verifier == signer.name)
+
+
+async def logged(network: ToyNetwork, caller: VerifierCaller, kind: str, count: int) -> None:
+    """Wait until the log has so many entries of a kind, by looks at a verifier that takes turns
+    with what works."""
+    while len(network.log.statements(kind)) < count:
+        await caller.verdicts((await caller.info()).verdicts, 0.05)
+
+
+def opened(found: list[RevealedVerdict], signer: Signer) -> list[Verdict]:
+    return [Verdict.open_note(one.note.encode(), signer.vkey) for one in found]
+
+
+async def test_a_plant_is_opened_when_all_are_bound_and_never_held_against_its_node(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    callers = await working(network, transport, LAMBDA, MU)
+    network.node.answer(honest(1), honest(2))
+    for caller in callers.values():
+        await revealed(caller, 2)
+    made = await plant(network, 3)
+
+    for signer in (LAMBDA, MU):
+        caller = callers[signer.name]
+        found = await revealed(caller, 4)
+        *before, failed, withdrawn = opened(found, signer)
+        assert (failed.receipt, failed.result, failed.evidence.samples) == (
+            made.leaf.hex(), "fail", 3,
+        )  # fmt: skip
+        assert is_withdrawal(withdrawn)
+        assert (withdrawn.receipt, withdrawn.result) == (made.leaf.hex(), "not_applicable")
+        assert (withdrawn.standing, withdrawn.evidence) == ("open", before[-1].evidence)
+        # Whoever hears of the first hears of the second at once, and why.
+        page = await caller.verdicts(2)
+        assert [one.number for one in page.verdicts] == [3, 4]
+        shown = open_plant(page.verdicts[1].plant.encode(), (LAMBDA.vkey,), (NODE.vkey,))
+        assert shown.leaf == made.leaf.hex()
+        assert page.verdicts[0].plant == ""
+
+
+async def test_evidence_goes_on_as_if_the_plant_had_never_been(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    callers = await working(network, transport, LAMBDA, MU)
+    network.node.answer(honest(1))
+    await revealed(callers[LAMBDA.name], 1)
+    await plant(network, 2)
+    await revealed(callers[LAMBDA.name], 3)
+    network.node.answer(honest(4))
+
+    caller = callers[LAMBDA.name]
+    first, _, withdrawn, last = opened(await revealed(caller, 4), LAMBDA)
+
+    assert (last.standing, last.evidence.samples) == ("open", 2)
+    numbers = [
+        recompute.verdict(one, await caller.bundle(one.receipt),
+                          await caller.calibration(one.calibration))
+        for one in (first, last)
+    ]  # fmt: skip
+    # To the last digit: the state after the answer before the plant.
+    assert recompute.follows(*numbers)
+    assert withdrawn.previous != first.previous
+
+
+async def test_a_verifier_that_never_runs_the_model_is_caught(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    network.lazy.add(MU.name)
+    callers = await working(network, transport, LAMBDA, MU)
+    network.node.answer(honest(1))
+    made = await plant(network, 2)
+    await revealed(callers[LAMBDA.name], 3)
+    await logged(network, callers[MU.name], VERDICT_TYPE, 5)
+
+    lazy, own = conduct(network, MU), conduct(network, LAMBDA)
+    assert (lazy.tried, lazy.missed) == (1, 1)
+    assert [one.detail for one in lazy.findings] == [
+        f"passes an answer that was planted as wrong at {NODE.name}, which {LAMBDA.name} failed"
+    ]
+    # At nodes of one operator alone: that is shown, and silences nobody.
+    assert lazy.counts
+    assert (own.tried, own.findings) == (0, ())
+    alert = await alerted(callers[LAMBDA.name], "lazy")
+    assert (alert.about, alert.receipt) == (MU.name, made.leaf.hex())
+
+
+async def alerted(caller: VerifierCaller, kind: str) -> AlertStatement:
+    while True:
+        for one in (await caller.alerts(0)).alerts:
+            if one.kind == kind:
+                return one
+        await caller.verdicts((await caller.info()).verdicts, 0.05)
+
+
+async def test_a_verifier_that_fails_honest_nodes_is_caught(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    network.toys[MU.name] = Toy(bent=3.0)
+    callers = await working(network, transport, LAMBDA, MU, NU)
+    made = await plant(network, 1, expect="pass")
+    await logged(network, callers[LAMBDA.name], PLANT_OPENING_TYPE, 1)
+    await logged(network, callers[LAMBDA.name], VERDICT_TYPE, 3)
+
+    liar = conduct(network, MU)
+    assert (liar.tried, liar.missed) == (1, 1)
+    assert "fails an answer that was planted as right" in liar.findings[0].detail
+    assert conduct(network, NU).missed == 0
+    alert = await alerted(callers[LAMBDA.name], "lying")
+    assert (alert.about, alert.receipt) == (MU.name, made.leaf.hex())
+
+
+async def test_a_known_good_plant_that_nobody_failed_is_not_opened(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    callers = await working(network, transport, LAMBDA, MU)
+    await plant(network, 1, expect="pass")
+    await revealed(callers[LAMBDA.name], 1)
+    await revealed(callers[MU.name], 1)
+    network.node.answer(honest(2))
+    await revealed(callers[LAMBDA.name], 2)
+
+    assert network.log.statements(PLANT_OPENING_TYPE) == []
+
+
+async def test_a_stranger_s_plant_excuses_nothing(
+    network: ToyNetwork, transport: HttpTransport, tmp_path: Path
+) -> None:
+    """Nor does one whose attempt its receipt does not bind, whoever says so."""
+    stranger = Signer("omega.example/verifier", b"\x49" * 32)
+    note = planting.plant(stranger, 1)
+    made = planting.answered(note, 1)
+    (receipt,) = network.node.answer(made)
+    network.log.append(planting.opening(stranger, note, made, receipt))
+    late = planting.plant(LAMBDA, 2)
+    cheat = planting.answered(planting.plant(LAMBDA, 9), 2)
+    (receipt,) = network.node.answer(cheat)
+    network.log.append(planting.opening(LAMBDA, late, cheat, receipt))
+    callers = await working(network, transport, LAMBDA, MU)
+    caller = callers[LAMBDA.name]
+
+    found = opened(await revealed(caller, 2), LAMBDA)
+    network.node.answer(honest(3))
+    last = opened(await revealed(caller, 3), LAMBDA)[-1]
+
+    assert {one.result for one in found} == {"fail"}
+    assert (last.result, last.evidence.samples, last.standing) == ("pass", 2, "failed")
+    assert conduct(network, MU).tried == 0
