@@ -19,7 +19,7 @@ from trunkline.cli import operators
 from trunkline.cli.folder import CACHE_VARIABLE, Folder, NetworkFile, RoleEntry, render_network
 from trunkline.cli.providers import Provider, provider_role
 from trunkline.crypto.keys import VerifierKey
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.signer import Cosigner, MlDsaCosigner, Signer
 from trunkline.evidence import EvidenceKey, decode_keys
 from trunkline.evidence.file import Role
 from trunkline.gateway import config as gateway_config
@@ -61,12 +61,13 @@ def create(
     port_base: int = PORT_BASE,
     providers: Sequence[Provider] = (),
     witnesses: int = 1,
+    witness_algorithm: witness_config.Algorithm = "ed25519",
     verifiers: int = 2,
 ) -> None:
     """Make a new network in the folder. ConfigError if there is anything in it already.
 
-    Of more than one of ``witnesses``, a majority must cosign. Without ``verifiers``, nodes keep
-    nothing that could be audited.
+    Of more than one of ``witnesses``, a majority must cosign, each with ``witness_algorithm``.
+    Without ``verifiers``, nodes keep nothing that could be audited.
     """
     if folder.exists:
         raise ConfigError(
@@ -85,8 +86,12 @@ def create(
         place = Path(tempfile.mkdtemp(prefix=f".{folder.path.name}.", dir=folder.path.parent))
     except OSError as error:
         raise ConfigError(f"{folder.path} can not be made: {error.strerror}") from None
+    cosigners = [
+        new_cosigner(f"{name}.localhost/witness", witness_algorithm)
+        for name in WITNESSES[:witnesses]
+    ]
     try:
-        _Draft(Folder(place), port_base, providers, witnesses, verifiers).write()
+        _Draft(Folder(place), port_base, providers, cosigners, verifiers).write()
         # A crash before this leaves a hidden folder that nothing reads; after it, a whole network.
         place.rename(folder.path)
     except BaseException:
@@ -109,7 +114,7 @@ class _Draft:
         folder: Folder,
         port_base: int,
         providers: Sequence[Provider],
-        witnesses: int,
+        witnesses: Sequence[Cosigner],
         verifiers: int,
     ) -> None:
         self._folder = folder
@@ -117,8 +122,7 @@ class _Draft:
         self._id = f"net-{os.urandom(NETWORK_ID_BYTES).hex()}"
         self._log_key = new_key(f"{self._id}.localhost/log")
         self._witnesses = [
-            (self._witness_entry(number), new_key(f"{name}.localhost/witness"))
-            for number, name in enumerate(WITNESSES[:witnesses])
+            (self._witness_entry(number), key) for number, key in enumerate(witnesses)
         ]
         self._verifiers = [
             (self._verifier_entry(number), new_key(f"{name}.localhost/verifier"))
@@ -137,8 +141,8 @@ class _Draft:
             write_provider_node(self._folder, entry, key, provider, self._log_link())
             self._nodes.append((entry, key))
         gateway, log = self._gateway(), self._log()
-        for entry, key in self._witnesses:
-            self._write_witness(entry, key)
+        for entry, cosigner in self._witnesses:
+            self._write_witness(entry, cosigner)
         for entry, key in self._verifiers:
             self._write_verifier(entry, key, log, audited)
         others = (*self._witnesses, *self._verifiers)
@@ -233,9 +237,13 @@ class _Draft:
             operator=f"{name}.localhost",
         )
 
-    def _write_witness(self, entry: RoleEntry, key: Signer) -> None:
-        watched = witness_config.WitnessedLog(vkey=str(self._log_key.vkey))
-        settings = witness_config.WitnessConfig(listen=entry.listen, name=key.name, logs=(watched,))
+    def _write_witness(self, entry: RoleEntry, key: Cosigner) -> None:
+        settings = witness_config.WitnessConfig(
+            listen=entry.listen,
+            name=key.name,
+            algorithm="ml-dsa-44" if isinstance(key, MlDsaCosigner) else "ed25519",
+            logs=(witness_config.WitnessedLog(vkey=str(self._log_key.vkey)),),
+        )
         write_role(self._folder, entry, witness_config.render(settings), key)
         create_witness_store(self._folder.config(entry).parent)
 
@@ -320,6 +328,13 @@ def new_key(name: str) -> Signer:
     return Signer.generate(name, os.urandom(KEY_SEED_BYTES))
 
 
+def new_cosigner(name: str, algorithm: witness_config.Algorithm) -> Cosigner:
+    """A fresh key for a witness."""
+    if algorithm == "ml-dsa-44":
+        return MlDsaCosigner(name, os.urandom(KEY_SEED_BYTES))
+    return new_key(name)
+
+
 def trusted(key: VerifierKey, role: Role, operator: str) -> EvidenceKey:
     """An entry for ``keys.json``."""
     return EvidenceKey(name=key.name, vkey=str(key), role=role, operator=operator)
@@ -341,7 +356,7 @@ def read_keys(folder: Folder) -> tuple[EvidenceKey, ...]:
         raise ConfigError(f"{folder.keys_file}: {error.message}") from None
 
 
-def write_role(folder: Folder, entry: RoleEntry, config: str, key: Signer | None) -> None:
+def write_role(folder: Folder, entry: RoleEntry, config: str, key: Cosigner | None) -> None:
     """Make a role's folder, configuration and key file."""
     path = folder.config(entry)
     path.parent.mkdir(mode=_PRIVATE_FOLDER)

@@ -18,6 +18,7 @@ from trunkline.cli.network_options import (
     PortBase,
     ProviderOption,
     VerifiersOption,
+    WitnessAlgorithmOption,
     WitnessesOption,
 )
 from trunkline.cli.options import SETTINGS, Data, Json, Wait, folder_of, group
@@ -150,6 +151,7 @@ def init(
     port_base: PortBase = None,
     provider: ProviderOption = None,
     witnesses: WitnessesOption = 1,
+    witness_algorithm: WitnessAlgorithmOption = "ed25519",
     verifiers: VerifiersOption = 2,
 ) -> None:
     """Make a data folder: keys, a commented configuration for each role, policy, stores.
@@ -166,6 +168,7 @@ def init(
         port_base=PORT_BASE if port_base is None else port_base,
         providers=providers,
         witnesses=witnesses,
+        witness_algorithm=witness_algorithm,
         verifiers=verifiers,
     )
     typer.echo(f"made {folder.path}; start it with `trunkline up`")

@@ -3,7 +3,7 @@
 Only the parser is imported here, as in ``main``.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,6 +32,13 @@ WitnessesOption = Annotated[
         max=7,
         help="How many witnesses, each of an operator of its own. Of several, a majority must "
         "cosign.",
+    ),
+]
+WitnessAlgorithmOption = Annotated[
+    Literal["ed25519", "ml-dsa-44"],
+    typer.Option(
+        "--witness-algorithm",
+        help="What the witnesses cosign with. ml-dsa-44 holds against quantum computers too.",
     ),
 ]
 VerifiersOption = Annotated[

@@ -12,7 +12,8 @@ from trunkline.cli.amend import add_providers, move_ports
 from trunkline.cli.create import create, read_keys
 from trunkline.cli.folder import Folder
 from trunkline.cli.providers import Provider
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.keys import COSIGNATURE_ML_DSA_44
+from trunkline.crypto.signer import Signer, parse_cosigner
 from trunkline.gateway import config as gateway_config
 from trunkline.gateway import routing
 from trunkline.log import config as log_config
@@ -250,6 +251,25 @@ def test_several_witnesses_are_of_several_operators_and_a_majority_is_enough(
         assert witness_config.read(folder.config(entry)).name == entry.key
     with pytest.raises(ConfigError, match="--witnesses 8"):
         create(Folder(tmp_path / "eight"), witnesses=8)
+
+
+def test_witnesses_may_cosign_with_ml_dsa(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "strong")
+    create(folder, port_base=20_000, witnesses=2, witness_algorithm="ml-dsa-44")
+    policy = Policy.parse(folder.policy_file.read_bytes())
+    network = folder.network()
+    witnesses = [entry for entry in network.roles if entry.role == "witness"]
+    made = []
+    for entry in witnesses:
+        config = witness_config.read(folder.config(entry))
+        assert config.algorithm == "ml-dsa-44"
+        key = (folder.config(entry).parent / config.key_file).read_text().strip()
+        made.append(parse_cosigner(key).cosigner_vkey)
+    assert [key.algorithm for key in made] == [COSIGNATURE_ML_DSA_44] * 2
+    assert [witness.key for witness in policy.witnesses] == made
+    log = log_config.read(folder.config(network.one("log")))
+    assert [one.vkey for one in log.witnesses] == [str(key) for key in made]
+    assert {key.vkey for key in read_keys(folder) if key.role == "witness"} == set(map(str, made))
 
 
 @pytest.mark.parametrize("count", [0, 1])
