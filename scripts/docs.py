@@ -7,15 +7,15 @@ Usage: ``docs.py`` writes both; ``docs.py --check`` exits 1 if what is there is 
 written. Tests do the same.
 """
 
-# ruff: noqa: T201, S603 -- a script: it prints, and starts the program that it describes
+# ruff: noqa: T201 -- a script: it prints
 
 import ast
 import inspect
-import os
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -24,6 +24,7 @@ from typing import Annotated, Final, Literal, NamedTuple, get_args, get_origin, 
 import msgspec
 
 from trunkline.base.money import MicroUsd
+from trunkline.cli.main import app
 from trunkline.gateway.config import GatewayConfig
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.log.config import LogConfig
@@ -32,7 +33,7 @@ from trunkline.verifier.config import VerifierConfig
 from trunkline.witness.config import WitnessConfig
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-COLUMNS: Final = "96"
+COLUMNS: Final = 94
 COMMANDS: Final = (
     (), ("up",), ("init",), ("chat",), ("verify",), ("status",),
     ("receipts",), ("receipts", "ls"), ("receipts", "show"), ("receipts", "export"),
@@ -87,15 +88,14 @@ def render() -> str:
 
 def section(command: tuple[str, ...]) -> str:
     """One command's help."""
-    done = subprocess.run(
-        [sys.executable, "-m", "trunkline.cli", *command, "--help"],
-        capture_output=True, text=True, check=True, timeout=60,
-        env=os.environ | {"COLUMNS": COLUMNS, "NO_COLOR": "1", "TERM": "dumb"},
-    )  # fmt: skip
+    with redirect_stdout(StringIO()) as written:
+        app(
+            [*command, "--help"],
+            prog_name="trunkline", standalone_mode=False, terminal_width=COLUMNS,
+        )  # fmt: skip
     name = " ".join(("trunkline", *command))
-    said = "\n".join(line.rstrip() for line in done.stdout.splitlines())
-    usage = said.replace("python -m trunkline.cli", "trunkline")
-    return f"\n## `{name}`\n\n```\n{usage.strip()}\n```\n"
+    said = "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+    return f"\n## `{name}`\n\n```\n{said.strip()}\n```\n"
 
 
 def configuration() -> str:
