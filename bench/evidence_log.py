@@ -17,7 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +57,20 @@ class Row:
     proof_us: float
     """Median wall time to read, build and verify an inclusion proof."""
     proof_p99_us: float
+    proof_cpu_us: float
+    """Median CPU of the same."""
     disk_bytes: float
     """On disk per entry, index and tiles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trees:
+    """What a tree's entries cost on average, in microseconds of CPU."""
+
+    name: str
+    append_us: float
+    proof_us: float
+    """Made and verified."""
 
 
 def entry(number: int) -> bytes:
@@ -87,7 +99,9 @@ class Growing:
         self._newest: Signed | None = None
         self.size = 0
 
-    async def run(self, marks: list[int]) -> list[Row]:
+    async def run(
+        self, marks: list[int], told: Callable[[Row], None] = lambda row: None
+    ) -> list[Row]:
         """Append up to each mark, and measure there. Marks that are passed already are left out."""
         store = LogStore.open(self._data)
         current = await store.load()
@@ -116,7 +130,7 @@ class Growing:
             added = self.size - before
             rate = added / (time.monotonic() - begun)
             rows.append(self._row(rate, (time.process_time() - used) / added * 1e6))
-            show(rows[-1])
+            told(rows[-1])
         sequencer.stop()
         await task
         await store.aclose()
@@ -142,7 +156,7 @@ class Growing:
         assert self._newest is not None
         checkpoint = open_checkpoint(self._newest.note, self._signer.vkey)
         assert checkpoint.size == self.size
-        took = sorted(self._prove(checkpoint))
+        took, used = map(sorted, zip(*self._prove(checkpoint), strict=True))
         return Row(
             size=self.size,
             rate=rate,
@@ -150,23 +164,25 @@ class Growing:
             memory_mib=resident_bytes() / 2**20,
             proof_us=statistics.median(took) * 1e6,
             proof_p99_us=took[int(len(took) * 0.99)] * 1e6,
+            proof_cpu_us=statistics.median(used) * 1e6,
             disk_bytes=folder_bytes(self._data) / self.size,
         )
 
-    def _prove(self, checkpoint: Checkpoint) -> Iterator[float]:
+    def _prove(self, checkpoint: Checkpoint) -> Iterator[tuple[float, float]]:
+        """Seconds of wall time and of CPU, of each proof."""
         chosen = random.Random(checkpoint.size)  # noqa: S311 - a sample that can be repeated
         for _ in range(PROOFS):
             index = chosen.randrange(checkpoint.size)
-            begun = time.perf_counter()
+            begun, used = time.perf_counter(), time.process_time()
             names = tile_proof.tiles_needed_for_inclusion(index, checkpoint.size)
             tiles = self._folder.read_tiles(names)
             path = tile_proof.inclusion_proof(index, checkpoint.size, tiles)
             leaf = merkle.leaf_hash(entry(index))
             merkle.verify_inclusion(leaf, index, checkpoint.size, path, checkpoint.root)
-            yield time.perf_counter() - begun
-        # What was proven is also what is stored.
-        bundle = tile_at(None, index // 256, checkpoint.size)
-        assert entry(index) in self._folder.read_tile(bundle)
+            yield time.perf_counter() - begun, time.process_time() - used
+            # What was proven is also what is stored.
+            bundle = tile_at(None, index // 256, checkpoint.size)
+            assert entry(index) in self._folder.read_tile(bundle)
 
 
 def resident_bytes() -> int:
@@ -201,18 +217,22 @@ def show(row: Row) -> None:
     )
 
 
+def quiet() -> None:
+    """A line per round is the operator's, not the bench's."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
 def measure(entries: int, *, synced: bool, folder: Path | None = None) -> None:
     """Grow a log to ``entries``, and print a row per tenth. ``folder``: where, kept afterwards."""
-    # A line per round is the operator's, not the bench's.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    quiet()
     head(synced=synced)
     begun = time.monotonic()
     marks = [max(1024, entries * tenth // TENTHS) for tenth in range(1, TENTHS + 1)]
     if folder is not None:
-        rows = asyncio.run(Growing(folder, synced=synced).run(marks))
+        rows = asyncio.run(Growing(folder, synced=synced).run(marks, show))
     else:
         with tempfile.TemporaryDirectory(prefix="trunkline-bench-log-") as made:
-            rows = asyncio.run(Growing(Path(made), synced=synced).run(marks))
+            rows = asyncio.run(Growing(Path(made), synced=synced).run(marks, show))
     first, last = rows[0], rows[-1]
     print(
         f"    last tenth to first: {last.cpu_us / first.cpu_us:.2f} times the CPU, "
@@ -222,7 +242,7 @@ def measure(entries: int, *, synced: bool, folder: Path | None = None) -> None:
     )
 
 
-def in_memory(entries: int) -> None:
+def in_memory(entries: int) -> Trees:
     """The tree alone, without a disk: entries in rounds, and proofs from the tiles they left."""
     tree, tiles = Tree(), dict[str, bytes]()
     begun = time.process_time()
@@ -239,5 +259,14 @@ def in_memory(entries: int) -> None:
         path = tile_proof.inclusion_proof(index, entries, tiles)
         merkle.verify_inclusion(merkle.leaf_hash(entry(index)), index, entries, path, root)
     prove = (time.process_time() - begun) / len(range(0, entries, step))
-    name = f"Trunkline, rounds of {ROUND_ENTRIES_MAX}, as tiles"
-    print(f"    {name:<46} {append * 1e6:>9.1f} µs   an entry; proof {prove * 1e6:,.0f} µs")
+    name = f"Trunkline, rounds of {ROUND_ENTRIES_MAX}, in memory"
+    return Trees(name=name, append_us=append * 1e6, proof_us=prove * 1e6)
+
+
+def on_disk(entries: int) -> Trees:
+    """The log as in service, every round synced; proofs from the tiles on disk."""
+    quiet()
+    with tempfile.TemporaryDirectory(prefix="trunkline-bench-log-") as made:
+        (found,) = asyncio.run(Growing(Path(made), synced=True).run([entries]))
+    name = f"Trunkline, rounds of {ROUND_ENTRIES_MAX}, on disk"
+    return Trees(name=name, append_us=found.cpu_us, proof_us=found.proof_cpu_us)

@@ -1,8 +1,11 @@
 """pymerkle's trees, run by ``bench/evidence.py`` with the Python that has it.
 
 FOLDER/pymerkle/bin/python bench/peer_pymerkle.py ENTRIES ENTRY_BYTES
+
+Prints a JSON list of what ``bench/evidence_log.py`` calls ``Trees``.
 """
 
+import json
 import sys
 import tempfile
 import time
@@ -14,7 +17,10 @@ from pymerkle import InmemoryTree, SqliteTree, verify_inclusion
 PROOFS = 200
 
 
-def measure(name: str, tree: "InmemoryTree | SqliteTree", count: int, size: int) -> None:
+Tree = InmemoryTree | SqliteTree
+
+
+def measure(name: str, tree: Tree, count: int, size: int) -> dict[str, str | float]:
     begun = time.process_time()
     for number in range(count):
         tree.append_entry(b"%0*d" % (size, number))
@@ -27,17 +33,18 @@ def measure(name: str, tree: "InmemoryTree | SqliteTree", count: int, size: int)
         verify_inclusion(tree.get_leaf(index), root, proof)
         made += 1
     prove = (time.process_time() - begun) / made
-    print(f"    {name:<46} {append * 1e6:>9.1f} µs   an entry; proof {prove * 1e6:,.0f} µs")
+    return {"name": name, "append_us": append * 1e6, "proof_us": prove * 1e6}
 
 
 def main() -> None:
     count, size = int(sys.argv[1]), int(sys.argv[2])
     label = f"pymerkle {version('pymerkle')}"
-    measure(f"{label}, in memory", InmemoryTree(algorithm="sha256"), count, size)
+    found = [measure(f"{label}, in memory", InmemoryTree(algorithm="sha256"), count, size)]
     with tempfile.TemporaryDirectory() as folder:
         tree = SqliteTree(str(Path(folder) / "tree.db"), algorithm="sha256")
         # It commits each entry: a tenth says enough.
-        measure(f"{label}, SQLite", tree, max(1, count // 10), size)
+        found.append(measure(f"{label}, SQLite, a tenth", tree, max(1, count // 10), size))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
