@@ -23,7 +23,7 @@ from trunkline.crypto import merkle
 from trunkline.crypto.digest import digest
 from trunkline.crypto.encoding import encode_base64
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.inference.answer import Answer, AnswerHead, Event
+from trunkline.inference.answer import Answer, AnswerHead, Event, token_logprob
 from trunkline.inference.messages import prompt_messages
 from trunkline.inference.plan import ChatPlan
 from trunkline.inference.ports import ModelInfo, Sampling, Score, TokenScore
@@ -52,7 +52,7 @@ from trunkline.receipts import (
 )
 from trunkline.receipts.nonces import nonce_at, nonce_leaves
 from trunkline.sampling import answer_seed, choice_seed, choose, score, seed_from_caller
-from trunkline.schema.audit import NonceProof, OpenedContent
+from trunkline.schema.audit import NonceProof, OpenedContent, OpenedLogprob
 
 NODE = Signer("alpha.example/node", b"\x21" * 32)
 SECRET = b"\x33" * 32
@@ -275,6 +275,9 @@ class ToyNode:
                 salts=salts(receipt, bytes.fromhex("7e" * 32)),
                 prompt=prompt,
                 tokens=tokens,
+                logprobs=tuple(tuple(map(beside, choice)) for choice in tokens)
+                if planned.logprobs
+                else (),
                 nonce=nonce_proof(number % NONCES) if own is None else None,
             ),
         )
@@ -379,6 +382,11 @@ class ToyNode:
         )
 
 
+def beside(token: int) -> OpenedLogprob:
+    """The log-probabilities that are sent beside a token: what they are nobody checks."""
+    return OpenedLogprob(-token / 64, ((token, -token / 64), (EOS, -9.5)))
+
+
 def events_of(
     head: AnswerHead,
     planned: ChatPlan,
@@ -401,7 +409,10 @@ def events_of(
     last_given = sum(given or ())
     taken = 0
     while (choice := answer.next_choice) is not None:
-        own, *after = answer.push(left[choice].pop(0))
+        token = left[choice].pop(0)
+        said = beside(token)
+        scored = token_logprob(PIECES, token, said.logprob, said.top) if planned.logprobs else None
+        own, *after = answer.push(token, scored)
         every.append(own)
         taken += 1
         if taken == last_given:

@@ -37,6 +37,10 @@ RESPONSE: Final = "response"
 SAMPLER: Final = "sampler"
 TEMPLATE: Final = "template"
 
+LOGPROBS_CLOSED: Final = not_applicable(RESPONSE, "log-probabilities were sent, and are not opened")
+"""Without them the bytes that were sent can not be made. Whose they are is for the caller to say:
+a node has them."""
+
 BINDING: Final = frozenset({REQUEST, PROMPT, TOKENS})
 """Checks without which an opening is about nothing: its tokens are then no trials."""
 
@@ -77,7 +81,8 @@ def open_(
             planned = rerun.plan(
                 request, content.prompt, measured.model, context_tokens, content.tokens
             )
-            again = rerun.rerun(receipt, planned, content.tokens, measured.pieces)
+            logprobs = content.logprobs if planned.logprobs else ()
+            again = rerun.rerun(receipt, planned, content.tokens, measured.pieces, logprobs)
     except RequestError:
         planned = None
     return Opened(
@@ -152,8 +157,8 @@ def _response(opened: Opened) -> Check:
         return failed(RESPONSE, again.problem)
     if again.chunks != response.chunks:
         return failed(RESPONSE, "these tokens make another number of events than were sent")
-    if opened.planned.logprobs:
-        return not_applicable(RESPONSE, "log-probabilities were sent: no function of the tokens")
+    if opened.planned.logprobs and not opened.content.logprobs:
+        return LOGPROBS_CLOSED
     return _bound(opened, RESPONSE, "response.digest", again.digest)
 
 

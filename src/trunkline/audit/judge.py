@@ -271,6 +271,8 @@ def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trial
     receipt, calibration, measured = case.receipt, case.calibration, case.measured
     read = _read(case, opened)
     checks = [*content.check(read), *_origin_of_seed(case, read)]
+    if case.entry is not None and content.LOGPROBS_CLOSED in checks:
+        return "opening", [failed(OPENED, "the node opened half of what it had signed")], None
     bound = all(check.result == "pass" for check in checks if check.name in content.BINDING)
     trials = None
     if measured is not None and not measured.unreachable and bound and _complete(measured, opened):

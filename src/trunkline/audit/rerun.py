@@ -6,7 +6,7 @@ sent, how each choice ended, and whether the tokens stop where the answer does: 
 (cut short) and none too many (billed, never sent).
 
 It needs no engine, only what a model's file says of its tokens. Log-probabilities are no function
-of the tokens: answers that carry them have other bytes than are made here.
+of the tokens: answers that carry them are made with those that were opened, whatever they are.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,19 @@ from typing import Final
 
 import msgspec
 
-from trunkline.inference.answer import Answer, AnswerHead, Event
+from trunkline.inference.answer import Answer, AnswerHead, Event, token_logprob
 from trunkline.inference.plan import ChatPlan, Limits, check_supported, plan_chat
 from trunkline.inference.ports import ModelInfo
 from trunkline.receipts import Receipt, StreamDigest, bound_bytes
 from trunkline.schema import openai_chat
-from trunkline.schema.audit import OpenedContent
+from trunkline.schema.audit import OpenedContent, OpenedLogprob
 from trunkline.schema.openai_chat import ChatRequest
 
 CUT_SHORT: Final = "the tokens end before the answer does"
 TOO_MANY: Final = "there are tokens after the answer's end"
 OUT_OF_STEP: Final = "the tokens taken over are none that choices in lock-step could have had"
 NOT_IN_VOCABULARY: Final = "there is a token that the model does not have"
+NOT_THE_LOGPROBS: Final = "not a log-probability for each token"
 NOT_THE_CHOICES: Final = "there are not as many choices as the request asks for"
 
 
@@ -78,12 +79,16 @@ def rerun(
     planned: ChatPlan,
     tokens: Sequence[Sequence[int]],
     pieces: Sequence[bytes],
+    logprobs: Sequence[Sequence[OpenedLogprob]] = (),
 ) -> Rerun:
-    """Push ``tokens`` (per choice) through the answer that ``planned`` makes of them."""
+    """Push ``tokens`` (per choice) through the answer that ``planned`` makes of them, with the
+    ``logprobs`` that were sent beside them, if any are given."""
     if len(tokens) != planned.choices:
         return Rerun(problem=NOT_THE_CHOICES)
     if any(not 0 <= token < len(pieces) for choice in tokens for token in choice):
         return Rerun(problem=NOT_IN_VOCABULARY)
+    if logprobs and not _fits(logprobs, tokens, len(pieces)):
+        return Rerun(problem=NOT_THE_LOGPROBS)
     answer = _answer(receipt, planned, pieces)
     sent = _Sent(receipt)
     given = list(receipt.response.resumed) or [0] * len(tokens)
@@ -100,7 +105,12 @@ def rerun(
         taken_over = at[choice] < given[choice]
         if taken_over is not bool(left):
             return Rerun(problem=OUT_OF_STEP)
-        events = answer.push(tokens[choice][at[choice]])
+        token = tokens[choice][at[choice]]
+        beside = logprobs[choice][at[choice]] if logprobs else None
+        events = answer.push(
+            token,
+            None if beside is None else token_logprob(pieces, token, beside.logprob, beside.top),
+        )
         at[choice] += 1
         if taken_over:
             left -= 1
@@ -111,6 +121,17 @@ def rerun(
         return Rerun(problem=TOO_MANY)
     sent.add(answer.closing())
     return Rerun(digest=sent.chain.close(), chunks=sent.chain.chunks, finish=answer.finish)
+
+
+def _fits(
+    logprobs: Sequence[Sequence[OpenedLogprob]], tokens: Sequence[Sequence[int]], vocabulary: int
+) -> bool:
+    return [len(choice) for choice in logprobs] == [len(choice) for choice in tokens] and all(
+        0 <= token < vocabulary
+        for choice in logprobs
+        for beside in choice
+        for token, _ in beside.top
+    )
 
 
 class _Sent:

@@ -36,7 +36,8 @@ from trunkline.receipts import (
 )
 from trunkline.schema import openai_chat
 from trunkline.schema.attempt import Accepted, Attempt, ServedModel
-from trunkline.schema.openai_answer import TokenLogprob
+from trunkline.schema.audit import OpenedLogprob
+from trunkline.schema.openai_answer import TokenLogprob, logprob
 
 PROVIDER: Final = "embedded"
 CACHED_SEGMENTS_MAX: Final = 256
@@ -226,6 +227,8 @@ class ChatWork:
         self._pieces = engine.pieces()
         self._given_ends: tuple[bool, ...] = ()
         self._lanes: list[_Lane] = []
+        self._sent: list[list[OpenedLogprob]] = [[] for _ in range(plan.choices)]
+        """Of each choice's tokens, their log-probabilities, if they are asked for."""
         self.accepted = Accepted(
             attempt=attempt.attempt,
             node=identity.node,
@@ -314,7 +317,7 @@ class ChatWork:
                 produced = await patiently(self._lanes[choice].next(), output.alive)
                 if produced.token != token:
                     raise _cannot_resume("they are not what this model would have produced")
-                scored = self._scored(produced)
+                scored = self._scored(choice, produced)
             own, *after = answer.push(token, scored)
             for event in (*since, own):
                 shown.update(event.data)
@@ -330,7 +333,7 @@ class ChatWork:
             lane = self._lanes[choice]
             # Reading a long prompt takes its time; after that a silence means trouble.
             produced = await (lane.next() if lane.began else patiently(lane.next(), output.alive))
-            await _send(output, answer.push(produced.token, self._scored(produced)))
+            await _send(output, answer.push(produced.token, self._scored(choice, produced)))
 
     def _start(self, answer: Answer, complete: tuple[bool, ...]) -> None:
         """Start the engine's jobs, one a choice that is not finished. ``complete``: the choices
@@ -344,11 +347,13 @@ class ChatWork:
             generator = None if job is None else self._engine.generate(job)
             self._lanes.append(_Lane(generator, eager=self._plan.choices > 1))
 
-    def _scored(self, produced: Token) -> TokenLogprob | None:
+    def _scored(self, choice: int, produced: Token) -> TokenLogprob | None:
         if not self._plan.logprobs:
             return None
-        top = [(entry.token, entry.logprob) for entry in produced.top]
-        return token_logprob(self._pieces, produced.token, produced.logprob, top)
+        top = tuple((entry.token, logprob(entry.logprob)) for entry in produced.top)
+        sent = OpenedLogprob(logprob=logprob(produced.logprob), top=top)
+        self._sent[choice].append(sent)
+        return token_logprob(self._pieces, produced.token, sent.logprob, sent.top)
 
     def _outcome(self, answer: Answer) -> Outcome:
         return Outcome(
@@ -376,7 +381,11 @@ class ChatWork:
             prompt=prompt_digest(self._plan.prompt),
             tokens=tokens_digest(answer.tokens),
             resumed=() if self._given is None else self._given.tokens,
-            made=Made(prompt=self._plan.prompt, tokens=answer.tokens),
+            made=Made(
+                prompt=self._plan.prompt,
+                tokens=answer.tokens,
+                logprobs=tuple(map(tuple, self._sent)) if self._plan.logprobs else (),
+            ),
         )
 
 

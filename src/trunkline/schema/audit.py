@@ -88,6 +88,14 @@ class OpenedOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Salt (hex) by item of that receipt. Its request and its answer are the ones beside this."""
 
 
+class OpenedLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """What was sent beside one token."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """Token id and log-probability of the likeliest, in the order in which they were sent."""
+
+
 class OpenedContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was asked and answered, as far as a check needs it."""
 
@@ -101,6 +109,8 @@ class OpenedContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The whole answer's token ids per choice, those taken over included."""
     vectors: tuple[str, ...] = ()
     """Of embeddings: each input's vector, little-endian float32, base64."""
+    logprobs: tuple[tuple[OpenedLogprob, ...], ...] = ()
+    """Of an answer with log-probabilities: for each of ``tokens``, what was sent beside it."""
     nonce: NonceProof | None = None
     origin: OpenedOrigin | None = None
     """Of an answer given again; ``nonce`` is this one's then, and ``prompt``, ``tokens`` and

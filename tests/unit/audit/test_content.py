@@ -23,6 +23,7 @@ from trunkline.audit.replay import measure
 from trunkline.base.errors import RequestError
 from trunkline.inference.plan import check_supported
 from trunkline.schema import openai_chat
+from trunkline.schema.audit import OpenedLogprob
 from trunkline.verdicts import Result
 
 CALIBRATION = exact()
@@ -238,10 +239,59 @@ async def test_a_seed_is_inherited_with_tokens_alone() -> None:
     assert (await results(after_another))["seed"] == "fail"
 
 
-async def test_log_probabilities_are_no_function_of_the_tokens() -> None:
-    found = await results(ToyNode().serve(3, logprobs=True))
-    assert found["response"] == "not_applicable"
-    assert found["replay"] == "pass"
+@pytest.mark.parametrize(
+    "request_", [{}, {"n": 2}, {"stream": False}, {"top_logprobs": 2}], ids=str
+)
+async def test_an_answer_with_log_probabilities_is_made_again_with_them(
+    request_: dict[str, object],
+) -> None:
+    found = await results(ToyNode().serve(3, logprobs=True, **request_))
+    assert found["response"] == found["replay"] == "pass"
+
+
+@pytest.mark.parametrize("lines", [0, 1], ids=["the text", "a log-probability"])
+async def test_beside_log_probabilities_nothing_else_can_be_sent_than_the_tokens_say(
+    lines: int,
+) -> None:
+    """Else a node could write what it likes, wherever they are asked for."""
+    made = ToyNode().serve(3, logprobs=True)
+    other = ToyNode().serve(4, logprobs=True)
+    if lines:
+        first, *rest = made.content.logprobs[0]
+        changed = msgspec.structs.replace(first, logprob=-0.25)
+        cheat = but(made, logprobs=((changed, *rest),))
+    else:
+        digest = other.receipt.response.digest
+        cheat = saying(made, "response", digest=digest)
+    assert (await results(cheat))["response"] == "fail"
+
+
+async def test_log_probabilities_that_are_not_opened_are_withheld() -> None:
+    case = await but(ToyNode().serve(3, logprobs=True), logprobs=()).case(CALIBRATION)
+    drawn = judge(case, None)
+    assert (drawn.kind, drawn.result, drawn.standing) == ("opening", "fail", "failed")
+    brought = but(ToyNode().serve(3, logprobs=True), logprobs=(), nonce=None)
+    asked = judge(replace(await brought.case(CALIBRATION), entry=None, nonces_entry=None), None)
+    assert asked.result == "pass", "who calls a node need not have them as numbers"
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [((),), ((OpenedLogprob(-1.0),),), ((OpenedLogprob(-1.0),),) * 2],
+    ids=["none", "too few", "too many choices"],
+)
+async def test_log_probabilities_of_another_shape_fail(
+    opened: tuple[tuple[OpenedLogprob, ...], ...],
+) -> None:
+    made = but(ToyNode().serve(3, logprobs=True), logprobs=opened)
+    assert (await results(made))["response"] == "fail"
+
+
+async def test_a_log_probability_of_no_token_fails() -> None:
+    made = ToyNode().serve(3, logprobs=True)
+    first, *rest = made.content.logprobs[0]
+    nobody = msgspec.structs.replace(first, top=((1 << 40, -1.0),))
+    assert (await results(but(made, logprobs=((nobody, *rest),))))["response"] == "fail"
 
 
 async def test_a_request_that_no_model_could_have_served_is_not_judged() -> None:

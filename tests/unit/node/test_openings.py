@@ -11,8 +11,9 @@ import pytest
 from tests.support import audit_records as make
 from tests.support.audit_records import LOG, OTHER, POLICY, VERIFIER, checkpoint_note
 from tests.unit.node.harness import KEY, NAME, SIGNER, Heard, Node, attempt, chat, node
-from tests.unit.node.scripted import ScriptedEngine, says, spell
+from tests.unit.node.scripted import MODEL, PIECES, ScriptedEngine, says, spell
 
+from trunkline.audit import rerun
 from trunkline.crypto.encoding import decode_base64
 from trunkline.crypto.merkle import root_from_path
 from trunkline.crypto.signer import Signer, sign_note
@@ -222,6 +223,26 @@ async def test_what_is_opened_is_what_the_receipt_binds(tmp_path: Path) -> None:
     verify_nonce(commitment, content.nonce.index, bytes.fromhex(receipt.sampling.node_nonce), path)
     batch = heard.signed.batch.encode()
     assert log.entries.index(content.nonce.note.encode()) < log.entries.index(batch)
+
+
+@pytest.mark.parametrize("more", [{}, {"n": 2}, {"stream": False}], ids=str)
+async def test_what_was_sent_beside_tokens_is_opened_with_them(
+    tmp_path: Path, more: dict[str, object]
+) -> None:
+    asked = attempt(chat(SECRET, logprobs=True, top_logprobs=2, max_tokens=9, **more))
+    asked = msgspec.structs.replace(asked, audit=True, blinding="b1" * 32)
+    async with audited(tmp_path, audits(), engine=ScriptedEngine()) as running:
+        heard = await running.hear(asked)
+        (opening,) = await opened(running, await place(running, heard))
+    content = opening.content
+    assert content is not None
+    assert heard.signed is not None
+    receipt = decode(heard.signed.receipt.encode())
+    assert [len(each) for each in content.logprobs] == [len(each) for each in content.tokens]
+    planned = rerun.plan(rerun.read_request(content), content.prompt, MODEL)
+    again = rerun.rerun(receipt, planned, content.tokens, PIECES, content.logprobs)
+    assert again.problem == ""
+    assert binds(receipt, "response.digest", again.digest, content.salts) is True
 
 
 async def test_embeddings_are_opened_by_their_vectors(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from trunkline.base.errors import CorruptStateError
 from trunkline.crypto.encoding import encode_base64
 from trunkline.receipts import Receipt, salts
 from trunkline.schema.attempt import Attempt, SignedReceipt
-from trunkline.schema.audit import NonceProof, OpenedContent, OpenedOrigin
+from trunkline.schema.audit import NonceProof, OpenedContent, OpenedLogprob, OpenedOrigin
 
 HIDDEN: Final = "request.client"
 """The item that stays closed: what else the app's own body held is not the node's to show."""
@@ -27,6 +27,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     """The whole answer's, by choice."""
     vectors: tuple[bytes, ...] = ()
     """Of embeddings, little-endian float32."""
+    logprobs: tuple[tuple[OpenedLogprob, ...], ...] = ()
+    """Beside ``tokens``, where they were asked for."""
 
     def __repr__(self) -> str:
         return "Made(…)"
@@ -117,6 +119,7 @@ def opened(found: Content, nonce: NonceProof | None) -> OpenedContent:
         prompt=found.made.prompt,
         tokens=found.made.tokens,
         vectors=tuple(map(encode_base64, found.made.vectors)),
+        logprobs=found.made.logprobs,
         nonce=nonce,
         origin=None
         if origin is None or signed is None
