@@ -7,7 +7,7 @@ such matrices get the next type that fits, and the shared input and output embed
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from trunkline.engine import llama
 from trunkline.engine.gguf import ALIGNMENT_DEFAULT, MAGIC, VERSION, dequantise, read_directory
 
 F16 = 1
+ROPE_BASE = "llama.rope.freq_base"
 TYPES = {
     "Q4_0": 2, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8,
     "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_NL": 20,
@@ -58,9 +59,17 @@ class Quantiser:
         return out.raw
 
 
-def derive(source: Path, target: Path, *, quant: str = "", change: Change | None = None) -> Path:
+def derive(
+    source: Path,
+    target: Path,
+    *,
+    quant: str = "",
+    change: Change | None = None,
+    said: Callable[[Mapping[str, bytes]], Mapping[str, bytes]] | None = None,
+) -> Path:
     """Write ``source``'s model to ``target``: matrices as ``quant`` (else float16) after
-    ``change``. What is there already is taken as it is."""
+    ``change``, with what ``said`` puts into the place of metadata. What is there already is taken
+    as it is."""
     if target.exists():
         return target
     quantiser = Quantiser()
@@ -90,8 +99,10 @@ def derive(source: Path, target: Path, *, quant: str = "", change: Change | None
             )
             blobs.append(raw + bytes(-len(raw) % ALIGNMENT_DEFAULT))
             offset += len(blobs[-1])
-        metadata = b"".join(_text(key) + value for key, value in directory.metadata.items())
-        head = MAGIC + struct.pack("<IQQ", VERSION, len(directory.tensors), len(directory.metadata))
+        keys = dict(directory.metadata)
+        keys.update(said(keys) if said else {})
+        metadata = b"".join(_text(key) + value for key, value in keys.items())
+        head = MAGIC + struct.pack("<IQQ", VERSION, len(directory.tensors), len(keys))
     header = head + metadata + b"".join(entries)
     partial = target.with_suffix(".partial")
     with partial.open("wb") as out:
@@ -119,6 +130,57 @@ def shaken(share: float) -> Change:
         return values + np.float32(share * values.std()) * noise
 
     return change
+
+
+def pruned(share: float) -> Change:
+    """The smallest weights of each matrix left out."""
+
+    def change(name: str, values: Weights) -> Weights:
+        if values.ndim == 1:
+            return values
+        sizes = np.abs(values)
+        return np.where(sizes < np.quantile(sizes, share), np.float32(0), values)
+
+    return change
+
+
+def of_rank(share: float) -> Change:
+    """The feed-forward matrices by their largest singular values alone, which is faster."""
+
+    def change(name: str, values: Weights) -> Weights:
+        if ".ffn_" not in name or values.ndim == 1:
+            return values
+        left, sizes, right = np.linalg.svd(values, full_matrices=False)
+        rank = round(share * sizes.size)
+        return ((left[:, :rank] * sizes[:rank]) @ right[:rank]).astype(np.float32)
+
+    return change
+
+
+def brain_floats(name: str, values: Weights) -> Weights:
+    """Rounded to bfloat16, as many servers run what they say is float16."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return (rounded << np.uint32(16)).view(np.float32)
+
+
+def four_bit_embedding(name: str, values: Weights) -> Weights:
+    """Only the shared input and output embedding has 4 bits, in blocks of 32."""
+    if name != "token_embd.weight":
+        return values
+    blocks = values.reshape(-1, 32)
+    scale = np.maximum(np.abs(blocks).max(axis=1, keepdims=True), np.float32(1e-12)) / 7
+    return (np.round(blocks / scale) * scale).reshape(values.shape).astype(np.float32)
+
+
+def rope_base(factor: float) -> Callable[[Mapping[str, bytes]], Mapping[str, bytes]]:
+    """Positions turn by another base, as for a longer context."""
+
+    def said(metadata: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        kind, base = struct.unpack("<If", metadata[ROPE_BASE])
+        return {ROPE_BASE: struct.pack("<If", kind, base * factor)}
+
+    return said
 
 
 def _text(value: str) -> bytes:

@@ -32,7 +32,15 @@ CHANGES: dict[str, files.Change] = {
     "skip-4": files.skipping(10, 13, 16, 19),
     "shaken-2%": files.shaken(0.02),
     "shaken-10%": files.shaken(0.1),
+    "shaken-0.5%": files.shaken(0.005),
+    "pruned-5%": files.pruned(0.05),
+    "pruned-30%": files.pruned(0.3),
+    "low-rank-90%": files.of_rank(0.9),
+    "bfloat16": files.brain_floats,
+    "embedding-4-bit": files.four_bit_embedding,
 }
+SAID = {"rope-base-2%": files.rope_base(1.02)}
+"""Other metadata, and the same weights."""
 CACHES = {"kv-q8_0": 8, "kv-q4_0": 2}
 """The library's numbers of these cache types, which the engine itself never asks for."""
 OTHER_KERNELS = "other-kernels"
@@ -128,6 +136,8 @@ def load(name: str, folder: Path) -> Machine:
         path = files.derive(source, folder / f"{name}.gguf", quant=name)
     elif name in CHANGES:
         path = files.derive(source, folder / f"{name}.gguf", change=CHANGES[name])
+    elif name in SAID:
+        path = files.derive(source, folder / f"{name}.gguf", said=SAID[name])
     llama.CACHE_TYPE.update(CACHES)
     model = llama.Model(library, path)
     piece_tokens = 128 if name == OTHER_KERNELS else PIECE_TOKENS

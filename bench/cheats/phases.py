@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cheats import machines
 from cheats.arms import BY_NAME, Arm, Claim, pairs, regime
-from cheats.store import Answer, Cpu, Run, Scores, Store, keys
+from cheats.store import Answer, Cpu, Key, Run, Scores, Store, keys
 from trunkline.audit import calibration
 from trunkline.audit.trials import Trials, quantise
 from trunkline.crypto.digest import digest
@@ -23,7 +23,7 @@ CALIBRATION_HALF, TEST_HALF = 0, 1
 
 EVERYTHING = slice(None)
 
-END_TOKENS = frozenset({0, 2})
+END_TOKENS = frozenset({0, 2, 4})
 """Of the packaged model."""
 
 
@@ -50,22 +50,30 @@ def generate(store: Store, run: Run, arm: Arm, prompts: Sequence[str], wanted: l
     """Have ``arm`` answer what it has not answered yet."""
     there = keys(store.answers(arm.name))
     todo = [claim for claim in wanted if (claim.prompt, claim.repeat) not in there]
+    begun = _begun(store, arm)
+    if arm.begun:
+        todo = [claim for claim in todo if (claim.prompt, claim.repeat) in begun]
     if not todo:
         return
     machine = machines.load(arm.machine, store.folder / "models")
-    begun = time.monotonic()
+    since = time.monotonic()
     for start in range(0, len(todo), BATCH):
         part = todo[start : start + BATCH]
         jobs = [
             arm.job(
-                at, claim, machines.rendered(machine, prompts[claim.prompt], arm.system), machine
+                at,
+                claim,
+                machines.rendered(machine, arm.text(prompts, claim), arm.system),
+                machine,
+                begun.get((claim.prompt, claim.repeat), ()),
             )
             for at, claim in enumerate(part)
         ]
 
         def keep(id_: int, events: list, part: list[Claim] = part) -> None:
-            tokens = arm.after(tuple(event.token for event in events), machine)
             claim = part[id_]
+            first = begun.get((claim.prompt, claim.repeat), ())
+            tokens = arm.after((*first, *(event.token for event in events)), machine)
             store.add_answer(
                 arm.name, Answer(prompt=claim.prompt, repeat=claim.repeat, tokens=tokens)
             )
@@ -75,7 +83,18 @@ def generate(store: Store, run: Run, arm: Arm, prompts: Sequence[str], wanted: l
             Cpu(phase="generate", arm=arm.name, machine=arm.machine, tokens=tokens, seconds=seconds)
         )
     machine.close()
-    print(f"{arm.name}: {len(todo)} answers in {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"{arm.name}: {len(todo)} answers in {time.monotonic() - since:.0f} s", flush=True)
+
+
+def _begun(store: Store, arm: Arm) -> dict[Key, tuple[int, ...]]:
+    """How the honest answers begin that ``arm`` goes on with: those that are longer."""
+    if not arm.begun:
+        return {}
+    return {
+        (one.prompt, one.repeat): one.tokens[: arm.begun]
+        for one in store.answers("honest")
+        if len(one.tokens) > arm.begun
+    }
 
 
 def score(
@@ -120,7 +139,10 @@ def score(
             found = Scores(prompt=answer.prompt, repeat=answer.repeat, scores=events)
             store.add_scores(arm.name, verifier, found)
 
-        jobs = [_scoring(at, answer, run, prompts, machine) for at, (_, answer) in enumerate(batch)]
+        jobs = [
+            _scoring(at, arm, answer, run, prompts, machine)
+            for at, (arm, answer) in enumerate(batch)
+        ]
         seconds, tokens = machine.run(jobs, keep)
         store.add_cpu(Cpu(phase="score", arm="", machine=verifier, tokens=tokens, seconds=seconds))
     machine.close()
@@ -135,13 +157,18 @@ def _number(answer: Answer, prompts: Sequence[str]) -> int:
 
 
 def _scoring(
-    id_: int, answer: Answer, run: Run, prompts: Sequence[str], machine: machines.Machine
+    id_: int,
+    arm: Arm,
+    answer: Answer,
+    run: Run,
+    prompts: Sequence[str],
+    machine: machines.Machine,
 ) -> Scoring:
     claim = Claim(prompt=answer.prompt, repeat=answer.repeat, tokens_max=run.tokens_max)
     told = Score(
-        prompt=machines.rendered(machine, prompts[answer.prompt]),
+        prompt=machines.rendered(machine, arm.text(prompts, claim)),
         tokens=answer.tokens,
-        sampling=claim.sampling,
+        sampling=arm.claimed(claim),
     )
     return Scoring(id_, told, ends=machine.ends, constraint=None)
 
