@@ -43,7 +43,15 @@ from trunkline.verdicts.plant import (
     open_plant,
     plant_digest,
 )
-from trunkline.verdicts.planted import Known, Missed, Said, Tried, hold_against
+from trunkline.verdicts.planted import (
+    PLANT_CHECK,
+    Known,
+    Missed,
+    Said,
+    Tried,
+    hold_against,
+    is_withdrawal,
+)
 from trunkline.verdicts.record import Record, decimal
 from trunkline.verdicts.reveal import (
     REVEAL_AFTER_MS,
@@ -78,6 +86,7 @@ __all__ = [
     "OPINIONS",
     "PLANT_ACCEPTED_TYPE",
     "PLANT_BYTES_MAX",
+    "PLANT_CHECK",
     "PLANT_OPENING_TYPE",
     "PLANT_TYPE",
     "RATE_PPM_MAX",
@@ -129,6 +138,7 @@ __all__ = [
     "follow",
     "hold_against",
     "in_force",
+    "is_withdrawal",
     "may_reveal",
     "open_demand",
     "open_plant",

@@ -111,6 +111,8 @@ class Planted(msgspec.Struct, frozen=True, kw_only=True):
 
     plant: Plant
     verified: VerifiedReceipt
+    index: int
+    """Of the receipt in its batch."""
     content: OpenedContent
 
     @property
@@ -153,7 +155,7 @@ def _open(opening: PlantOpening, planter: VerifierKey, nodes: Iterable[VerifierK
     content = _decode(opening.content, OpenedContent)
     verified = verify_signed(signed, node)
     _check_bound(verified.receipt, plant, plant_note, content)
-    return Planted(plant=plant, verified=verified, content=content)
+    return Planted(plant=plant, verified=verified, index=signed.index, content=content)
 
 
 def _opening(note: bytes, planters: Iterable[VerifierKey]) -> tuple[PlantOpening, VerifierKey]:

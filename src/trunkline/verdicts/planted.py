@@ -16,8 +16,18 @@ import msgspec
 from trunkline.verdicts.plant import Expected, Planted
 from trunkline.verdicts.verdict import Regime, Result, Verdict
 
+PLANT_CHECK: Final = "plant"
+"""The check of a verdict that withdraws its verifier's verdict on a known-bad plant."""
 OPERATORS_MIN: Final = 2
 """Operators of nodes at which a verifier has missed plants before its verdicts do not count."""
+
+
+def is_withdrawal(verdict: Verdict) -> bool:
+    """Whether it withdraws what its verifier held against a node for a plant: the standing that it
+    states is as if that answer had not been audited."""
+    return isinstance(verdict.drawn, msgspec.UnsetType) and any(
+        check.name == PLANT_CHECK and check.result == "not_applicable" for check in verdict.checks
+    )
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
