@@ -33,6 +33,8 @@ class FakeVerifier(VerifierHand):
     def __init__(self, name: str, operator: str = "") -> None:
         super().__init__(name, operator)
         self.notes: list[str] = []
+        self.plants: dict[int, str] = {}
+        """What opens the plant that a verdict withdraws one on, by its number."""
         self.asked: list[AskedAudit] = []
         self.judge: Judge = passing
         self.polled: list[int] = []
@@ -62,7 +64,9 @@ class FakeVerifier(VerifierHand):
             async with call.while_connected():
                 await self._news.wait()
         page = [
-            RevealedVerdict(number=number, receipt="", note=note, entry=None)
+            RevealedVerdict(
+                number=number, receipt="", note=note, entry=None, plant=self.plants.get(number, "")
+            )
             for number, note in enumerate(self.notes, start=1)
             if after < number <= after + VERDICTS_MAX
         ]

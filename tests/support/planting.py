@@ -58,13 +58,14 @@ def accepted(note: bytes, node: Signer = auditing.NODE) -> bytes:
     return sign_note(made.text(), node)
 
 
-def answered(note: bytes, number: int, *, wrong: bool = True) -> Made:
+def answered(note: bytes, number: int, *, wrong: bool = True, node: Signer = auditing.NODE) -> Made:
     """The toy's answer to a plant's attempt."""
     made = ToyNode(seed=WRONG if wrong else None).serve(number, temperature=1.0)
     hiding = Hiding(BLINDING, answer=f"ans_{number}", attempt=f"att_{number}")
     bound = auditing.saying(
         made, "request", client=hiding.bind("request.client", plant_digest(note))
     )
+    bound = auditing.saying(bound, "", key=str(node.vkey), node=node.name)
     return auditing.but(bound, salts=salts(bound.receipt, bytes.fromhex(BLINDING)))
 
 
@@ -77,11 +78,17 @@ def signed(made: Made, node: Signer = auditing.NODE) -> SignedReceipt:
 
 
 def opening(
-    planter: Signer, note: bytes, made: Made, receipt: SignedReceipt, **changes: object
+    planter: Signer,
+    note: bytes,
+    made: Made,
+    receipt: SignedReceipt,
+    *,
+    node: Signer = auditing.NODE,
+    **changes: object,
 ) -> bytes:
     """The note that opens a plant."""
     opened = PlantOpening(
-        accepted=accepted(note).decode(),
+        accepted=accepted(note, node).decode(),
         content=msgspec.json.encode(made.content).decode(),
         key=str(planter.vkey),
         operator=planter.name.partition("/")[0],

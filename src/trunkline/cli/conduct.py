@@ -33,13 +33,18 @@ ENTRIES_MAX: Final = 1_000_000
 
 def verifiers(folder: Folder, *, as_program: bool) -> int:
     """Print each pinned verifier's conduct. DONE if nothing was found, else NO."""
-    keys = [VerifierKey.parse(key.vkey) for key in read_keys(folder) if key.role == "verifier"]
+    pinned = read_keys(folder)
+    keys, nodes = (
+        [VerifierKey.parse(key.vkey) for key in pinned if key.role == role]
+        for role in ("verifier", "node")
+    )
     text = trust_of(folder).policy
     if not keys or text is None:
         raise ConfigError(f"{folder.path}: no verifier is pinned there, or no policy")
     policy = Policy.parse(text)
     entries = asyncio.run(read_log(folder.network().one("log").url, policy))
-    found = examine(entries, keys, policy)
+    operators = {key.vkey: key.operator for key in pinned}
+    found = examine(entries, keys, policy, nodes=nodes, operators=operators)
     if as_program:
         typer.echo(msgspec.json.encode(found).decode())
     else:
@@ -68,14 +73,28 @@ async def read_log(url: str, policy: Policy) -> list[bytes]:
 
 def _print(found: tuple[Conduct, ...], entries: int) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("", "verifier", "draws", "unchained", "verdicts", "kept back", "late"):
+    for name in (
+        "",
+        "verifier",
+        "draws",
+        "unchained",
+        "verdicts",
+        "kept back",
+        "late",
+        "plants",
+        "missed",
+    ):
         table.add_column(name, header_style="dim", no_wrap=True)
     for one in found:
         mark, style = MARKS["fail" if one.findings else "pass"]
-        counts = (one.draws, one.unchained, one.verdicts, one.kept_back, one.late)
+        counts = (
+            one.draws, one.unchained, one.verdicts, one.kept_back, one.late, one.tried, one.missed,
+        )  # fmt: skip
         table.add_row(Text(mark, style), one.verifier, *(str(count) for count in counts))
     console().print(table)
     for one in found:
         for finding in one.findings:
             console().print(Text(f"{one.verifier}, entry {finding.entry}: {finding.detail}", "red"))
+        if not one.counts:
+            console().print(Text(f"{one.verifier}: its verdicts do not count any more", "red"))
     console().print(Text(f"by {entries} entries of the log, and nobody's word", "dim"))

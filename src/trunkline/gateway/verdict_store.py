@@ -6,7 +6,7 @@ start, and they go with the evidence of the answers that they are about. Their n
 the oldest that decide nothing any more go first. Nothing of an answer's content is in a verdict.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -50,6 +50,15 @@ SCHEMA: Final = (
 )
 
 
+PLANTS_SCHEMA: Final = """
+    CREATE TABLE plants (
+        number INTEGER PRIMARY KEY,
+        receipt TEXT NOT NULL UNIQUE,
+        note TEXT NOT NULL
+    ) STRICT;
+"""
+
+
 class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     """One verdict, verified."""
 
@@ -72,9 +81,10 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     unix_ms: int
     """When this gateway drew the conclusion."""
     code: str
-    """``node_quarantined``, ``node_demoted``, ``node_restored``, ``verdicts_disputed``."""
+    """``node_quarantined``, ``node_demoted``, ``node_restored``, ``verdicts_disputed``;
+    ``verifier_silenced``: a verifier's verdicts do not count any more."""
     node: str
-    """Key name."""
+    """Key name; of a verifier, where it is about one."""
     model: str
     standing: str
     """``good``, ``demoted`` or ``quarantined``: of the model at the node from now on."""
@@ -143,6 +153,28 @@ class VerdictStore:
                 (digest,),
             ).fetchone()
             return None if row is None else _row(row)
+
+        return await self.database.read(work)
+
+    async def add_plants(self, plants: Mapping[str, str], kept_max: int) -> None:
+        """Keep plants that were opened, by their receipts; the oldest of too many go."""
+
+        def work(connection: Connection) -> None:
+            connection.executemany(
+                "INSERT OR IGNORE INTO plants (receipt, note) VALUES (?, ?)", plants.items()
+            )
+            connection.execute(
+                "DELETE FROM plants WHERE number <= (SELECT max(number) FROM plants) - ?",
+                (kept_max,),
+            )
+
+        await self.database.write(work)
+
+    async def plants(self) -> list[str]:
+        """Notes that open plants, verified before, in the order heard."""
+
+        def work(connection: Connection) -> list[str]:
+            return [row[0] for row in connection.execute("SELECT note FROM plants ORDER BY number")]
 
         return await self.database.read(work)
 

@@ -9,7 +9,7 @@ calls go on.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -17,7 +17,9 @@ import msgspec
 from trunkline.base.errors import BadResponseError, Error, MalformedError, VerificationError
 from trunkline.base.ports import Clock
 from trunkline.crypto.digest import sha256
+from trunkline.crypto.keys import VerifierKey
 from trunkline.gateway.core.demands import Verification, VerifierPolicy
+from trunkline.gateway.core.plants import PLANTS_MAX, PlantBook
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.core.standing import (
     Board,
@@ -33,7 +35,7 @@ from trunkline.gateway.verdict_store import Alert, Conclusion, VerdictRow, Verdi
 from trunkline.gateway.webhook import Webhook
 from trunkline.runtime.logger import Logger
 from trunkline.schema.audit import AskedAudit, AskedVerdict, RevealedVerdict, VerdictPage
-from trunkline.verdicts import Verdict
+from trunkline.verdicts import Known, Tried, Verdict, open_plant
 
 WAIT_S: Final = 20
 """How long a verifier may hold a poll until there is something new."""
@@ -74,6 +76,8 @@ class VerifierStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Number of its newest verdict that was heard."""
     heard_ms: int
     """Unix milliseconds when it last answered; 0: not since the start."""
+    counts: bool = True
+    """False: it missed plants, and what it says does not count."""
 
 
 class _Verifier:
@@ -116,6 +120,8 @@ class Verdicts:
         self._clock = clock
         self._logger = logger
         self._board = Board()
+        self._plants = PlantBook()
+        self._silenced: dict[str, Tried] = {}
         self._verifiers: dict[VerifierPolicy, _Verifier] = {}
         self._heard: dict[str, int] = {}
         self._verification: Verification | None = None
@@ -138,6 +144,10 @@ class Verdicts:
             verdict = _stored(row)
             if not is_early(verdict, now_ms):
                 self._board.hear(verdict, row.digest, logged=row.proof is not None)
+                self._plants.hear(verdict, row.digest)
+        for note in await self._store.plants():
+            for plant in self._opened(note):
+                self._plants.open(plant)
         await self._configure()
         self._webhook.start()
         self._task = asyncio.create_task(self._watch(), name="verification")
@@ -178,13 +188,18 @@ class Verdicts:
                 error=one.error,
                 heard=one.heard,
                 heard_ms=one.heard_ms,
+                counts=one.policy.vkey not in self._silenced,
             )
             for one in self._verifiers.values()
         )
 
     def asked(self) -> tuple[tuple[VerifierPolicy, VerifierCalls], ...]:
         """Whom to ask for a verdict before an answer is shown."""
-        return tuple((one.policy, one.calls) for one in self._verifiers.values())
+        return tuple(
+            (one.policy, one.calls)
+            for one in self._verifiers.values()
+            if one.policy.vkey not in self._silenced
+        )
 
     async def told(self, verifier: VerifierPolicy, note: str) -> Verdict:
         """A verdict that was asked for: it counts as one that was heard. Raises
@@ -255,6 +270,7 @@ class Verdicts:
             if numbers != list(range(verifier.heard + 1, verifier.heard + 1 + len(numbers))):
                 raise BadResponseError("the verifier's verdicts are not numbered one by one")
             found = [row for one in page.verdicts for row in self._believed(verifier.policy, one)]
+            await self._keep_plants([one.plant for one in page.verdicts if one.plant])
             await self._keep(found, verifier.policy.vkey, numbers[-1])
             verifier.heard = self._heard[verifier.policy.vkey] = numbers[-1]
         if not verifier.reachable:
@@ -301,6 +317,24 @@ class Verdicts:
         )
         return verdict, row
 
+    async def _keep_plants(self, notes: Sequence[str]) -> None:
+        plants = {plant.receipt: (plant, note) for note in notes for plant in self._opened(note)}
+        if plants:
+            notes_by = {receipt: note for receipt, (_, note) in plants.items()}
+            await self._store.add_plants(notes_by, PLANTS_MAX)
+            for plant, _ in plants.values():
+                self._plants.open(plant)
+
+    def _opened(self, note: str) -> list[Known]:
+        """What opens a plant, if a verifier of the policy planted it at a node of this gateway."""
+        verifiers = (self._policy().verification or NOTHING).verifiers
+        try:
+            nodes = [VerifierKey.parse(vkey) for vkey in self._nodes]
+            return [Known.of(open_plant(note.encode(), [one.key for one in verifiers], nodes))]
+        except (MalformedError, VerificationError) as error:
+            self._logger.warning("plant.refused", error=error.error_code)
+            return []
+
     # What follows.
 
     async def _keep(
@@ -310,12 +344,13 @@ class Verdicts:
         # A crash before this: at the next start they are read from the store.
         for verdict, row in found:
             self._board.hear(verdict, row.digest)
+            self._plants.hear(verdict, row.digest)
         if found:
             await self._settle()
             self._unpruned += len(found)
         if self._unpruned >= PRUNE_EVERY:
             self._unpruned = 0
-            await self._store.prune(self._board.support())
+            await self._store.prune(self._board.support() | self._plants.support())
 
     async def _proved(self, row: VerdictRow) -> None:
         """The log has this verdict, by a proof that is stored."""
@@ -326,6 +361,7 @@ class Verdicts:
         """Let what stands now take effect, and put on record what is new of it."""
         async with self._settling:
             verification = self._verification or NOTHING
+            silenced = self._silence(verification)
             self._proofs.want(self._board.unproved(verification))
             now_ms = self._clock.unix_ms()
             found = self._board.standings(verification)
@@ -337,15 +373,27 @@ class Verdicts:
             ]
             disputed = self._board.disputes(verification)
             disputes = self._disputes(disputed, now_ms)
-            if not changed and not disputes:
+            if not changed and not disputes and not silenced:
                 return
             # A crash before this is durable: it is concluded again at the next start.
             enqueue = None if verification.webhook is None else self._webhook.enqueue
-            await self._store.conclude([*changed, *disputes], enqueue)
+            await self._store.conclude([*changed, *disputes, *silenced], enqueue)
             self._concluded = {place: _word(standing) for place, standing in found.items()}
             self._disputed = {each.receipt for each in disputed}
-            for conclusion in (*changed, *disputes):
+            for conclusion in (*changed, *disputes, *silenced):
                 self._said(conclusion.alert)
+
+    def _silence(self, verification: Verification) -> list[Conclusion]:
+        """Take no notice of verifiers that missed plants. What is new of that."""
+        operators = {one.vkey: one.operator for one in verification.verifiers}
+        before, self._silenced = self._silenced, self._plants.silenced(operators, self._nodes)
+        self._board.silence(frozenset(self._silenced))
+        now_ms = self._clock.unix_ms()
+        return [
+            _silent(vkey, tried, now_ms)
+            for vkey, tried in self._silenced.items()
+            if vkey not in before
+        ]
 
     def _in_force(self, found: Mapping[Place, NodeStanding]) -> dict[tuple[str, str], NodeStanding]:
         """By the node's name. What stands against a key that the node has no more only demotes,
@@ -412,6 +460,24 @@ def _stored(row: VerdictRow) -> Verdict:
 
 def _word(standing: NodeStanding | None) -> str:
     return (Level.GOOD if standing is None else standing.level).word
+
+
+def _silent(vkey: str, tried: Tried, now_ms: int) -> Conclusion:
+    found_by = {by for one in tried.missed for by in one.found_by}
+    return Conclusion(
+        alert=Alert(
+            unix_ms=now_ms,
+            code="verifier_silenced",
+            node=vkey.partition("+")[0],
+            model="",
+            standing="",
+            why=f"its verdicts do not count: it missed {len(tried.missed)} planted answers",
+            by=tuple(sorted(by.partition("+")[0] for by in found_by)),
+            receipt=tried.missed[-1].receipt,
+        ),
+        place=(vkey, ""),
+        once=f"silenced {vkey}",
+    )
 
 
 def _changed(place: Place, standing: NodeStanding | None, node: str, now_ms: int) -> Conclusion:

@@ -7,7 +7,7 @@ as many different operators as the policy asks to quarantine, so that one that l
 demote a node; and their verdicts count for that once they are proved to be in the log, so that none
 can tell this gateway what it hides from everybody else. Only the verifier that failed a subject can
 take that back, by a newer ``good`` on it, or on what has taken its place: the same model at the
-same node by another key, with other weights or numerics.
+same node by another key, with other weights or numerics; or because it was a plant.
 
 Verdicts come here verified. Specified in ``docs/operate/verification.md``.
 """
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from trunkline.gateway.core.demands import Consequence, Verification
-from trunkline.verdicts import Result, Subject, Verdict
+from trunkline.verdicts import Result, Subject, Verdict, is_withdrawal
 
 SUBJECTS_MAX: Final = 1024
 """Of one verifier; beyond, what it has not spoken of for longest is forgotten."""
@@ -90,6 +90,8 @@ class _Word:
     failed: Mark | None = None
     withheld: Mark | None = None
     good: Mark | None = None
+    withdrawn: Mark | None = None
+    """It took back what it held against a node for a plant."""
     broken: Mark | None = None
     """Its ``result`` was ``fail``."""
     passed: Mark | None = None
@@ -109,6 +111,8 @@ class _Word:
                     self.failed_logged = _newer(self.failed_logged, mark)
             case "good":
                 self.good = _newer(self.good, mark)
+            case _ if is_withdrawal(verdict):
+                self.withdrawn = _newer(self.withdrawn, mark)
             case _:
                 pass
         if verdict.result == "pass":
@@ -118,8 +122,8 @@ class _Word:
 
     def marks(self) -> Iterator[Mark]:
         found = (
-            self.failed, self.withheld, self.good, self.broken, self.passed, self.failed_logged,
-            self.withheld_logged,
+            self.failed, self.withheld, self.good, self.withdrawn, self.broken, self.passed,
+            self.failed_logged, self.withheld_logged,
         )  # fmt: skip
         yield from (mark for mark in found if mark is not None)
 
@@ -127,8 +131,10 @@ class _Word:
         return max(self.marks(), default=Mark(0, ""))
 
     def since_good(self, mark: Mark | None) -> Mark | None:
-        """``mark``, unless a newer ``good`` took it back."""
-        return mark if mark is not None and _stands(mark, self.good) else None
+        """``mark``, unless a newer ``good`` took it back, or a withdrawal."""
+        if mark is None or not _stands(mark, self.good) or not _stands(mark, self.withdrawn):
+            return None
+        return mark
 
     def doubt(self) -> Mark | None:
         """Its last word on a single answer, where that was ``fail``."""
@@ -172,6 +178,13 @@ class Board:
         """By the verifier's vkey."""
         self._results: dict[str, dict[str, _Opinion]] = {}
         """By receipt, then by the verifier's vkey."""
+        self._silenced: frozenset[str] = frozenset()
+
+    def silence(self, verifiers: frozenset[str]) -> None:
+        """What these verifiers (vkeys) say does not count (``plants``). It is kept: others may
+        count again. It takes as many operators as before to quarantine, so that nobody has more of
+        a say because another has none."""
+        self._silenced = verifiers
 
     def hear(self, verdict: Verdict, digest: str, *, logged: bool = False) -> None:
         """One verdict, verified. ``digest``: SHA-256 of its signed note, hex. ``logged``: it is
@@ -234,7 +247,7 @@ class Board:
         operators = {verifier.vkey: verifier.operator for verifier in policy.verifiers}
         held: dict[Place, _Held] = {}
         for vkey, subjects in self._words.items():
-            if vkey not in operators:
+            if vkey not in operators or vkey in self._silenced:
                 continue
             for subject, word in subjects.items():
                 if _replaced(subject, word, subjects):
@@ -254,7 +267,11 @@ class Board:
     def disputes(self, policy: Verification) -> list[Dispute]:
         """Every receipt on which as many operators say ``pass`` as say ``fail``, until those that
         failed it have found its subject good since. The newest last."""
-        operators = {verifier.vkey: verifier.operator for verifier in policy.verifiers}
+        operators = {
+            verifier.vkey: verifier.operator
+            for verifier in policy.verifiers
+            if verifier.vkey not in self._silenced
+        }
         found = [
             dispute
             for receipt, opinions in self._results.items()
