@@ -129,7 +129,8 @@ class OpeningNode:
         self.toy = toy or Toy()
         self.behaviour = "opens"
         """Or one of ``REFUSALS``, ``not_audited``, ``not_kept``, ``expired``, ``lies`` (opens
-        another receipt), ``cheats``."""
+        another receipt), ``cheats``, ``private`` (shows a leaf alone), ``made up`` (shows one that
+        is nowhere)."""
         self.asked = 0
         self.stated: dict[str, object] = {}
         """What its self-test says otherwise."""
@@ -177,6 +178,11 @@ class OpeningNode:
         signed, made = self._kept[batch, index]
         if self.behaviour == "lies":
             signed, made = next(iter(self._kept.values()))
+        if self.behaviour in ("private", "made up"):
+            leaf = made.leaf.hex() if self.behaviour == "private" else "00" * 32
+            return Opening(
+                batch=batch, index=index, leaf=leaf, path=signed.path, reason="not_audited"
+            )
         content = made.content
         if self.behaviour == "cheats":
             first, *rest = content.tokens[0]

@@ -58,7 +58,7 @@ from trunkline.verifier.core.patience import (
     excuse,
     why_closed,
 )
-from trunkline.verifier.demanding import Demander, Failed, KnownNode, check
+from trunkline.verifier.demanding import Demander, Failed, KnownNode, check, is_there
 from trunkline.verifier.judging import (
     NOT_OPENED,
     PRIVATE,
@@ -194,6 +194,9 @@ class Auditor:
         place = _place(audit)
         receipt = check(opening, audit, node.key)
         if receipt is None:
+            count = await self._database.read(lambda c: store.count_of(c, audit.root))
+            if not is_there(opening, audit, count):
+                return await self._settle(audit, NOT_OPENED)
             return await self._settle(audit, PRIVATE, leaf=opening.leaf)
         if not self._ours(audit, receipt.leaf):
             await self._queue.drop(audit)

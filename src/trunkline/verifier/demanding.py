@@ -6,6 +6,7 @@ the one at that place of the batch in the log.
 
 import asyncio
 from collections.abc import Mapping
+from re import compile as regex
 from typing import Final
 
 import msgspec
@@ -13,15 +14,19 @@ import msgspec
 from trunkline.base.errors import (
     ConnectError,
     Error,
+    MalformedError,
     TimedOutError,
     TruncatedError,
     UpstreamError,
     VerificationError,
 )
 from trunkline.base.ports import Clock
+from trunkline.crypto import merkle
+from trunkline.crypto.encoding import decode_hash
 from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import VerifiedReceipt, verify_signed
+from trunkline.receipts.batch import PATH_HASHES_MAX
 from trunkline.remote.node import NodeCaller, NodeRefusedError
 from trunkline.remote.status import FAILED, UNAVAILABLE
 from trunkline.schema.audit import Demand, Opening, WantedReceipt
@@ -31,6 +36,7 @@ from trunkline.verifier.core.patience import REFUSED, SILENT, is_conclusive
 from trunkline.verifier.queue import Audit
 
 DEMAND_TIMEOUT_S: Final = 20.0
+_HASH: Final = regex(r"[0-9a-f]{64}")
 _SILENT: Final = frozenset({FAILED, UNAVAILABLE})
 
 
@@ -114,6 +120,21 @@ class Demander:
         )
         note = sign_note(signed.text(), self._signer)
         return Demand(draw=draw, receipts=wanted, demand=note.decode())
+
+
+def is_there(opening: Opening, audit: Audit, count: int) -> bool:
+    """Whether the leaf of a receipt that is not shown is the one at that place of the batch, which
+    holds ``count``: whoever has the receipt can then tell what was said of it."""
+    if _HASH.fullmatch(opening.leaf) is None or len(opening.path) > PATH_HASHES_MAX:
+        return False
+    try:
+        path = [decode_hash(text) for text in opening.path]
+        merkle.verify_inclusion(
+            bytes.fromhex(opening.leaf), audit.position, count, path, audit.root
+        )
+    except (MalformedError, VerificationError):
+        return False
+    return True
 
 
 def check(opening: Opening, audit: Audit, key: VerifierKey) -> VerifiedReceipt | None:

@@ -317,6 +317,12 @@ def entry_of(connection: Connection, node: str, root: bytes) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
+def count_of(connection: Connection, root: bytes) -> int:
+    """How many receipts the batch with this root holds; 0 for one that was not seen."""
+    row = connection.execute("SELECT max(count) FROM batches WHERE root = ?", (root,)).fetchone()
+    return int(row[0] or 0)
+
+
 def saw_all_since(connection: Connection, node: str, unix_ms: int) -> bool:
     """Whether every batch would have been seen that a node signed at ``unix_ms`` and that is in
     the log by now: one that it signed before that was, or the log was read from its beginning."""

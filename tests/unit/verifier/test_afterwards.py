@@ -109,3 +109,19 @@ async def test_nonces_that_the_log_never_had_are_a_fault(
     (verdict,) = await verdicts(network, transport, 1)
     found = [one.name for one in verdict.checks if one.result == "fail"]
     assert (found, verdict.standing) == (["nonce"], "failed")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "result"), [("private", "not_applicable"), ("made up", "fail")]
+)
+async def test_what_is_said_to_be_private_is_shown_to_be_in_its_batch(
+    network: ToyNetwork, transport: HttpTransport, behaviour: str, result: str
+) -> None:
+    """Whoever has the receipt knows its leaf, and whether it is private."""
+    made = [ToyNode().serve(at) for at in range(3)]
+    network.node.answer(*made)
+    network.node.behaviour = behaviour
+    found = await verdicts(network, transport, 3)
+    assert {one.result for one in found} == {result}
+    if result == "not_applicable":
+        assert {one.receipt for one in found} == {one.leaf.hex() for one in made}
