@@ -47,7 +47,7 @@ def verdicts(draw: st.DrawFn) -> Verdict:
         result=result,
         kind=kind,
         receipt=draw(st.sampled_from(("aa", "bb", "cc"))) * 32,
-        configuration=draw(st.sampled_from(("", "other"))),
+        configuration=draw(st.sampled_from(("calibrated", "other"))),
     )
 
 
@@ -181,7 +181,7 @@ def test_newer_words_of_all_verifiers_restore_every_node(stream: list[Verdict]) 
     board = board_of(stream)
     for node in NODES:
         for hand in HANDS:
-            for configuration in ("", "other"):
+            for configuration in ("calibrated", "other"):
                 good = hand.verdict(
                     node, 21, standing="good", result="pass", configuration=configuration
                 )
@@ -231,6 +231,19 @@ def test_what_is_beside_a_failed_subject_restores_nothing(members: dict[str, str
     failed = HANDS[0].verdict(NODES[0], 5, standing="failed")
     good = changed(HANDS[0].verdict(NODES[0], 6, standing="good"), **members)
     assert said(POLICY, failed, good) is not None
+
+
+def test_a_subject_without_a_configuration_is_restored_by_the_same_with_one() -> None:
+    """Nothing that it did not open, before it was measured, can be won back otherwise."""
+    hand = HANDS[0]
+    failed = hand.verdict(NODES[0], 5, standing="failed", kind="opening", configuration="")
+    good = hand.verdict(NODES[0], 6, standing="good")
+    assert said(POLICY, failed) is not None
+    assert said(POLICY, failed, good) is None
+    assert said(POLICY, good, msgspec.structs.replace(failed, unix_ms=7)) is not None
+    measured = hand.verdict(NODES[0], 5, standing="failed")
+    unmeasured = hand.verdict(NODES[0], 6, standing="good", configuration="")
+    assert said(POLICY, measured, unmeasured) is not None
 
 
 def test_a_dispute_is_over_once_what_took_the_subject_s_place_is_good() -> None:

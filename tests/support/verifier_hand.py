@@ -47,7 +47,7 @@ class VerifierHand:
         kind: Kind = "replay",
         receipt: str = "ab" * 32,
         model: str = "tiny",
-        configuration: str = "",
+        configuration: str = "calibrated",
     ) -> Verdict:
         return Verdict(
             alpha="0.001",

@@ -133,15 +133,18 @@ def subject(connection: Connection, name: str) -> SubjectRow | None:
 
 def has_failed(connection: Connection, node: str) -> bool:
     """Whether anything that a node (its key's name) serves has failed here, and neither that was
-    restored nor what took its place, by another key, weights or numerics, was found good since."""
+    restored nor what took its place, by another key, weights or numerics, or by the first
+    configuration that there is for these, was found good since."""
     row = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM subjects AS old WHERE standing = 'failed' "
         "AND json_extract(subject, '$.node') = ?1 AND NOT EXISTS ("
         "SELECT 1 FROM subjects AS new WHERE new.standing = 'good' "
         "AND new.judged_ms > old.judged_ms AND json_extract(new.subject, '$.node') = ?1 "
         "AND json_extract(new.subject, '$.model') = json_extract(old.subject, '$.model') "
-        "AND json_extract(new.subject, '$.key', '$.weights', '$.numerics') "
-        "<> json_extract(old.subject, '$.key', '$.weights', '$.numerics')))",
+        "AND (json_extract(new.subject, '$.key', '$.weights', '$.numerics') "
+        "<> json_extract(old.subject, '$.key', '$.weights', '$.numerics') "
+        "OR json_extract(old.subject, '$.configuration') = '' "
+        "AND json_extract(new.subject, '$.configuration') <> '')))",
         (node,),
     ).fetchone()
     return bool(row[0])

@@ -231,6 +231,24 @@ async def test_two_verifiers_audit_what_either_drew_and_agree(network, transport
         assert (await caller.alerts(0)).alerts == ()
 
 
+async def test_what_is_withheld_counts_against_what_the_nodes_answers_are_about(network, transport):
+    """What is held against a subject of its own could never be won back by answers."""
+    network.node.answer(honest(1))
+    caller = await alone(network, transport)
+    (opened,) = await revealed(caller, 1)
+    network.node.behaviour = "not_kept"
+    network.node.answer(honest(2))
+
+    _, withheld = await revealed(caller, 2)
+
+    before, after = (
+        Verdict.open_note(one.note.encode(), LAMBDA.vkey) for one in (opened, withheld)
+    )
+    assert (after.kind, after.standing) == ("opening", "failed")
+    assert after.subject == before.subject
+    assert after.subject.configuration == "toy exact"
+
+
 @pytest.mark.parametrize(
     ("behaviour", "result", "kind"),
     [

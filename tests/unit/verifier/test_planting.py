@@ -143,4 +143,10 @@ async def test_a_node_that_failed_is_known_until_it_is_restored(network, tmp_pat
     assert not await failed()
     await put("failed", 9)
     assert await failed()
+    await put("good", 10)
+    # Before anything was known to hold it against.
+    await put("failed", 11, configuration="")
+    assert await failed()
+    await put("good", 12, configuration="calibrated")
+    assert not await failed()
     await database.aclose()

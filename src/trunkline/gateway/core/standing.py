@@ -314,12 +314,17 @@ class Board:
 
 def _replaced(subject: Subject, word: _Word, words: Mapping[Subject, _Word]) -> bool:
     """Whether another subject has taken the place of this one, and the same verifier found that one
-    good since it last spoke of this. Who goes on under both is spoken of again."""
+    good since it last spoke of this. Who goes on under both is spoken of again. One without a
+    configuration can never be found good itself: nothing was known that its scores are held
+    against, or nothing was opened. The same with one takes its place."""
     last = word.newest()
     made = (subject.key, subject.weights, subject.numerics)
     return any(
         (other.node, other.model) == (subject.node, subject.model)
-        and (other.key, other.weights, other.numerics) != made
+        and (
+            (other.key, other.weights, other.numerics) != made
+            or bool(other.configuration) > bool(subject.configuration)
+        )
         and said.good is not None
         and said.good.unix_ms > last.unix_ms
         for other, said in words.items()
