@@ -231,7 +231,7 @@ async def test_the_engines_death_ends_the_answer_and_not_the_node(tmp_path: Path
     )
     async with node(tmp_path / "n", made, config=config) as running:
         what = ask(chat("Tell me a long story.", max_tokens=400))
-        stream = await running.caller.attempt(what, 20.0)  # type: ignore[arg-type]
+        stream = await running.caller.attempt(what, 60.0)  # type: ignore[arg-type]
         events = [await anext(stream) for _ in range(5)]
         assert made.pid is not None
         os.kill(made.pid, signal.SIGKILL)

@@ -51,7 +51,7 @@ def attempt(
     resume: Sequence[Sequence[int]] | None = None,
     seed: str | None = None,
     numerics: str | None = None,
-    deadline_ms: int = 20_000,
+    deadline_ms: int = 120_000,
     previous: tuple[PreviousAttempt, ...] = (),
 ) -> Attempt:
     raw = msgspec.json.encode({"model": model} | request)
@@ -133,7 +133,7 @@ class Node:
 
     async def hear(self, what: Attempt, *, first_id: int = 0) -> Heard:
         heard = Heard()
-        async with await self.caller.attempt(what, 5.0, first_id=first_id) as stream:
+        async with await self.caller.attempt(what, 30.0, first_id=first_id) as stream:
             async for event in stream:
                 heard.take(event)
         return heard
@@ -178,7 +178,7 @@ async def node(
     transport = HttpTransport()
     # Closed by the test itself where it reads on after the node has stopped.
     async with serving(app, shutdown_grace_s=grace_s) as base_url:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await app.wait_ready()
         yield Node(app, base_url, transport)
     if grace_s:
