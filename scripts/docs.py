@@ -42,6 +42,7 @@ COMMANDS: Final = (
     ("operator", "revoke"),
     ("audit",), ("audit", "ls"), ("audit", "show"), ("audit", "recompute"), ("audit", "alerts"),
     ("audit", "verifiers"),
+    ("audit", "nodes"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("drill", "swap-model"),

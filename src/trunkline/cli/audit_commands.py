@@ -70,3 +70,14 @@ def verifiers(data: Data = None, json: Json = False) -> None:
     from trunkline.cli import conduct
 
     raise typer.Exit(conduct.verifiers(folder_of(data), as_program=json))
+
+
+@audit.command("nodes")
+def nodes(data: Data = None, json: Json = False) -> None:
+    """Show what nodes are bound to, by the log alone: nonces beside receipts, self-tests, terms.
+
+    Exit 0: nothing is found against any; 1: something is.
+    """
+    from trunkline.cli import conduct
+
+    raise typer.Exit(conduct.nodes(folder_of(data), as_program=json))

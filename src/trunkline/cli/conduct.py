@@ -1,4 +1,4 @@
-"""``trunkline audit verifiers``: how verifiers behaved, by the log alone.
+"""``trunkline audit verifiers`` and ``nodes``: how they behaved, by the log alone.
 
 Reads every entry of the network's log, believes them once they are the tree of a checkpoint that
 the policy accepts, and asks no verifier anything. It refuses a log that is too long to be read at
@@ -6,6 +6,7 @@ once.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -26,30 +27,47 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.tlog.policy import Policy
 from trunkline.tlog.tile import TILE_WIDTH, decode_bundle, tile_at
-from trunkline.verdicts import Conduct, examine
+from trunkline.verdicts import Conduct, Spending, examine, examine_nodes
 
 ENTRIES_MAX: Final = 1_000_000
 
 
 def verifiers(folder: Folder, *, as_program: bool) -> int:
     """Print each pinned verifier's conduct. DONE if nothing was found, else NO."""
-    pinned = read_keys(folder)
-    keys, nodes = (
-        [VerifierKey.parse(key.vkey) for key in pinned if key.role == role]
-        for role in ("verifier", "node")
-    )
-    text = trust_of(folder).policy
-    if not keys or text is None:
-        raise ConfigError(f"{folder.path}: no verifier is pinned there, or no policy")
-    policy = Policy.parse(text)
-    entries = asyncio.run(read_log(folder.network().one("log").url, policy))
-    operators = {key.vkey: key.operator for key in pinned}
+    keys, nodes = _pinned(folder, "verifier"), _pinned(folder, "node")
+    policy, entries = _read(folder, keys, "verifier")
+    operators = {key.vkey: key.operator for key in read_keys(folder)}
     found = examine(entries, keys, policy, nodes=nodes, operators=operators)
     if as_program:
         typer.echo(msgspec.json.encode(found).decode())
     else:
         _print(found, len(entries))
     return NO if any(one.findings for one in found) else DONE
+
+
+def nodes(folder: Folder, *, as_program: bool) -> int:
+    """Print what each pinned node did with its nonces. DONE if nothing was found, else NO."""
+    keys = _pinned(folder, "node")
+    _, entries = _read(folder, keys, "node")
+    found = examine_nodes(entries, keys)
+    if as_program:
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        _print_nodes(found, len(entries))
+    return NO if any(one.finding for one in found) else DONE
+
+
+def _pinned(folder: Folder, role: str) -> list[VerifierKey]:
+    return [VerifierKey.parse(key.vkey) for key in read_keys(folder) if key.role == role]
+
+
+def _read(folder: Folder, keys: Sequence[VerifierKey], role: str) -> tuple[Policy, list[bytes]]:
+    """The network's policy, and its log's entries."""
+    text = trust_of(folder).policy
+    if not keys or text is None:
+        raise ConfigError(f"{folder.path}: no {role} is pinned there, or no policy")
+    policy = Policy.parse(text)
+    return policy, asyncio.run(read_log(folder.network().one("log").url, policy))
 
 
 async def read_log(url: str, policy: Policy) -> list[bytes]:
@@ -69,6 +87,21 @@ async def read_log(url: str, policy: Policy) -> list[bytes]:
     if merkle.root([merkle.leaf_hash(entry) for entry in entries]) != tree.root:
         raise ConsistencyError("the log's entries are not those of its cosigned tree")
     return entries
+
+
+def _print_nodes(found: Sequence[Spending], entries: int) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("", "node", "receipts", "nonces", "self-tests", "terms"):
+        table.add_column(name, header_style="dim", no_wrap=True)
+    for one in found:
+        mark, style = MARKS["fail" if one.finding else "pass"]
+        counts = (one.receipts, one.nonces, one.self_tests, one.terms)
+        table.add_row(Text(mark, style), one.node, *(str(count) for count in counts))
+    console().print(table)
+    for one in found:
+        if one.finding:
+            console().print(Text(f"{one.node}: {one.finding}", "red"))
+    console().print(Text(f"by {entries} entries of the log, and nobody's word", "dim"))
 
 
 def _print(found: tuple[Conduct, ...], entries: int) -> None:

@@ -62,6 +62,7 @@ from trunkline.verdicts.reveal import (
 )
 from trunkline.verdicts.self_test import SELF_TEST_TYPE, SelfTest
 from trunkline.verdicts.sequence import Fault, check_sequence
+from trunkline.verdicts.spending import Spending, examine_nodes
 from trunkline.verdicts.terms import TERMS_TYPE, Terms, in_force, too_small
 from trunkline.verdicts.verdict import (
     VERDICT_TYPE,
@@ -119,6 +120,7 @@ __all__ = [
     "Result",
     "Said",
     "SelfTest",
+    "Spending",
     "Standing",
     "StandingEvidence",
     "Subject",
@@ -135,6 +137,7 @@ __all__ = [
     "demanded_digest",
     "drawn",
     "examine",
+    "examine_nodes",
     "follow",
     "hold_against",
     "in_force",

@@ -1,4 +1,4 @@
-"""``trunkline audit verifiers``: the log is read whole, verified, and judged by its entries."""
+"""``trunkline audit verifiers`` and ``nodes``: the log is read whole, verified, and judged."""
 
 import asyncio
 import json
@@ -12,7 +12,9 @@ from trunkline.base.errors import ConfigError, ConsistencyError, QuorumError
 from trunkline.cli import conduct
 from trunkline.cli.folder import Folder, NetworkFile, RoleEntry
 from trunkline.crypto import merkle, note
+from trunkline.crypto.signer import sign_note
 from trunkline.evidence import EvidenceKey
+from trunkline.receipts import NonceCommitment
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.tile import TILE_WIDTH, Tile, encode_bundle
 
@@ -105,3 +107,20 @@ def test_a_log_that_is_too_long_is_not_read(monkeypatch: pytest.MonkeyPatch) -> 
     policy = conduct.Policy.parse(POLICY_TEXT)
     with pytest.raises(ConfigError, match="more than 2"):
         asyncio.run(conduct.read_log("http://127.0.0.1:1", policy))
+
+
+def test_nodes_are_told_by_what_they_are_bound_to(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = make.NODE.vkey
+    pinned = EvidenceKey(name=key.name, vkey=str(key), role="node", operator="alpha.example")
+    (folder.path / "keys.json").write_bytes(msgspec.json.encode([pinned]))
+    said = NonceCommitment(node=key.name, count=1024, root=b"\x07" * 32, unix_ms=1)
+    bound = sign_note(said.text(), make.NODE)
+    serve(monkeypatch, FakeLog([bound] * 3))
+    assert conduct.nodes(folder, as_program=True) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["node"], found["nonces"], found["receipts"]) == (key.name, 3072, 0)
+    serve(monkeypatch, FakeLog([bound] * 4))
+    assert conduct.nodes(folder, as_program=False) == 1
+    assert "it can choose among them" in " ".join(capsys.readouterr().out.split())
