@@ -110,8 +110,8 @@ def end_to_end(answers: int, evidence: tuple[Cost, Cost] | None) -> None:
             if us >= 1:
                 row(f"CPU of {name}, all of its work", f"{us:,.0f} µs",
                     f"an answer; {us / path:.2f} of gateway and nodes")  # fmt: skip
-        for cost, how in zip(evidence or (), ("in batches of 64", "alone"), strict=False):
-            row(f"of it evidence on the answer's path, {how}", f"{cost.ours:,.0f} µs",
+        for cost, how in zip(evidence or (), ("batches of 64", "alone"), strict=False):
+            row(f"of it evidence on the path, {how}", f"{cost.ours:,.0f} µs",
                 f"an answer; {cost.ours / path:.3f} of gateway and nodes")  # fmt: skip
 
 
