@@ -140,8 +140,6 @@ def _same_events(receipt: Receipt, content: OpenedContent, read: Opened) -> Chec
     if planned is None or measured is None:
         why = read.unmeasured if measured is None else "the request is none that can be read"
         return inconclusive(REPEATED, why)
-    if planned.logprobs:
-        return failed(REPEATED, "log-probabilities: nothing shows that they are the same")
     given = msgspec.structs.replace(
         read.receipt,
         answer=receipt.answer,
@@ -149,7 +147,8 @@ def _same_events(receipt: Receipt, content: OpenedContent, read: Opened) -> Chec
         created_s=receipt.created_s,
         request=receipt.request,
     )
-    again = rerun.rerun(given, planned, content.tokens, measured.pieces)
+    logprobs = content.logprobs if planned.logprobs else ()
+    again = rerun.rerun(given, planned, content.tokens, measured.pieces, logprobs)
     if again.problem:
         return failed(REPEATED, again.problem)
     return contents.bound(receipt, content, REPEATED, "response.digest", again.digest)

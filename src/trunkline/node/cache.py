@@ -21,7 +21,6 @@ from trunkline.node.core.cache import (
     cache_key,
     given_again,
     may_keep,
-    may_show,
     may_take,
     renamed,
 )
@@ -45,10 +44,7 @@ class AnswerCache:
         """Work for the attempt: the service's own, or an answer that was kept."""
         if not may_keep(attempt, self._kinds):
             return await service.prepare(attempt)
-        weights = _weights(service, attempt)
-        if weights and not may_show(attempt):
-            return await service.prepare(attempt)
-        key = cache_key(attempt, weights)
+        key = cache_key(attempt, _weights(service, attempt))
         if may_take(attempt, self._kinds):
             kept = self._entries.get(key, self._clock.monotonic_s())
             if kept is not None:

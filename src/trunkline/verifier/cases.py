@@ -108,6 +108,9 @@ class Cases:
         if origin is not None and repeated.fits(verified.receipt, origin):
             made, opened = origin.receipt, origin.content
         entry = NEWEST if place.drawn is None else place.drawn.entry
+        if origin is not None and origin.entry is not None:
+            # What the node had said by when the answer was made.
+            entry = origin.entry
         terms = await self._database.read(lambda c: store.terms_at(c, str(node.key), entry))
         if terms is not None and terms.answer_rules != RULES:
             looked = _Looked(calibration=self._unmeasured(made), unmeasured=OTHER_RULES)

@@ -155,10 +155,13 @@ async def test_an_answer_is_given_again_for_a_day(late_ms: int, result: Result) 
     assert found(await verdict(again(old), old))["cached"] == result
 
 
-async def test_log_probabilities_are_not_given_again() -> None:
-    origin = ToyNode().serve(3, logprobs=True)
+async def test_log_probabilities_are_the_same_too() -> None:
+    origin = ToyNode().serve(3, logprobs=True, top_logprobs=1)
     judged = await verdict(again(origin), origin)
-    assert found(judged)["repeated"] == "fail"
+    assert (judged.result, found(judged)["repeated"]) == ("pass", "pass"), judged.checks
+    first, *others = origin.content.logprobs[0]
+    bent = but(again(origin), logprobs=((msgspec.structs.replace(first, logprob=-9.0), *others),))
+    assert found(await verdict(bent, origin))["repeated"] == "fail"
 
 
 @pytest.mark.parametrize("whose", ["the answer's", "its origin's"])

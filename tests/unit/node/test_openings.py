@@ -293,19 +293,6 @@ async def test_what_may_be_audited_comes_from_what_may_be(tmp_path: Path) -> Non
     assert cached == [False, False, True, True]
 
 
-@pytest.mark.parametrize(("logprobs", "given"), [(True, False), (False, True), (None, True)])
-async def test_log_probabilities_that_may_be_audited_are_made_anew(
-    tmp_path: Path, logprobs: bool | None, given: bool
-) -> None:
-    async with audited(tmp_path, audits(), cache=CacheConfig()) as running:
-        for number in (1, 2):
-            asked = attempt(chat(SECRET, logprobs=logprobs), number=number)
-            asked = msgspec.structs.replace(asked, audit=True, cache="ca" * 32)
-            heard = await running.hear(asked)
-    assert heard.signed is not None
-    assert bool(decode(heard.signed.receipt.encode()).cached) is given
-
-
 async def test_a_store_from_before_audits_is_brought_up_to_date(tmp_path: Path) -> None:
     before = Database.open(
         tmp_path / store.FILE_NAME, must_exist=False, migrations=store.MIGRATIONS[:2]

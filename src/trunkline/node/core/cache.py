@@ -13,7 +13,6 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import RequestError
 from trunkline.inference.answer import AnswerHead
 from trunkline.node.core.content import Before
 from trunkline.node.core.statement import Outcome
@@ -68,18 +67,6 @@ def may_keep(attempt: Attempt, kinds: Collection[Kind]) -> bool:
 def may_take(attempt: Attempt, kinds: Collection[Kind]) -> bool:
     """Whether the attempt may be given an answer that was kept."""
     return may_keep(attempt, kinds) and attempt.seed is None and not attempt.previous
-
-
-def may_show(attempt: Attempt) -> bool:
-    """Whether a verifier could see that the answer was given again as it was: log-probabilities
-    are no function of the tokens that it is shown."""
-    if not attempt.audit or attempt.kind != "chat":
-        return True
-    try:
-        wanted = top_level(bytes(attempt.request)).get("logprobs")
-    except RequestError:
-        return False
-    return wanted is None or bytes(wanted) in (b"false", b"null")
 
 
 def cache_key(attempt: Attempt, weights: str) -> bytes:
