@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-DEADLINE_S = 60.0
+DEADLINE_S = 240.0
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (
     "--headless",

@@ -67,7 +67,7 @@ def program(tmp_path_factory) -> Path:
     }
     done = subprocess.run(
         [str(GO), "build", "-o", str(built), str(SOURCE)],
-        env=environment, capture_output=True, text=True, timeout=110,
+        env=environment, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return built
@@ -134,7 +134,7 @@ def work(served) -> dict[str, Any]:
 
 def run(program: Path, work: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(program)], input=json.dumps(work), capture_output=True, text=True, timeout=60
+        [str(program)], input=json.dumps(work), capture_output=True, text=True, timeout=240
     )
 
 
