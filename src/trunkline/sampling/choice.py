@@ -32,12 +32,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trunkline.sampling.noise import GUMBEL_MAX, gumbels
+from trunkline.sampling.noise import gumbels, reaching
 
 _RANKED_FIRST = 16
 _RANKED_GROWTH = 16
 _NUCLEUS_FIRST = 256
 _NUCLEUS_GROWTH = 8
+_NUCLEUS_AT_A_GLANCE = 1024
 
 
 class Params(Protocol):
@@ -178,15 +179,22 @@ def _nucleus(
     if limited is not None:
         total = float(np.exp(z[limited] - peak).sum())
         return _shortest(z, limited, peak, [share * total for share in shares])
-    total = float(np.exp(z - peak).sum())
-    count = _NUCLEUS_FIRST
+    weights = z - peak
+    np.exp(weights, out=weights)
+    total = float(weights.sum())
+    # All that is lighter than this does not make up, together, what a nucleus leaves out.
+    heavy = np.flatnonzero(weights >= (1.0 - max(shares)) * total / z.size)
+    leading, count = None, _NUCLEUS_FIRST
+    if heavy.size <= _NUCLEUS_AT_A_GLANCE:
+        leading = heavy[np.argsort(-z[heavy], kind="stable")]
     while True:
-        leading = _leading(z, count)
+        if leading is None:
+            leading = _leading(z, count)
         parts = _shortest(z, leading, peak, [share * total for share in shares])
         # A shortest part that is the whole of what was sorted may be short of the target.
         if max(part.size for part in parts) < leading.size or leading.size == z.size:
             return parts
-        count *= _NUCLEUS_GROWTH
+        leading, count = None, count * _NUCLEUS_GROWTH
 
 
 def _shortest(
@@ -197,11 +205,12 @@ def _shortest(
 
 
 def _contenders(z: NDArray[np.float64], seed: bytes, position: int) -> NDArray[np.int64]:
-    """The tokens that can win among all: noise is bounded, so one far below the score of the
-    likeliest token can not. Exact, and saves noise for most of the vocabulary."""
+    """The tokens that can win among all: not those whose noise is too small at a glance to bring
+    them to the score of the likeliest. Exact, and saves the noise of nearly the whole vocabulary.
+    """
     likeliest = np.argmax(z)
     reached = float(z[likeliest]) + float(gumbels(seed, position, likeliest.reshape(1))[0])
-    return np.flatnonzero(z >= reached - GUMBEL_MAX)
+    return reaching(seed, position, z, reached)
 
 
 def _descending(

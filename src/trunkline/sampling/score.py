@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.sampling.choice import Params, adjusted, leading_parts
-from trunkline.sampling.noise import gumbels
+from trunkline.sampling.noise import gumbels, reaching
 
 Tokens: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -33,6 +33,8 @@ Admits: TypeAlias = Callable[[Tokens], NDArray[np.bool_]]
 
 REACH: Final = 20.0
 """Rivals' distance from the likeliest token, in units of z."""
+FEW: Final = 512
+"""So many rivals get their noise without ado."""
 MARGIN_MAX: Final = 1e6
 """Margins are capped here, so that each is a number that can be written down."""
 ROUNDING: Final = 1e-12
@@ -81,12 +83,12 @@ def score(
         return _greedy(x, token, ends, admitted)
     z = x / params.temperature
     parts = leading_parts(z, params, (0.0, -ROUNDING, ROUNDING))
-    draw = _Draw(z, seed, position, admitted)
+    draw = _Draw(z, seed, position, token, admitted)
     rivals = draw.rivals(None if parts is None else parts[0])
-    entropy, end = _spread(z[rivals.tokens], rivals, ends)
+    entropy, end = _spread(z[rivals.tokens], rivals.tokens, ends)
     return Scored(
-        margin=_capped(params.temperature * (rivals.best - draw.score(token, rivals))),
-        kept=draw.keeps(token, rivals),
+        margin=_capped(params.temperature * (rivals.best - draw.score)),
+        kept=draw.keeps(rivals),
         decided=not rivals.tied and (parts is None or _same_choice(draw, parts[1], parts[2])),
         entropy=entropy,
         end=end,
@@ -94,13 +96,17 @@ def score(
 
 
 class _Rivals(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens that the choice is among, and their scores z + g."""
+    """The tokens that the choice is among."""
 
     tokens: Tokens
-    """Ascending, so that the lowest id among equal scores is met first."""
-    scores: Floats
+    """Ascending."""
     group: Tokens | None
     """What they are taken from, before ``REACH`` and grammar; None: everything."""
+    leading: Tokens
+    """Of ``tokens`` those that can have the best score or one as good as equal, and perhaps others.
+    Ascending, so that the lowest id among equal scores is met first."""
+    scores: Floats
+    """z + g of those."""
 
     @property
     def best(self) -> float:
@@ -108,12 +114,7 @@ class _Rivals(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def choice(self) -> int:
-        return int(self.tokens[np.argmax(self.scores)])
-
-    def place(self, token: int) -> int | None:
-        """Where ``token`` is among them, if it is."""
-        at = int(np.searchsorted(self.tokens, token))
-        return at if at < self.tokens.size and self.tokens[at] == token else None
+        return int(self.leading[np.argmax(self.scores)])
 
     @property
     def tied(self) -> bool:
@@ -125,14 +126,17 @@ class _Rivals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Draw:
-    """One position's draw from z, with its noise and its grammar."""
+    """One position's draw from z, with its noise, its grammar and the token that is claimed."""
 
-    __slots__ = ("_admitted", "_position", "_seed", "_z")
+    __slots__ = ("_admitted", "_position", "_seed", "_token", "_z")
 
-    def __init__(self, z: Floats, seed: bytes, position: int, admitted: Admits | None) -> None:
+    def __init__(
+        self, z: Floats, seed: bytes, position: int, token: int, admitted: Admits | None
+    ) -> None:
         self._z = z
         self._seed = seed
         self._position = position
+        self._token = token
         self._admitted = admitted
 
     def rivals(self, survivors: Tokens | None) -> _Rivals:
@@ -144,19 +148,32 @@ class _Draw:
             tokens = _near(self._z, group, self._admitted)
         if tokens.size == 0:
             raise ValueError("a grammar admits at least one token")
-        noise = gumbels(self._seed, self._position, tokens)
-        return _Rivals(tokens=tokens, scores=self._z[tokens] + noise, group=group)
+        leading = self._leading(tokens)
+        return _Rivals(tokens=tokens, group=group, leading=leading, scores=self._scores(leading))
 
-    def score(self, token: int, rivals: _Rivals) -> float:
-        at = rivals.place(token)
-        if at is not None:
-            return float(rivals.scores[at])
-        alone = np.array([token], dtype=np.int64)
-        return float(self._z[token] + gumbels(self._seed, self._position, alone)[0])
+    def _leading(self, tokens: Tokens) -> Tokens:
+        """Of ``tokens`` those worth their noise, which is what scoring costs: two of them say where
+        the best score is at least."""
+        if tokens.size <= FEW:
+            return tokens
+        two = tokens[[int(np.argmax(self._z[tokens])), _place(tokens, self._token) or 0]]
+        floor = float(self._scores(two).max())
+        found = reaching(self._seed, self._position, self._z, floor)
+        return tokens[_places(tokens, found)]
 
-    def keeps(self, token: int, rivals: _Rivals) -> bool:
-        inside = rivals.group is None or bool((rivals.group == token).any())
-        return inside and (self._admitted is None or _admits(self._admitted, token))
+    def _scores(self, tokens: Tokens) -> Floats:
+        scores: Floats = self._z[tokens] + gumbels(self._seed, self._position, tokens)
+        return scores
+
+    @property
+    def score(self) -> float:
+        """Of the token that is claimed."""
+        return float(self._scores(np.array([self._token], dtype=np.int64))[0])
+
+    def keeps(self, rivals: _Rivals) -> bool:
+        """Whether limits and grammar let the claimed token through."""
+        inside = rivals.group is None or _place(rivals.group, self._token) is not None
+        return inside and (self._admitted is None or _admits(self._admitted, self._token))
 
 
 def _same_choice(draw: _Draw, narrow: Tokens, wide: Tokens) -> bool:
@@ -184,12 +201,12 @@ def _greedy(x: Floats, token: int, ends: Collection[int], admitted: Admits | Non
 def _near(z: Floats, group: Tokens | None, admitted: Admits | None) -> Tokens:
     """Of ``group`` (ascending; None: of all), the tokens admitted that lie within ``REACH`` of the
     best admitted one. Ascending."""
-    group = _everything(z) if group is None else group
-    heights = z[group]
+    heights = z if group is None else z[group]
     close = heights >= heights.max(initial=-np.inf) - REACH
-    near: Tokens = group[close]
+    near: Tokens = np.flatnonzero(close) if group is None else group[close]
     if admitted is None:
         return near
+    group = _everything(z) if group is None else group
     # Grammars are asked about as few tokens as will do: mostly only those near the likeliest.
     near = near[admitted(near)]
     rest: Tokens = group[~close]
@@ -213,11 +230,24 @@ def _capped(margin: float) -> float:
     return min(max(margin, 0.0), MARGIN_MAX)
 
 
-def _spread(z: Floats, rivals: _Rivals, ends: Collection[int]) -> tuple[float, float]:
-    """Entropy (nats) of the rivals' distribution, and its share of the end tokens."""
+def _place(tokens: Tokens, token: int) -> int | None:
+    """Where ``token`` is among ``tokens`` (ascending), if it is."""
+    at = int(np.searchsorted(tokens, token))
+    return at if at < tokens.size and tokens[at] == token else None
+
+
+def _places(tokens: Tokens, some: Tokens) -> Tokens:
+    """Where those of ``some`` that are among ``tokens`` (ascending, not empty) are."""
+    at = np.minimum(np.searchsorted(tokens, some), tokens.size - 1)
+    return np.extract(tokens[at] == some, at)
+
+
+def _spread(z: Floats, tokens: Tokens, ends: Collection[int]) -> tuple[float, float]:
+    """Entropy (nats) of the distribution over ``tokens`` (ascending) alone, and its share of the
+    end tokens. ``z``: theirs."""
     below = z - z.max()
     weights = np.exp(below)
     total = float(weights.sum())
     entropy = max(0.0, float(np.log(total)) - float((weights * below).sum()) / total)
-    places = [at for end in ends if (at := rivals.place(end)) is not None]
+    places = [at for end in ends if (at := _place(tokens, end)) is not None]
     return entropy, float(weights[places].sum()) / total

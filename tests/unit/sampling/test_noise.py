@@ -4,10 +4,12 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trunkline.sampling import gumbels, uniforms
-from trunkline.sampling.noise import GUMBEL_MAX, _unit
-from trunkline.sampling.philox import philox4x32
+from trunkline.sampling.noise import GUMBEL_MAX, _unit, reaching
+from trunkline.sampling.philox import philox4x32, philox4x32_block, second_and_fourth
 
 SEED = bytes(range(32))
 
@@ -74,3 +76,58 @@ def test_no_tokens_no_noise() -> None:
 def test_refuses_what_is_out_of_range(seed: bytes, position: int, token: int) -> None:
     with pytest.raises(ValueError, match=r"seed|position|token"):
         uniforms(seed, position, ids(token))
+
+
+WORDS = st.integers(0, 2**32 - 1)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS, WORDS, WORDS), min_size=1, max_size=4), WORDS, WORDS)
+def test_a_lane_alone_and_two_of_its_words_are_those_of_all(
+    lanes: list[tuple[int, int, int, int]], k0: int, k1: int
+) -> None:
+    counter = tuple(np.array(word, np.uint64) for word in zip(*lanes, strict=True))
+    words = philox4x32(counter, (k0, k1))
+    assert [tuple(map(int, lane)) for lane in zip(*words, strict=True)] == [
+        philox4x32_block(lane, (k0, k1)) for lane in lanes
+    ]
+    second, fourth = second_and_fourth(counter, (k0, k1))
+    assert (second.tolist(), fourth.tolist()) == (words[1].tolist(), words[3].tolist())
+
+
+def test_words_that_are_the_same_in_all_lanes_need_not_be_repeated() -> None:
+    lanes = np.arange(9, dtype=np.uint64)
+    one = (np.array([7], np.uint64), np.array([8], np.uint64), np.array([2**32 - 1], np.uint64))
+    whole = philox4x32((lanes, *(np.full(9, word[0]) for word in one)), (1, 2))
+    assert [word.tolist() for word in philox4x32((lanes, *one), (1, 2))] == [
+        word.tolist() for word in whole
+    ]
+
+
+def test_few_tokens_have_the_noise_that_they_have_among_many() -> None:
+    for many in (np.arange(300), np.arange(0, 90_000, 300)):
+        noise = gumbels(SEED, 9, many)
+        assert noise.tobytes() == b"".join(gumbels(SEED, 9, ids(one)).tobytes() for one in many)
+    assert uniforms(SEED, 9, np.array([[4, 5], [6, 7]])).shape == (2, 2)
+
+
+@given(
+    position=st.integers(0, 2**32 - 1),
+    size=st.integers(1, 700),
+    spread=st.sampled_from([0.0, 0.5, 5.0, 300.0]),
+    above=st.sampled_from([-3.5, -1.0, 0.0, 2.0, 9.0, 40.0]),
+)
+def test_none_that_reaches_the_floor_is_left_out(
+    position: int, size: int, spread: float, above: float
+) -> None:
+    z = np.random.default_rng(position).normal(scale=spread, size=size) if spread else np.ones(size)
+    scores = z + gumbels(SEED, position, np.arange(size))
+    for floor in (float(z.max()) + above, float(scores.max()), float(np.median(scores))):
+        found = reaching(SEED, position, z, floor)
+        assert (np.diff(found) > 0).all()
+        assert set(np.flatnonzero(scores >= floor)) <= set(found.tolist())
+
+
+def test_few_are_taken_for_reaching_the_floor_that_do_not() -> None:
+    z = np.random.default_rng(5).normal(scale=3.0, size=49_152)
+    best = z + gumbels(SEED, 5, np.arange(z.size))
+    assert 1 <= reaching(SEED, 5, z, float(best.max())).size <= 40

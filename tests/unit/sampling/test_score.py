@@ -108,3 +108,23 @@ def test_a_grammar_without_a_token_is_refused() -> None:
                 row(1, 2), Rule(temperature=temperature), seed=SEED, position=0, counts={},
                 token=0, admitted=lambda asked: asked < 0,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(top_p=0.999), Rule(top_k=3000), Rule(temperature=2)])
+def test_of_many_rivals_the_best_is_found_as_among_few(rule: Rule) -> None:
+    # More than get their noise at once; the rule as it is written, over everything.
+    logits = np.random.default_rng(3).normal(scale=1.5, size=5000).astype(np.float32)
+    z = logits.astype(np.float64) / rule.temperature
+    order = np.argsort(-z, kind="stable")
+    kept = order[: rule.top_k or z.size]
+    sums = np.cumsum(np.exp(z[kept]))
+    kept = kept[: 1 + int(np.searchsorted(sums, rule.top_p * sums[-1]))]
+    for position in range(20):
+        scores = z + gumbels(SEED, position, np.arange(z.size))
+        best = kept[np.argmax(scores[kept])]
+        chosen = choose(logits, rule, seed=SEED, position=position, counts={})
+        assert chosen == best
+        for token in (int(best), int(order[0]), int(order[-1]), 17):
+            found = hold(logits, token, rule, position=position)
+            margin = rule.temperature * max(0.0, scores[best] - scores[token])
+            assert (found.margin, found.kept) == (margin, token in kept)
