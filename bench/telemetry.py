@@ -77,8 +77,7 @@ def _cost_us(metrics: Metrics, kept: Kept | None, logger: Logger) -> float:
     key = Signer.generate("a.example/node", bytes(32)).vkey
     starts = [
         Start(
-            number=number, attempt=f"att_{number}", delay_s=0.0, previous=(), seed=None,
-            numerics=None, resume=None, prefix=None, first_event=0,
+            number=number, attempt=f"att_{number}", delay_s=0.0, previous=(), first_event=0,
             deployment=Deployment(
                 node=f"{number}.example/node", operator=f"{number}.example", key=key, kind="chat",
                 url="http://127.0.0.1:1", model="m",
