@@ -41,6 +41,8 @@ TOP_LOGPROBS_MAX = 20
 LOGIT_BIAS_MAX = 1024
 TEMPERATURE_MAX = 100.0
 
+JOBS_MAX = 64
+
 _WORKER = "trunkline.engine.worker"
 
 _T = TypeVar("_T")
@@ -57,15 +59,16 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Empty: the file's name without its ending, or that of the model in the package."""
     weights: str = "f16"
     """``f16``: best answers. ``as_shipped``: 4-bit as in the file; a lone answer twice as fast."""
-    compute: Literal["llama.cpp", "pytorch"] = "llama.cpp"
-    """``pytorch``: a second opinion on the same weights. Slow, not exact, an extra to install."""
+    compute: Literal["llama.cpp", "pytorch", "vocabulary"] = "llama.cpp"
+    """``pytorch``: a second opinion on the same weights. Slow, not exact, an extra to install.
+    ``vocabulary``: nothing; text and tokens alone (``vllm.py``)."""
     sequences: int = 8
     """Answers generated at once; more wait."""
     context_tokens: int = 2048
     """Longest prompt plus answer. Memory: about 23 kB a token and sequence."""
     threads: int = 1
     """Threads that compute. More than the machine's idle cores is much slower, not faster."""
-    jobs_max: int = 64
+    jobs_max: int = JOBS_MAX
     """Answers in progress or waiting; beyond, callers are told to come back."""
     start_timeout_s: float = 60.0
     stall_timeout_s: float = 30.0

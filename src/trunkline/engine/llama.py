@@ -302,13 +302,27 @@ def _set(
 class Model:
     """Loaded weights and their vocabulary. ``close`` frees them; contexts must go first."""
 
-    def __init__(self, library: Library, path: Path, *, extra_buffers: bool = False) -> None:
-        """Map the weights at ``path`` into memory. Raises ``ConfigError`` if they do not load."""
+    def __init__(
+        self,
+        library: Library,
+        path: Path,
+        *,
+        extra_buffers: bool = False,
+        vocabulary_only: bool = False,
+    ) -> None:
+        """Map the weights at ``path`` into memory, or leave them where they are
+        (``vocabulary_only``: no context can be made). Raises ``ConfigError`` if they do not load.
+        """
         self.library = library
         params = _set(
             library.blob("llama_model_default_params"),
             _MODEL_FIELDS,
-            {"n_gpu_layers": 0, "load_mode": _LOAD_MODE_MMAP, "use_extra_bufts": extra_buffers},
+            {
+                "n_gpu_layers": 0,
+                "load_mode": _LOAD_MODE_MMAP,
+                "use_extra_bufts": extra_buffers,
+                "vocab_only": vocabulary_only,
+            },
         )
         self.handle = library.pointer("llama_model_load_from_file", str(path).encode(), params)
         if not self.handle:

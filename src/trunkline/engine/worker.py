@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from trunkline.base.errors import ConfigError, Error
+from trunkline.base.errors import ConfigError, CorruptStateError, Error
 from trunkline.engine import llama, torch_memory, weights
 from trunkline.engine.batcher import ROWS_MIN, Batcher, Event, Job, Memory, Moves
 from trunkline.engine.confinement import begin, silence_native_output
@@ -42,7 +44,9 @@ from trunkline.engine.sequence import Running
 from trunkline.inference.ports import ModelInfo, Token, TokenScore
 
 PIECE_TOKENS = 32
-"""Rows in a piece of a prompt. Prefill is no faster with 63, and others wait for a piece."""
+"""Rows in a piece of a prompt: others wait for it. One of 63 takes 4 % less for a token."""
+LONE_PIECE_TOKENS = llama.ATTENTION_ROWS_MAX
+"""Rows in a piece that no answer waits for."""
 
 QUEUE_JOBS_MAX = 256
 """More than any client keeps in flight: its own bound is the one that callers meet."""
@@ -86,8 +90,10 @@ class _Engine:
         self._weights = prepared
         self._advice = weights.advice(setup.model_path)
         self._library = llama.Library(llama.library_path(), log=_log_native)
-        self._model = llama.Model(self._library, prepared.path)
-        if setup.context_tokens > self._model.context_tokens_trained:
+        text_alone = setup.compute == "vocabulary"
+        self._model = llama.Model(self._library, prepared.path, vocabulary_only=text_alone)
+        # How long the model may read is not known without its weights.
+        if not text_alone and setup.context_tokens > self._model.context_tokens_trained:
             raise ConfigError(
                 f"the engine's context_tokens is {setup.context_tokens}; the model was trained"
                 f" for at most {self._model.context_tokens_trained}"
@@ -96,13 +102,19 @@ class _Engine:
         self._end_tokens = frozenset(self._model.end_tokens())
         memory, self._numerics, piece_tokens = self._compute(setup, slots)
         self._batcher = Batcher(
-            memory, slots=slots, piece_tokens=piece_tokens, queue_jobs_max=QUEUE_JOBS_MAX
+            memory,
+            slots=slots,
+            piece_tokens=piece_tokens,
+            lone_piece_tokens=LONE_PIECE_TOKENS,
+            queue_jobs_max=QUEUE_JOBS_MAX,
         )
         self._tests: list[SelfTest] = []
 
     def _compute(self, setup: EngineSetup, slots: int) -> tuple[Memory, str, int]:
         """What computes logits, its numerics, and the tokens in a piece of a prompt."""
         advice = (self._advice.temperature, self._advice.top_p)
+        if setup.compute == "vocabulary":
+            return _Nothing(), "", PIECE_TOKENS
         if setup.compute == "pytorch":
             model = torch_memory.load(self._weights.path, threads=setup.threads)
             numerics = torch_memory.numerics(self._weights.digest, weights.PIPELINE_VERSION, advice)
@@ -113,7 +125,7 @@ class _Engine:
         settings = llama.Settings(
             sequences=slots,
             context_tokens=room,
-            ubatch_tokens=max(PIECE_TOKENS, slots),
+            ubatch_tokens=max(LONE_PIECE_TOKENS, slots),
             threads=setup.threads,
         )
         numerics = weights.numerics(self._library, self._weights, settings, self._advice)
@@ -234,6 +246,25 @@ class _Engine:
             self._channel.send(failure(test.id, result))
         else:
             self._channel.send(SelfTested(id=test.id, digest=result))
+
+
+class _Nothing:
+    """``batcher.Memory`` of an engine that computes nothing. No job is sent to one."""
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        outputs: Sequence[bool],
+    ) -> None:
+        raise CorruptStateError("this engine has a vocabulary alone")
+
+    def logits(self, index: int) -> NDArray[np.float32]:
+        raise IndexError(index)
+
+    def forget(self, sequence: int, from_position: int) -> None:
+        """Nothing is remembered."""
 
 
 def _log_native(line: str) -> None:
