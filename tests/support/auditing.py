@@ -222,6 +222,8 @@ class ToyNode:
     """Ends every answer after so many tokens, as if the model had."""
     context_tokens: int = 0
     """Its engine has less room than the toy's."""
+    reads: Mapping[str, object] = field(default_factory=dict)
+    """Members that it takes for the request's own, and answers by."""
 
     def serve(
         self,
@@ -238,8 +240,8 @@ class ToyNode:
         )
         hiding = Hiding("7e" * 32, answer=f"ans_{number}", attempt=f"att_{number}")
         bound = hiding.bind("request.digest", request_digest(raw))
-        content = OpenedContent(request=msgspec.Raw(raw), salts={})
-        asked = rerun.read_request(content)
+        read = msgspec.json.encode(msgspec.json.decode(raw) | dict(self.reads))
+        asked = rerun.read_request(OpenedContent(request=msgspec.Raw(read), salts={}))
         prompt = self._prompt(raw, number)
         info = Toy(weights=self.toy.weights).info
         planned = rerun.plan(asked, prompt, info, self.context_tokens)

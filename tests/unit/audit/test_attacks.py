@@ -127,6 +127,41 @@ async def test_in_the_exact_regime_a_bundle_has_no_fingerprint_of_the_text() -> 
     assert judged.trials.tokens == len(made.content.tokens[0])
 
 
+@pytest.mark.parametrize(
+    ("asked", "read", "check"),
+    [
+        ({"stop": ["a"]}, {"stop": None}, "finish"),
+        ({}, {"stop": ["a"]}, "finish"),
+        ({"max_tokens": 40}, {"max_tokens": 7}, "finish"),
+        ({"max_tokens": 7}, {"max_tokens": 40}, "finish"),
+        ({"n": 2}, {"n": 1}, "finish"),
+        ({"stream_options": {"include_usage": True}}, {"stream_options": None}, "response"),
+        (
+            {"logprobs": True, "top_logprobs": 1},
+            {"logprobs": False, "top_logprobs": None},
+            "response",
+        ),
+        ({"min_p": 0.9}, {"min_p": 0.0}, "sampler"),
+        ({"frequency_penalty": 2.0}, {"frequency_penalty": 0.0}, "replay"),
+        ({}, {"presence_penalty": 2.0}, "replay"),
+        ({}, {"logit_bias": {"300": 50}}, "replay"),
+        ({"logit_bias": {"300": 50}}, {"logit_bias": {}}, "replay"),
+    ],
+    ids=str,
+)
+async def test_a_request_that_is_read_otherwise_than_it_says_is_noticed(
+    asked: dict[str, object], read: dict[str, object], check: str
+) -> None:
+    """Everything that the node signs fits together: what it answered is another request."""
+    made = ToyNode(reads=read).serve(3, **asked)
+    judged = judge(await made.case(EXACT), None)
+    failed = {one.name for one in judged.checks if one.result == "fail"}
+    # What is sent where nothing was asked for is withheld if it is not shown.
+    assert check in failed or (judged.kind, failed) == ("opening", {"opened"})
+    assert judged.standing == "failed"
+    assert judge(await ToyNode().serve(3, **asked).case(EXACT), None).result == "pass"
+
+
 def test_withholding_counts_however_the_receipt_was_chosen() -> None:
     made = ToyNode().serve(3)
     case = replace(made.case_of(EXACT, None), content=None, reason=WITHHELD, picked=True)
