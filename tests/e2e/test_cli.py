@@ -8,7 +8,7 @@ import openai
 import pytest
 from tests.support.network import RunningNetwork, command
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 MODEL = "smollm2-135m-instruct"
 

@@ -6,7 +6,7 @@ from tests.support.network import RunningNetwork
 
 from trunkline.gateway.explain import GETS_CALLS
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 
 def test_a_model_is_explained(network: RunningNetwork) -> None:

@@ -18,7 +18,7 @@ from trunkline.inference.ports import Embedded, Embedder, EmbedderInfo
 from trunkline.receipts import Receipt
 from trunkline.verifier import calibrations
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 ANSWERS = 4
 TEXTS = ("Where is the station?", "駅はどこですか。", "Interest rates rose again in")
 

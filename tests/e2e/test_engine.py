@@ -19,7 +19,7 @@ from trunkline.base.errors import ConfigError, OverloadedError, RequestError, Up
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.inference.ports import Generate, Sampling, Token
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONTEXT = 512
 SEQUENCES = 4

@@ -18,7 +18,7 @@ from trunkline.base.errors import RequestError, UpstreamError
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.inference.ports import Generate, Sampling, Score, TokenScore
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUESTION = "Tell me a short story about a lighthouse keeper and the sea."
 LENGTH = 24

@@ -14,8 +14,6 @@ from tests.support.fault_matrix import MODEL, PAGE, Cell, Fault, Way, network, r
 from tests.support.upstream import PARTS, TOOL, TOOLS, USAGE, Answer, Content
 from tests.support.upstream_faults import Break, broken_at, cut
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def _may_end_in_error(cell: Cell) -> bool:
     """Only where text is on the app's screen and nobody can be asked to go on after it."""

@@ -8,7 +8,7 @@ import pytest
 from tests.support.front_door import ASK_WEATHER, EMBEDDER, MODEL, WEATHER_SCHEMA
 from tests.support.network import RunningNetwork
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 TOOL = {"name": "weather", "description": "Weather of a city", "input_schema": WEATHER_SCHEMA}
 

@@ -21,7 +21,7 @@ from tests.support.front_door import (
 )
 from tests.support.network import RunningNetwork
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 TOOL = {"name": "weather", "input_schema": WEATHER_SCHEMA}
 CHAT_ASKED: dict[str, Any] = {"model": MODEL, "messages": ASK_WEATHER, "max_tokens": 60}

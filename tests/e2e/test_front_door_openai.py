@@ -13,7 +13,7 @@ import pytest
 from tests.support.front_door import ASK_WEATHER, EMBEDDER, MODEL, WEATHER
 from tests.support.network import RunningNetwork
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 ASK = [{"role": "user", "content": "Name three colours of the rainbow."}]
 BOTH_S_MAX = 120.0

@@ -11,7 +11,7 @@ import pytest
 from tests.support.front_door import CHAT, EMBEDDER, EMBEDDINGS, MESSAGES, MODEL, chat, send
 from tests.support.network import RunningNetwork
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 SAY = [{"role": "user", "content": "Say yes."}]
 BODY_BYTES_MAX = 25_165_824

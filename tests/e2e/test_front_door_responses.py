@@ -11,7 +11,7 @@ import pytest
 from tests.support.front_door import MODEL
 from tests.support.network import RunningNetwork
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 ASK = "Name three colours of the rainbow."
 CLOCK: dict[str, Any] = {

@@ -35,8 +35,6 @@ ASK = {
     "temperature": 1.0,
 }
 
-pytestmark = pytest.mark.timeout(180)
-
 
 class DyingEngine:
     """The real engine, which dies once after ``die_after`` tokens if told to."""

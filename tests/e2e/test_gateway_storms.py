@@ -13,13 +13,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import pytest
 from tests.support.network import command, free_port_base
 
 from trunkline.base.errors import ConnectError
 from trunkline.remote.http1 import HttpTransport
-
-pytestmark = pytest.mark.timeout(150)
 
 STOP_S = 45.0
 WORDS = [f" word{at}" for at in range(8)]

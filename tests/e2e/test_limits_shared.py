@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from tests.support.network import command, free_port_base
 
 from trunkline.base.errors import ConnectError
@@ -145,7 +144,6 @@ async def listed(transport: HttpTransport, url: str) -> None:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(180)
 async def test_two_gateways_keep_one_limit_and_no_app_hears_of_it(tmp_path: Path) -> None:
     provider, transport = Limited(), HttpTransport()
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "?"}]}).encode()

@@ -20,7 +20,7 @@ from trunkline.node.config import NodeConfig
 from trunkline.receipts import verify_signed
 from trunkline.remote.node import ErrorEvent, NodeRefusedError
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "smollm2-135m-instruct"
 TOOL = {

@@ -21,7 +21,7 @@ from trunkline.receipts import decode, open_nonces, verify_nonce
 from trunkline.runtime.server import serving
 from trunkline.sampling import choice_seed
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "smollm2-135m-instruct"
 

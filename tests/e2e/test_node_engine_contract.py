@@ -11,7 +11,7 @@ from trunkline.base.errors import RequestError
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.inference.ports import Engine, Generate, Sampling, Token
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["scripted", "embedded"])

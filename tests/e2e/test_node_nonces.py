@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from trunkline.node.nonces import NONCES_RESERVED, RESERVE
 from trunkline.node.store import create_store
 from trunkline.runtime.crash import CRASH_VARIABLE
@@ -64,7 +62,6 @@ def life(folder: Path, lines: int, crash_at: str = "") -> list[str]:
     return said.decode().split("\n")[:-1]
 
 
-@pytest.mark.timeout(300)
 def test_no_nonce_is_handed_out_twice_whenever_it_is_killed(tmp_path: Path) -> None:
     create_store(tmp_path)
     handed: list[str] = []

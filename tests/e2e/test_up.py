@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.network import STOP_S_MAX, TRUNKLINE, RunningNetwork, command, running
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 
 def processes_of(data: Path) -> list[int]:

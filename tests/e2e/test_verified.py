@@ -14,7 +14,7 @@ from tests.support.network import RunningNetwork
 
 from trunkline import verified
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("network")
 
 ASKED: dict[str, Any] = {
     "model": MODEL, "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 6,

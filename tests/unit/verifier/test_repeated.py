@@ -11,8 +11,6 @@ from trunkline.remote.verifier import VerifierCaller
 from trunkline.verdicts import Verdict
 from trunkline.verifier import auditing
 
-pytestmark = pytest.mark.timeout(30)
-
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
