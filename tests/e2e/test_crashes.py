@@ -12,13 +12,13 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
-from tests.support.network import RunningNetwork, running
+from tests.support.network import READY_S_MAX, RunningNetwork, running
 
 import trunkline
 from trunkline.evidence import decode, decode_keys
 from trunkline.receipts import decode as decode_receipt
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(1200)]
 
 MODEL = "smollm2-135m-instruct"
 CLIENTS = 3
@@ -38,7 +38,7 @@ class Load:
 
     def run(self, number: int) -> None:
         client = openai.OpenAI(
-            base_url=f"{self.network.base_url}/v1", api_key="none", max_retries=0, timeout=60
+            base_url=f"{self.network.base_url}/v1", api_key="none", max_retries=0, timeout=180
         )
         asked = 0
         while not self.stop.is_set():
@@ -62,7 +62,7 @@ class Load:
         """Wait until ``count`` further answers were acknowledged."""
         with self.progress:
             target = len(self.acknowledged) + count
-            assert self.progress.wait_for(lambda: len(self.acknowledged) >= target, timeout=120)
+            assert self.progress.wait_for(lambda: len(self.acknowledged) >= target, timeout=240)
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def test_a_node_gets_a_new_key_and_no_answer_is_lost(tmp_path: Path, model_cache
 
 def until_other_pid(network: RunningNetwork, role: str, pid: int) -> None:
     """Its process has ended, and the next one was started."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + READY_S_MAX
     while {each["name"]: each["pid"] for each in network.status()["roles"]}[role] in (pid, None):
         assert time.monotonic() < deadline, f"{role} was not restarted"
 

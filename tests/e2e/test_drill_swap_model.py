@@ -3,12 +3,12 @@
 import pytest
 from tests.support.network import command, free_port_base
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(1200)]
 
 
 def test_a_node_that_cheats_under_live_traffic_is_quarantined_and_no_call_fails() -> None:
     done = command(
-        "drill", "swap-model", "--json", "--port-base", str(free_port_base()), timeout_s=540
+        "drill", "swap-model", "--json", "--port-base", str(free_port_base()), timeout_s=1000
     )
 
     assert done.code == 0, done.out + done.err

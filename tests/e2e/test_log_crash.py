@@ -41,7 +41,7 @@ PROGRAM = (
     "from trunkline.runtime.logger import configure; configure(); "
     "run(Path(sys.argv[1]), on_ready=lambda url: print(url, flush=True))"
 )
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 BEFORE = range(250)
 DURING = range(250, 262)
 """These finish a tile, so that every kind of file is being written."""

@@ -30,7 +30,7 @@ PROGRAM = (
     "importlib.import_module(f'trunkline.{sys.argv[1]}.app')"
     ".run(Path(sys.argv[2]), on_ready=lambda url: print(url, flush=True))"
 )
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 def entry(number: int) -> bytes:

@@ -36,7 +36,7 @@ PROGRAM = (
     "on_ready=lambda url: print(url, file=sys.stderr, flush=True))"
 )
 ANSWERS = (1, 2, 3)
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 
 
 @asynccontextmanager

@@ -34,7 +34,7 @@ def test_verifying_loads_no_network_and_no_service() -> None:
         "print('\\n'.join(sys.modules))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240
     )
     loaded = set(done.stdout.split())
     assert "trunkline.evidence" in loaded

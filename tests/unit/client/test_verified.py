@@ -70,7 +70,7 @@ def results(made: Exchange, evidence: bytes = FINAL) -> dict[str, str]:
 def test_what_is_loaded_is_light() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys\nfrom trunkline import verified\nprint(*sys.modules)"],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=240,
     )  # fmt: skip
     loaded = set(done.stdout.split())
     heavy = {"httpx", "httpx2", "openai", "anthropic", "httptools", "uvicorn", "numpy", "asyncio"}

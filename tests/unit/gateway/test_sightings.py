@@ -32,7 +32,7 @@ STRANGER = Signer.generate("other.example/log", b"\x02" * 32)
 NODE = Signer.generate("alpha.example/node", b"\x03" * 32)
 WITNESS = Signer.generate("delta.example/witness", b"\x04" * 32)
 POLICY = f"log {LOG.vkey}\nquorum none\n"
-DEADLINE_S = 10.0
+DEADLINE_S = 90.0
 
 
 def entry(history: str, number: int) -> bytes:

@@ -13,7 +13,7 @@ from trunkline.log.config import WitnessConfig, policy_quorum
 from trunkline.runtime.http import TEXT_TYPE
 from trunkline.runtime.server import serving
 
-DEADLINE_S = 15.0
+DEADLINE_S = 90.0
 LIAR = Signer.generate("liar.example", b"\x08" * 32)
 SIZE_TYPE = "text/x.tlog.size"
 

@@ -234,7 +234,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     if may_mount.returncode == 0:
         command = ["unshare", "-Urm", "sh", "-c", mounted]
     root = Path(__file__).parents[3]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["refused"] > 0

@@ -14,7 +14,7 @@ from trunkline.tlog.tile import Tile
 MINIMUM = 520
 """Inside the third tile: two are pruned, and that one is not."""
 SIZE = 600
-DEADLINE_S = 10.0
+DEADLINE_S = 90.0
 
 
 async def fill(network):
