@@ -21,7 +21,7 @@ from trunkline.inference.ports import Generate, Sampling, Score
 from trunkline.remote.http1 import HttpTransport
 from trunkline.runtime.clock import SystemClock
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUESTION = "Name three rivers of Europe."
 LENGTH = 16

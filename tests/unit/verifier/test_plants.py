@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import msgspec
-import pytest
 from tests.support import planting
 from tests.support.auditing import NODE, Made, Toy
 from tests.support.toy_network import LAMBDA, MU, NU, POLICY, ToyNetwork, honest
@@ -26,8 +25,6 @@ from trunkline.verdicts import (
     open_plant,
 )
 from trunkline.verifier import plant_store, store
-
-pytestmark = pytest.mark.timeout(60)
 
 VERIFIERS = (LAMBDA, MU, NU)
 OPERATORS = {str(one.vkey): one.name.partition("/")[0] for one in (*VERIFIERS, NODE)}
@@ -78,7 +75,7 @@ async def working(
         peers = [(one, AWAY) for one in signers if one is not signer]
         drawing = {} if signer is LAMBDA else {"rate_ppm": 0}
         url = await network.verifier(
-            signer, peers, reveal_after_s=5.0, opinions=len(signers), **(drawing | settings)
+            signer, peers, reveal_after_s=60.0, opinions=len(signers), **(drawing | settings)
         )
         callers[signer.name] = VerifierCaller(transport, url)
     return callers
