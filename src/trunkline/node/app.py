@@ -18,8 +18,10 @@ import msgspec
 from trunkline.base.errors import ConfigError, Error, RequestError
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
-from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.engine.client import JOBS_MAX, EmbeddedEngine, EngineConfig
 from trunkline.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
+from trunkline.engine.vllm import VllmConfig
+from trunkline.engine.vllm import VllmEngine as VllmClient
 from trunkline.inference.ports import Embedder, Engine
 from trunkline.node import accounts, publish, store
 from trunkline.node import config as configuration
@@ -27,7 +29,7 @@ from trunkline.node.attempts import Attempts, Served, reply_error
 from trunkline.node.cache import AnswerCache
 from trunkline.node.chat import EmbeddedChat
 from trunkline.node.config import EmbeddedEngine as EngineSettings
-from trunkline.node.config import NodeConfig
+from trunkline.node.config import NodeConfig, VllmEngine
 from trunkline.node.config_providers import ProviderEngine
 from trunkline.node.core import envelope
 from trunkline.node.core.keyring import KeyState
@@ -306,7 +308,7 @@ class NodeApp:
             yield Served(provider, self._gate(settings.concurrency))
             self._background(self._loaded(provider.refresh), "node.models")
         elif self._nonces is not None:
-            self._engine = self._engine or _engine(settings, self._base)
+            self._engine = self._engine or self._made(settings, transport)
             chat = EmbeddedChat(
                 self._engine,
                 self._identity,
@@ -320,6 +322,18 @@ class NodeApp:
             self._embedder = self._embedder or EmbeddedEmbedder(EmbedderConfig())
             embeddings = EmbeddedEmbeddings(self._embedder, self._identity)
             yield Served(embeddings, self._gate(EMBEDDINGS_AT_ONCE))
+
+    def _made(self, settings: EngineSettings, transport: Transport) -> Engine:
+        """What answers with tokens of its own."""
+        config = _engine_config(settings, self._base)
+        if not isinstance(settings, VllmEngine):
+            return EmbeddedEngine(config)
+        vllm = VllmConfig(
+            url=settings.server,
+            vocabulary=msgspec.structs.replace(config, compute="vocabulary"),
+            owner=self._config.name,
+        )
+        return VllmClient(vllm, transport, clock=self._clock)
 
     def _gate(self, places: int) -> Gate:
         return Gate(places, self._config.queue_max, clock=self._clock)
@@ -434,8 +448,14 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _transport(engine: EngineSettings | ProviderEngine) -> HttpTransport:
-    """As many connections to a provider as calls may run there."""
-    most = engine.concurrency if isinstance(engine, ProviderEngine) else 0
+    """As many connections to whoever answers as calls may run there."""
+    match engine:
+        case VllmEngine():
+            most = engine.sequences
+        case EngineSettings():
+            most = 0
+        case _:
+            most = engine.concurrency
     return HttpTransport(max_connections_per_origin=most + SPARE_CONNECTIONS)
 
 
@@ -459,18 +479,17 @@ def _read_key(config: NodeConfig, base: Path) -> Signer:
     return signer
 
 
-def _engine(settings: EngineSettings, base: Path) -> Engine:
+def _engine_config(settings: EngineSettings, base: Path) -> EngineConfig:
     model = settings.model_path
-    return EmbeddedEngine(
-        EngineConfig(
-            cache_folder=str(resolve(base, settings.cache)),
-            model_path="" if model is None else str(resolve(base, model)),
-            model_name=settings.model or "",
-            weights=settings.weights,
-            sequences=settings.sequences,
-            context_tokens=settings.context_tokens,
-            threads=settings.threads,
-        )
+    return EngineConfig(
+        cache_folder=str(resolve(base, settings.cache)),
+        model_path="" if model is None else str(resolve(base, model)),
+        model_name=settings.model or "",
+        weights=settings.weights,
+        sequences=settings.sequences,
+        jobs_max=max(JOBS_MAX, settings.sequences),
+        context_tokens=settings.context_tokens,
+        threads=settings.threads,
     )
 
 

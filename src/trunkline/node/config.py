@@ -48,8 +48,33 @@ class EmbeddedEngine(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.sequences <= 64:
-            raise ValueError("sequences must be between 1 and 64")
+        most = self.sequences_max()
+        if not 1 <= self.sequences <= most:
+            raise ValueError(f"sequences must be between 1 and {most}")
+
+    @staticmethod
+    def sequences_max() -> int:
+        return 64
+
+
+class VllmEngine(EmbeddedEngine, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="vllm"):
+    """A vLLM server with the project's logits processor, on a GPU or elsewhere
+    (``docs/operate/node.md``). ``model_path`` is the same model's file: its tokeniser, its template
+    and the digest that receipts name. ``threads`` has no meaning here."""
+
+    server: str
+    """Address of the server, ``http://host:port``. Nobody else should reach it."""
+    sequences: int = 64
+    """Answers asked for at once; the server's ``--max-num-seqs``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.server.startswith(("http://", "https://")):
+            raise ValueError("server must be an address, http://host:port")
+
+    @staticmethod
+    def sequences_max() -> int:
+        return 1024
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,7 +151,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     keys is shown to whoever asks. Read again when it changes. None: nothing is shown."""
     log: LogTarget | None = None
     """Absent: receipts are signed and kept, and no log hears of them."""
-    engine: EmbeddedEngine | ProviderEngine = EmbeddedEngine()
+    engine: EmbeddedEngine | VllmEngine | ProviderEngine = EmbeddedEngine()
     """What answers."""
     embeddings: bool = True
     """Serve embeddings by the embedded model (its process starts with the first call)."""
@@ -245,10 +270,21 @@ def _audits(audits: AuditsConfig) -> list[str]:
 
 def _embedded(engine: EmbeddedEngine) -> list[str]:
     path = engine.model_path
+    if isinstance(engine, VllmEngine):
+        kind = [
+            "# A vLLM server that chooses tokens by the project's rule.",
+            "[engine]",
+            'kind = "vllm"',
+            f"server = {toml_value(engine.server)}",
+        ]
+    else:
+        kind = [
+            "# The engine in the node's own child process.",
+            "[engine]",
+            'kind = "embedded"',
+        ]
     return [
-        "# The engine in the node's own child process.",
-        "[engine]",
-        'kind = "embedded"',
+        *kind,
         "# A GGUF file. Without: the installed model package.",
         '# model_path = "model.gguf"' if path is None else f"model_path = {toml_value(path)}",
         "# The name to serve that file by. Without: its own, less the ending.",

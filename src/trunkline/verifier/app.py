@@ -27,6 +27,7 @@ from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto.signer import Signer
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.engine.embeddings import EmbeddedEmbedder, EmbedderConfig
+from trunkline.engine.vllm import VllmConfig, VllmScorer
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
 from trunkline.remote.node import NodeCaller
@@ -115,8 +116,8 @@ class VerifierApp:
         self._known = calibrations.load(None if folder is None else resolve(base, folder))
         self._nodes = {one.vkey: parse_key(one.vkey, "nodes.vkey") for one in config.nodes}
         self._peers = {one.vkey: parse_key(one.vkey, "verifiers.vkey") for one in config.verifiers}
-        self._makers = engines if engines is not None else _makers(config, base)
         self._transport = transport or HttpTransport(max_connections_per_origin=SPARE_CONNECTIONS)
+        self._makers = engines if engines is not None else self._configured()
         self._engines = Engines(self._makers, clock=self._clock, idle_s=config.idle_s)
         self._embedders = Embedders(
             (embedder or _embedder) if config.embeddings else None,
@@ -139,6 +140,21 @@ class VerifierApp:
         self._gauges = VerifierGauges(metrics)
         metrics.refresh.append(self._look)
         metrics.add_route(self._router, config.telemetry)
+
+    def _configured(self) -> list[EngineMaker]:
+        return [partial(self._engine, model) for model in self._config.models]
+
+    def _engine(self, model: CheckedWeights) -> ScoringEngine:
+        config = _engine_config(model, resolve(self._base, self._config.cache), self._base)
+        if model.server is None:
+            return EmbeddedEngine(config)
+        vllm = VllmConfig(
+            url=model.server,
+            vocabulary=config,
+            owner=self._config.name,
+            candidates=model.candidates,
+        )
+        return VllmScorer(vllm, self._transport, clock=self._clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._router.dispatch(Call(scope, receive, send))
@@ -452,25 +468,19 @@ def _read_key(config: VerifierConfig, base: Path) -> Signer:
     return signer
 
 
-def _makers(config: VerifierConfig, base: Path) -> list[EngineMaker]:
-    return [partial(_engine, model, resolve(base, config.cache), base) for model in config.models]
-
-
 def _embedder() -> EmbeddedEmbedder:
     return EmbeddedEmbedder(EmbedderConfig())
 
 
-def _engine(model: CheckedWeights, cache: Path, base: Path) -> EmbeddedEngine:
+def _engine_config(model: CheckedWeights, cache: Path, base: Path) -> EngineConfig:
     path = model.model_path
-    return EmbeddedEngine(
-        EngineConfig(
-            cache_folder=str(cache),
-            model_path="" if path is None else str(resolve(base, path)),
-            model_name=model.model or "",
-            weights=model.weights,
-            compute=model.compute,
-            sequences=SEQUENCES,
-            context_tokens=model.context_tokens,
-            threads=model.threads,
-        )
+    return EngineConfig(
+        cache_folder=str(cache),
+        model_path="" if path is None else str(resolve(base, path)),
+        model_name=model.model or "",
+        weights=model.weights,
+        compute="vocabulary" if model.compute == "vllm" else model.compute,
+        sequences=SEQUENCES,
+        context_tokens=model.context_tokens,
+        threads=model.threads,
     )

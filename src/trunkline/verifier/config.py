@@ -18,6 +18,7 @@ from trunkline.tlog.policy import Policy
 NODES_MAX: Final = 1024
 PEERS_MAX: Final = 64
 MODELS_MAX: Final = 16
+CANDIDATES_MAX: Final = 1_000_000
 PPM: Final = 1_000_000
 
 
@@ -46,9 +47,21 @@ class PeerVerifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class CheckedWeights(ModelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model that answers can be replayed with. Loaded with the first audit that needs it."""
 
-    compute: Literal["llama.cpp", "pytorch"] = "llama.cpp"
-    """``pytorch``: a second opinion by another's kernels, from ``trunkline[torch]``. It is never in
-    the exact regime."""
+    compute: Literal["llama.cpp", "pytorch", "vllm"] = "llama.cpp"
+    """``pytorch``: a second opinion by another's kernels, from ``trunkline[torch]``. ``vllm``: a
+    vLLM server that holds the file's weights. Neither is ever in the exact regime."""
+    server: str | None = None
+    """Address of the vLLM server, ``http://host:port``."""
+    candidates: int = 1000
+    """Likeliest tokens that the vLLM server is asked for at each position: its ``--max-logprobs``
+    or fewer. What they leave open is no evidence."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.compute == "vllm") != (self.server is not None):
+            raise ValueError('server is the address of compute = "vllm": give both')
+        if not 1 <= self.candidates <= CANDIDATES_MAX:
+            raise ValueError(f"candidates must be between 1 and {CANDIDATES_MAX}")
 
 
 class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -243,6 +256,8 @@ def _model(model: CheckedWeights) -> list[str]:
         *([] if model.model is None else [f"model = {toml_value(model.model)}"]),
         f"weights = {toml_value(model.weights)}",
         f"compute = {toml_value(model.compute)}",
+        *([] if model.server is None else [f"server = {toml_value(model.server)}"]),
+        *([] if model.server is None else [f"candidates = {model.candidates}"]),
         f"context_tokens = {model.context_tokens}",
         f"threads = {model.threads}",
         "",

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from trunkline.base.errors import UpstreamError
 from trunkline.base.ports import Clock
 from trunkline.inference.ports import ModelInfo, Score, Scorer, TokenScore
 
@@ -114,11 +115,18 @@ class Engines:
         return self.work.cpu_s + sum(_cpu_s(engine.pid) for engine in running)
 
     async def _find(self, weights: str) -> _Engine | None:
+        failed: UpstreamError | None = None
         for engine in self._engines:
-            if engine.info is None:
-                await self._started(engine)
+            try:
+                if engine.info is None:
+                    await self._started(engine)
+            except UpstreamError as error:
+                # One that can not start now may be the one; another's weights do not wait for it.
+                failed = failed or error
             if engine.info is not None and engine.info.weights_digest == weights:
                 return engine
+        if failed is not None:
+            raise failed
         return None
 
     async def _started(self, engine: _Engine) -> ScoringEngine:

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
 from tests.support.auditing import Toy, ToyScorer
 
+from trunkline.base.errors import ConnectError
 from trunkline.inference.ports import Sampling, Score
 from trunkline.verifier.engines import Engines
 
@@ -63,6 +65,21 @@ async def test_the_engine_of_the_weights_is_found_and_others_are_not_stood_in_fo
     async with engines.of("sha256:" + "0" * 64) as found:
         assert found is None
     assert len(made) == 2
+
+
+async def test_a_server_that_is_away_keeps_nobody_from_other_weights():
+    class Away(Engine):
+        async def model(self):
+            raise ConnectError("nobody is there")
+
+    here = Toy(weights=2)
+    engines = Engines([lambda: Away(Toy()), lambda: Engine(here)], clock=Clock(), idle_s=1.0)
+    async with engines.of(here.info.weights_digest) as found:
+        assert (await found.model()).weights_digest == here.info.weights_digest
+    with pytest.raises(ConnectError):
+        # It may have been the one.
+        async with engines.of(Toy().info.weights_digest):
+            pass
 
 
 async def test_it_counts_and_asks_for_the_self_test_once():
