@@ -78,8 +78,9 @@ RETRY_MS: Final = 5_000
 """Until an audit that could not be measured is tried again."""
 MEASURE_TRIES_MAX: Final = 60
 """After so many tries (five minutes) an answer that can not be scored is judged without."""
-SELF_TEST_TRIES_MAX: Final = 12
-"""After so many tries, a node that has no self-test ready is judged by statistics."""
+SELF_TEST_TRIES_MAX: Final = 48
+"""After so many tries (four minutes), a node that has no self-test ready is judged without. One
+that is never idle begins it after two minutes."""
 
 
 class Auditor:

@@ -247,24 +247,19 @@ class Cases:
             stated = await self._stated(node, entry, theirs, patient=patient)
             calibration = await self._calibration(stated, receipt, scorer, info)
             needed = len(content.prompt) + max(map(len, content.tokens), default=0)
-            context = await self._context_tokens(theirs, node, receipt, needed, patient=patient)
+            context = await self._context_tokens(stated, node, receipt, needed, patient=patient)
             measured = await replay.measure(receipt, content, scorer, context_tokens=context)
+            doubted = False
             if measured.unreachable == replay.NOT_AN_ANSWER:
-                # What was kept may be an earlier process's, of more room.
-                self._tests.pop(str(node.key), None)
-                theirs = await self._their_test(node, patient=patient)
-                context = await self._context_tokens(theirs, node, receipt, needed, patient=patient)
-                measured = await replay.measure(receipt, content, scorer, context_tokens=context)
-            fits = 0
-            if measured.unreachable == replay.NOT_AN_ANSWER and _is_later(theirs, receipt):
-                fits = needed
-                again = await replay.measure(receipt, content, scorer, context_tokens=fits)
-                measured = measured if again.unreachable else again
-            doubted = bool(fits) and not measured.unreachable
+                for room in await self._rooms(node, receipt, needed, entry, patient=patient):
+                    again = await replay.measure(receipt, content, scorer, context_tokens=room)
+                    if not again.unreachable:
+                        measured, context, doubted = again, room, True
+                        break
             return _Looked(
                 measured=measured,
                 calibration=calibration,
-                context_tokens=fits if doubted else context,
+                context_tokens=context,
                 # Nobody signed that there is less room than the answer took.
                 context_doubted=doubted or 0 < context < needed,
                 numerics=_class_of(calibration, receipt, stated),
@@ -316,9 +311,9 @@ class Cases:
         where the log may have it from before it was followed: a node could else choose its regime
         for each answer that is looked at. Raises while it may still come."""
         vkey = str(node.key)
-        note = await self._database.read(lambda c: store.self_test_at(c, vkey, entry))
-        if note is not None:
-            return SelfTest.open_note(note, node.key)
+        logged = await self._database.read(lambda c: store.self_tests_at(c, vkey, entry))
+        if logged:
+            return SelfTest.open_note(logged[0][1], node.key)
         if shown is None:
             return None
         made_ms = shown.unix_ms
@@ -327,6 +322,31 @@ class Cases:
         if patient:
             raise UpstreamError("the node's self-test is not in the log", code=UNLOGGED)
         return None
+
+    async def _rooms(
+        self, node: KnownNode, receipt: Receipt, needed: int, entry: int, *, patient: bool
+    ) -> list[int]:
+        """What the node's engine may have had room for when it made an answer that the room which
+        it had stated does not explain: what it stated later, in the log; prompt and answer
+        (``needed``) where it had stated nothing, or does not say. The room that it says it has
+        when it is asked, it may have chosen for this answer. Raises while a statement may come."""
+        vkey = str(node.key)
+        # What was kept may be an earlier process's.
+        self._tests.pop(vkey, None)
+        shown = await self._their_test(node, patient=patient)
+        logged = await self._database.read(lambda c: store.self_tests_at(c, vkey, entry))
+        if not logged:
+            return [needed] if _is_later(shown, receipt) else []
+        tests = [SelfTest.open_note(note, node.key) for _, note in logged]
+        if patient and shown is not None and shown not in tests:
+            raise UpstreamError("the node's self-test is not in the log", code=UNLOGGED)
+        if logged[0][0] > entry:
+            return [needed]
+        later = [_stated_context(one, receipt) or needed for one in tests[1:]]
+        if entry == NEWEST and shown not in tests:
+            # Who asks does not wait for what the node may have queued for the log.
+            later.append(_stated_context(shown, receipt) or needed)
+        return list(dict.fromkeys(later))
 
     async def _their_test(self, node: KnownNode, *, patient: bool) -> SelfTest | None:
         """What the node says that its engine computes, signed by it; None: it does not say."""

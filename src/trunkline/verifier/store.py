@@ -35,6 +35,8 @@ WHOLE_ENTRIES: Final = 100_000
 """A log of so many entries is read from its beginning by who begins to follow it; of a longer one,
 as many of its end (``follower``)."""
 ALERTS_MAX: Final = 10_000
+SELF_TESTS_MAX: Final = 16
+"""Of one node's statements from one on that are looked at."""
 DRAWS_MAX: Final = 1_000
 """Draws in the log after an entry that are looked through for a second one from it."""
 
@@ -274,15 +276,16 @@ def terms_at(connection: Connection, node: str, entry: int) -> Terms | None:
     return None if row is None else Terms.parse(notes.parse(row[0]).text)
 
 
-def self_test_at(connection: Connection, node: str, entry: int) -> bytes | None:
-    """What a node (vkey) had stated that its engine computes, for its batch at ``entry``: its last
-    self-test before that in the log, or its first of all. None: it has none there."""
-    row = connection.execute(
-        "SELECT note FROM statements WHERE seen = 0 AND kind = 'self_test' AND key = ? "
-        "ORDER BY entry < ? DESC, CASE WHEN entry < ? THEN -entry ELSE entry END LIMIT 1",
-        (node, entry, entry),
-    ).fetchone()
-    return None if row is None else bytes(row[0])
+def self_tests_at(connection: Connection, node: str, entry: int) -> list[tuple[int, bytes]]:
+    """What a node (vkey) states that its engine computes, with where the log has it: the last that
+    it had stated for its batch at ``entry``, and what it stated since, the oldest first."""
+    rows = connection.execute(
+        "SELECT entry, note FROM statements WHERE seen = 0 AND kind = 'self_test' AND key = ?1 "
+        "AND entry >= coalesce((SELECT max(entry) FROM statements WHERE seen = 0 "
+        "AND kind = 'self_test' AND key = ?1 AND entry < ?2), 0) ORDER BY entry LIMIT ?3",
+        (node, entry, SELF_TESTS_MAX),
+    )
+    return [(int(row[0]), bytes(row[1])) for row in rows]
 
 
 def draws_after(connection: Connection, key: str, entry: int) -> list[bytes]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 from tests.support.auditing import Made, Toy, ToyNode
-from tests.support.toy_network import LAMBDA, ToyNetwork
+from tests.support.toy_network import LAMBDA, ToyNetwork, honest
 
 from trunkline.audit import recompute
 from trunkline.audit.judge import OTHER_CONTEXT, OTHER_RULES
@@ -13,6 +13,7 @@ from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.schema.audit import AskedAudit
 from trunkline.verdicts import Verdict
+from trunkline.verifier import auditing
 
 ROOM = 40
 LATER_MS = 2_000_000_000_000
@@ -22,6 +23,11 @@ ENDLESS: dict[str, object] = {"max_tokens": None, "temperature": 0.5}
 async def verdict_on(made: Made, network: ToyNetwork, transport: HttpTransport) -> Verdict:
     """The only verifier's, with its numbers computed again."""
     network.node.answer(made)
+    return await verdict_of(network, transport)
+
+
+async def verdict_of(network: ToyNetwork, transport: HttpTransport) -> Verdict:
+    """On the only answer that there is."""
     caller = VerifierCaller(transport, await network.verifier(LAMBDA))
     (found,) = (await caller.verdicts(0, 20)).verdicts
     verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
@@ -108,39 +114,105 @@ async def test_the_same_name_for_other_bits_is_not_exact(
     assert verdict.result == "inconclusive"
 
 
+LATER: dict[str, object] = {"unix_ms": LATER_MS}
+"""Of another process, as it says."""
+
+
 @pytest.mark.parametrize(
-    ("stated", "result", "finish"),
+    ("before", "after", "result"),
     [
-        ({"context_tokens": ROOM}, "pass", "pass"),
-        ({"context_tokens": 512, "unix_ms": LATER_MS}, "inconclusive", "inconclusive"),
-        ({"unix_ms": LATER_MS}, "inconclusive", "inconclusive"),
-        ({"context_tokens": 512}, "fail", "fail"),
-        ({"context_tokens": 8}, "fail", "fail"),
+        ({"context_tokens": ROOM}, None, "pass"),
+        ({"context_tokens": ROOM}, {"context_tokens": 512} | LATER, "pass"),
+        ({"context_tokens": 512}, {"context_tokens": ROOM} | LATER, "inconclusive"),
+        (None, {"context_tokens": 512} | LATER, "inconclusive"),
+        ({}, LATER, "inconclusive"),
+        ({"context_tokens": 512}, None, "fail"),
+        ({"context_tokens": 512}, {"context_tokens": 512} | LATER, "fail"),
+        ({"context_tokens": 512} | LATER, None, "fail"),
+        (LATER, None, "fail"),
+        ({"context_tokens": 8}, None, "fail"),
     ],
     ids=[
-        "it says so",
-        "it has more by now",
-        "only its info says more by now",
-        "it said more",
-        "it said less than the answer took",
+        "it had said so",
+        "it had said so, and has more by now",
+        "it says so later",
+        "it had said nothing",
+        "it does not say, and began anew",
+        "it had said more",
+        "it had said more, and began anew",
+        "it had said more, of a time to come",
+        "it does not say, of a time to come",
+        "it had said less than the answer took",
     ],
 )
 async def test_an_answer_that_filled_a_smaller_context(
     network: ToyNetwork,
     transport: HttpTransport,
-    stated: dict[str, object],
+    before: dict[str, object] | None,
+    after: dict[str, object] | None,
     result: str,
-    finish: str,
 ) -> None:
+    """``before`` and ``after`` the answer, the log has this of the node."""
     made = ToyNode(context_tokens=ROOM).serve(4, **ENDLESS)
     assert made.receipt.response.finish == ("length",)
-    network.node.stated = stated
-    verdict = await verdict_on(made, network, transport)
+    network.node.logs_self_test = before is not None
+    network.node.stated = before or {}
+    network.node.answer(made)
+    if after is not None:
+        network.node.stated = after
+        network.log.append(network.node.self_test())
+    verdict = await verdict_of(network, transport)
     found = by_name(verdict)
-    assert (verdict.result, found["finish"][0]) == (result, finish)
+    assert (verdict.result, found["finish"][0]) == (result, result)
     if result == "inconclusive":
         assert found["finish"][1] == OTHER_CONTEXT
         assert found["replay"][0] == "pass"
+
+
+async def test_what_it_says_when_it_is_asked_explains_nothing(
+    network: ToyNetwork, transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked by verifiers alone, and knows by then which answer is looked at."""
+    monkeypatch.setattr(auditing, "SELF_TEST_TRIES_MAX", 0)
+    network.node.stated = {"context_tokens": 512}
+    network.node.answer(ToyNode(context_tokens=ROOM).serve(4, **ENDLESS))
+    network.node.stated = {"context_tokens": ROOM}
+    verdict = await verdict_of(network, transport)
+    assert (verdict.result, by_name(verdict)["finish"][0]) == ("fail", "fail")
+
+
+async def test_what_it_has_queued_for_the_log_is_waited_for(
+    network: ToyNetwork, transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "SELF_TEST_TRIES_MAX", 10**6)
+    monkeypatch.setattr(auditing, "RETRY_MS", 20)
+    network.node.stated = {"context_tokens": 512}
+    network.node.answer(ToyNode(context_tokens=ROOM).serve(4, **ENDLESS))
+    network.node.stated = {"context_tokens": ROOM}
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
+    while not network.node.asked:
+        await caller.verdicts(0, 0.05)
+    network.log.append(network.node.self_test())
+    (found,) = (await caller.verdicts(0, 20)).verdicts
+    assert Verdict.open_note(found.note.encode(), LAMBDA.vkey).result == "inconclusive"
+
+
+async def test_who_asks_about_an_answer_does_not_wait_for_the_log(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    network.node.stated = {"context_tokens": 512}
+    network.node.answer(honest(1))
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA, rate_ppm=0))
+    while (await caller.info()).followed < len(network.log.entries):
+        await caller.verdicts(0, 0.05)
+    network.node.stated = {"context_tokens": ROOM}
+    network.node.logs_self_test = False
+    made = ToyNode(context_tokens=ROOM).serve(4, **ENDLESS)
+    (signed,) = network.node.answer(made)
+    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=20_000)
+    answer = await caller.audit(asked, 20)
+    verdict = Verdict.open_note(answer.note.encode(), LAMBDA.vkey)
+    assert by_name(verdict)["finish"] == ("inconclusive", OTHER_CONTEXT)
 
 
 async def test_a_node_that_begins_anew_with_less_room_is_not_held_to_what_it_said_before(
