@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,13 +109,16 @@ def wait_ready(data: Path, process: "subprocess.Popen[bytes]") -> Any:
 
 
 @contextmanager
-def running(data: Path, cache: Path, *arguments: str) -> Iterator[RunningNetwork]:
-    """``trunkline up`` on the folder ``data``, ready; stopped at the end."""
+def running(
+    data: Path, cache: Path, *arguments: str, program: Sequence[str] = (str(TRUNKLINE),)
+) -> Iterator[RunningNetwork]:
+    """``trunkline up`` on the folder ``data``, ready; stopped at the end. ``program``: what is
+    started in the place of ``trunkline``."""
     base = free_port_base()
     data.parent.mkdir(parents=True, exist_ok=True)
     with (data.parent / "up.log").open("wb") as output:
         process = subprocess.Popen(
-            [str(TRUNKLINE), "up", "--data", str(data), "--port-base", str(base), *arguments],
+            [*program, "up", "--data", str(data), "--port-base", str(base), *arguments],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             env=os.environ | {"TRUNKLINE_CACHE": str(cache)},
         )  # fmt: skip

@@ -62,9 +62,13 @@ ENTRY_TYPES: Final = (
     "trunkline.self-test/v1",
     "trunkline.terms/v1",
     "trunkline.calibration/v1",
+    "trunkline.plant-opening/v1",
 )
 """All of Trunkline's."""
-FORMER_ENTRY_TYPES: Final = (frozenset(ENTRY_TYPES) - {"trunkline.terms/v1"},)
+FORMER_ENTRY_TYPES: Final = (
+    frozenset(ENTRY_TYPES) - {"trunkline.terms/v1", "trunkline.plant-opening/v1"},
+    frozenset(ENTRY_TYPES) - {"trunkline.plant-opening/v1"},
+)
 """What all of them were before: a file that was made then says so still, and means all of them."""
 
 

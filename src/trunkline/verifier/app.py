@@ -297,14 +297,7 @@ class VerifierApp:
             database, self._signer, publisher, operator=config.operator, clock=clock,
             randomness=self._randomness, reach=reach,
         )  # fmt: skip
-        own = str(self._signer.vkey)
-        withdrawer = Withdrawer(
-            database, judge, publisher,
-            nodes={vkey: (node.key, node.operator) for vkey, node in nodes.items()},
-            verifiers={one.vkey: (self._peers[one.vkey], one.operator) for one in config.verifiers}
-            | {own: (self._signer.vkey, config.operator)},
-            clock=clock, randomness=self._randomness,
-        )  # fmt: skip
+        withdrawer = self._withdrawer(database, judge, publisher)
         plants = Plants(
             database, self._signer, publisher, operator=config.operator,
             peers={one.vkey: one.operator for one in config.verifiers},
@@ -353,26 +346,47 @@ class VerifierApp:
                 logger=self._logger,
                 reach=reach,
             ),
-            planter=Planter(
-                database,
-                tuple(nodes.values()),
-                {
-                    self._peers[one.vkey].name: VerifierCaller(self._transport, one.url)
-                    for one in config.verifiers
-                },
-                partial(self._ask, own=True),
-                plants=plants if config.verifiers else None,
-                per_minute=config.probe_per_minute,
-                clock=clock,
-                randomness=self._randomness,
-                logger=self._logger,
-            ),
+            planter=self._planter(database, tuple(nodes.values()), plants),
             progress=progress,
             reveal_after_ms=int(reveal_after_s * 1000),
             plant_wait_ms=int(min(PLANT_WAIT_S, reveal_after_s) * 1000),
             clock=clock,
             reach=reach,
         )  # fmt: skip
+
+    def _withdrawer(self, database: Database, judge: Judge, publisher: Publisher) -> Withdrawer:
+        config = self._config
+        verifiers = {
+            one.vkey: (self._peers[one.vkey], one.operator) for one in config.verifiers
+        } | {str(self._signer.vkey): (self._signer.vkey, config.operator)}
+        return Withdrawer(
+            database,
+            judge,
+            publisher,
+            nodes={one.vkey: (self._nodes[one.vkey], one.operator) for one in config.nodes},
+            verifiers=verifiers,
+            clock=self._clock,
+            randomness=self._randomness,
+        )
+
+    def _planter(self, database: Database, nodes: tuple[KnownNode, ...], plants: Plants) -> Planter:
+        config = self._config
+        callers = {
+            self._peers[one.vkey].name: VerifierCaller(self._transport, one.url)
+            for one in config.verifiers
+        }
+        return Planter(
+            database,
+            nodes,
+            callers,
+            partial(self._ask, own=True),
+            plants=plants if config.verifiers else None,
+            per_minute=config.probe_per_minute,
+            plant_share=config.plant_share,
+            clock=self._clock,
+            randomness=self._randomness,
+            logger=self._logger,
+        )
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -106,6 +106,9 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     probe_per_minute: float = 0.02
     """Own questions to each node, which also are what other verifiers are tried with; fifty times
     as many to one that has failed, so that it can win its standing back. 0: none."""
+    plant_share: float = 0.5
+    """Of these, how many are plants, where there are other verifiers to be tried
+    (``docs/spec/verdict.md``, "Plants")."""
     cache: str = "cache"
     """Folder for weights derived from model files; roles on one machine may share it."""
     models: tuple[CheckedWeights, ...] = (CheckedWeights(),)
@@ -145,6 +148,8 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("reveal_after_s must be between 0 and 3600")
         if not 0 <= self.probe_per_minute <= 600:
             raise ValueError("probe_per_minute must be between 0 and 600")
+        if not 0 <= self.plant_share <= 1:
+            raise ValueError("plant_share must be between 0 and 1")
         if not 1 <= self.audits_at_once <= 64 or not 0 <= self.asked_max <= 1024:
             raise ValueError("audits_at_once is 1 to 64, asked_max 0 to 1024")
         if not 0 <= self.niceness <= 19:
@@ -220,6 +225,8 @@ def render(config: VerifierConfig) -> str:
         f"idle_s = {config.idle_s}",
         "# Own questions a minute to each node.",
         f"probe_per_minute = {config.probe_per_minute}",
+        "# Of these, how many try the other verifiers unknown to them.",
+        f"plant_share = {config.plant_share}",
         "# Folder for weights derived from model files; roles on one machine may share it.",
         f"cache = {toml_value(config.cache)}",
         "# Check embeddings too.",

@@ -4,7 +4,7 @@ with a known outcome for the other verifiers.
 The answer is audited here first. Then each other verifier is asked to audit it as a caller would,
 either as it is (known-good) or with a token changed (known-bad, which its receipt does not bind).
 One that passes the bad, or fails the good, is written down. So a verifier is caught that answers
-without looking. Whoever knows that it is tried can behave; so half of the questions are plants,
+without looking. Whoever knows that it is tried can behave; so some of the questions are plants,
 which come to the others as any receipt does (``plants``).
 """
 
@@ -20,6 +20,7 @@ from trunkline.runtime.logger import Logger
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import ServedModel
 from trunkline.schema.audit import AskedAudit, AskedVerdict
+from trunkline.verdicts import Expected
 from trunkline.verifier import ledger, store
 from trunkline.verifier.asking import ask, tampered
 from trunkline.verifier.demanding import KnownNode
@@ -31,6 +32,8 @@ FAILED_FACTOR: Final = 50
 """A node that has failed is asked so much oftener: nobody else may ask it, and it must be able to
 win its standing back."""
 PEER_TIMEOUT_S: Final = 70.0
+BAD_SHARE: Final = 0.75
+"""Of plants: the others are known-good, which show no more than two verifiers' disagreement."""
 
 Auditing = Callable[[AskedAudit], Awaitable[AskedVerdict]]
 
@@ -47,6 +50,7 @@ class Planter:
         *,
         plants: Plants | None = None,
         per_minute: float,
+        plant_share: float = 0.0,
         clock: Clock,
         randomness: Randomness,
         logger: Logger,
@@ -59,6 +63,7 @@ class Planter:
         self._audit = audit
         self._plants = plants
         self._per_minute = per_minute
+        self._plant_share = plant_share
         self._clock = clock
         self._randomness = randomness
         self._logger = logger
@@ -76,7 +81,7 @@ class Planter:
             await asyncio.sleep(2 * TICK_S * part)
             failed = await self._database.read(lambda c: ledger.has_failed(c, node.key.name))
             chance = self._per_minute * TICK_S / 60 * (FAILED_FACTOR if failed else 1)
-            if int.from_bytes(self._randomness.token(4), "big") >= chance * 2**32:
+            if not self._happens(chance):
                 continue
             try:
                 await self._use(node, failed=failed)
@@ -86,13 +91,16 @@ class Planter:
     async def _use(self, node: KnownNode, *, failed: bool) -> None:
         """A question, or a plant. A node that has failed needs the first to win its standing back,
         and what it answers is nothing that is known."""
-        kind = self._randomness.token(1)[0] % 4
-        if self._plants is None or failed or kind < 2:
+        if self._plants is None or failed or not self._happens(self._plant_share):
             await self.question(node)
             return
         model = await self._model(node)
         if model:
-            await self._plants.plant(node, model, expect="fail" if kind == 2 else "pass")
+            expect: Expected = "fail" if self._happens(BAD_SHARE) else "pass"
+            await self._plants.plant(node, model, expect=expect)
+
+    def _happens(self, chance: float) -> bool:
+        return int.from_bytes(self._randomness.token(4), "big") < chance * 2**32
 
     async def _model(self, node: KnownNode) -> str:
         """One that the node serves and that can be replayed; empty: none."""

@@ -2,6 +2,7 @@
 
 import pytest
 from tests.support import audit_records as records
+from tests.support import planting
 
 from trunkline.base.errors import RequestError
 from trunkline.crypto.signer import Signer, sign_note
@@ -41,12 +42,16 @@ def test_what_verifiers_and_nodes_say_of_audits_is_taken_as_it_comes():
         admit(records.signed(records.demand()), types=types, submitters=())
 
 
-def test_a_log_from_before_terms_takes_them_and_one_that_takes_less_does_not():
+@pytest.mark.parametrize("later", [1, 2])
+def test_a_log_from_before_a_type_takes_it_and_one_that_takes_less_does_not(later: int):
+    added = ("trunkline.plant-opening/v1", "trunkline.terms/v1")[:later]
     said = records.signed(records.terms(), records.NODE)
-    before = tuple(kind for kind in ENTRY_TYPES if kind != "trunkline.terms/v1")
+    before = tuple(kind for kind in ENTRY_TYPES if kind not in added)
     for types in (before, before[::-1], ENTRY_TYPES):
         config = LogConfig(origin="log.example", entry_types=types)
         admit(said, types=config.types_taken, submitters=())
+        admit(records.signed(planting.OPENED), types=config.types_taken, submitters=())
+    said = records.signed(planting.OPENED)
     fewer = LogConfig(origin="log.example", entry_types=before[1:])
     assert fewer.types_taken == before[1:]
     with pytest.raises(RequestError):
