@@ -226,6 +226,10 @@ def _doubts(gateway: Status) -> Iterator[Text]:
     for verifier in gateway.verifiers:
         if not verifier.reachable and verifier.error:
             yield Text(f"verifier {verifier.name}: not reachable ({verifier.error})", "yellow")
+        if not verifier.counts:
+            yield Text(
+                f"verifier {verifier.name}: does not count: it missed planted answers", "red"
+            )
     if gateway.keys_problem:
         yield Text(f"virtual keys: {gateway.keys_problem}", "red")
 

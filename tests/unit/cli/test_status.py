@@ -96,6 +96,10 @@ def test_what_evidence_shows_to_be_wrong_is_said() -> None:
                 name="v", operator="o", url="u", reachable=False, error="upstream_refused",
                 heard=0, heard_ms=0,
             ),
+            VerifierStatus(
+                name="lazy", operator="o", url="u", reachable=True, error="", heard=9,
+                heard_ms=9, counts=False,
+            ),
         ),
         standings=(
             StandingRow(
@@ -108,5 +112,6 @@ def test_what_evidence_shows_to_be_wrong_is_said() -> None:
         "bad/log contradicted itself and is not trusted: bad.json",
         "n, m: quarantined: it fails, by v, w",
         "verifier v: not reachable (upstream_refused)",
+        "verifier lazy: does not count: it missed planted answers",
         "virtual keys: not readable",
     ]
