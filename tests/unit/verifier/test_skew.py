@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from tests.support.auditing import Made, Toy, ToyNode
+from tests.support.auditing import Made, Toy, ToyNode, saying
 from tests.support.toy_network import LAMBDA, ToyNetwork, honest
 
 from trunkline.audit import recompute
@@ -213,6 +213,15 @@ async def test_who_asks_about_an_answer_does_not_wait_for_the_log(
     answer = await caller.audit(asked, 20)
     verdict = Verdict.open_note(answer.note.encode(), LAMBDA.vkey)
     assert by_name(verdict)["finish"] == ("inconclusive", OTHER_CONTEXT)
+
+
+async def test_times_that_a_receipt_claims_make_no_statement_a_later_one(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    made = saying(ToyNode(context_tokens=ROOM).serve(4, **ENDLESS), "times", ended_ms=0)
+    network.node.stated = {"context_tokens": 512, "unix_ms": 1000}
+    verdict = await verdict_on(made, network, transport)
+    assert (verdict.result, by_name(verdict)["finish"][0]) == ("fail", "fail")
 
 
 async def test_a_node_that_begins_anew_with_less_room_is_not_held_to_what_it_said_before(
