@@ -6,7 +6,7 @@ that only the file itself carries makes the steps no more than consistent: its w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from trunkline.base.errors import Error, QuorumError
 from trunkline.crypto import merkle
@@ -78,13 +78,11 @@ def check_log(logged: Logged, policy: Policy | None) -> Finding:
         return PROVISIONAL
     if policy is None:
         return NO_POLICY
-    without_witnesses = replace(policy, witnesses=(), groups=(), quorum=NO_QUORUM)
     try:
-        accepted = without_witnesses.accepts(logged.proof.checkpoint_note)
+        logged.checkpoint = policy.signed(logged.proof.checkpoint_note)
     except Error as error:
         return failed(error.message)
-    logged.checkpoint = accepted.checkpoint
-    return passed(f"{plain(accepted.checkpoint.origin)} at size {accepted.checkpoint.size}")
+    return passed(f"{plain(logged.checkpoint.origin)} at size {logged.checkpoint.size}")
 
 
 def contradiction(parts: Sequence[Logged]) -> Finding | None:
@@ -108,19 +106,19 @@ def check_quorum(logged: Logged, policy: Policy | None) -> Finding:
     if logged.checkpoint is None:
         return inconclusive("not checked: the checkpoint is not the log's")
     try:
-        accepted = policy.accepts(logged.proof.checkpoint_note)
+        witnesses = policy.cosigned(logged.proof.checkpoint_note)
     except QuorumError as error:
         return inconclusive(error.message)
     except Error as error:
         return failed(error.message)
     # 0 is a witness that says nothing of time.
-    timed = {name: seen_s for name, seen_s in accepted.witnesses if seen_s}
+    timed = {name: seen_s for name, seen_s in witnesses if seen_s}
     logged.witnessed_s = max(timed.values(), default=0) if policy.is_quorum(timed.keys()) else 0
     if policy.quorum == NO_QUORUM:
         return passed(
             "the policy asks for no witnesses: a log that shows others another tree is not noticed"
         )
-    names = ", ".join(plain(name) for name, _ in accepted.witnesses)
+    names = ", ".join(plain(name) for name, _ in witnesses)
     return passed(f"quorum {plain(policy.quorum)}, cosigned by {names}")
 
 

@@ -112,6 +112,27 @@ class Policy:
         parsed = note.parse(checkpoint_note)
         checkpoint = Checkpoint.parse(parsed.text)
         signer = self._verified_log(parsed, checkpoint.origin, log_key)
+        return Accepted(checkpoint=checkpoint, log_key=signer, witnesses=self._quorum_of(parsed))
+
+    def signed(self, checkpoint_note: bytes) -> Checkpoint:
+        """The checkpoint, if one of the logs signed it: nothing is said of witnesses.
+
+        Raises MalformedError or SignatureError as :meth:`accepts` does.
+        """
+        parsed = note.parse(checkpoint_note)
+        checkpoint = Checkpoint.parse(parsed.text)
+        self._verified_log(parsed, checkpoint.origin, None)
+        return checkpoint
+
+    def cosigned(self, checkpoint_note: bytes) -> tuple[tuple[str, int], ...]:
+        """The witnesses that cosigned a checkpoint, as in :class:`Accepted`, if they are a quorum.
+        Says nothing of logs: for a checkpoint that :meth:`signed` gave.
+
+        Raises MalformedError, SignatureError or QuorumError as :meth:`accepts` does.
+        """
+        return self._quorum_of(note.parse(checkpoint_note))
+
+    def _quorum_of(self, parsed: note.Note) -> tuple[tuple[str, int], ...]:
         found = tuple(
             (witness.name, cosignature.verify(parsed, witness.key))
             for witness in self.witnesses
@@ -119,7 +140,7 @@ class Policy:
         )
         if not self.is_quorum({name for name, _ in found}):
             raise QuorumError(f"{len(found)} known witnesses cosigned: not a quorum")
-        return Accepted(checkpoint=checkpoint, log_key=signer, witnesses=found)
+        return found
 
     def _verified_log(
         self, parsed: note.Note, origin: str, log_key: VerifierKey | None

@@ -1,5 +1,6 @@
 """Each step of the verification: what it shows, what breaks it, and what it leaves open."""
 
+import json
 from collections.abc import Callable
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 from tests.unit.evidence import make_vectors as made
 
 from trunkline.base.errors import MalformedError
+from trunkline.crypto import ed25519
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.evidence import (
     Evidence,
@@ -17,7 +19,7 @@ from trunkline.evidence import (
     encode,
     verify,
 )
-from trunkline.receipts import Receipt, ReceiptAttempt, ReceiptSampling
+from trunkline.receipts import Receipt, ReceiptAttempt, ReceiptSampling, open_batch
 from trunkline.schema.attempt import SignedReceipt
 from trunkline.tlog.checkpoint import Checkpoint
 
@@ -483,3 +485,22 @@ def test_details_can_not_steer_a_terminal() -> None:
     item = change(made.receipt(), attempt=odd, operator=odd)
     report = check(change(made.evidence(made.part(item)), answer=odd))
     assert all("\x1b" not in step.detail and len(step.detail) < 1000 for step in report.steps)
+
+
+def test_each_signature_of_a_file_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = json.loads(made.VECTORS.read_text())
+    final = next(case for case in document["cases"] if case["name"] == "final")
+    keys = [EvidenceKey(**key) for key in document["trusted_keys"]]
+    checked: list[bytes] = []
+    check = ed25519.crypto_sign_open
+
+    def counted(signed: bytes, public: bytes) -> bytes:
+        checked.append(signed)
+        return check(signed, public)
+
+    monkeypatch.setattr(ed25519, "crypto_sign_open", counted)
+    open_batch.cache_clear()
+    file = final["evidence"].encode()
+    assert verify(file, policy=document["policy"], trusted_keys=keys).outcome == "pass"
+    # The node's, the log's, and two witnesses'.
+    assert len(set(checked)) == len(checked) == 4

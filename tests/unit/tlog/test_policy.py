@@ -69,6 +69,18 @@ def test_another_logs_checkpoint_is_refused():
         policy.accepts(checkpoint_note(0, 2, 4, text=other))
 
 
+def test_a_log_and_its_witnesses_are_looked_at_apart():
+    policy = Policy.parse(EXAMPLE)
+    too_few = checkpoint_note(0, 1)
+    assert policy.signed(too_few) == Checkpoint.parse(TEXT)
+    with pytest.raises(QuorumError):
+        policy.cosigned(too_few)
+    by_another = checkpoint_note(0, 2, 4, signer=Signer.generate(LOG.name, b"\x09" * 32))
+    assert policy.cosigned(by_another) == policy.accepts(checkpoint_note(0, 2, 4)).witnesses
+    with pytest.raises(SignatureError):
+        policy.signed(by_another)
+
+
 def test_a_log_known_from_elsewhere():
     policy = Policy.parse(DEFINITIONS.partition("\n")[2] + "quorum X1\n")
     assert policy.logs == ()
