@@ -45,9 +45,12 @@ def unknown(table: Mapping[str, object], kind: object) -> Iterator[str]:
     if not structs:
         return
     if get_origin(kind) in (dict, Mapping):
-        for inner in table.values():
-            assert isinstance(inner, dict)
-            yield from unknown(inner, get_args(kind)[1])
+        for name, inner in table.items():
+            if isinstance(inner, dict):
+                yield from unknown(inner, get_args(kind)[1])
+            else:
+                # A table of another file's, whose key is called the same.
+                yield name
         return
     tag = table.get("kind")
     chosen = [one for one in structs if one.__struct_config__.tag == tag] or list(structs)
