@@ -381,7 +381,8 @@ def _show_alerts(found: AllAlerts) -> None:
                 )
             )
         for one in found.gateway.alerts:
-            out.print(f"{_when(one.unix_ms)} {one.code}: {one.node}, {one.model}: {one.why}")
+            model = f", {one.model}" if one.model else ""
+            out.print(f"{_when(one.unix_ms)} {one.code}: {one.node}{model}: {one.why}")
     for name, said in found.verifiers.items():
         for alert in said:
             out.print(f"{_when(alert.unix_ms)} {name}: {alert.kind}: {alert.about}: {alert.detail}")

@@ -51,6 +51,8 @@ WITNESSES_MAX: Final = len(WITNESSES)
 VERIFIERS: Final = ("lambda", "mu")
 """Likewise: two operators, so that one that lies can be told from one that does not."""
 VERIFIERS_MAX: Final = len(VERIFIERS)
+PLANTS_PER_DAY: Final = 24
+"""That a new network's nodes agree to, since all its verifiers know of them."""
 _PRIVATE_FOLDER: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
 
@@ -186,7 +188,8 @@ class _Draft:
         return node_config.AuditsConfig(
             verifiers=tuple(
                 node_config.AuditVerifier(vkey=str(its.vkey)) for _, its in self._verifiers
-            )
+            ),
+            plants_per_day=PLANTS_PER_DAY,
         )
 
     def _gateway(self) -> RoleEntry:

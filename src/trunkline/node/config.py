@@ -114,9 +114,10 @@ class AuditsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Largest share of the receipts that one verifier may draw."""
     demands_per_s: float = 10.0
     """Demands that one verifier may make, as many again at once."""
-    plants_per_day: int = 24
+    plants_per_day: int = 0
     """Wrong answers, to itself alone, that one verifier may have in 24 hours to try the others with
-    (``docs/spec/verdict.md``, "Plants"). 0: none."""
+    (``docs/spec/verdict.md``, "Plants"); ``trunkline init`` writes 24. 0: none. All verifiers that
+    audit the node have to know of plants, or what they find is held against it."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.verifiers) <= VERIFIERS_MAX:

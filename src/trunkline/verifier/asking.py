@@ -35,6 +35,20 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     digest: str
     """``sha256:<hex>``: what its receipt binds in the place of an app's body."""
+    words: str
+    """What is asked."""
+
+
+class _Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    delta: _Delta = _Delta()
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    choices: tuple[_Choice, ...] = ()
 
 
 def new_attempt(randomness: Randomness) -> str:
@@ -54,14 +68,12 @@ async def ask(
 
     Raises UpstreamErrors, and MalformedError or VerificationError for a bad receipt.
     """
-    raw = msgspec.json.encode(questions.body(model, randomness, sampled=plant is not None))
+    words = "" if plant is None else plant.words
+    body = questions.body(model, randomness, sampled=plant is not None, words=words)
+    raw = msgspec.json.encode(body)
     blinding = randomness.token(BLINDING_BYTES)
     attempt = _attempt(model, raw, blinding, clock, randomness, plant)
-    try:
-        async with asyncio.timeout(ANSWER_S_MAX):
-            signed, tokens = await _answer(node, attempt)
-    except TimeoutError:
-        raise TimedOutError("the answer took too long", code="upstream_timeout") from None
+    signed, tokens, _ = await _answered(node, attempt)
     receipt = verify_signed(signed, node.key).receipt
     return AskedAudit(
         signed=signed,
@@ -70,6 +82,19 @@ async def ask(
         ),
         deadline_ms=AUDIT_DEADLINE_MS,
     )
+
+
+async def words(node: KnownNode, model: str, *, clock: Clock, randomness: Randomness) -> str:
+    """What to ask in a plant: some of what ``model`` says at ``node``, so that nobody who reads it
+    knows it from a list. Raises UpstreamErrors."""
+    raw = msgspec.json.encode(questions.body(model, randomness, sampled=True))
+    blinding = randomness.token(BLINDING_BYTES)
+    attempt = _attempt(model, raw, blinding, clock, randomness, None)
+    _, _, text = await _answered(node, attempt)
+    found = questions.passage(text, randomness)
+    if not found:
+        raise TruncatedError("the node said too little to ask about")
+    return found
 
 
 def tampered(asked: AskedAudit) -> AskedAudit:
@@ -110,19 +135,41 @@ def _attempt(
     )
 
 
+async def _answered(
+    node: KnownNode, attempt: Attempt
+) -> tuple[SignedReceipt, tuple[tuple[int, ...], ...], str]:
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            return await _answer(node, attempt)
+    except TimeoutError:
+        raise TimedOutError("the answer took too long", code="upstream_timeout") from None
+
+
 async def _answer(
     node: KnownNode, attempt: Attempt
-) -> tuple[SignedReceipt, tuple[tuple[int, ...], ...]]:
+) -> tuple[SignedReceipt, tuple[tuple[int, ...], ...], str]:
+    """The receipt, the tokens per choice, and their text."""
     tokens: list[int] = []
+    text: list[str] = []
     async with await node.caller.attempt(attempt, IDLE_S) as events:
         async for event in events:
             match event:
                 case ChunkEvent():
                     tokens += [token for _, token in event.tokens]
+                    text += _content(event.data)
                 case ErrorEvent():
                     raise errors.from_node(event.error)
                 case ReceiptEvent() if tokens:
-                    return event.signed, (tuple(tokens),)
+                    return event.signed, (tuple(tokens),), "".join(text)
                 case _:
                     pass
     raise TruncatedError("the node answered without a receipt, or without tokens")
+
+
+def _content(data: bytes | None) -> list[str]:
+    """The text in an event for the app, if that is what it is."""
+    try:
+        chunk = _Chunk() if data is None else msgspec.json.decode(data, type=_Chunk)
+    except msgspec.MsgspecError:
+        return []
+    return [one.delta.content for one in chunk.choices if one.delta.content]

@@ -71,6 +71,7 @@ class Plants:
             lambda c: _is_exact(c, str(node.key))
         ):
             return
+        words = await asking.words(node, model, clock=self._clock, randomness=self._randomness)
         attempt = asking.new_attempt(self._randomness)
         note = self._sign(node, attempt, expect)
         accepted = b""
@@ -88,7 +89,7 @@ class Plants:
             model,
             clock=self._clock,
             randomness=self._randomness,
-            plant=asking.Bound(attempt=attempt, digest=plant_digest(note)),
+            plant=asking.Bound(attempt=attempt, digest=plant_digest(note), words=words),
         )
         await self._database.write(lambda c: _keep(c, attempt, asked))
 

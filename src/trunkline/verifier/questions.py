@@ -2,8 +2,8 @@
 
 A node that could tell these from its users' would answer them honestly and nothing else. So they
 differ in length, turns, parameters and wording as ordinary ones do. They are still made from lists:
-who collects them for long enough knows the words. It refuses to ask for long answers: each is made
-again here.
+who collects them for long enough knows the words. So plants, which other verifiers read, say what a
+model said to such a question before. It refuses to ask for long answers: each is made again here.
 """
 
 from collections.abc import Sequence
@@ -43,20 +43,20 @@ _SYSTEMS: Final = (
 )  # fmt: skip
 _LENGTHS: Final = (16, 20, 32, 50, 64, 64, 80, 100, 100, 120, 128, 128, 150)
 _TEMPERATURES: Final = (0.0, 0.2, 0.3, 0.5, 0.7, 0.7, 0.8, 0.9, 1.0)
+_PASSAGES: Final = (5, 7, 9, 12, 15, 20, 26, 34, 45)
 _WARM: Final = (0.7, 0.7, 0.8, 0.9, 1.0)
 
 
-def body(model: str, randomness: Randomness, *, sampled: bool = False) -> dict[str, object]:
+def body(
+    model: str, randomness: Randomness, *, sampled: bool = False, words: str = ""
+) -> dict[str, object]:
     """A chat request for ``model``, in the OpenAI format. ``sampled``: whose answer depends on its
-    seed."""
-    messages: list[dict[str, str]] = []
-    if _once_in(randomness, 2):
-        messages.append({"role": "system", "content": _one(_SYSTEMS, randomness)})
-    while _once_in(randomness, 4) and len(messages) < 6:
-        messages.append({"role": "user", "content": _ask(randomness)})
-        messages.append({"role": "assistant", "content": _one(_TURNS, randomness)})
-    messages.append({"role": "user", "content": _ask(randomness)})
-    asked: dict[str, object] = {"model": model, "messages": messages, "stream": True}
+    seed. ``words``: what it says, and none of the lists."""
+    asked: dict[str, object] = {
+        "model": model,
+        "messages": [_user(words)] if words else _messages(randomness),
+        "stream": True,
+    }
     length = "max_completion_tokens" if _once_in(randomness, 3) else "max_tokens"
     asked[length] = _one(_LENGTHS, randomness)
     if sampled or not _once_in(randomness, 3):
@@ -68,6 +68,30 @@ def body(model: str, randomness: Randomness, *, sampled: bool = False) -> dict[s
     if _once_in(randomness, 8):
         asked["stop"] = ["\n\n"]
     return asked
+
+
+def passage(text: str, randomness: Randomness) -> str:
+    """Some words of what a model said, in a row, to be asked about; empty if there are too few."""
+    words = text.split()
+    count = _one(_PASSAGES, randomness)
+    if len(words) < min(_PASSAGES):
+        return ""
+    first = int.from_bytes(randomness.token(2), "big") % max(1, len(words) - count + 1)
+    return " ".join(words[first : first + count])
+
+
+def _messages(randomness: Randomness) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = []
+    if _once_in(randomness, 2):
+        messages.append({"role": "system", "content": _one(_SYSTEMS, randomness)})
+    while _once_in(randomness, 4) and len(messages) < 6:
+        messages.append(_user(_ask(randomness)))
+        messages.append({"role": "assistant", "content": _one(_TURNS, randomness)})
+    return [*messages, _user(_ask(randomness))]
+
+
+def _user(words: str) -> dict[str, str]:
+    return {"role": "user", "content": words}
 
 
 def _ask(randomness: Randomness) -> str:

@@ -67,7 +67,10 @@ async def computed_by_its_seed(running: Node, engine: ScriptedEngine, asked: Att
 
 async def test_a_plant_s_own_attempt_is_answered_wrongly_and_no_other(tmp_path: Path) -> None:
     note = plant()
-    async with planted(tmp_path, audits(), cache=CacheConfig()) as (running, engine):
+    async with planted(tmp_path, audits(plants_per_day=24), cache=CacheConfig()) as (
+        running,
+        engine,
+    ):
         accepted = PlantAccepted.open_note(await running.caller.plant(note), KEY)
         assert accepted.plant == digest(note)
         assert await computed_by_its_seed(running, engine, ask(note, 2))
@@ -92,7 +95,10 @@ async def test_no_user_s_attempt_is_answered_wrongly(
     """One that does not bind the plant is a gateway's. What is given again, taken over or right in
     any case is refused too."""
     note = plant()
-    async with planted(tmp_path, audits(), cache=CacheConfig()) as (running, engine):
+    async with planted(tmp_path, audits(plants_per_day=24), cache=CacheConfig()) as (
+        running,
+        engine,
+    ):
         await running.caller.plant(note)
         with pytest.raises(NodeRefusedError) as refused:
             await running.hear(ask(note, **changes))
@@ -111,14 +117,14 @@ async def test_no_user_s_attempt_is_answered_wrongly(
     ],
 )
 async def test_what_is_not_agreed_to(tmp_path: Path, note: bytes, code: str) -> None:
-    async with planted(tmp_path, audits()) as (running, _):
+    async with planted(tmp_path, audits(plants_per_day=24)) as (running, _):
         with pytest.raises(NodeRefusedError) as refused:
             await running.caller.plant(note)
     assert refused.value.error_code == code
 
 
 async def test_a_node_whose_operator_wants_none_agrees_to_none(tmp_path: Path) -> None:
-    async with planted(tmp_path, audits(plants_per_day=0)) as (running, _):
+    async with planted(tmp_path, audits()) as (running, _):
         with pytest.raises(NodeRefusedError) as refused:
             await running.caller.plant(plant())
     assert refused.value.error_code == "not_found"

@@ -58,6 +58,20 @@ def test_no_form_is_most_of_them() -> None:
     assert max(texts.values()) <= 3
 
 
+def test_a_plant_says_nothing_that_is_in_a_list() -> None:
+    """Other verifiers read it, and could know what is asked so often."""
+    dice = Dice(8)
+    text = " ".join(f"word{number}" for number in range(60))
+    said = [questions.passage(text, dice) for _ in range(MANY)]
+    assert len(set(said)) > MANY / 2
+    assert all(one in text for one in said)
+    assert questions.passage("too few words", dice) == ""
+    for words in said:
+        body = questions.body("toy", dice, sampled=True, words=words)
+        assert body["messages"] == [{"role": "user", "content": words}]
+        assert float(str(body["temperature"])) > 0.5
+
+
 class Listening:
     """A node's caller that keeps what it was sent."""
 
