@@ -15,7 +15,9 @@ A sequence inside such a range with nothing to do gets a *filler* row behind its
 forgotten at once.
 
 The caller alternates between one micro-batch of single rows (sequences that generate) and one piece
-of one prompt: a long prompt delays the others by one piece at a time, not by its length.
+of one prompt: a long prompt delays the others by one piece at a time, not by its length. A piece
+costs something of itself, so one that delays nobody is larger, and a prompt falls into equal ones:
+a small one at its end would cost the most for a token.
 """
 
 from collections import deque
@@ -94,18 +96,26 @@ class _Slot:
 class Batcher:
     """Runs jobs over a context of ``slots`` sequences. Not thread-safe.
 
-    ``slots`` is at least two (rule 1). ``piece_tokens`` bounds a piece of a prompt. Each sequence
+    ``slots`` is at least two (rule 1). ``piece_tokens`` bounds a piece of a prompt, and
+    ``lone_piece_tokens`` (0: that too) one that no sequence waits for that generates. Each sequence
     of the context must hold one token more than a job may use, for the filler.
     """
 
     def __init__(
-        self, memory: Memory, *, slots: int, piece_tokens: int, queue_jobs_max: int
+        self,
+        memory: Memory,
+        *,
+        slots: int,
+        piece_tokens: int,
+        queue_jobs_max: int,
+        lone_piece_tokens: int = 0,
     ) -> None:
         require(slots >= ROWS_MIN, "an engine has at least two sequences")
         require(piece_tokens >= ROWS_MIN, "a piece has at least two tokens")
         self._memory = memory
         self._slots = [_Slot() for _ in range(slots)]
         self._piece_tokens = piece_tokens
+        self._lone_piece_tokens = max(piece_tokens, lone_piece_tokens)
         self._queue_jobs_max = queue_jobs_max
         self._waiting: deque[Job] = deque()
         self._turn = 0
@@ -208,7 +218,10 @@ class Batcher:
         if running is None:
             return
         start = len(slot.cached)
-        piece = running.tokens[start : start + self._piece_tokens]
+        waited_for = any(other.pending == 1 for other in self._slots)
+        most = self._piece_tokens if waited_for else self._lone_piece_tokens
+        pieces = -(-slot.pending // most)
+        piece = running.tokens[start : start + -(-slot.pending // pieces)]
         outputs = [running.wants_logits(start + at) for at in range(len(piece))]
         if sum(outputs) == 1:
             outputs[0 if not outputs[0] else 1] = True

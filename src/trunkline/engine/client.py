@@ -44,6 +44,10 @@ TEMPERATURE_MAX = 100.0
 JOBS_MAX = 64
 
 _WORKER = "trunkline.engine.worker"
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
+"""The C library gives memory of the size of a token's logits back to the system at once, and gets
+it again for the next token, page by page: half of what choosing and scoring took. Other C libraries
+do not read these."""
 
 _T = TypeVar("_T")
 
@@ -109,7 +113,11 @@ class EmbeddedEngine:
             busy=lambda: bool(self._jobs or self._scores or self._texts or self._tests),
             start_timeout_s=config.start_timeout_s,
             stall_timeout_s=config.stall_timeout_s,
-            environment={"OMP_NUM_THREADS": str(config.threads), "OMP_WAIT_POLICY": "passive"},
+            environment={
+                "OMP_NUM_THREADS": str(config.threads),
+                "OMP_WAIT_POLICY": "passive",
+                **_KEPT_MEMORY,
+            },
         )
 
     @property

@@ -15,6 +15,7 @@ VOCABULARY = 97
 END = 96
 ROOM = 64
 PIECE = 8
+LONE_PIECE = 15
 
 
 class FakeMemory:
@@ -88,7 +89,14 @@ def drain(batcher: Batcher) -> dict[int, list[Token]]:
 
 def batcher(slots: int = 4, queue: int = 64) -> tuple[Batcher, FakeMemory]:
     memory = FakeMemory(slots)
-    return Batcher(memory, slots=slots, piece_tokens=PIECE, queue_jobs_max=queue), memory
+    made = Batcher(
+        memory,
+        slots=slots,
+        piece_tokens=PIECE,
+        lone_piece_tokens=LONE_PIECE,
+        queue_jobs_max=queue,
+    )
+    return made, memory
 
 
 def alone(job: Generate) -> list[Token]:
@@ -132,6 +140,22 @@ def test_a_common_beginning_is_computed_once_and_changes_nothing() -> None:
     assert drain(shared)[2] == alone(second)
     # 30 of 32 tokens were there: one piece for the last two, then single rows with a filler.
     assert memory.batches == [2] * 20
+
+
+def test_pieces_are_equal_and_larger_where_no_answer_waits() -> None:
+    lone, memory = batcher()
+    lone.add(running(1, generate(PROMPTS[-1])))
+    drain(lone)
+    # 40 by 15 at most; then single rows with a filler.
+    assert memory.batches[:3] == [14, 13, 13]
+    shared, memory = batcher()
+    shared.add(running(1, generate([1, 2])))
+    shared.advance_prompt()
+    shared.add(running(2, generate(PROMPTS[-2])))
+    memory.batches.clear()
+    drain(shared)
+    # 25 and one, by 8 at most; and one more with each row of the answer, beside which it lies.
+    assert memory.batches[:6] == [2, 8, 2, 8, 2, 6]
 
 
 def test_cancelling_frees_the_slot_for_the_next() -> None:
