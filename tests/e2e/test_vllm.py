@@ -235,6 +235,14 @@ async def test_a_checking_server_needs_no_processor_and_as_many_candidates_as_ar
         await many.close()
 
 
+async def test_a_checking_server_that_says_logits_is_refused(bench: Bench) -> None:
+    async with serving(VllmStandIn(bench.engine, raw_logits=True)) as address:
+        scorer = bench.checking(address)
+        with pytest.raises(ConfigError, match="logprobs-mode"):
+            await scorer.model()
+        await scorer.close()
+
+
 async def test_a_server_started_anew_without_the_processor_is_noticed(bench: Bench) -> None:
     changing = VllmStandIn(bench.engine)
     async with serving(changing) as address:

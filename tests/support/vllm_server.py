@@ -34,6 +34,8 @@ class VllmStandIn:
     model: str = "smollm2-135m-instruct"
     max_model_len: int = 512
     other_tokens: bool = False
+    raw_logits: bool = False
+    """``--logprobs-mode raw_logits``."""
     cut_after: int | None = None
     """Tokens after which a stream is cut."""
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -143,6 +145,8 @@ class VllmStandIn:
         (token,) = [one async for one in self.engine.generate(job)]
         assert token.token == prompt[at]
         values = {token.token: token.logprob} | {one.token: one.logprob for one in token.top}
+        if self.raw_logits:
+            values = {one: value + 20.0 for one, value in values.items()}
         return {
             str(one): {"logprob": value, "rank": 1, "decoded_token": ""}
             for one, value in values.items()

@@ -49,6 +49,7 @@ from trunkline.remote.exchange import Exchange, ProviderTimeouts
 from trunkline.remote.status import RejectedError
 from trunkline.remote.target import parse_url
 from trunkline.remote.transport import Transport
+from trunkline.sampling.leading import check as check_leading
 from trunkline.sampling.leading import score_leading
 
 ANSWER_BYTES_MAX: Final = 96 * 1024 * 1024
@@ -313,12 +314,26 @@ class VllmScorer(_Vllm):
 
     async def _check_server(self, model: ModelInfo) -> None:
         wanted = self._candidates(model, 2)
-        if await self._server.refuses(wire.score_body(model.name, [0, 0], wanted)):
+        try:
+            body = await self._server.whole(
+                "/v1/completions", wire.score_body(model.name, [0, 0], wanted)
+            )
+        except RejectedError:
             raise ConfigError(
                 f"the vLLM server does not say {wanted} candidates a position: start it with"
                 f" --max-logprobs {wanted}, or set candidates to what it has",
                 code=OTHER_MODEL,
-            )
+            ) from None
+        size = model.vocabulary_size
+        (found,) = wire.scored(body, [0, 0], 1, candidates=wanted, vocabulary=size)
+        try:
+            check_leading(found, 0)
+        except ValueError:
+            raise ConfigError(
+                "the vLLM server says no log-probabilities: start it with --logprobs-mode"
+                " raw_logprobs",
+                code=OTHER_MODEL,
+            ) from None
 
     def _candidates(self, model: ModelInfo, tokens: int) -> int:
         """How many to ask for at each of so many positions, so that the answer stays in bounds."""
