@@ -2,7 +2,7 @@
 
 An engine generates tokens from tokens, or scores tokens that somebody says a model chose.
 Everything about text, chat, tools and wire formats is its user's. The embedded engine
-(``engine/client.py``) is a child process behind these ports.
+(``engine/client.py``) is a child process behind these ports, vLLM (``engine/vllm.py``) a server.
 """
 
 from collections.abc import AsyncGenerator, Sequence
