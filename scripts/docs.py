@@ -43,6 +43,7 @@ COMMANDS: Final = (
     ("audit",), ("audit", "ls"), ("audit", "show"), ("audit", "recompute"), ("audit", "alerts"),
     ("audit", "verifiers"),
     ("audit", "nodes"),
+    ("audit", "plants"),
     ("keys",), ("keys", "create"), ("keys", "ls"), ("keys", "revoke"), ("keys", "rotate"),
     ("route",), ("route", "explain"),
     ("drill",), ("drill", "kill-node"), ("drill", "swap-model"),

@@ -81,3 +81,20 @@ def nodes(data: Data = None, json: Json = False) -> None:
     from trunkline.cli import conduct
 
     raise typer.Exit(conduct.nodes(folder_of(data), as_program=json))
+
+
+@audit.command("plants")
+def plants(
+    data: Data = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Run each again here, by the installed model.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show the answers that verifiers planted to try each other, and what was said of them.
+
+    Exit 0: all was found out; 1: a verdict, or the replay, says the contrary of a plant.
+    """
+    from trunkline.cli import plants as implementation
+
+    raise typer.Exit(implementation.plants(folder_of(data), again=replay, as_program=json))

@@ -34,8 +34,8 @@ ENTRIES_MAX: Final = 1_000_000
 
 def verifiers(folder: Folder, *, as_program: bool) -> int:
     """Print each pinned verifier's conduct. DONE if nothing was found, else NO."""
-    keys, nodes = _pinned(folder, "verifier"), _pinned(folder, "node")
-    policy, entries = _read(folder, keys, "verifier")
+    keys, nodes = pinned(folder, "verifier"), pinned(folder, "node")
+    policy, entries = read_network(folder, keys, "verifier")
     operators = {key.vkey: key.operator for key in read_keys(folder)}
     found = examine(entries, keys, policy, nodes=nodes, operators=operators)
     if as_program:
@@ -47,8 +47,8 @@ def verifiers(folder: Folder, *, as_program: bool) -> int:
 
 def nodes(folder: Folder, *, as_program: bool) -> int:
     """Print what each pinned node did with its nonces. DONE if nothing was found, else NO."""
-    keys = _pinned(folder, "node")
-    _, entries = _read(folder, keys, "node")
+    keys = pinned(folder, "node")
+    _, entries = read_network(folder, keys, "node")
     found = examine_nodes(entries, keys)
     if as_program:
         typer.echo(msgspec.json.encode(found).decode())
@@ -57,12 +57,15 @@ def nodes(folder: Folder, *, as_program: bool) -> int:
     return NO if any(one.finding for one in found) else DONE
 
 
-def _pinned(folder: Folder, role: str) -> list[VerifierKey]:
+def pinned(folder: Folder, role: str) -> list[VerifierKey]:
+    """The keys that the network pins for a role."""
     return [VerifierKey.parse(key.vkey) for key in read_keys(folder) if key.role == role]
 
 
-def _read(folder: Folder, keys: Sequence[VerifierKey], role: str) -> tuple[Policy, list[bytes]]:
-    """The network's policy, and its log's entries."""
+def read_network(
+    folder: Folder, keys: Sequence[VerifierKey], role: str
+) -> tuple[Policy, list[bytes]]:
+    """The network's policy, and its log's entries. Raises ConfigError without ``keys``."""
     text = trust_of(folder).policy
     if not keys or text is None:
         raise ConfigError(f"{folder.path}: no {role} is pinned there, or no policy")
