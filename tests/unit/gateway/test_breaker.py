@@ -126,6 +126,13 @@ def test_it_outlives_its_process(breaker: Breaker) -> None:
     assert late.admission(2.0) is Admission.PROBE
 
 
+def test_a_rest_after_a_restart_is_longer_than_a_short_cool_down(breaker: Breaker) -> None:
+    breaker.failed(0.0, Fault.REFUSED)
+    again = Breaker.of(POLICY, breaker.dump(0.5), now_s=0.0, age_s=0.0, rest_s=50.0)
+    assert again.admission(49.9) is Admission.NO
+    assert again.admission(50.0) is Admission.PROBE
+
+
 def test_a_silence_opens_it_at_once_until_a_poll_could_tell(breaker: Breaker) -> None:
     breaker.failed(0.0, Fault.SILENT)
     assert breaker.admission(3.9) is Admission.NO

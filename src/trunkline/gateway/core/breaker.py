@@ -239,7 +239,7 @@ class Breaker:
             made._returned_s = now_s - kept.returned_s - age_s
         if kept.state is not State.CLOSED:
             made.state = State.OPEN
-            left_s = min(max(kept.left_s - age_s, rest_s), made._cooldown_s)
+            left_s = max(min(kept.left_s - age_s, made._cooldown_s), rest_s)
             made._opened_s = now_s + left_s - made._cooldown_s
         return made
 
