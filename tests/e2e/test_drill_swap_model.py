@@ -18,5 +18,5 @@ def test_a_node_that_cheats_under_live_traffic_is_quarantined_and_no_call_fails(
     assert result["afterwards"] == 0
     assert result["cheated_tokens"] > 0
     codes = [alert["code"] for alert in result["alerts"]]
-    assert codes[0] == "node_quarantined"
+    assert codes[0] == "node_quarantined", result["alerts"]
     assert {alert["node"] for alert in result["alerts"]} == {result["node"]}
