@@ -34,7 +34,7 @@ REPEATED: Final = "repeated"
 """Whether request and answer are the origin's."""
 
 Logged = Literal["yes", "no", "unknown"]
-"""Whether the origin's batch is in the log. ``no``: it would have been seen there."""
+"""Whether the log has the origin's batch, before the answer's. ``no``: it would have been seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +88,10 @@ def check_origin(receipt: Receipt, origin: Origin | None) -> Check:
     if fault := _fault(receipt, origin):
         return failed(CACHED, fault)
     if origin.logged == "no":
-        return failed(CACHED, "the receipt that it came from is not in the log")
+        return failed(CACHED, "the receipt that it came from was not in the log before it")
     if origin.logged == "unknown":
         return inconclusive(CACHED, "it came from before this verifier followed the log")
-    return passed(CACHED, "given before, as the receipt says, and that is in the log")
+    return passed(CACHED, "given before, as the receipt says, and in the log by then")
 
 
 def check_answer(receipt: Receipt, content: OpenedContent, read: Opened | None) -> Check:

@@ -165,7 +165,7 @@ class NodeApp:
             randomness=self._randomness,
             logger=self._logger,
             telemetry=self._telemetry,
-            cache=None if cache is None else AnswerCache(cache, clock=self._clock),
+            cache=None if cache is None else AnswerCache(cache, self._database, clock=self._clock),
             audited=self._keeper is not None,
         )
         self._router.add("POST", ATTEMPT_PATH, attempts.handle)

@@ -4,7 +4,8 @@ It stands around the work of an attempt: what is made is written down on its way
 it is whole and its receipt signed; what was kept is work that takes no time. Either way the
 attempt is accepted, streamed and signed for like any other, and the receipt of an answer that was
 kept names the original (``docs/spec/receipt.md``, "Cached answers"). Nothing is written to disk.
-Two attempts that miss at once both do the work.
+What may be audited is given again once the log has its receipt. Two attempts that miss at once both
+do the work.
 """
 
 import msgspec
@@ -27,15 +28,19 @@ from trunkline.node.core.cache import (
 from trunkline.node.core.content import Before
 from trunkline.node.core.content import Kept as Opening
 from trunkline.node.core.statement import Outcome
+from trunkline.node.store import find_receipt
 from trunkline.node.work import Output, Service, Work
 from trunkline.receipts import ReceiptCached, receipt_leaf
+from trunkline.runtime.store import Database
 from trunkline.schema.attempt import Accepted, Attempt, Limits, SignedReceipt
 
 
 class AnswerCache:
     """Belongs to one event loop."""
 
-    def __init__(self, config: CacheConfig, *, clock: Clock) -> None:
+    def __init__(self, config: CacheConfig, database: Database, *, clock: Clock) -> None:
+        """``database``: the node's, which says what of it the log has."""
+        self._database = database
         self._kinds = frozenset(config.kinds)
         self._entries = Entries(bytes_max=config.bytes_max, keep_s=config.keep_s)
         self._clock = clock
@@ -48,9 +53,18 @@ class AnswerCache:
         if may_take(attempt, self._kinds):
             kept = self._entries.get(key, self._clock.monotonic_s())
             if kept is not None:
-                return Again(kept, attempt)
+                # One that is not bound yet is not replaced: the next would not be bound either.
+                bound = await self._bound(kept)
+                return Again(kept, attempt) if bound else await service.prepare(attempt)
         work = await service.prepare(attempt)
         return Recorded(work, self, key, attempt, bytes_max=self._entries.largest_bytes)
+
+    async def _bound(self, kept: Kept) -> bool:
+        """Whether the node is bound to an answer that may be audited: the log has its receipt."""
+        if kept.before is None:
+            return True
+        found = await self._database.read(lambda c: find_receipt(c, kept.accepted.attempt))
+        return found is not None and found.log_index is not None
 
     def put(self, key: bytes, kept: Kept) -> None:
         """Keep an answer from now on."""

@@ -103,7 +103,7 @@ class Cases:
         made, opened = verified.receipt, content
         origin = None
         if repeated.is_repeated(made):
-            origin = await self._origin(node, made, content, measurable=measurable)
+            origin = await self._origin(node, made, content, place)
             opened = None
         if origin is not None and repeated.fits(verified.receipt, origin):
             made, opened = origin.receipt, origin.content
@@ -158,24 +158,19 @@ class Cases:
         node: KnownNode,
         receipt: Receipt,
         content: OpenedContent | None,
-        *,
-        measurable: bool,
+        place: Place,
     ) -> repeated.Origin | None:
-        """What its node shows that an answer given again came from, looked for in the log. A batch
-        that is not there yet may come: to be tried again, by an UpstreamError, as long as it is
-        ``measurable``."""
+        """What its node shows that an answer given again came from, looked for in the log before
+        the answer's own ``place``: a node could else log it once the answer is drawn."""
         origin = repeated.shown(content, node.key)
         if origin is None or not repeated.fits(receipt, origin):
             return origin
         batch, vkey = origin.batch, str(node.key)
         entry = await self._database.read(lambda c: store.entry_of(c, vkey, batch.root))
-        if entry is not None:
+        if entry is not None and (place.drawn is None or entry < place.drawn.entry):
             return replace(origin, logged="yes", entry=entry)
-        if not await self._database.read(lambda c: store.saw_all_since(c, vkey, batch.unix_ms)):
-            return origin
-        if measurable:
-            raise UpstreamError("the receipt that it came from is not in the log", code=UNLOGGED)
-        return replace(origin, logged="no")
+        seen = await self._database.read(lambda c: store.saw_all_since(c, vkey, batch.unix_ms))
+        return replace(origin, logged="no") if seen or entry is not None else origin
 
     async def _is_unlogged(self, node: KnownNode, note: str) -> bool:
         """Whether the log lacks a commitment to nonces that would have been seen there."""

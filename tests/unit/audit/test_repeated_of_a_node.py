@@ -38,7 +38,8 @@ async def second(folder: Path, what: Attempt, log_entry: int = 9) -> Judged:
                     cache="ca" * 32,
                 )
             )
-        (opening,) = await opened(running, await place(running, heard, 2))
+            at = await place(running, heard, number)
+        (opening,) = await opened(running, at)
     assert opening.signed is not None
     verified = verify_signed(opening.signed, KEY)
     assert repeated.is_repeated(verified.receipt)

@@ -260,9 +260,9 @@ async def test_an_answer_given_again_is_opened_with_its_origin(tmp_path: Path) -
     log = Log()
     async with audited(tmp_path, audits(), log=log, cache=CacheConfig()) as running:
         made = await running.hear(ask(1, cache="ca" * 32))
+        await place(running, made, 1)
         again = await running.hear(ask(2, answer="ans_2", cache="ca" * 32))
-        await place(running, again, 2)
-        first, second = await opened(running, await place(running, made, 1), wanted(again))
+        first, second = await opened(running, wanted(made), await place(running, again, 2))
     assert made.signed is not None
     assert again.signed is not None
     receipt = decode(again.signed.receipt.encode())
@@ -285,12 +285,28 @@ async def test_an_answer_given_again_is_opened_with_its_origin(tmp_path: Path) -
 async def test_what_may_be_audited_comes_from_what_may_be(tmp_path: Path) -> None:
     """The origin is opened with it, and this one's caller had not let it be."""
     async with audited(tmp_path, audits(), cache=CacheConfig()) as running:
-        heard = [
-            await running.hear(ask(number, cache="ca" * 32, audit=audit))
-            for number, audit in enumerate((False, True, True, False), start=1)
-        ]
+        heard = []
+        for number, audit in enumerate((False, True, True, False), start=1):
+            heard.append(await running.hear(ask(number, cache="ca" * 32, audit=audit)))
+            await place(running, heard[-1], number)
     cached = [bool(decode(one.signed.receipt.encode()).cached) for one in heard if one.signed]
     assert cached == [False, False, True, True]
+
+
+async def test_what_may_be_audited_is_given_once_the_log_has_its_receipt(tmp_path: Path) -> None:
+    log = Log()
+    log.deaf = True
+    async with audited(tmp_path, audits(), log=log, cache=CacheConfig()) as running:
+        heard = [await running.hear(ask(number, cache="ca" * 32)) for number in (1, 2)]
+        log.deaf = False
+        await place(running, heard[0], 1)
+        heard.append(await running.hear(ask(3, cache="ca" * 32)))
+    receipts = [decode(one.signed.receipt.encode()) for one in heard if one.signed]
+    assert [bool(one.cached) for one in receipts] == [False, False, True]
+    assert heard[0].signed is not None
+    leaf = receipt_leaf(heard[0].signed.receipt.encode()).hex()
+    assert receipts[2].cached
+    assert receipts[2].cached.receipt == leaf, "the one that was kept first"
 
 
 async def test_a_store_from_before_audits_is_brought_up_to_date(tmp_path: Path) -> None:
