@@ -163,17 +163,17 @@ async def kill_and_start_again(tmp_path, point):
     transport = HttpTransport()
     try:
         async with log_process(tmp_path) as (_, url):
-            acknowledged = await add_all(LogCaller(transport, url), BEFORE)
+            acknowledged = await add_all(LogCaller(transport, url, timeout_s=60.0), BEFORE)
             assert len(acknowledged) == len(BEFORE)
 
         async with log_process(tmp_path, crash_at=point) as (process, url):
             # Some points are reached while it starts (what was left to publish), others by adding.
             if url:
-                acknowledged |= await add_all(LogCaller(transport, url), DURING)
+                acknowledged |= await add_all(LogCaller(transport, url, timeout_s=60.0), DURING)
             assert await process.wait() == -signal.SIGKILL
 
         async with log_process(tmp_path) as (process, url):
-            caller = LogCaller(transport, url)
+            caller = LogCaller(transport, url, timeout_s=60.0)
             again = await add_all(caller, [*BEFORE, *DURING])
             assert sorted(again.values()) == list(range(262))
             assert acknowledged.items() <= again.items()
@@ -192,7 +192,7 @@ async def test_crash_points_are_nothing_unless_configured(tmp_path):
     async with witness_service(tmp_path) as witness_url:
         set_up(tmp_path, witness_url, crash_points=False)
         async with log_process(tmp_path, crash_at=crash.ROUND_PLANNED) as (process, url):
-            assert await LogCaller(transport, url).add(entry(0)) == 0
+            assert await LogCaller(transport, url, timeout_s=60.0).add(entry(0)) == 0
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
     await transport.aclose()
@@ -206,14 +206,14 @@ async def test_killed_again_and_again_while_busy(tmp_path):
         set_up(tmp_path, witness_url)
         for start in range(0, 400, 100):
             async with log_process(tmp_path) as (process, url):
-                caller = LogCaller(transport, url)
+                caller = LogCaller(transport, url, timeout_s=60.0)
                 adding = asyncio.create_task(add_all(caller, range(start, start + 200)))
                 # Once the first of these is in, the rest is under way.
                 acknowledged |= await add_all(caller, [start])
                 process.kill()
                 acknowledged |= await adding
         async with log_process(tmp_path) as (_, url):
-            again = await add_all(LogCaller(transport, url), range(500))
+            again = await add_all(LogCaller(transport, url, timeout_s=60.0), range(500))
             assert sorted(again.values()) == list(range(500))
             assert acknowledged.items() <= again.items()
     await transport.aclose()

@@ -116,7 +116,7 @@ async def test_two_of_four_with_one_killed_and_one_lying(tmp_path):
         (tmp_path / "log.toml").write_text(render(config))
         create_log(tmp_path / "data", LOG)
         _, log_url = await stack.enter_async_context(process("log", tmp_path / "log.toml"))
-        caller = LogCaller(transport, log_url)
+        caller = LogCaller(transport, log_url, timeout_s=60.0)
 
         async def prove(number, timeout_s=DEADLINE_S):
             index = await caller.add(entry(number))

@@ -62,7 +62,7 @@ class Place:
             on_fatal=lambda: pytest.fail("the log stopped"),
         )
         async with serving(service) as url:
-            yield LogCaller(self.transport, url), url
+            yield LogCaller(self.transport, url, timeout_s=60.0), url
 
     async def face(self, history, size):
         """A log with ``size`` entries of its own; returns its URL and its checkpoint."""

@@ -80,7 +80,7 @@ class Network:
         """Serve the log; yields a caller of it, with ``url`` and ``service`` beside."""
         service = self.service(**config)
         async with serving(service) as url:
-            caller = LogCaller(self.transport, url)
+            caller = LogCaller(self.transport, url, timeout_s=60.0)
             yield caller, url, service
 
     def policy(self, quorum=None):

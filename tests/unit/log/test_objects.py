@@ -161,7 +161,7 @@ async def test_it_is_served_and_proven(template, tmp_path, network):
     data, store = fresh(template, tmp_path / "log")
     witness = await network.witness("delta.example/witness")
     async with tiles_on(store) as tiles, serving(service(data, tiles, witnesses=(witness,))) as url:
-        caller = LogCaller(network.transport, url)
+        caller = LogCaller(network.transport, url, timeout_s=60.0)
         index = await caller.add(make_entry(1000))
         assert index == BEFORE
         for number, entry in ((3, make_entry(3)), (index, make_entry(1000))):
@@ -255,7 +255,7 @@ async def test_a_local_log_is_brought_into_a_bucket(tmp_path, network, capsys):
         assert '"sound":true' in capsys.readouterr().out
         log, _ = build(path)
         async with serving(log) as log_url:
-            caller = LogCaller(network.transport, log_url)
+            caller = LogCaller(network.transport, log_url, timeout_s=60.0)
             assert await caller.add(make_entry(7)) == 7
             assert await caller.add(make_entry(300)) == 300
             with pytest.raises(ConfigError, match="in use"):

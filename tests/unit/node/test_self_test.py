@@ -76,6 +76,7 @@ async def test_it_is_made_once_signed_and_logged(tmp_path: Path) -> None:
 
 async def test_answers_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test, "QUIET_POLL_S", 0.01)
+    monkeypatch.setattr(self_test, "QUIET_POLLS_MAX", 1_000_000)
     engine = TestedEngine(UpstreamError("later", code="engine_crashed"))
     monkeypatch.setattr(self_test, "AGAIN_S", 0.01)
     async with node(tmp_path, engine) as running:

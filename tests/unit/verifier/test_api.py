@@ -46,7 +46,7 @@ async def slow(tmp_path):
     await transport.aclose()
 
 
-def asked(network, number: int, deadline_ms: int = 10_000) -> AskedAudit:
+def asked(network, number: int, deadline_ms: int = 60_000) -> AskedAudit:
     made = honest(number)
     (signed,) = network.node.answer(made)
     return AskedAudit(signed=signed, content=made.content, deadline_ms=deadline_ms)
@@ -55,7 +55,7 @@ def asked(network, number: int, deadline_ms: int = 10_000) -> AskedAudit:
 async def test_a_deadline_is_met_and_the_work_goes_on(slow):
     network, engine, caller, *_ = slow
 
-    early = await caller.audit(asked(network, 1, deadline_ms=50), 10)
+    early = await caller.audit(asked(network, 1, deadline_ms=50), 90)
     assert (early.result, early.reason, early.note) == ("inconclusive", "deadline", "")
 
     engine.let.set()
@@ -65,9 +65,9 @@ async def test_a_deadline_is_met_and_the_work_goes_on(slow):
 
 async def test_more_than_may_wait_are_told_at_once(slow):
     network, engine, caller, *_ = slow
-    first = await caller.audit(asked(network, 1, deadline_ms=50), 10)
+    first = await caller.audit(asked(network, 1, deadline_ms=50), 90)
 
-    assert (first.reason, (await caller.audit(asked(network, 2), 10)).reason) == (
+    assert (first.reason, (await caller.audit(asked(network, 2), 90)).reason) == (
         "deadline", "busy",
     )  # fmt: skip
     engine.let.set()
@@ -104,7 +104,7 @@ async def test_a_receipt_of_somebody_else_s_node_is_not_judged(slow):
         receipt=json.dumps(other), batch=one.signed.batch, index=0, path=one.signed.path
     )
 
-    answer = await caller.audit(AskedAudit(signed=signed, content=one.content, deadline_ms=99), 10)
+    answer = await caller.audit(AskedAudit(signed=signed, content=one.content, deadline_ms=99), 90)
 
     assert (answer.result, answer.note) == ("inconclusive", "")
 

@@ -107,11 +107,11 @@ async def test_a_caller_brings_what_it_was_given(
     made, other = await served(HONEST, TEXTS), await served(HONEST, ("else",))
     (signed,) = network.node.answer(made)
     caller = await verifier(network, transport, HONEST, rate_ppm=0)
-    swapped = AskedAudit(signed=signed, content=other.content, deadline_ms=20_000)
-    told = await caller.audit(swapped, timeout_s=25)
+    swapped = AskedAudit(signed=signed, content=other.content, deadline_ms=60_000)
+    told = await caller.audit(swapped, timeout_s=90)
     assert (told.result, told.reason) == ("inconclusive", "not_bound")
-    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=20_000)
-    assert (await caller.audit(asked, timeout_s=25)).result == "pass"
+    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=60_000)
+    assert (await caller.audit(asked, timeout_s=90)).result == "pass"
 
 
 class Counted(ToyEmbedder):

@@ -33,13 +33,13 @@ def brought(network, number: int) -> AskedAudit:
     made = honest(number)
     (signed,) = network.node.answer(made)
     content = msgspec.structs.replace(made.content, nonce=None)
-    return AskedAudit(signed=signed, content=content, deadline_ms=10_000)
+    return AskedAudit(signed=signed, content=content, deadline_ms=60_000)
 
 
 async def test_whoever_asks_first_takes_no_receipt_out_of_the_draw(network, transport):
     one = brought(network, 1)
     quiet = VerifierCaller(transport, await network.verifier(LAMBDA, rate_ppm=0))
-    picked = Verdict.open_note((await quiet.audit(one, 12)).note.encode(), LAMBDA.vkey)
+    picked = Verdict.open_note((await quiet.audit(one, 90)).note.encode(), LAMBDA.vkey)
     # Another process of the same verifier, which draws.
     caller = VerifierCaller(transport, await network.verifier(LAMBDA))
     while len(found := (await caller.verdicts(0, 1)).verdicts) < 2:
@@ -54,7 +54,7 @@ async def test_whoever_asks_first_takes_no_receipt_out_of_the_draw(network, tran
     assert not bundle.decode(kept).picked
     recompute.verdict(drawn, kept, await caller.calibration(drawn.calibration))
     # Who asks now is shown the verdict that counts.
-    assert (await caller.audit(one, 12)).note == found[1].note
+    assert (await caller.audit(one, 90)).note == found[1].note
     (seen,) = conduct.examine(network.log.entries, (LAMBDA.vkey,), Policy.parse(POLICY.encode()))
     assert (seen.verdicts, seen.findings) == (2, ())
 
@@ -62,7 +62,7 @@ async def test_whoever_asks_first_takes_no_receipt_out_of_the_draw(network, tran
 async def test_a_node_that_has_itself_audited_wins_nothing(network, transport):
     caller = VerifierCaller(transport, await network.verifier(LAMBDA, rate_ppm=0))
     for number in range(60):
-        said = await caller.audit(brought(network, number), 12)
+        said = await caller.audit(brought(network, number), 90)
         assert said.result == "pass"
     verdict = Verdict.open_note(said.note.encode(), LAMBDA.vkey)
     assert (verdict.standing, verdict.evidence.samples) == ("open", 0)
@@ -78,10 +78,10 @@ async def test_nothing_is_scored_for_who_brings_what_the_receipt_does_not_bind(n
     forged = msgspec.structs.replace(one.content, tokens=((5,) * 500,), prompt=())
     async with serving(app, shutdown_grace_s=0.05) as url:
         caller = VerifierCaller(transport, url)
-        said = await caller.audit(msgspec.structs.replace(one, content=forged), 12)
+        said = await caller.audit(msgspec.structs.replace(one, content=forged), 90)
         assert (said.result, said.reason, engine.scored) == ("inconclusive", "not_bound", 0)
         unrendered = msgspec.structs.replace(one.content, prompt=())
-        assert (await caller.audit(msgspec.structs.replace(one, content=unrendered), 12)).note
+        assert (await caller.audit(msgspec.structs.replace(one, content=unrendered), 90)).note
         # Once: rendering the prompt takes no scores.
         assert engine.scored == 1
     await transport.aclose()

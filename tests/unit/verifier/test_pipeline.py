@@ -433,8 +433,8 @@ async def test_a_caller_that_brings_the_opening_has_its_verdict_at_once(network,
     caller = await alone(network, transport, rate_ppm=0)
     content = msgspec.structs.replace(made.content, prompt=(), nonce=None)
 
-    asked = await caller.audit(AskedAudit(signed=signed, content=content, deadline_ms=10_000), 12)
-    again = await caller.audit(AskedAudit(signed=signed, content=content, deadline_ms=10_000), 12)
+    asked = await caller.audit(AskedAudit(signed=signed, content=content, deadline_ms=60_000), 90)
+    again = await caller.audit(AskedAudit(signed=signed, content=content, deadline_ms=60_000), 90)
 
     assert Verdict.open_note(asked.note.encode(), LAMBDA.vkey).receipt == made.leaf.hex()
     assert again.note == asked.note
@@ -449,7 +449,7 @@ async def test_content_that_the_receipt_does_not_bind_says_nothing_of_the_node(n
     first, *rest = made.content.tokens[0]
     forged = msgspec.structs.replace(made.content, tokens=((first ^ 1, *rest),))
 
-    asked = await caller.audit(AskedAudit(signed=signed, content=forged, deadline_ms=10_000), 12)
+    asked = await caller.audit(AskedAudit(signed=signed, content=forged, deadline_ms=60_000), 90)
 
     assert (asked.result, asked.reason, asked.note) == ("inconclusive", "not_bound", "")
     assert (await caller.info()).verdicts == 0

@@ -40,7 +40,7 @@ async def planted(network, tmp_path, monkeypatch):
     database, transport = store.open_store(folder), HttpTransport()
     made = honest(1)
     (signed,) = network.node.answer(made)
-    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=10_000)
+    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=60_000)
 
     async def answered(*_: object, **__: object) -> AskedAudit:
         return asked

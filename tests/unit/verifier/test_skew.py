@@ -86,8 +86,8 @@ async def test_who_asks_about_an_answer_by_other_rules_is_told_so(
     while (await caller.info()).followed < len(network.log.entries):
         await caller.verdicts(0, 0.05)
     (signed,) = network.node.answer(made)
-    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=10_000)
-    answer = await caller.audit(asked, 10)
+    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=60_000)
+    answer = await caller.audit(asked, 90)
     assert (answer.result, answer.reason, answer.note) == ("inconclusive", "other_rules", "")
 
 
@@ -209,8 +209,8 @@ async def test_who_asks_about_an_answer_does_not_wait_for_the_log(
     network.node.logs_self_test = False
     made = ToyNode(context_tokens=ROOM).serve(4, **ENDLESS)
     (signed,) = network.node.answer(made)
-    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=20_000)
-    answer = await caller.audit(asked, 20)
+    asked = AskedAudit(signed=signed, content=made.content, deadline_ms=60_000)
+    answer = await caller.audit(asked, 90)
     verdict = Verdict.open_note(answer.note.encode(), LAMBDA.vkey)
     assert by_name(verdict)["finish"] == ("inconclusive", OTHER_CONTEXT)
 
