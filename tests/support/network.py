@@ -61,7 +61,7 @@ class RunningNetwork:
     base_url: str
     process: "subprocess.Popen[bytes]"
 
-    def command(self, *arguments: str, stdin: str = "", timeout_s: float = 120.0) -> Done:
+    def command(self, *arguments: str, stdin: str = "", timeout_s: float = 240.0) -> Done:
         """Run ``trunkline ARGUMENTS --data …`` against it."""
         return command(*arguments, "--data", str(self.data), stdin=stdin, timeout_s=timeout_s)
 
@@ -84,7 +84,7 @@ class RunningNetwork:
 def command(
     *arguments: str,
     stdin: str = "",
-    timeout_s: float = 120.0,
+    timeout_s: float = 240.0,
     env: dict[str, str] | None = None,
 ) -> Done:
     """Run ``trunkline ARGUMENTS`` to its end."""
