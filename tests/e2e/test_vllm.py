@@ -18,13 +18,16 @@ from trunkline.base.errors import ConfigError, RequestError, TruncatedError, Ups
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.engine.vllm import LOOK_S, VllmConfig, VllmEngine, VllmScorer
 from trunkline.inference.ports import Generate, Sampling, Score
+from trunkline.remote.exchange import ProviderTimeouts
 from trunkline.remote.http1 import HttpTransport
 from trunkline.runtime.clock import SystemClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUESTION = "Name three rivers of Europe."
-LENGTH = 16
+LENGTH = 12
+PATIENCE = {"start_timeout_s": 240.0, "stall_timeout_s": 240.0}
+"""Nothing here is about how fast a busy machine is."""
 COLD = Sampling(seed=b"\x51" * 32, temperature=0.2, top_p=0.9)
 
 
@@ -45,11 +48,14 @@ class Bench:
         self.clock = Clock()
         self.transport = HttpTransport(max_connections_per_origin=8)
         self.vocabulary = EngineConfig(
-            cache_folder=str(cache), compute="vocabulary", context_tokens=CONTEXT
+            cache_folder=str(cache), compute="vocabulary", context_tokens=CONTEXT, **PATIENCE
         )
 
     def config(self, url: str, **changes: object) -> VllmConfig:
-        base = {"url": url, "vocabulary": self.vocabulary, "owner": "t"}
+        patient = ProviderTimeouts(
+            connect_s=240.0, stream_head_s=240.0, whole_head_s=240.0, idle_s=240.0
+        )
+        base = {"url": url, "vocabulary": self.vocabulary, "owner": "t", "timeouts": patient}
         return VllmConfig(**(base | {"candidates": MAX_LOGPROBS} | changes))
 
     def answering(self, url: str, **changes: object) -> VllmEngine:
@@ -63,7 +69,9 @@ class Bench:
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     cache = tmp_path_factory.mktemp("engine-cache")
     engine = EmbeddedEngine(
-        EngineConfig(cache_folder=str(cache), sequences=SEQUENCES, context_tokens=CONTEXT)
+        EngineConfig(
+            cache_folder=str(cache), sequences=SEQUENCES, context_tokens=CONTEXT, **PATIENCE
+        )
     )
     made = Bench(engine, cache)
     await engine.model()
