@@ -12,9 +12,9 @@ from tests.support.network import RunningNetwork, command, running
 
 from trunkline.cli.folder import Folder
 
-pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(1500)]
 
-CAUGHT_S_MAX = 400.0
+CAUGHT_S_MAX = 600.0
 LAZY = "mu.localhost/verifier"
 HONEST = "lambda.localhost/verifier"
 NODES = (("rate_max = 0.1", "rate_max = 1.0"), ("plants_per_day = 24", "plants_per_day = 999"))

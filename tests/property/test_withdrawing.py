@@ -138,7 +138,7 @@ async def _played(answers: list[Answer | None], delays: list[int]) -> tuple[byte
 kinds = st.lists(st.sampled_from(["honest", "honest", "plant", "cheat"]), min_size=1, max_size=7)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(kinds, st.lists(st.integers(0, 4), min_size=8, max_size=8))
 def test_evidence_ends_as_if_no_plant_had_been(what: list[str], delays: list[int]) -> None:
     what = ["honest", *what]
