@@ -50,6 +50,10 @@ class Follower:
         self._policy = policy
         self._reader = reader
         self._reach = reach
+        self.taken = 0
+        """Entries that this process has taken in."""
+        self._ended = b""
+        """The checkpoint to whose end this process knows the log to be followed."""
 
     async def step(self) -> bool:
         """Take in what the log has published since. Whether there may be more at once.
@@ -57,6 +61,8 @@ class Follower:
         Raises UpstreamErrors of the network, and the VerificationError of a log that is not sound.
         """
         note = await self._log.checkpoint()
+        if note == self._ended:
+            return False
         try:
             checkpoint = self._policy.accepts(note).checkpoint
         except QuorumError:
@@ -64,6 +70,7 @@ class Follower:
         head = await self._database.read(store.read_head)
         frontier = await self._start(checkpoint) if head is None else head.frontier
         if checkpoint.size <= frontier.size:
+            self._ended = note
             return False
         found, grown = await self._grow(frontier, checkpoint.size)
         await self._check(grown, checkpoint)
@@ -75,8 +82,12 @@ class Follower:
             )
         except ConflictError:
             return True
+        self.taken += grown.size - frontier.size
         self._reach(crash.ENTRIES_FOLLOWED)
-        return grown.size < checkpoint.size
+        if grown.size < checkpoint.size:
+            return True
+        self._ended = note
+        return False
 
     async def _grow(self, frontier: Frontier, size: int) -> tuple[list[Entry], Frontier]:
         """Go on in the tree of ``size``, by a step at most that ends where a bundle does."""

@@ -176,6 +176,10 @@ MIGRATIONS: Final = (
     ALTER TABLE chain_views ADD COLUMN believed INTEGER NOT NULL DEFAULT 0;
     """,
     plant_store.SCHEMA,
+    """
+    DROP INDEX statements_unseen;
+    CREATE INDEX statements_unseen ON statements (kind, entry) WHERE seen = 0;
+    """,
 )
 
 

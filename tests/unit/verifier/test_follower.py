@@ -83,6 +83,21 @@ async def test_it_goes_on_from_where_it_was(log, follower, database):
     assert await followed(database) == 601
 
 
+async def test_a_log_that_says_nothing_new_costs_one_question(log, follower, database, monkeypatch):
+    def read(*_):
+        raise AssertionError("there is nothing to look up")
+
+    log.append(batch(1))
+    for _ in range(2):
+        await follower.step()
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "read", read)
+            assert await follower.step() is False
+        log.append(filler(0))
+        log.append(batch(2))
+    assert await followed(database) == 3
+
+
 async def test_a_long_log_is_taken_in_steps_that_are_proven_each(
     log, follower, database, monkeypatch
 ):
@@ -152,3 +167,25 @@ async def test_a_broken_bundle_is_no_reason_to_believe_anything(
     with pytest.raises(BadResponseError):
         await follower.step()
     assert await followed(database) == 0
+
+
+async def test_what_has_been_concluded_is_not_looked_through_again(database):
+    """This verifier's own draws stay in the store for long, and nothing follows from them."""
+
+    def work(connection) -> list[int]:
+        connection.executemany(
+            "INSERT INTO statements (entry, kind, key, about, note) VALUES (?, ?, 'k', '', x'')",
+            [*((at, "own_draw") for at in range(5_000)), (5_000, "verdict")],
+        )
+        steps: list[int] = []
+        connection.set_progress_handler(lambda: steps.append(1), 100)
+        found = [
+            one.index
+            for kind in ("draw", "commitment", "verdict")
+            for one in store.unseen(connection, kind, 100)
+        ]
+        connection.set_progress_handler(None, 0)
+        assert len(steps) < 10
+        return found
+
+    assert await database.write(work) == [5_000]
