@@ -1,13 +1,14 @@
 """What auditing costs a whole network: CPU of every role per answer, by the share that is drawn.
 
-    python bench/audit_cost.py [--rates 0,1,5] [--answers N] [--tokens N]
+    python bench/audit_cost.py [--rates 0,1:400,5] [--answers N] [--tokens N]
 
 For each rate a real network of its own (``trunkline up``, two nodes, two verifiers of different
 operators) with ``rate_ppm`` set in each ``verifier.toml``, and real chats with the embedded model,
 eight at a time. CPU is that of all processes, engines included, from the first answer after the
 warm-up until all is final and no audit waits. Each verifier draws at the rate, and both run again
 what either drew: at 5 % that is 19.5 runs for 100 answers. Few are drawn at small rates, so the
-last column says what the expected number of them costs, at the CPU of a run over all rates. The
+last column says what the expected number of them costs, at the CPU of a run over all rates; and a
+rate may name its own number of answers (``1:400``): 80 may well go by without a draw at 1 %. The
 engines of verifiers start before the measuring, as in a network that has been up for a while.
 """
 
@@ -67,9 +68,11 @@ class Measured:
 def main() -> None:
     arguments = _arguments()
     found = []
-    for percent in map(float, arguments.rates.split(",")):
+    for wanted in arguments.rates.split(","):
+        rate, _, own = wanted.partition(":")
+        percent, answers = float(rate), int(own or arguments.answers)
         with tempfile.TemporaryDirectory(prefix="trunkline-audit-cost-") as place:
-            found.append(measure(Path(place), percent, arguments.answers, arguments.tokens))
+            found.append(measure(Path(place), percent, answers, arguments.tokens))
         used = ", ".join(f"{kind} {s:.1f}" for kind, s in found[-1].cpu_s.items())
         print(f"{percent:g} %: {found[-1].answers} answers, CPU seconds: {used}", flush=True)
     print("\n".join(table(found)))
@@ -227,7 +230,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rates", default="0,1,5", help="per cent of the answers, each verifier's")
+    parser.add_argument(
+        "--rates",
+        default="0,1:400,5",
+        help="per cent of the answers, each verifier's; with :N, of N answers",
+    )
     parser.add_argument("--answers", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=60)
     return parser.parse_args()
