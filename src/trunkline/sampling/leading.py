@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from trunkline.sampling.choice import Params
 from trunkline.sampling.noise import GUMBEL_MAX, gumbels
-from trunkline.sampling.score import MARGIN_MAX, REACH, ROUNDING, Scored
+from trunkline.sampling.score import MARGIN_MAX, REACH, ROUNDING, TOO_COLD, Scored
 
 Tokens = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -79,12 +79,15 @@ def score_leading(
 ) -> Scored:
     """As :func:`~trunkline.sampling.score`, from part of the logits.
 
-    Where ``decided`` is false, the margin is no evidence. Raises ``ValueError`` as :func:`check`.
+    Where ``decided`` is false, the margin is no evidence. Raises ``ValueError`` as :func:`check`,
+    and for a temperature so low that log-probabilities over it are no numbers.
     """
     check(leading, token)
     view = _View(leading, params, counts, token)
     if params.temperature == 0.0:
         return _greedy(view, ends)
+    if not (np.isfinite(view.z).all() and all(map(math.isfinite, view.lifts.values()))):
+        raise ValueError(TOO_COLD)
     kept = _survivors(view, params)
     near = view.z >= view.peak - REACH
     scores = view.z + gumbels(seed, position, view.tokens)

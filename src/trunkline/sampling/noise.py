@@ -17,6 +17,7 @@ Steps 1 to 4 are exact. ``log`` is the C library's or NumPy's: within one unit i
 which moves a token only where two scores are equal to fifteen digits.
 """
 
+import math
 import struct
 
 import numpy as np
@@ -131,6 +132,9 @@ def reaching(seed: bytes, position: int, z: NDArray[np.float64], floor: float) -
     g ≥ d needs -log u ≤ e⁻ᵈ, thus 1 - u ≤ e⁻ᵈ, and the upper 32 bits of u are enough to see that
     it is not so.
     """
+    if not math.isfinite(floor):
+        # By a temperature next to 0. Noise is finite, so it decides nothing here.
+        return np.flatnonzero(z >= floor)
     # Rounded up by far more than the sums here, the logarithms of the noise and z + g are rounded.
     limits = z - (floor - _SLACK * (1.0 + abs(floor)) - _LOG_TWO_32)
     np.exp(np.minimum(limits, _LOG_TWO_32, out=limits), out=limits)

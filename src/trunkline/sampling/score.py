@@ -16,6 +16,7 @@ It refuses nothing about the token: one that no limit let through is scored like
 own noise, and said not to be ``kept``.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeAlias
 
@@ -40,6 +41,8 @@ MARGIN_MAX: Final = 1e6
 ROUNDING: Final = 1e-12
 """Sums this near to a limit, and scores this near to each other, may fall either way: how they are
 rounded is no part of the rule."""
+TOO_COLD: Final = "the temperature is too low for scores"
+"""Logits over it are no numbers any more."""
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +77,8 @@ def score(
     so far; ``ends``: the tokens that end an answer; ``admitted``: of a grammar, at this point of
     the text. For the token that :func:`~trunkline.sampling.choose` returns (with a grammar: the
     first admitted one of ``ranked``) the margin is 0 and ``kept`` is true. Raises ``ValueError``
-    for logits that are no numbers, a token outside the vocabulary, or a grammar that admits none.
+    for logits that are no numbers, alone or over the temperature, a token outside the vocabulary,
+    or a grammar that admits none.
     """
     x = adjusted(logits, params, counts)
     if not 0 <= token < x.size:
@@ -82,6 +86,8 @@ def score(
     if params.temperature == 0.0:
         return _greedy(x, token, ends, admitted)
     z = x / params.temperature
+    if not math.isfinite(float(z.max())):
+        raise ValueError(TOO_COLD)
     parts = leading_parts(z, params, (0.0, -ROUNDING, ROUNDING))
     draw = _Draw(z, seed, position, token, admitted)
     rivals = draw.rivals(None if parts is None else parts[0])

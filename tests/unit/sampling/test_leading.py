@@ -40,6 +40,15 @@ def test_a_greedy_choice_that_a_bias_may_have_moved_is_not_decided() -> None:
     assert hold(leading, Rule(temperature=0, logit_bias={500: -3.0, 1: 1.0})).decided
 
 
+@pytest.mark.parametrize(("chances", "bias"), [((0.7, 0.2), {}), ((1.0,), {500: 3.0})])
+def test_at_a_temperature_next_to_0_there_is_no_score(
+    chances: tuple[float, ...], bias: dict[int, float]
+) -> None:
+    rule = Rule(temperature=1e-310, logit_bias=bias)
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="too low"):
+        hold(given(*chances, of=1000), rule)
+
+
 def test_a_nucleus_within_what_is_given_decides() -> None:
     leading = given(0.6, 0.3, 0.05, of=50_000)
     assert hold(leading, Rule(top_p=0.8)).decided

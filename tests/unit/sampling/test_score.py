@@ -38,6 +38,19 @@ def test_greedy_is_the_limit_of_falling_temperature() -> None:
         assert cold.entropy == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("likeliest", "winner"), [(9.0, 7), (-0.5, 0)])
+def test_where_logits_over_the_temperature_are_no_numbers_there_is_a_choice_and_no_score(
+    likeliest: float, winner: int
+) -> None:
+    logits = np.full(2000, -3, dtype=np.float32)
+    logits[7:9] = likeliest
+    rule = Rule(temperature=1e-310)
+    with np.errstate(over="ignore"):
+        assert choose(logits, rule, seed=SEED, position=0, counts={}) == winner
+        with pytest.raises(ValueError, match="too low"):
+            hold(logits, 7, rule)
+
+
 def test_a_token_beyond_a_limit_is_scored_by_its_own_noise_and_not_kept() -> None:
     logits = row(5, 4.9, 4.8)
     beyond = hold(logits, 2, Rule(top_k=1))
