@@ -42,7 +42,7 @@ ALONE = "scripted-model-alone"
 """The same, but nobody can go on after a text of it."""
 SILENCE_S = 1.5
 """Longest silence that the gateway and the nodes put up with here."""
-HANG_S = 20.0
+HANG_S = 90.0
 AT_ONCE = 12
 
 Way = Literal["stream", "alone", "held", "whole"]
@@ -68,7 +68,7 @@ TIMEOUTS = Timeouts(
     first_token_s=SILENCE_S,
     whole_s=SILENCE_S,
     idle_s=SILENCE_S,
-    total_s=15.0,
+    total_s=60.0,
 )
 PROVIDER_TIMEOUTS = ProviderTimeouts(
     connect_s=1.0, stream_head_s=SILENCE_S, whole_head_s=SILENCE_S, idle_s=SILENCE_S
