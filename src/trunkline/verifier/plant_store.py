@@ -105,17 +105,17 @@ def forget_before(connection: Connection, made_ms: int) -> None:
     connection.execute("DELETE FROM plants WHERE made_ms < ? AND noticed_ms IS NULL", (made_ms,))
 
 
-def unsettled(connection: Connection) -> list[bytes]:
-    """Openings in the log of receipts with a drawn verdict here, which the log is bound to, and of
-    which it was not settled what becomes of that."""
+def unsettled(connection: Connection) -> list[str]:
+    """Leaves of receipts that were opened as plants, with a drawn verdict here which the log is
+    bound to, and of which it was not settled what becomes of that."""
     rows = connection.execute(
-        "SELECT s.note FROM statements AS s JOIN verdicts AS v ON v.leaf = s.about "
+        "SELECT s.about FROM statements AS s JOIN verdicts AS v ON v.leaf = s.about "
         "WHERE s.kind = 'plant' AND v.picked = 0 AND v.committed_ms IS NOT NULL "
         "AND NOT EXISTS (SELECT 1 FROM settled_plants AS p WHERE p.leaf = s.about) "
-        "ORDER BY s.entry LIMIT ?",
+        "GROUP BY s.about ORDER BY min(s.entry) LIMIT ?",
         (WAITING_MAX,),
     )
-    return [bytes(row[0]) for row in rows]
+    return [str(row[0]) for row in rows]
 
 
 def opening(connection: Connection, leaf: str) -> bytes | None:

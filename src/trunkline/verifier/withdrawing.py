@@ -17,7 +17,7 @@ from trunkline.audit import findings, standing
 from trunkline.audit.bundle import Bundle
 from trunkline.audit.calibration import Calibration, decode
 from trunkline.audit.judge import moved
-from trunkline.base.errors import CorruptStateError, require
+from trunkline.base.errors import CorruptStateError, VerificationError, require
 from trunkline.base.ports import Clock, Randomness
 from trunkline.crypto import note as notes
 from trunkline.crypto.keys import VerifierKey
@@ -70,19 +70,21 @@ class Withdrawer:
             self.compare(connection, one.about)
         store.mark_seen(connection, [one.index for one in found])
         unsettled = plant_store.unsettled(connection)[:ROUND]
-        for note, salt in zip(unsettled, salts, strict=False):
-            self._settle(connection, self._open(note), salt)
+        for leaf, salt in zip(unsettled, salts, strict=False):
+            self._settle(connection, leaf, salt)
         return bool(found or unsettled)
 
     def compare(self, connection: Connection, leaf: str) -> None:
         """Hold others' verdicts on a receipt against the plant that it is, if it is one."""
-        note = plant_store.opening(connection, leaf)
-        if note is None:
+        planted = self._planted(connection, leaf)
+        if planted is None:
             return
-        plant = self._open(note).plant
+        plant = planted.plant
         own = ledger.find(connection, leaf)
         found = None if own is None else _verdict(own).result
         for one in store.said(connection, "verdict", leaf):
+            if one.key not in self._verifiers:
+                continue
             said = _verdict(one.note)
             knew = self._verifiers[one.key][1] == self._verifiers[plant.key][1]
             if knew or found != plant.expect:
@@ -92,23 +94,29 @@ class Withdrawer:
             elif plant.expect == "pass" and said.result == "fail":
                 self._alert(connection, "lying", one.key, leaf, "fails what was planted as right")
 
-    def _open(self, note: bytes) -> Planted:
-        """One that the log has: it was opened before, when it was followed."""
+    def _planted(self, connection: Connection, leaf: str) -> Planted | None:
+        """The plant that a receipt is, if the log has it opened. It was verified when it was
+        followed; None, too, where its planter or node is not configured any more."""
+        note = plant_store.opening(connection, leaf)
         planters = (key for key, _ in self._verifiers.values())
-        return open_plant(note, planters, (key for key, _ in self._nodes.values()))
+        try:
+            nodes = (key for key, _ in self._nodes.values())
+            return None if note is None else open_plant(note, planters, nodes)
+        except VerificationError:
+            return None
 
-    def _settle(self, connection: Connection, planted: Planted, salt: str) -> None:
-        plant, leaf, now_ms = planted.plant, planted.leaf, self._clock.unix_ms()
-        withdrawn = self._may_withdraw(connection, planted, now_ms)
+    def _settle(self, connection: Connection, leaf: str, salt: str) -> None:
+        planted, now_ms = self._planted(connection, leaf), self._clock.unix_ms()
+        withdrawn = planted is not None and self._may_withdraw(connection, planted, now_ms)
         plant_store.settle(
             connection,
             leaf,
-            planter=plant.key,
-            node=plant.node,
+            planter="" if planted is None else planted.plant.key,
+            node="" if planted is None else planted.plant.node,
             withdrawn=withdrawn,
             now_ms=now_ms,
         )
-        if not withdrawn:
+        if planted is None or not withdrawn:
             return
         verdict = _verdict(ledger.find(connection, leaf) or b"")
         state, calibration = _without(connection, verdict)

@@ -12,6 +12,8 @@ from trunkline.audit import recompute
 from trunkline.crypto.signer import Signer
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
+from trunkline.runtime.clock import SystemClock, SystemRandomness
+from trunkline.runtime.store import Connection
 from trunkline.schema.attempt import SignedReceipt
 from trunkline.schema.audit import AlertStatement, RevealedVerdict
 from trunkline.tlog.policy import Policy
@@ -25,6 +27,7 @@ from trunkline.verdicts import (
     open_plant,
 )
 from trunkline.verifier import plant_store, store
+from trunkline.verifier.withdrawing import Withdrawer
 
 VERIFIERS = (LAMBDA, MU, NU)
 OPERATORS = {str(one.vkey): one.name.partition("/")[0] for one in (*VERIFIERS, NODE)}
@@ -237,3 +240,60 @@ async def test_a_stranger_s_plant_excuses_nothing(
     assert {one.result for one in found} == {"fail"}
     assert (last.result, last.evidence.samples, last.standing) == ("pass", 2, "failed")
     assert conduct(network, MU).tried == 0
+
+
+async def test_a_plant_that_is_opened_twice_is_settled_once(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    """Both openings are there at one look at the log."""
+    note = planting.plant(LAMBDA, 1)
+    made = planting.answered(note, 1)
+    (receipt,) = network.node.answer(made)
+    network.log.append(planting.opening(LAMBDA, note, made, receipt))
+    network.log.append(planting.opening(LAMBDA, note, made, receipt, unix_ms=planting.NOW_MS + 1))
+    callers = await working(network, transport, LAMBDA, MU)
+
+    for signer in (LAMBDA, MU):
+        failed, withdrawn = opened(await revealed(callers[signer.name], 2), signer)
+        assert (failed.result, is_withdrawal(withdrawn)) == ("fail", True)
+    network.node.answer(honest(2))
+    last = opened(await revealed(callers[MU.name], 3), MU)[-1]
+    assert (last.result, last.evidence.samples) == ("pass", 1)
+
+
+async def test_a_plant_at_a_node_that_is_not_configured_any_more_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    """Its node left the configuration after the plant was followed."""
+    note = planting.plant(LAMBDA, 1)
+    made = planting.answered(note, 1)
+    leaf, shown = made.leaf.hex(), planting.opening(LAMBDA, note, made, planting.signed(made))
+    store.create_store(tmp_path)
+    database = store.open_store(tmp_path)
+
+    def followed(connection: Connection) -> None:
+        connection.execute(
+            "INSERT INTO statements (entry, kind, key, about, note) VALUES (9, 'plant', ?, ?, ?)",
+            (str(LAMBDA.vkey), leaf, shown),
+        )
+        connection.execute(
+            "INSERT INTO verdicts (leaf, picked, root, position, subject, result, standing, "
+            "digest, note, bundle, judged_ms, committed_ms) "
+            "VALUES (?, 0, x'', 0, '', 'fail', 'failed', '', x'', x'', 1, 1)",
+            (leaf,),
+        )
+
+    await database.write(followed)
+    withdrawer = Withdrawer(
+        database,
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        nodes={},
+        verifiers={str(one.vkey): (one.vkey, one.name) for one in (LAMBDA, MU)},
+        clock=SystemClock(),
+        randomness=SystemRandomness(),
+    )
+
+    assert await withdrawer.step()
+    assert not await withdrawer.step()
+    await database.aclose()
