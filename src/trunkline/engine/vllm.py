@@ -21,7 +21,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -60,8 +60,6 @@ OTHER_MODEL: Final = "vllm_other_model"
 LOOK_S: Final = 30.0
 """After so long the server is looked at again: it may have been started with other options."""
 _PROBE_TEXT: Final = "Trunk lines carry 1234 calls:\n\tdef route(call): return best[call]"
-
-_T = TypeVar("_T")
 
 
 class VllmConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +111,8 @@ class _Server:
         Raises ``ConfigError`` where the server serves another.
         """
         info = await self.vocabulary.model()
-        served = self._decoded(await self._exchange.get(f"{self._base}/v1/models"), wire.Models)
+        raw = await self._exchange.get(f"{self._base}/v1/models")
+        served = wire.read(raw, wire.Models, "no list of models")
         found = next((one for one in served.data if one.id == info.name), None)
         if found is None:
             raise ConfigError(
@@ -129,7 +128,8 @@ class _Server:
                 code=OTHER_MODEL,
             )
         body = wire.tokenize_body(info.name, _PROBE_TEXT)
-        theirs = self._decoded(await self.whole("/tokenize", body), wire.Tokens).tokens
+        raw = await self.whole("/tokenize", body)
+        theirs = wire.read(raw, wire.Tokens, "no tokens").tokens
         if tuple(theirs) != await self.vocabulary.tokenize(_PROBE_TEXT, parse_special=False):
             raise ConfigError(
                 "the vLLM server's tokens are not those of model_path: it serves another model",
@@ -144,7 +144,7 @@ class _Server:
             "pipeline": PIPELINE_VERSION,
             "advice": [info.temperature, info.top_p],
             "weights": info.weights_digest,
-            "version": self._decoded(raw, wire.Version).version,
+            "version": wire.read(raw, wire.Version, "no version").version,
             "owner": self.config.owner,
             "candidates": self.config.candidates,
             "url": self.config.url,
@@ -174,15 +174,6 @@ class _Server:
             yield
         finally:
             self._calls -= 1
-
-    @staticmethod
-    def _decoded(raw: bytes, kind: type[_T]) -> _T:
-        try:
-            return msgspec.json.decode(raw, type=kind)
-        except msgspec.DecodeError:
-            raise BadResponseError(
-                "the server's answer is not vLLM's", code=wire.NOT_AN_ANSWER
-            ) from None
 
 
 class _Vllm:
@@ -267,14 +258,13 @@ class VllmEngine(_Vllm):
                         "the vLLM server answered another prompt", code=wire.NOT_AN_ANSWER
                     )
                 for at, token in enumerate(piece.token_ids or ()):
-                    if not 0 <= token < model.vocabulary_size:
-                        raise BadResponseError(
-                            "the vLLM server chose a token that there is not",
-                            code=wire.NOT_AN_ANSWER,
-                        )
+                    wire.known(token, model.vocabulary_size)
                     last = position + 1 >= job.max_tokens
                     finish = "stop" if token in ends else "length" if last else ""
-                    yield _token(piece, at, token, position, job.sampling, finish)
+                    own, top = wire.beside(
+                        piece, at, job.sampling.top_logprobs, vocabulary=model.vocabulary_size
+                    )
+                    yield Token(token=token, position=position, logprob=own, top=top, finish=finish)
                     position += 1
                     if finish:
                         return
@@ -412,12 +402,3 @@ def _check_grammar(sampling: Sampling) -> None:
             code="grammar_unsupported",
             param="response_format",
         )
-
-
-def _token(
-    piece: wire.Piece, at: int, token: int, position: int, sampling: Sampling, finish: str
-) -> Token:
-    if sampling.top_logprobs < 0:
-        return Token(token=token, position=position, finish=finish)
-    own, likeliest = wire.top(piece, at, sampling.top_logprobs)
-    return Token(token=token, position=position, logprob=own, top=likeliest, finish=finish)

@@ -11,7 +11,7 @@ Pure. What a server says is untrusted: refused is what does not answer the quest
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -97,7 +97,16 @@ class Whole(msgspec.Struct, frozen=True):
     choices: list[_Scored]
 
 
-_position = msgspec.json.Decoder(dict[int, _Value])
+_Position = dict[int, _Value]
+_T = TypeVar("_T")
+
+
+def read(raw: bytes | msgspec.Raw, kind: type[_T], what: str) -> _T:
+    """What a server said, ``what`` where it is no such thing: ``BadResponseError``."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _bad(what) from None
 
 
 def tokenize_body(model: str, text: str) -> bytes:
@@ -141,10 +150,10 @@ def scored(
 
     Raises ``BadResponseError`` where it is no answer to that.
     """
-    try:
-        (choice,) = msgspec.json.decode(body, type=Whole).choices
-    except (msgspec.DecodeError, ValueError):
-        raise _bad("no scores") from None
+    found = read(body, Whole, "no scores").choices
+    if len(found) != 1:
+        raise _bad("no scores")
+    choice = found[0]
     positions = choice.prompt_logprobs or []
     if choice.prompt_token_ids != list(tokens) or len(positions) != len(tokens):
         raise _bad("scores of another prompt")
@@ -155,11 +164,11 @@ def scored(
 
 
 def _leading(raw: msgspec.Raw, token: int, *, candidates: int, vocabulary: int) -> Leading:
-    try:
-        values = {one: value.logprob for one, value in _position.decode(raw).items()}
-        claimed = values[token]
-    except (msgspec.DecodeError, KeyError):
-        raise _bad("a position without its token") from None
+    said = read(raw, _Position, "a position without its values")
+    values = {known(one, vocabulary): value.logprob for one, value in said.items()}
+    if token not in values:
+        raise _bad("a position without its token")
+    claimed = values[token]
     expected = min(candidates, vocabulary)
     if len(values) == expected + 1:
         # Not among the likeliest: it came on top of them, and bounds no other.
@@ -176,27 +185,26 @@ def _leading(raw: msgspec.Raw, token: int, *, candidates: int, vocabulary: int) 
 
 def event(data: bytes) -> Piece | None:
     """The choice of a stream's event, if it has one. Raises ``BadResponseError``."""
-    try:
-        found = msgspec.json.decode(data, type=Event)
-    except msgspec.DecodeError:
-        raise _bad("an event of another form") from None
-    if len(found.choices) > 1:
+    choices = read(data, Event, "an event of another form").choices
+    if len(choices) > 1:
         raise _bad("several choices")
-    return found.choices[0] if found.choices else None
+    return choices[0] if choices else None
 
 
-def top(piece: Piece, at: int, count: int) -> tuple[float, tuple[TokenLogprob, ...]]:
-    """The log-probability of a piece's token ``at``, and the ``count`` likeliest there.
-
-    Raises ``BadResponseError``.
-    """
+def beside(
+    piece: Piece, at: int, count: int, *, vocabulary: int
+) -> tuple[float, tuple[TokenLogprob, ...]]:
+    """The log-probability of a piece's token ``at``, and the ``count`` likeliest there; nothing
+    where ``count`` is negative. Raises ``BadResponseError``."""
+    if count < 0:
+        return 0.0, ()
     said = piece.logprobs
     own = said.token_logprobs[at] if said and at < len(said.token_logprobs) else None
     if said is None or own is None or at >= len(said.top_logprobs):
         raise _bad("a token without its log-probability")
     try:
         pairs = [
-            (int(name.removeprefix(_NAMED)), value)
+            (known(int(name.removeprefix(_NAMED)), vocabulary), value)
             for name, value in (said.top_logprobs[at] or {}).items()
         ]
     except ValueError:
@@ -208,6 +216,13 @@ def ranked(pairs: Sequence[tuple[int, float]], count: int) -> tuple[TokenLogprob
     """The ``count`` likeliest, equal ones by ascending id."""
     best = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count]
     return tuple(TokenLogprob(token=token, logprob=value) for token, value in best)
+
+
+def known(token: int, vocabulary: int) -> int:
+    """A token that a server named. Raises ``BadResponseError`` for one that there is not."""
+    if not 0 <= token < vocabulary:
+        raise _bad("a token that there is not")
+    return token
 
 
 def _bad(what: str) -> BadResponseError:
