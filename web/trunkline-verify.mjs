@@ -64,6 +64,9 @@ const PROOF_BYTES_MAX = 2 * 1024 * 1024;
 const PROOF_HASHES_MAX = 63;
 const POLICY_BYTES_MAX = 256 * 1024;
 const DEFINITIONS_MAX = 256;
+// Of a file: 32 checkpoints, each with as many witnesses as tlog-policy asks readers to take.
+const ML_DSA_CHECKS_MAX = 1024;
+const TOO_MANY = "its file has more ML-DSA-44 signatures than are checked";
 const SSE_FIELDS_MAX = 32;
 const TEXT_CHARS_MAX = 160;
 const UINT63_MAX = 2n ** 63n - 1n;
@@ -1733,6 +1736,39 @@ async function cosignatureTimes(note, policy) {
 
 const latest = (times) => times.reduce((last, time) => (time > last ? time : last), 0n);
 
+/** What the policy makes of the checkpoints in one file, by their notes: each is checked once. */
+function newCheckpoints(policy) {
+  return { policy, left: ML_DSA_CHECKS_MAX, signed: new Map(), cosigned: new Map() };
+}
+
+/** What `check` gives or throws of `note`, remembered. */
+function once(known, note, check) {
+  if (!known.has(note)) known.set(note, check(note));
+  return known.get(note);
+}
+
+/** The checkpoint, if a log signed it; null if there are too many signatures to say. */
+function signedCheckpoint(checkpoints, text) {
+  return once(checkpoints.signed, text, async () => {
+    const note = parseNote(text);
+    const { logs, witnesses } = checkpoints.policy;
+    const costly = [...logs, ...witnesses.map(({ key }) => key)].filter(
+      ({ algorithm }) => algorithm === COSIGNATURE_ML_DSA_44,
+    );
+    const checks = costly.reduce((count, key) => count + linesBy(note, key).length, 0);
+    if (checks > checkpoints.left) return null;
+    checkpoints.left -= checks;
+    return openCheckpoint(note, logs);
+  });
+}
+
+/** As `cosignatureTimes`, for a checkpoint that `signedCheckpoint` gave. */
+function cosignedCheckpoint(checkpoints, text) {
+  return once(checkpoints.cosigned, text, async () =>
+    cosignatureTimes(parseNote(text), checkpoints.policy),
+  );
+}
+
 /** A tlog-proof, taken apart: index (BigInt), path and the checkpoint's note. */
 export function parseProof(text) {
   demand(utf8(text, "the proof is not Unicode").length <= PROOF_BYTES_MAX, "proof too long");
@@ -1773,16 +1809,16 @@ async function choosePolicy(given, stated) {
   }
 }
 
-async function checkLog(part, policy) {
+async function checkLog(part, checkpoints) {
   if (part.problem !== "") return failed(part.problem);
   if (part.proof === null) return PROVISIONAL;
-  if (policy === null) return NO_POLICY;
+  if (checkpoints === null) return NO_POLICY;
   try {
-    part.note = parseNote(part.proof.note);
-    part.checkpoint = await openCheckpoint(part.note, policy.logs);
+    part.checkpoint = await signedCheckpoint(checkpoints, part.proof.note);
   } catch (error) {
     return found(error);
   }
+  if (part.checkpoint === null) return inconclusive(`not checked: ${TOO_MANY}`);
   return passed(`${plain(part.checkpoint.origin)} at size ${part.checkpoint.size}`);
 }
 
@@ -1800,15 +1836,16 @@ function contradiction(parts) {
   return null;
 }
 
-async function checkQuorum(part, policy) {
+async function checkQuorum(part, checkpoints) {
   if (part.proof === null) return part.problem === "" ? PROVISIONAL : NO_PROOF;
-  if (policy === null) return NO_POLICY;
+  if (checkpoints === null) return NO_POLICY;
   if (part.checkpoint === null) {
     return inconclusive("not checked: the checkpoint is not the log's");
   }
+  const { policy } = checkpoints;
   let cosigned;
   try {
-    const times = await cosignatureTimes(part.note, policy);
+    const times = await cosignedCheckpoint(checkpoints, part.proof.note);
     cosigned = [...times.keys()];
     // 0 is a witness that says nothing of time.
     const timed = cosigned.filter((name) => times.get(name) > 0n);
@@ -1867,10 +1904,10 @@ function checkValidity(part) {
 const DOUBT = Symbol("the verdict speaks against its subject as a whole");
 
 /** One finding for all verdicts: none is weighed against another, and one failure is enough. */
-async function checkVerdicts(verdicts, parts, pinned, policy) {
+async function checkVerdicts(verdicts, parts, pinned, checkpoints) {
   if (verdicts.length === 0) return notApplicable("the file carries no verdicts");
   const said = [];
-  for (const item of verdicts) said.push(await checkVerdict(item, parts, pinned, policy));
+  for (const item of verdicts) said.push(await checkVerdict(item, parts, pinned, checkpoints));
   const results = new Set(said.map((one) => one.result));
   const detail = [...new Set(said.map((one) => one.detail))].join("; ");
   if (results.has("fail")) return failed(detail);
@@ -1878,7 +1915,7 @@ async function checkVerdicts(verdicts, parts, pinned, policy) {
   return results.has("pass") ? passed(detail) : notApplicable(detail);
 }
 
-async function checkVerdict({ verdict: text, proof = null }, parts, pinned, policy) {
+async function checkVerdict({ verdict: text, proof = null }, parts, pinned, checkpoints) {
   try {
     const { note, verdict, key } = await parseVerdict(text);
     const who = `${plain(key.name)}, operator ${plain(verdict.operator)}`;
@@ -1893,7 +1930,7 @@ async function checkVerdict({ verdict: text, proof = null }, parts, pinned, poli
     await verifyNote(note, key);
     const problem = await wrongSubject(verdict, parts);
     if (problem !== null) return problem;
-    return judge(verdict, who, await unlogged(text, proof, policy));
+    return judge(verdict, who, await unlogged(text, proof, checkpoints));
   } catch (error) {
     return found(error);
   }
@@ -1937,14 +1974,14 @@ async function wrongSubject(verdict, parts) {
 }
 
 /** Why the verdict is not shown to be in a log; empty: it is. Throws for a false proof. */
-async function unlogged(text, proofText, policy) {
+async function unlogged(text, proofText, checkpoints) {
   if (proofText === null) return "not shown to be in a log";
   const proof = parseProof(proofText);
-  if (policy === null) return "no policy says which logs count";
-  const note = parseNote(proof.note);
-  const tree = await openCheckpoint(note, policy.logs);
+  if (checkpoints === null) return "no policy says which logs count";
+  const tree = await signedCheckpoint(checkpoints, proof.note);
+  if (tree === null) return TOO_MANY;
   try {
-    await cosignatureTimes(note, policy);
+    await cosignedCheckpoint(checkpoints, proof.note);
   } catch (error) {
     if (error instanceof QuorumError) return "too few witnesses saw it in the log";
     throw error;
@@ -2001,13 +2038,14 @@ export async function verify(evidence, options = {}) {
   findings.push(await checkAnswer(parts, complete ? receipts : null, response));
   findings.push(complete ? await checkParts(file.answer, receipts) : NO_RECEIPT);
   const [used, chosen] = await choosePolicy(given, file.policy);
+  const checkpoints = used === null ? null : newCheckpoints(used);
   parts.forEach(readProof);
-  const logged = await each(parts, (part) => checkLog(part, used));
+  const logged = await each(parts, (part) => checkLog(part, checkpoints));
   findings.push(chosen, contradiction(parts) ?? logged);
-  findings.push(await each(parts, (part) => checkQuorum(part, used)));
+  findings.push(await each(parts, (part) => checkQuorum(part, checkpoints)));
   findings.push(await each(parts, checkInclusion));
   findings.push(await each(parts, checkValidity));
-  findings.push(await checkVerdicts(file.verdicts, parts, trustedKeys, used));
+  findings.push(await checkVerdicts(file.verdicts, parts, trustedKeys, checkpoints));
   return report(file.answer, findings, receipts);
 }
 
@@ -2024,7 +2062,6 @@ function newPart({ signed, proof, bodies, salts }) {
     witnessed: 0n,
     proof: null,
     problem: "",
-    note: null,
     checkpoint: null,
   };
 }

@@ -267,7 +267,7 @@ def _ml_dsa() -> Iterator[Case]:
     def proven(proof: str) -> made.Evidence:
         return change(file, parts=(change(part, proof=proof),))
 
-    any_one = made.STRONG_POLICY.replace("both all", "both any")
+    any_one = made.ANY_POLICY
     whole = made.prove(part.signed.batch, witnesses=(one, strong))
     for policy in (made.STRONG_POLICY, any_one):
         for signers in ((one, strong), (strong, one), (strong,), (one,), ()):
@@ -291,6 +291,8 @@ def _ml_dsa() -> Iterator[Case]:
     yield case("the line twice", proven(f"{whole}{said}\n"), policy=made.STRONG_POLICY)
     renamed = whole.replace("pq.example/witness", "qp.example/witness")
     yield case("by another name", proven(renamed), policy=made.STRONG_POLICY)
+    yield case("as many as are checked", made.crowded(made.AS_MANY), policy=any_one, keys=KNOWN)
+    yield case("more than are checked", made.crowded(made.TOO_MANY), policy=any_one, keys=KNOWN)
     yield from _ml_dsa_keys(part)
 
 

@@ -71,11 +71,7 @@ class _Proving:
         """The old tree, under the policy, holds it."""
         if self.proof is None:
             return inconclusive("not checked: no proof")
-        tree = self.policy.accepts(self.proof.checkpoint_note).checkpoint
-        merkle.verify_inclusion(
-            self._leaf(), self.proof.index, tree.size, self.proof.path, tree.root
-        )
-        self.then = tree
+        self.then = tree = tlog_proof.verify(self.proof, self._leaf(), self.policy).checkpoint
         return passed(f"{len(self.proof.path)} hashes lead to the root of {_tree(tree)}")
 
     async def newest(self) -> Finding:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from trunkline.base.errors import Error, QuorumError
 from trunkline.crypto import merkle
+from trunkline.evidence.checkpoints import TOO_MANY, Checkpoints
 from trunkline.evidence.node import Part
 from trunkline.evidence.report import Finding, failed, inconclusive, passed, plain
 from trunkline.receipts.batch import note_bytes
@@ -70,18 +71,20 @@ def _describe(policy: Policy) -> str:
     return f"{len(policy.logs)} logs, {len(policy.witnesses)} witnesses"
 
 
-def check_log(logged: Logged, policy: Policy | None) -> Finding:
+def check_log(logged: Logged, checkpoints: Checkpoints | None) -> Finding:
     """Step 10: a log of the policy signed the checkpoint."""
     if logged.problem:
         return failed(logged.problem)
     if logged.proof is None:
         return PROVISIONAL
-    if policy is None:
+    if checkpoints is None:
         return NO_POLICY
     try:
-        logged.checkpoint = policy.signed(logged.proof.checkpoint_note)
+        logged.checkpoint = checkpoints.signed(logged.proof.checkpoint_note)
     except Error as error:
         return failed(error.message)
+    if logged.checkpoint is None:
+        return inconclusive(f"not checked: {TOO_MANY}")
     return passed(f"{plain(logged.checkpoint.origin)} at size {logged.checkpoint.size}")
 
 
@@ -97,16 +100,17 @@ def contradiction(parts: Sequence[Logged]) -> Finding | None:
     return None
 
 
-def check_quorum(logged: Logged, policy: Policy | None) -> Finding:
+def check_quorum(logged: Logged, checkpoints: Checkpoints | None) -> Finding:
     """Step 11: enough witnesses of the policy cosigned the checkpoint."""
     if logged.proof is None:
         return PROVISIONAL if not logged.problem else inconclusive("not checked: no proof")
-    if policy is None:
+    if checkpoints is None:
         return NO_POLICY
     if logged.checkpoint is None:
         return inconclusive("not checked: the checkpoint is not the log's")
+    policy = checkpoints.policy
     try:
-        witnesses = policy.cosigned(logged.proof.checkpoint_note)
+        witnesses = checkpoints.cosigned(logged.proof.checkpoint_note)
     except QuorumError as error:
         return inconclusive(error.message)
     except Error as error:

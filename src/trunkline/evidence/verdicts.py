@@ -14,6 +14,7 @@ import msgspec
 from trunkline.base.errors import Error, MalformedError, QuorumError
 from trunkline.crypto import merkle, note
 from trunkline.crypto.keys import VerifierKey
+from trunkline.evidence.checkpoints import TOO_MANY, Checkpoints
 from trunkline.evidence.file import EvidenceKey, EvidenceVerdict
 from trunkline.evidence.node import Part
 from trunkline.evidence.report import (
@@ -26,7 +27,6 @@ from trunkline.evidence.report import (
 )
 from trunkline.receipts import receipt_leaf
 from trunkline.tlog import proof as tlog_proof
-from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict
 
 NONE = not_applicable("the file carries no verdicts")
@@ -43,12 +43,12 @@ def check_verdicts(
     attached: Sequence[EvidenceVerdict],
     parts: Sequence[Part],
     pinned: Sequence[EvidenceKey],
-    policy: Policy | None,
+    checkpoints: Checkpoints | None,
 ) -> Finding:
     """Step 14, over all verdicts in the file."""
     if not attached:
         return NONE
-    said = [_check(item, parts, pinned, policy) for item in attached]
+    said = [_check(item, parts, pinned, checkpoints) for item in attached]
     results = {one.finding.result for one in said}
     detail = "; ".join(dict.fromkeys(one.finding.detail for one in said))
     if "fail" in results:
@@ -62,7 +62,7 @@ def _check(
     item: EvidenceVerdict,
     parts: Sequence[Part],
     pinned: Sequence[EvidenceKey],
-    policy: Policy | None,
+    checkpoints: Checkpoints | None,
 ) -> _Said:
     try:
         data = item.verdict.encode()
@@ -77,7 +77,7 @@ def _check(
         problem = _wrong_subject(verdict, parts)
         if problem is not None:
             return _Said(problem)
-        logged = _check_logged(item, data, policy)
+        logged = _check_logged(item, data, checkpoints)
     except UnicodeEncodeError:
         return _Said(failed("a verdict is not Unicode"))
     except Error as error:
@@ -105,17 +105,21 @@ def _wrong_subject(verdict: Verdict, parts: Sequence[Part]) -> Finding | None:
     return failed("a verdict is about another receipt")
 
 
-def _check_logged(item: EvidenceVerdict, data: bytes, policy: Policy | None) -> str:
+def _check_logged(item: EvidenceVerdict, data: bytes, checkpoints: Checkpoints | None) -> str:
     """Why the verdict is not shown to be in a log; empty: it is. Raises what a false proof does."""
     if item.proof is None:
         return "not shown to be in a log"
     proof = tlog_proof.parse(item.proof.encode())
-    if policy is None:
+    if checkpoints is None:
         return "no policy says which logs count"
+    tree = checkpoints.signed(proof.checkpoint_note)
+    if tree is None:
+        return TOO_MANY
     try:
-        tlog_proof.verify(proof, merkle.leaf_hash(data), policy)
+        checkpoints.cosigned(proof.checkpoint_note)
     except QuorumError:
         return "too few witnesses saw it in the log"
+    merkle.verify_inclusion(merkle.leaf_hash(data), proof.index, tree.size, proof.path, tree.root)
     return ""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from trunkline.base.errors import MalformedError
 from trunkline.evidence import content, inclusion, node
 from trunkline.evidence.answer import check_answer
+from trunkline.evidence.checkpoints import Checkpoints
 from trunkline.evidence.file import Evidence, EvidenceKey, decode
 from trunkline.evidence.node import Part
 from trunkline.evidence.report import (
@@ -105,10 +106,11 @@ def verify(
     # 9 policy
     used, chosen = inclusion.check_policy(given, file.policy)
     findings.append(chosen)
+    checkpoints = None if used is None else Checkpoints(used)
     # 10 to 13
-    findings += _check_log(parts, used, file, trusted_keys or ())
+    findings += _check_log(parts, checkpoints, file, trusted_keys or ())
     # 14 verdicts
-    findings.append(check_verdicts(file.verdicts or (), parts, trusted_keys or (), used))
+    findings.append(check_verdicts(file.verdicts or (), parts, trusted_keys or (), checkpoints))
     return _report(file.answer, findings, receipts)
 
 
@@ -148,13 +150,16 @@ def _check_response(parts: Sequence[Part], response: bytes | PassingResponse | N
 
 
 def _check_log(
-    parts: Sequence[Part], policy: Policy | None, file: Evidence, pinned: Sequence[EvidenceKey]
+    parts: Sequence[Part],
+    checkpoints: Checkpoints | None,
+    file: Evidence,
+    pinned: Sequence[EvidenceKey],
 ) -> list[Finding]:
     logged = [inclusion.read_proof(part) for part in parts]
     # 10 log
-    log = combine([inclusion.check_log(item, policy) for item in logged])
+    log = combine([inclusion.check_log(item, checkpoints) for item in logged])
     # 11 witnesses
-    witnesses = combine([inclusion.check_quorum(item, policy) for item in logged])
+    witnesses = combine([inclusion.check_quorum(item, checkpoints) for item in logged])
     # 12 inclusion
     included = combine([inclusion.check_inclusion(item) for item in logged])
     # 13 key validity

@@ -507,6 +507,29 @@ def flip_last(proof: str) -> str:
     return f"{head} {b64encode(line).decode()}\n"
 
 
+ANY_POLICY = STRONG_POLICY.replace("both all", "both any")
+
+
+def crowded(lines: Sequence[int]) -> Evidence:
+    """A part for each number: a checkpoint of its own with so many cosignatures by
+    :data:`STRONG`, a verdict with one, and the first part's checkpoint once more."""
+    whole = part(receipt())
+    proof = prove(whole.signed.batch, witnesses=(STRONG,))
+    head, _, line = proof.rstrip("\n").rpartition("\n")
+    proofs = [
+        "".join((f"{head}\n", f"{line}\n" * count, f"— stranger{number} YWJjZGVm\n"))
+        for number, count in enumerate(lines)
+    ]
+    parts = [msgspec.structs.replace(whole, proof=one) for one in (*proofs, proofs[0])]
+    said = attach(verdict(), witnesses=(STRONG,))
+    return msgspec.structs.replace(evidence(*parts), verdicts=(said,))
+
+
+AS_MANY = (98,) * 10 + (43,)
+"""Of :func:`crowded`: with the verdict's all that are checked."""
+TOO_MANY = (*AS_MANY, 1, 1)
+
+
 def ml_dsa_vectors() -> list[dict[str, object]]:
     """One answer under a policy that also needs a witness with ML-DSA-44."""
     whole = part(receipt())

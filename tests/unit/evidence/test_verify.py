@@ -8,7 +8,7 @@ import pytest
 from tests.unit.evidence import make_vectors as made
 
 from trunkline.base.errors import MalformedError
-from trunkline.crypto import ed25519
+from trunkline.crypto import ed25519, ml_dsa
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.evidence import (
     Evidence,
@@ -504,3 +504,40 @@ def test_each_signature_of_a_file_is_checked_once(monkeypatch: pytest.MonkeyPatc
     assert verify(file, policy=document["policy"], trusted_keys=keys).outcome == "pass"
     # The node's, the log's, and two witnesses'.
     assert len(set(checked)) == len(checked) == 4
+
+
+@pytest.mark.parametrize(
+    ("lines", "result", "verdicts"),
+    [(made.AS_MANY, "pass", "pass"), (made.TOO_MANY, "inconclusive", "not_applicable")],
+    ids=["as many as are checked", "more"],
+)
+def test_of_ml_dsa_signatures_no_more_are_checked_than_are_said(
+    lines: tuple[int, ...], result: str, verdicts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = 0
+    check_one = ml_dsa.is_valid
+
+    def counted(public: bytes, message: bytes, signature: bytes) -> bool:
+        nonlocal checks
+        checks += 1
+        return check_one(public, message, signature)
+
+    monkeypatch.setattr(ml_dsa, "is_valid", counted)
+    report = check(
+        made.crowded(lines), policy=made.ANY_POLICY, trusted_keys=(*made.KEYS, made.VERIFIER_KEY)
+    )
+    assert checks == 1024
+    found = [step(report, title).result for title in ("log", "witnesses", "inclusion")]
+    assert found == [result] * 3
+    assert step(report, "verdicts").result == verdicts
+
+
+def test_a_checkpoint_that_does_not_verify_is_checked_once_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks: list[bytes] = []
+    monkeypatch.setattr(ml_dsa, "is_valid", lambda *given: bool(checks.append(given[2])))
+    file = made.crowded((3,))
+    report = check(change(file, verdicts=()), policy=made.ANY_POLICY)
+    assert step(report, "witnesses").result == "fail"
+    assert len(checks) == 1
