@@ -14,7 +14,13 @@ import pytest_asyncio
 from tests.e2e.test_engine import CONTEXT, RULES, SEQUENCES, answer, prompt
 from tests.support.vllm_server import MAX_LOGPROBS, VllmStandIn, serving
 
-from trunkline.base.errors import ConfigError, RequestError, TruncatedError, UpstreamError
+from trunkline.base.errors import (
+    BadResponseError,
+    ConfigError,
+    RequestError,
+    TruncatedError,
+    UpstreamError,
+)
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.engine.vllm import LOOK_S, VllmConfig, VllmEngine, VllmScorer
 from trunkline.inference.ports import Generate, Sampling, Score
@@ -208,6 +214,14 @@ async def test_a_stream_that_ends_too_soon_is_no_answer(bench: Bench) -> None:
             async for token in engine.generate(job):
                 seen += [token]
         assert len(seen) == 3
+        await engine.close()
+
+
+async def test_a_stream_that_brings_no_tokens_is_not_followed_for_ever(bench: Bench) -> None:
+    async with serving(VllmStandIn(bench.engine, idle=True)) as address:
+        engine = bench.answering(address)
+        with pytest.raises(BadResponseError, match="no tokens"):
+            await answer(engine, Generate(prompt=(1, 520), max_tokens=2, sampling=COLD))
         await engine.close()
 
 

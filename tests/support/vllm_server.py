@@ -38,6 +38,8 @@ class VllmStandIn:
     """``--logprobs-mode raw_logits``."""
     cut_after: int | None = None
     """Tokens after which a stream is cut."""
+    idle: bool = False
+    """Streams have events without tokens, and no end."""
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def answer(self, path: str, body: dict[str, Any], out: asyncio.StreamWriter) -> None:
@@ -91,6 +93,9 @@ class VllmStandIn:
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
             b"connection: close\r\n\r\n"
         )
+        while self.idle:
+            out.write(b'data: {"choices": [{"token_ids": []}]}\n\n')
+            await out.drain()
         sent = 0
         async for token in self.engine.generate(job):
             if token.replayed:

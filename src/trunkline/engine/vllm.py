@@ -55,6 +55,8 @@ from trunkline.sampling.leading import score_leading
 ANSWER_BYTES_MAX: Final = 96 * 1024 * 1024
 VALUE_BYTES: Final = 96
 """Of one candidate at one position in an answer: 70 to 85 were seen."""
+EMPTY_EVENTS_MAX: Final = 64
+"""Of a stream. Each of the others brings a token, of which there are as many as were asked for."""
 NOT_KEYED: Final = "vllm_not_keyed"
 OTHER_MODEL: Final = "vllm_other_model"
 LOOK_S: Final = 30.0
@@ -98,10 +100,16 @@ class _Server:
     async def stream(self, body: bytes) -> AsyncGenerator[wire.Piece, None]:
         """The pieces of a streamed completion."""
         url = f"{self._base}/v1/completions"
+        empty = 0
         async with await self._exchange.post(url, body, stream=True) as answer:
             async for event in answer.events():
                 if event.data and event.data != b"[DONE]":
                     piece = wire.event(event.data)
+                    empty += piece is None or not piece.token_ids
+                    if empty > EMPTY_EVENTS_MAX:
+                        raise BadResponseError(
+                            "the vLLM server's events bring no tokens", code=wire.NOT_AN_ANSWER
+                        )
                     if piece is not None:
                         yield piece
 
