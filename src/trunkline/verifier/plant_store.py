@@ -36,10 +36,16 @@ SCHEMA: Final = """
 """
 WAITING_MAX: Final = 200
 """Plants looked at in one step."""
+_BOUND: Final = (
+    "(EXISTS (SELECT 1 FROM statements AS s WHERE s.about = plants.leaf "
+    "AND s.kind = 'commitment') OR EXISTS (SELECT 1 FROM verdicts AS v "
+    "WHERE v.leaf = plants.leaf AND v.picked = 0 AND v.committed_ms IS NOT NULL))"
+)
+"""Somebody has audited it."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A plant that was answered, and is not opened yet."""
+    """A plant that was answered and audited, and is not opened yet."""
 
     attempt: str
     expect: Expected
@@ -80,10 +86,11 @@ def answered(
 
 
 def waiting(connection: Connection) -> list[Waiting]:
-    """The oldest first."""
+    """The oldest first. Those that nobody has audited are not among them, however many."""
     rows = connection.execute(
-        "SELECT attempt, expect, note, accepted, made_ms, leaf, signed, content, noticed_ms "
-        "FROM plants WHERE leaf IS NOT NULL ORDER BY made_ms LIMIT ?",
+        "SELECT attempt, expect, note, accepted, made_ms, leaf, signed, content, noticed_ms "  # noqa: S608 - ours
+        f"FROM plants WHERE leaf IS NOT NULL AND (noticed_ms IS NOT NULL OR {_BOUND}) "
+        "ORDER BY made_ms LIMIT ?",
         (WAITING_MAX,),
     )
     names = Waiting.__struct_fields__
@@ -102,7 +109,10 @@ def forget(connection: Connection, attempt: str) -> None:
 
 def forget_before(connection: Connection, made_ms: int) -> None:
     """Those that nobody drew, and those that were never answered."""
-    connection.execute("DELETE FROM plants WHERE made_ms < ? AND noticed_ms IS NULL", (made_ms,))
+    connection.execute(
+        f"DELETE FROM plants WHERE made_ms < ? AND noticed_ms IS NULL AND NOT {_BOUND}",  # noqa: S608 - ours
+        (made_ms,),
+    )
 
 
 def unsettled(connection: Connection) -> list[str]:

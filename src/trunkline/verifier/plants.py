@@ -16,7 +16,6 @@ from trunkline.crypto import note as notes
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import receipt_leaf
 from trunkline.runtime.store import Connection, Database
-from trunkline.schema.audit import AskedAudit
 from trunkline.verdicts import (
     Expected,
     Plant,
@@ -64,7 +63,8 @@ class Plants:
 
     async def plant(self, node: KnownNode, model: str, *, expect: Expected) -> None:
         """Ask ``node`` a question whose answer is known to be wrong, or right. Raises
-        UpstreamErrors, and MalformedError or VerificationError for a bad receipt or acceptance."""
+        UpstreamErrors, and MalformedError or VerificationError for a bad receipt or acceptance, or
+        for more than an opening holds."""
         if node.operator == self._operator:
             return
         if expect == "fail" and not await self._database.read(
@@ -91,7 +91,14 @@ class Plants:
             randomness=self._randomness,
             plant=asking.Bound(attempt=attempt, digest=plant_digest(note), words=words),
         )
-        await self._database.write(lambda c: _keep(c, attempt, asked))
+        leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
+        signed, content = msgspec.json.encode(asked.signed), msgspec.json.encode(asked.content)
+        # Its node may answer more than was asked for. What can not be opened then is not kept, so
+        # that it is in no other plant's way.
+        self._opening(note, accepted, signed, content)
+        await self._database.write(
+            lambda c: plant_store.answered(c, attempt, leaf=leaf, signed=signed, content=content)
+        )
 
     async def open_due(self) -> bool:
         """Open what others are bound by. Whether there was anything."""
@@ -110,15 +117,13 @@ class Plants:
 
     def _open_due(self, connection: Connection) -> bool:
         now_ms = self._clock.unix_ms()
-        plant_store.forget_before(connection, now_ms - KEEP_MS)
         opened = [self._look(connection, one, now_ms) for one in plant_store.waiting(connection)]
+        plant_store.forget_before(connection, now_ms - KEEP_MS)
         return any(opened)
 
     def _look(self, connection: Connection, plant: Waiting, now_ms: int) -> bool:
         """Open it, wait, or forget it. Whether it was opened."""
         bound = _bound(connection, plant.leaf)
-        if not bound:
-            return False
         if plant.noticed_ms is None:
             plant_store.notice(connection, plant.attempt, now_ms)
         over = now_ms - (plant.noticed_ms or now_ms) >= PATIENCE_MS
@@ -140,28 +145,22 @@ class Plants:
         return False
 
     def _open(self, connection: Connection, plant: Waiting) -> None:
-        opening = PlantOpening(
-            accepted=plant.accepted.decode(),
-            content=plant.content.decode(),
-            key=str(self._signer.vkey),
-            operator=self._operator,
-            plant=plant.note.decode(),
-            signed=plant.signed.decode(),
-            unix_ms=self._clock.unix_ms(),
-        )
+        opening = self._opening(plant.note, plant.accepted, plant.signed, plant.content)
         # A crash before the commit: it is opened again. After it: the outbox delivers it.
-        self._publisher.statement(connection, sign_note(opening.text(), self._signer))
+        self._publisher.statement(connection, opening)
         plant_store.forget(connection, plant.attempt)
 
-
-def _keep(connection: Connection, attempt: str, asked: AskedAudit) -> None:
-    plant_store.answered(
-        connection,
-        attempt,
-        leaf=receipt_leaf(asked.signed.receipt.encode()).hex(),
-        signed=msgspec.json.encode(asked.signed),
-        content=msgspec.json.encode(asked.content),
-    )
+    def _opening(self, note: bytes, accepted: bytes, signed: bytes, content: bytes) -> bytes:
+        opening = PlantOpening(
+            accepted=accepted.decode(),
+            content=content.decode(),
+            key=str(self._signer.vkey),
+            operator=self._operator,
+            plant=note.decode(),
+            signed=signed.decode(),
+            unix_ms=self._clock.unix_ms(),
+        )
+        return sign_note(opening.text(), self._signer)
 
 
 def _is_exact(connection: Connection, vkey: str) -> bool:

@@ -3,19 +3,21 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 from tests.support import planting
 from tests.support.auditing import NODE, Made, Toy
 from tests.support.toy_network import LAMBDA, MU, NU, POLICY, ToyNetwork, honest
 from tests.unit.verifier.test_pipeline import revealed
 
 from trunkline.audit import recompute
+from trunkline.base.errors import MalformedError
 from trunkline.crypto.signer import Signer
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.runtime.clock import SystemClock, SystemRandomness
-from trunkline.runtime.store import Connection
+from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import SignedReceipt
-from trunkline.schema.audit import AlertStatement, RevealedVerdict
+from trunkline.schema.audit import AlertStatement, AskedAudit, RevealedVerdict
 from trunkline.tlog.policy import Policy
 from trunkline.verdicts import (
     PLANT_OPENING_TYPE,
@@ -26,7 +28,9 @@ from trunkline.verdicts import (
     is_withdrawal,
     open_plant,
 )
-from trunkline.verifier import plant_store, store
+from trunkline.verifier import asking, plant_store, store
+from trunkline.verifier.demanding import KnownNode
+from trunkline.verifier.plants import Plants
 from trunkline.verifier.withdrawing import Withdrawer
 
 VERIFIERS = (LAMBDA, MU, NU)
@@ -296,4 +300,94 @@ async def test_a_plant_at_a_node_that_is_not_configured_any_more_stops_nothing(
 
     assert await withdrawer.step()
     assert not await withdrawer.step()
+    await database.aclose()
+
+
+class Statements(list[bytes]):
+    """A publisher's place, for what is said."""
+
+    def statement(self, _: Connection, note: bytes) -> None:
+        self.append(note)
+
+
+def planting_by(signer: Signer, database: Database, said: Statements) -> Plants:
+    return Plants(
+        database,
+        signer,
+        said,  # type: ignore[arg-type]
+        operator="lambda.example",
+        peers={str(MU.vkey): "mu.example"},
+        opinions=1,
+        clock=SystemClock(),
+        randomness=SystemRandomness(),
+    )
+
+
+def audited(connection: Connection, leaf: str) -> None:
+    connection.execute(
+        "INSERT INTO statements (kind, key, about, note) VALUES ('commitment', ?, ?, x'')",
+        (str(MU.vkey), leaf),
+    )
+
+
+async def test_a_plant_is_opened_by_who_was_away_for_long_however_many_nobody_drew(
+    tmp_path: Path,
+) -> None:
+    store.create_store(tmp_path)
+    database, said = store.open_store(tmp_path), Statements()
+    note = planting.plant(LAMBDA, 1)
+    made = planting.answered(note, 1)
+    receipt, content = planting.signed(made), msgspec.json.encode(made.content)
+
+    def planted(connection: Connection) -> None:
+        for number in range(plant_store.WAITING_MAX + 1):
+            drawn = number == plant_store.WAITING_MAX
+            leaf = made.leaf.hex() if drawn else f"{number:064x}"
+            plant_store.add(
+                connection, attempt=f"{number}", expect="fail", note=note,
+                accepted=planting.accepted(note), now_ms=number,
+            )  # fmt: skip
+            plant_store.answered(
+                connection, f"{number}", leaf=leaf, signed=msgspec.json.encode(receipt),
+                content=content,
+            )  # fmt: skip
+        audited(connection, made.leaf.hex())
+
+    await database.write(planted)
+    plants = planting_by(LAMBDA, database, said)
+
+    assert await plants.open_due()
+    assert not await plants.open_due()
+    (opening,) = said
+    assert open_plant(opening, (LAMBDA.vkey,), (NODE.vkey,)).leaf == made.leaf.hex()
+    left = await database.read(lambda c: c.execute("SELECT count(*) FROM plants").fetchone())
+    assert left == (0,)
+    await database.aclose()
+
+
+async def test_a_node_that_answers_more_than_an_opening_holds_is_in_no_other_plant_s_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create_store(tmp_path)
+    database, said = store.open_store(tmp_path), Statements()
+    made = planting.answered(planting.plant(LAMBDA, 1), 1)
+    content = msgspec.structs.replace(made.content, tokens=((100_000,) * 10_000,))
+    asked = AskedAudit(signed=planting.signed(made), content=content, deadline_ms=1)
+
+    async def words(*_: object, **__: object) -> str:
+        return "what it said"
+
+    async def answered(*_: object, **__: object) -> AskedAudit:
+        return asked
+
+    monkeypatch.setattr(asking, "words", words)
+    monkeypatch.setattr(asking, "ask", answered)
+    plants = planting_by(LAMBDA, database, said)
+    node = KnownNode(key=NODE.vkey, operator="alpha.example", caller=None)  # type: ignore[arg-type]
+
+    with pytest.raises(MalformedError):
+        await plants.plant(node, "toy", expect="pass")
+
+    await database.write(lambda c: audited(c, made.leaf.hex()))
+    assert not await plants.open_due()
     await database.aclose()
