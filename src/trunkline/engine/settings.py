@@ -8,6 +8,9 @@ from typing import Final
 
 import msgspec
 
+from trunkline.base.errors import MalformedError
+from trunkline.remote.target import parse_url
+
 CONTEXT_TOKENS_MIN: Final = 64
 CONTEXT_TOKENS_MAX: Final = 1_000_000
 THREADS_MAX: Final = 256
@@ -36,3 +39,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             )
         if not 1 <= self.threads <= THREADS_MAX:
             raise ValueError(f"threads must be between 1 and {THREADS_MAX}")
+
+
+def check_server(server: str) -> None:
+    """Raise ``ValueError`` unless ``server`` can be called."""
+    try:
+        parse_url(server)
+    except MalformedError:
+        raise ValueError("server must be an address, http://host:port") from None

@@ -10,7 +10,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError
 from trunkline.crypto.keys import ED25519, VerifierKey
-from trunkline.engine.settings import ModelSettings
+from trunkline.engine.settings import ModelSettings, check_server
 from trunkline.node import config_providers
 from trunkline.node.config_providers import ProviderEngine
 from trunkline.runtime.config import check_party, load, parse_vkey, toml_value
@@ -69,8 +69,7 @@ class VllmEngine(EmbeddedEngine, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.server.startswith(("http://", "https://")):
-            raise ValueError("server must be an address, http://host:port")
+        check_server(self.server)
 
     @staticmethod
     def sequences_max() -> int:

@@ -10,7 +10,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.crypto.keys import ED25519, VerifierKey
-from trunkline.engine.settings import ModelSettings
+from trunkline.engine.settings import ModelSettings, check_server
 from trunkline.runtime.config import check_party, load, parse_vkey, resolve, toml_value
 from trunkline.runtime.metrics import MetricsConfig, render_config
 from trunkline.tlog.policy import Policy
@@ -60,6 +60,8 @@ class CheckedWeights(ModelSettings, frozen=True, kw_only=True, forbid_unknown_fi
         super().__post_init__()
         if (self.compute == "vllm") != (self.server is not None):
             raise ValueError('server is the address of compute = "vllm": give both')
+        if self.server is not None:
+            check_server(self.server)
         if not 1 <= self.candidates <= CANDIDATES_MAX:
             raise ValueError(f"candidates must be between 1 and {CANDIDATES_MAX}")
 

@@ -57,6 +57,7 @@ def test_a_node_before_a_vllm_server_reads_back_as_written(tmp_path: Path) -> No
     [
         ({}, "server"),
         ({"server": "127.0.0.1:8000"}, "address"),
+        ({"server": "http://a:x"}, "address"),
         ({"server": "http://a:1", "sequences": 1025}, "1024"),
     ],
 )
@@ -70,6 +71,7 @@ def test_a_vllm_server_that_no_node_takes(wrong: dict[str, object], said: str) -
     [
         ({"compute": "vllm"}, "give both"),
         ({"server": "http://127.0.0.1:8000"}, "give both"),
+        ({"compute": "vllm", "server": "127.0.0.1:8000"}, "address"),
         ({"compute": "vllm", "server": "http://a:1", "candidates": 0}, "candidates"),
     ],
 )
