@@ -170,11 +170,12 @@ class VerdictStore:
 
         await self.database.write(work)
 
-    async def plants(self) -> list[str]:
-        """Notes that open plants, verified before, in the order heard."""
+    async def plants(self) -> list[tuple[str, str]]:
+        """Plants that were opened, in the order heard: their receipts, and the notes that open
+        them, verified before."""
 
-        def work(connection: Connection) -> list[str]:
-            return [row[0] for row in connection.execute("SELECT note FROM plants ORDER BY number")]
+        def work(connection: Connection) -> list[tuple[str, str]]:
+            return connection.execute("SELECT receipt, note FROM plants ORDER BY number").fetchall()
 
         return await self.database.read(work)
 

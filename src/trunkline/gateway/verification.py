@@ -35,7 +35,7 @@ from trunkline.gateway.verdict_store import Alert, Conclusion, VerdictRow, Verdi
 from trunkline.gateway.webhook import Webhook
 from trunkline.runtime.logger import Logger
 from trunkline.schema.audit import AskedAudit, AskedVerdict, RevealedVerdict, VerdictPage
-from trunkline.verdicts import Known, Tried, Verdict, open_plant
+from trunkline.verdicts import Known, Plant, PlantOpening, Tried, Verdict, open_plant
 
 WAIT_S: Final = 20
 """How long a verifier may hold a poll until there is something new."""
@@ -145,9 +145,8 @@ class Verdicts:
             if not is_early(verdict, now_ms):
                 self._board.hear(verdict, row.digest, logged=row.proof is not None)
                 self._plants.hear(verdict, row.digest)
-        for note in await self._store.plants():
-            for plant in self._opened(note):
-                self._plants.open(plant)
+        for receipt, note in await self._store.plants():
+            self._plants.open(_stored_plant(receipt, note))
         await self._configure()
         self._webhook.start()
         self._task = asyncio.create_task(self._watch(), name="verification")
@@ -386,7 +385,8 @@ class Verdicts:
     def _silence(self, verification: Verification) -> list[Conclusion]:
         """Take no notice of verifiers that missed plants. What is new of that."""
         operators = {one.vkey: one.operator for one in verification.verifiers}
-        before, self._silenced = self._silenced, self._plants.silenced(operators, self._nodes)
+        before = self._silenced
+        self._silenced = self._plants.silenced(operators, lambda vkey: self._name(vkey) is not None)
         self._board.silence(frozenset(self._silenced))
         now_ms = self._clock.unix_ms()
         return [
@@ -454,8 +454,19 @@ class Verdicts:
 
 def _stored(row: VerdictRow) -> Verdict:
     """A verdict that was verified before it was stored."""
-    text, _, _ = row.note.encode().rpartition(b"\n\n")
-    return Verdict.parse(text + b"\n")
+    return Verdict.parse(_text(row.note))
+
+
+def _stored_plant(receipt: str, note: str) -> Known:
+    """A plant that was verified before it was stored: by a key that may not count any more, of a
+    node that may not have been heard of yet."""
+    plant = Plant.parse(_text(PlantOpening.parse(_text(note)).plant))
+    return Known(receipt=receipt, expect=plant.expect, planter=plant.key, node=plant.node)
+
+
+def _text(note: str) -> bytes:
+    text, _, _ = note.encode().rpartition(b"\n\n")
+    return text + b"\n"
 
 
 def _word(standing: NodeStanding | None) -> str:

@@ -6,7 +6,7 @@ verifiers of its policy opened. A verifier that is silenced stays so while what 
 Who runs a node is the first part of its pinned key's name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from msgspec import UnsetType
@@ -50,10 +50,14 @@ class PlantBook:
             digest for receipt in self._plants for digest, _ in self._said.get(receipt, {}).values()
         )
 
-    def silenced(self, verifiers: Mapping[str, str], nodes: Iterable[str]) -> dict[str, Tried]:
+    def silenced(
+        self, verifiers: Mapping[str, str], is_node: Callable[[str], bool]
+    ) -> dict[str, Tried]:
         """The verifiers that do not count, by vkey, and why. ``verifiers``: their operators by
-        vkey; ``nodes``: vkeys of this gateway's."""
-        operators = {vkey: operator_of(vkey) for vkey in nodes} | dict(verifiers)
+        vkey; ``is_node``: whether a vkey is one of this gateway's nodes', or was."""
+        planted_at = {plant.node for plant in self._plants.values()}
+        nodes = {vkey: operator_of(vkey) for vkey in planted_at if is_node(vkey)}
+        operators = nodes | dict(verifiers)
         said = {
             receipt: {vkey: one for vkey, (_, one) in self._said.get(receipt, {}).items()}
             for receipt in self._plants
