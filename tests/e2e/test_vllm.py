@@ -257,6 +257,19 @@ async def test_a_checking_server_needs_no_processor_and_as_many_candidates_as_ar
         await many.close()
 
 
+async def test_an_answer_that_leaves_a_checking_server_no_room_can_not_be_scored(
+    bench: Bench, scorer: VllmScorer
+) -> None:
+    full = Score(prompt=(1,) * (CONTEXT - 2), tokens=(2, 2), sampling=COLD)
+    with pytest.raises(RequestError, match="max-model-len"):
+        await scorer.score(full)
+    async with serving(VllmStandIn(bench.engine, max_model_len=CONTEXT + 1)) as address:
+        roomy = bench.checking(address)
+        with pytest.raises(RequestError, match="context is"):
+            await roomy.score(msgspec.structs.replace(full, tokens=(2, 2, 2)))
+        await roomy.close()
+
+
 async def test_a_checking_server_that_says_logits_is_refused(bench: Bench) -> None:
     async with serving(VllmStandIn(bench.engine, raw_logits=True)) as address:
         scorer = bench.checking(address)

@@ -70,6 +70,8 @@ class VllmStandIn:
         wanted = body.get("prompt_logprobs") or 0
         if wanted > MAX_LOGPROBS:
             raise Refused(f"Requested prompt logprobs of {wanted}, which is greater than max")
+        if len(body["prompt"]) + body["max_tokens"] > self.max_model_len:
+            raise Refused("This model's maximum context length is exceeded")
         value = (body.get("vllm_xargs") or {}).get(ARGUMENT)
         prompt = tuple(body["prompt"])
         rule, given = Sampling(temperature=0.0), 0

@@ -90,6 +90,8 @@ class _Server:
             transport=transport, headers=(), clock=clock, timeouts=config.timeouts
         )
         self._calls = 0
+        self.room: int | None = None
+        """The server's ``--max-model-len``, as it last said."""
 
     async def whole(self, path: str, body: bytes) -> bytes:
         """The JSON object that a call answers."""
@@ -128,11 +130,11 @@ class _Server:
                 f" --served-model-name {info.name}",
                 code=OTHER_MODEL,
             )
-        room = found.max_model_len
-        if room is not None and room < info.context_tokens:
+        self.room = found.max_model_len
+        if self.room is not None and self.room < info.context_tokens:
             raise ConfigError(
                 f"context_tokens is {info.context_tokens}; the vLLM server's --max-model-len is"
-                f" {room}",
+                f" {self.room}",
                 code=OTHER_MODEL,
             )
         body = wire.tokenize_body(info.name, _PROBE_TEXT)
@@ -347,6 +349,13 @@ class VllmScorer(_Vllm):
             if not job.tokens:
                 return ()
             tokens = [*job.prompt, *job.tokens]
+            if self._server.room is not None and len(tokens) >= self._server.room:
+                # It makes one token more than it is given, or does nothing.
+                raise RequestError(
+                    f"{len(tokens)} tokens are scored with a --max-model-len of one more",
+                    code="context_length_exceeded",
+                    param="messages",
+                )
             asked = self._candidates(model, len(tokens))
             body = await self._server.whole(
                 "/v1/completions", wire.score_body(model.name, tokens, asked)
