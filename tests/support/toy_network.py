@@ -146,7 +146,7 @@ class OpeningNode:
 
     def state(self, *verifiers: Signer, **changes: object) -> None:
         """Log terms that let ``verifiers`` draw everything."""
-        lets = {"rate_ppm": 1_000_000, "demands_per_min": 60_000} | changes
+        lets = {"rate_ppm": 1_000_000, "demands_per_min": 60_000, "whole": True} | changes
         self.log.append(sign_note(terms(*verifiers, node=NODE, **lets).text(), NODE))
 
     def answer(self, *made: Made) -> list[SignedReceipt]:

@@ -51,6 +51,7 @@ class StatedTerms:
             rules=RULES,
             unix_ms=0,
             verifiers=tuple(map(str, keys)),
+            whole=True,
         )
         self._signer = signer
         self._database = database

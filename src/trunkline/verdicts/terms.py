@@ -48,10 +48,16 @@ class Terms(Record, frozen=True, kw_only=True):
     unix_ms: Count
     verifiers: Annotated[tuple[Key, ...], msgspec.Meta(max_length=VERIFIERS_MAX)]
     """Vkeys of those that may ask; each also for what another of them has drawn."""
+    whole: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    """It keeps what opens answers given again and log-probabilities that were sent, too."""
 
     @property
     def answer_rules(self) -> int:
         return 1 if isinstance(self.rules, msgspec.UnsetType) else self.rules
+
+    @property
+    def opens_whole(self) -> bool:
+        return self.whole is True
 
 
 def too_small(terms: Terms | None, verifiers: Sequence[str]) -> str:

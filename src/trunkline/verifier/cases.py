@@ -149,6 +149,7 @@ class Cases:
             nonces_unlogged=nonces_unlogged,
             nonce_origin=began,
             entry=None if place.drawn is None else place.drawn.entry,
+            whole=terms is not None and terms.opens_whole,
             origin=origin,
             subject=subject,
         )

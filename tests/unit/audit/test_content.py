@@ -270,6 +270,8 @@ async def test_log_probabilities_that_are_not_opened_are_withheld() -> None:
     case = await but(ToyNode().serve(3, logprobs=True), logprobs=()).case(CALIBRATION)
     drawn = judge(case, None)
     assert (drawn.kind, drawn.result, drawn.standing) == ("opening", "fail", "failed")
+    older = judge(replace(case, whole=False), None)
+    assert older.result == "pass", "its node had not said that it keeps them"
     brought = but(ToyNode().serve(3, logprobs=True), logprobs=(), nonce=None)
     asked = judge(replace(await brought.case(CALIBRATION), entry=None, nonces_entry=None), None)
     assert asked.result == "pass", "who calls a node need not have them as numbers"

@@ -1,5 +1,6 @@
 """Answers given again, in a whole verifier: passed with their origin, or no way around an audit."""
 
+import msgspec
 import pytest
 from tests.support.auditing import Made, Toy, ToyNode, but
 from tests.support.repeating import again, alone
@@ -86,6 +87,21 @@ async def test_the_word_cached_alone_frees_of_nothing(
     assert (found.result, found.standing) == ("fail", "failed")
     assert found.kind == ("opening" if shows == "nothing" else "accounting")
     assert found.subject == before.subject, "what it can win back by answers"
+
+
+async def test_a_node_that_never_said_that_it_keeps_them_fails_for_none_of_them(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    """One of before that was asked of it: an upgrade of verifiers alone fails no honest node."""
+    origin = honest(1)
+    network.node.state(LAMBDA, whole=msgspec.UNSET)
+    (signed,) = network.node.answer(origin)
+    network.node.behaviour = "not_kept"
+    made = again(origin, signed=signed)
+    network.node.answer(made)
+    plain, found = await verdicts(network, transport, origin, made)
+    assert plain.result == "fail", "what any node keeps"
+    assert (found.kind, found.result) == ("opening", "inconclusive")
 
 
 async def test_one_bad_answer_given_to_all_is_found_each_time(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from trunkline.audit.judge import WITHHELD
+from trunkline.audit.repeated import is_repeated
 from trunkline.receipts import Receipt
 from trunkline.schema.audit import Opening
 
@@ -101,15 +102,18 @@ def excuse(code: str, *, asked_ms: int, cosigned_ms: int, drawn_otherwise: bool)
     return ""
 
 
-def why_closed(receipt: Receipt, reason: str, now_ms: int, *, keep_s: int) -> str:
-    """What a node's reason for opening nothing comes to, given the receipt that it is about and
-    the ``keep_s`` of its terms.
+def why_closed(
+    receipt: Receipt, reason: str, now_ms: int, *, keep_s: int, whole: bool = True
+) -> str:
+    """What a node's reason for opening nothing comes to, given the receipt that it is about, and
+    the ``keep_s`` of its terms and whether they say that it keeps the ``whole``.
 
     Not to keep what could be opened is to withhold it: the node had said that it would. So is to
     say that it has expired before that time was over; later it may be true. The node's own times
     make no answer older than its gateway says that it is.
     """
-    openable = receipt.policy.audit and bool(receipt.model.weights)
+    kept = whole or not is_repeated(receipt)
+    openable = receipt.policy.audit and bool(receipt.model.weights) and kept
     ended_ms = max(receipt.times.ended_ms, receipt.created_s * 1000)
     recent = now_ms - ended_ms < keep_s * 1000 - CLOCK_MS_MAX
     if openable and (reason == "not_kept" or (reason == "expired" and recent)):
