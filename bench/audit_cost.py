@@ -32,7 +32,8 @@ from network import CLOCK_TICKS, TRUNKLINE, Network, children
 USERS = 8
 PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()
 SETTLE_S_MAX = 600.0
-SETTLED_S = 5.0
+SETTLED_S = 8.0
+"""Longer than a verifier lets pass between two draws."""
 CALL_S_MAX = 300.0
 WARM = 4
 """Answers at a time in the warm-up, which goes on until each verifier has run one again."""

@@ -78,6 +78,9 @@ SEQUENCES: Final = 2
 PLANT_WAIT_S: Final = 5.0
 """For so long a failing verdict waits for its plant to be opened, if it is about one: log and
 planter need some seconds. No longer than verdicts wait for each other."""
+LOOKS_A_DRAW: Final = 5
+"""One draw for what so many looks at the log find: each is two signatures, an entry of the log, and
+work for all who read it."""
 SCRUB_S: Final = 60.0
 """Between two times that openings which were deleted leave the write-ahead file."""
 EngineMaker = Callable[[], ScoringEngine]
@@ -207,9 +210,13 @@ class VerifierApp:
 
     async def _watch(self, parts: "_Parts") -> None:
         """Follow the log, and do what follows from what is in it, until cancelled."""
+        draw_s = 0.0
         while True:
+            now_s = self._clock.monotonic_s()
+            if draws := now_s >= draw_s:
+                draw_s = now_s + LOOKS_A_DRAW * self._config.poll_s
             try:
-                if await parts.step():
+                if await parts.step(draws=draws):
                     self._api.revealed.set()
                     parts.auditor.wake.set()
                 self._contradicted = ""
@@ -416,16 +423,20 @@ class _Parts:
     clock: Clock
     reach: CrashHook
 
-    async def step(self) -> bool:
-        """Follow the log to its end, and conclude what can be. Whether there was anything."""
+    async def step(self, *, draws: bool) -> bool:
+        """Follow the log to its end, and conclude what can be; ``draws``: and draw. Whether there
+        was anything."""
         found = False
         self.publisher.look()
         while await self.follower.step():
             found = True
-        for conclude in (
-            self.drawer.join, self.drawer.draw, self.heeder.step, self.plants.open_due,
-            self.withdrawer.step, self.reveal,
-        ):  # fmt: skip
+        conclusions = [
+            self.drawer.join, self.heeder.step, self.plants.open_due, self.withdrawer.step,
+            self.reveal,
+        ]  # fmt: skip
+        if draws:
+            conclusions.append(self.drawer.draw)
+        for conclude in conclusions:
             while await conclude():
                 found = True
         # What was followed a moment ago may have been concluded from all the same.

@@ -50,8 +50,6 @@ class Follower:
         self._policy = policy
         self._reader = reader
         self._reach = reach
-        self.taken = 0
-        """Entries that this process has taken in."""
         self._ended = b""
         """The checkpoint to whose end this process knows the log to be followed."""
 
@@ -82,7 +80,6 @@ class Follower:
             )
         except ConflictError:
             return True
-        self.taken += grown.size - frontier.size
         self._reach(crash.ENTRIES_FOLLOWED)
         if grown.size < checkpoint.size:
             return True
