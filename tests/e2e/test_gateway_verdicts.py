@@ -10,12 +10,14 @@ import msgspec
 import pytest
 from tests.support.fake_node import FakeNode
 from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse, two_verifiers
-from tests.support.gateway import FakeLog, Stack, gateway_over
+from tests.support.gateway import FakeLog, Stack, gateway_over, settings
 
-from trunkline.crypto.signer import Signer
-from trunkline.gateway import routing, verdict_proofs, verification
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.gateway import assembly, directory, routing, verdict_proofs, verification
 from trunkline.gateway.alerts import ALERTS_PATH, AlertList
+from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.standing import AHEAD_MS_MAX
+from trunkline.receipts.key_statement import KeyStatement
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.http import Call, Router
 from trunkline.runtime.server import serving
@@ -234,6 +236,68 @@ async def test_what_stands_against_a_former_key_demotes_until_the_new_one_is_fou
         await stands(stack, alpha, "demoted")
         two.reveal(two.verdict(alpha.signer.vkey, NOW_MS + 1, standing="good"))
         await stands(stack, alpha, "good")
+
+
+OPERATOR = Signer.generate("alpha.localhost", b"\x09" * 32)
+
+
+@pytest.fixture
+def by_operator(nodes: list[FakeNode]) -> GatewayConfig:
+    """A gateway that knows alpha by its operator's key alone, and so its key once it has asked."""
+    alpha = nodes[0]
+    said = KeyStatement(
+        operator=OPERATOR.name,
+        key=alpha.vkey,
+        from_s=NOW_MS // 1000,
+        to_s=NOW_MS // 1000 + 10 * 365 * 86_400,
+    )
+    alpha.statements = (sign_note(said.text(), OPERATOR).decode(),)
+    stated = NodeConfig(url=alpha.url, operator_vkey=str(OPERATOR.vkey), name=alpha.name)
+    usual = settings(nodes)
+    return msgspec.structs.replace(usual, nodes=(stated, usual.nodes[1]))
+
+
+async def test_what_was_quarantined_is_so_before_its_key_is_heard_of(
+    nodes: list[FakeNode],
+    verifiers: list[FakeVerifier],
+    by_operator: GatewayConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alpha = nodes[0]
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file, config=by_operator) as stack:
+        for verifier in verifiers:
+            verifier.reveal(verifier.verdict(alpha.signer.vkey, NOW_MS, standing="failed"))
+        await stands(stack, alpha, "quarantined")
+    alpha.hold_info = asyncio.Event()
+    monkeypatch.setattr(verification, "LOOK_S", 3600)
+    async with gateway_over(nodes, tmp_path, routing=file, config=by_operator) as stack:
+        (row,) = (await alerts(stack)).standings
+        assert (row.node, row.standing) == (alpha.name, "quarantined")
+        alpha.hold_info.set()
+
+
+async def test_verifiers_are_heard_once_the_nodes_were_asked_for_their_keys(
+    nodes: list[FakeNode],
+    verifiers: list[FakeVerifier],
+    by_operator: GatewayConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assembly, "SETTLE_S", 3600)
+    monkeypatch.setattr(directory, "POLL_TIMEOUT_S", 3600)
+    alpha = nodes[0]
+    alpha.hold_info = asyncio.Event()
+    for verifier in verifiers:
+        verifier.reveal(verifier.verdict(alpha.signer.vkey, NOW_MS, standing="failed"))
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file, config=by_operator) as stack:
+        while not alpha.polls:
+            await alerts(stack)
+        assert [verifier.polled for verifier in verifiers] == [[], []]
+        alpha.hold_info.set()
+        await stands(stack, alpha, "quarantined")
 
 
 async def test_a_restarted_gateway_goes_on_where_it_had_heard(

@@ -48,6 +48,8 @@ class FakeNode:
         self.polls = 0
         self.secretive = False
         """Says nothing of itself to whoever asks."""
+        self.hold_info: asyncio.Event | None = None
+        """Says nothing of itself until this is set."""
         self.vkey_shown = str(self.signer.vkey)
         self.statements: tuple[str, ...] = ()
         self._server: asyncio.Server | None = None
@@ -171,6 +173,8 @@ class FakeNode:
             if self.secretive:
                 await self._watch(reader)
                 return False
+            if self.hold_info is not None:
+                await self.hold_info.wait()
             _whole(writer, 200, msgspec.json.encode(self.info()))
             return True
         attempt = msgspec.json.decode(body, type=Attempt)

@@ -3,8 +3,10 @@
 Which part knows which is here and nowhere else. It answers no call: that is ``front``.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from trunkline.base.ports import Clock, Randomness
 from trunkline.gateway import own_api
@@ -44,6 +46,9 @@ from trunkline.runtime.http import Router
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.otlp_export import Exporter
+
+SETTLE_S: Final = 5.0
+"""How long verifiers are not heard while a node has not been asked yet which key it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,9 +262,11 @@ def _hearing(
         store,
         webhook,
         directory.keys,
+        frozenset(node.name for node in directory.nodes),
         policy,
         lambda url: VerifierCaller(transport, url),
         prover,
+        settled=lambda: directory.settled(SETTLE_S, asyncio.Event()),
         clock=clock,
         logger=logger,
     )

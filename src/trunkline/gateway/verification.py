@@ -9,7 +9,7 @@ calls go on.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -102,19 +102,24 @@ class Verdicts:
         store: VerdictStore,
         webhook: Webhook,
         nodes: Mapping[str, str],
+        names: Collection[str],
         policy: Callable[[], RoutingPolicy],
         calls: Callable[[str], VerifierCalls],
         prover: Prover,
         *,
+        settled: Callable[[], Awaitable[None]],
         clock: Clock,
         logger: Logger,
     ) -> None:
-        """``nodes``: names by vkey, of all nodes there are; of several keys of one node the last is
-        the newest. ``calls``: a verifier by its URL."""
+        """``names``: of all nodes there are; ``nodes``: the same by vkey, as far as they have been
+        heard of; of several keys of one node the last is the newest. ``calls``: a verifier by its
+        URL. ``settled``: waits until the nodes were asked once, though not for long."""
         self._proofs = VerdictProofs(store, prover, self._proved, logger=logger)
         self._store = store
         self._webhook = webhook
         self._nodes = nodes
+        self._names = names
+        self._settled = settled
         self._policy = policy
         self._calls = calls
         self._clock = clock
@@ -238,6 +243,8 @@ class Verdicts:
         await self._settle()
 
     async def _follow(self, verifier: _Verifier) -> None:
+        # What is about a key that was not heard of yet would be taken for another gateway's.
+        await self._settled()
         failures = 0
         while True:
             began_s = self._clock.monotonic_s()
@@ -404,7 +411,7 @@ class Verdicts:
             name = self._name(key)
             if name is None:
                 continue
-            if newest[name] != key:
+            if newest.get(name, key) != key:
                 level = min(standing.level, Level.DEMOTED)
                 standing = msgspec.structs.replace(standing, level=level)
             before = standings.get((name, model))
@@ -415,7 +422,7 @@ class Verdicts:
     def _name(self, vkey: str) -> str | None:
         """The node of a key that it has, or had before this gateway started."""
         name = vkey.partition("+")[0]
-        return self._nodes.get(vkey) or (name if name in self._nodes.values() else None)
+        return name if name in self._names else None
 
     def _disputes(self, disputed: Iterable[Dispute], now_ms: int) -> list[Conclusion]:
         """Those of the disputes that this process has not seen before."""
