@@ -451,7 +451,7 @@ def _transport(engine: EngineSettings | ProviderEngine) -> HttpTransport:
     """As many connections to whoever answers as calls may run there."""
     match engine:
         case VllmEngine():
-            most = engine.sequences
+            most = _jobs_max(engine)
         case EngineSettings():
             most = 0
         case _:
@@ -479,6 +479,11 @@ def _read_key(config: NodeConfig, base: Path) -> Signer:
     return signer
 
 
+def _jobs_max(settings: EngineSettings) -> int:
+    """Calls of the engine that may run or wait: an answer of several choices makes several."""
+    return max(JOBS_MAX, settings.sequences)
+
+
 def _engine_config(settings: EngineSettings, base: Path) -> EngineConfig:
     model = settings.model_path
     return EngineConfig(
@@ -487,7 +492,7 @@ def _engine_config(settings: EngineSettings, base: Path) -> EngineConfig:
         model_name=settings.model or "",
         weights=settings.weights,
         sequences=settings.sequences,
-        jobs_max=max(JOBS_MAX, settings.sequences),
+        jobs_max=_jobs_max(settings),
         context_tokens=settings.context_tokens,
         threads=settings.threads,
     )

@@ -10,7 +10,9 @@ from tests.unit.node.harness import KEY, NAME, attempt, chat, node
 from tests.unit.node.scripted import EOS, MODEL, ScriptedEngine, noise, says
 
 from trunkline.base.errors import TruncatedError
-from trunkline.node.config import EmbeddedEngine, NodeConfig
+from trunkline.engine.client import JOBS_MAX
+from trunkline.node.app import _transport
+from trunkline.node.config import EmbeddedEngine, NodeConfig, VllmEngine
 from trunkline.receipts import tokens_digest, verify_signed
 from trunkline.remote.node import AcceptedEvent, ChunkEvent, NodeRefusedError, ReceiptEvent
 from trunkline.runtime.clock import SystemClock
@@ -324,3 +326,20 @@ async def test_one_line_an_attempt_and_no_text_in_it(tmp_path: Path) -> None:
     assert ended[0]["outcome"] == "answered"
     assert ended[0]["completion_tokens"] == 18
     assert "secret" not in repr(lines)
+
+
+async def test_a_vllm_server_has_a_connection_for_each_choice_of_each_answer() -> None:
+    together = asyncio.Barrier(JOBS_MAX)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await together.wait()
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        transport = _transport(VllmEngine(server=url, sequences=1))
+        answers = await asyncio.gather(*(transport.request("GET", url) for _ in range(JOBS_MAX)))
+        assert [answer.status for answer in answers] == [204] * JOBS_MAX
+        await transport.aclose()
