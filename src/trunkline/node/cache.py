@@ -15,6 +15,7 @@ from trunkline.base.ports import Clock
 from trunkline.inference.answer import Event
 from trunkline.node.config import CacheConfig
 from trunkline.node.core.cache import (
+    AUDITED_S_MAX,
     ENTRY_BYTES,
     EVENT_BYTES,
     Entries,
@@ -52,7 +53,7 @@ class AnswerCache:
         key = cache_key(attempt, _weights(service, attempt))
         if may_take(attempt, self._kinds):
             kept = self._entries.get(key, self._clock.monotonic_s())
-            if kept is not None:
+            if kept is not None and not self._is_old(kept):
                 # One that is not bound yet is not replaced: the next would not be bound either.
                 bound = await self._bound(kept)
                 return Again(kept, attempt) if bound else await service.prepare(attempt)
@@ -65,6 +66,12 @@ class AnswerCache:
             return True
         found = await self._database.read(lambda c: find_receipt(c, kept.accepted.attempt))
         return found is not None and found.log_index is not None
+
+    def _is_old(self, kept: Kept) -> bool:
+        """Whether an answer that may be audited was made too long ago by the times that receipts
+        say: a machine that slept, or whose clock was set, counts other seconds."""
+        age_ms = self._clock.unix_ms() - kept.original.ended_ms
+        return kept.before is not None and age_ms > AUDITED_S_MAX * 1000
 
     def put(self, key: bytes, kept: Kept) -> None:
         """Keep an answer from now on."""

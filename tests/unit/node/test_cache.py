@@ -9,7 +9,12 @@ from tests.unit.node.scripted import ScriptedEngine, noise
 from tests.unit.node.test_provider import GOOD, WHOLE, Upstream, config
 
 from trunkline.base.errors import ConfigError
+from trunkline.node import cache as node_cache
+from trunkline.node.cache import AnswerCache
 from trunkline.node.config import CacheConfig, NodeConfig, read, render
+from trunkline.node.core.cache import Kept, cache_key
+from trunkline.node.core.content import Before
+from trunkline.node.core.content import Kept as Opening
 from trunkline.receipts import (
     Receipt,
     ReceiptCached,
@@ -21,7 +26,7 @@ from trunkline.receipts import (
 )
 from trunkline.remote.node import NodeRefusedError
 from trunkline.runtime.server import serving
-from trunkline.schema.attempt import Attempt, Mode, Prefix, PreviousAttempt
+from trunkline.schema.attempt import Accepted, Attempt, Mode, Prefix, PreviousAttempt
 
 SCOPE = "5c" * 32
 ON = CacheConfig()
@@ -228,6 +233,65 @@ async def test_the_embedded_models_answers_too(tmp_path: Path, stream: bool) -> 
     assert receipt.usage == original.usage
     assert receipt.cached
     assert not receipt_of(anew).cached
+
+
+class Slept:
+    """The clock of a machine that slept: the seconds that it counts stood still."""
+
+    def __init__(self, unix_ms: int) -> None:
+        self._unix_ms = unix_ms
+
+    def monotonic_s(self) -> float:
+        return 5.0
+
+    def unix_ms(self) -> int:
+        return self._unix_ms
+
+
+class Logged:
+    """A node's store whose log has every receipt."""
+
+    async def read(self, _: object) -> object:
+        return msgspec.defstruct("Found", [("log_index", int, 9)])()
+
+
+class Makes:
+    """Makes every answer anew."""
+
+    def models(self) -> tuple[()]:
+        return ()
+
+    async def prepare(self, _: Attempt) -> str:
+        return "made"
+
+
+@pytest.mark.parametrize(("later_ms", "again"), [(85_800_000, True), (85_800_001, False)])
+async def test_what_may_be_audited_is_given_for_a_day_also_on_a_machine_that_slept(
+    later_ms: int, again: bool
+) -> None:
+    """Its receipts say when it was made, and an older one would be held against its node."""
+    asked = msgspec.structs.replace(asks(1), audit=True)
+    clock = Slept(1_780_000_000_000 + later_ms)
+    cache = AnswerCache(ON, Logged(), clock=clock)  # type: ignore[arg-type]
+    accepted = Accepted(attempt="att_1", node=NAME, operator="a", model="real-1")
+    kept = Kept(
+        accepted=accepted,
+        data=(),
+        outcome=None,  # type: ignore[arg-type]
+        original=ReceiptCached(ended_ms=1_780_000_000_000, receipt="00" * 32),
+        before=Before(signed=b"", content=Opening(b"")),
+    )
+    given = []
+
+    def giving(kept: Kept, _: Attempt) -> str:
+        given.append(kept)
+        return "again"
+
+    cache.put(cache_key(asked, ""), kept)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(node_cache, "Again", giving)
+        await cache.prepare(Makes(), asked)  # type: ignore[arg-type]
+    assert given == [kept] * again
 
 
 async def test_a_scope_is_32_bytes_or_nothing(tmp_path: Path) -> None:
