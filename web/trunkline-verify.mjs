@@ -40,6 +40,8 @@ const PARTS_MAX = 64;
 const KEYS_MAX = 1024;
 const SALTS_MAX = 32;
 const STATEMENTS_MAX = 256;
+// Of one operator, that are looked at in a file: as many as 64 nodes show with 64 each.
+const FILE_STATEMENTS_MAX = 4096;
 const STATEMENT_NOTE_BYTES_MAX = 8 * 1024;
 const VERDICTS_MAX = 64;
 const VERDICT_NOTE_BYTES_MAX = 32 * 1024;
@@ -1090,6 +1092,12 @@ function found(error) {
   return failed(plain(refusal(error).message));
 }
 
+/** What `check` gives or throws of `what`, remembered: the parts of a file have much in common. */
+function once(known, what, check) {
+  if (!known.has(what)) known.set(what, check(what));
+  return known.get(what);
+}
+
 /** One finding for all parts. What is shown for some parts only is not shown. */
 function combine(findings) {
   const results = new Set(findings.map((item) => item.result));
@@ -1117,7 +1125,7 @@ function checkReceipt(part) {
   return passed(`receipt v1 of attempt ${plain(part.receipt.attempt)}`);
 }
 
-async function checkKey(part, pinned, stated) {
+async function checkKey(part, pinned, stated, operators) {
   const { receipt } = part;
   if (receipt === null) return NO_RECEIPT;
   try {
@@ -1129,7 +1137,9 @@ async function checkKey(part, pinned, stated) {
   }
   const who = `${plain(receipt.node)}, operator ${plain(receipt.operator)}`;
   try {
-    part.said = await statementsOf(receipt, pinned, stated);
+    const read = (operator) => statementsOf(operator, pinned, stated);
+    const said = await once(operators, receipt.operator, read);
+    part.said = said.filter(({ key }) => key === receipt.key);
   } catch (error) {
     return found(error);
   }
@@ -1151,10 +1161,14 @@ async function checkKey(part, pinned, stated) {
   return inconclusive(`the key is known only from the file: whether ${who} holds it is not shown`);
 }
 
-/** What the receipt's operator said of its key, by a key of his that is pinned. */
-async function statementsOf(receipt, pinned, stated) {
-  const mine = ({ role, operator }) => role === "operator" && operator === receipt.operator;
-  const notes = [...pinned, ...stated].filter(mine).flatMap(({ statements = [] }) => statements);
+/** What an operator said of keys, by a key of his that is pinned. */
+async function statementsOf(who, pinned, stated) {
+  const mine = ({ role, operator }) => role === "operator" && operator === who;
+  const notesIn = (keys) => [
+    ...new Set(keys.filter(mine).flatMap(({ statements = [] }) => statements)),
+  ];
+  const brought = notesIn(stated).slice(0, FILE_STATEMENTS_MAX);
+  const notes = new Set([...notesIn(pinned), ...brought]);
   const said = [];
   for (const entry of pinned.filter(mine).filter(({ name, operator }) => name === operator)) {
     for (const note of notes) {
@@ -1169,7 +1183,7 @@ async function statementsOf(receipt, pinned, stated) {
       }
     }
   }
-  return said.filter(({ key }) => key === receipt.key);
+  return said;
 }
 
 /**
@@ -1741,12 +1755,6 @@ function newCheckpoints(policy) {
   return { policy, left: ML_DSA_CHECKS_MAX, signed: new Map(), cosigned: new Map() };
 }
 
-/** What `check` gives or throws of `note`, remembered. */
-function once(known, note, check) {
-  if (!known.has(note)) known.set(note, check(note));
-  return known.get(note);
-}
-
 /** The checkpoint, if a log signed it; null if there are too many signatures to say. */
 function signedCheckpoint(checkpoints, text) {
   return once(checkpoints.signed, text, async () => {
@@ -2025,10 +2033,11 @@ export async function verify(evidence, options = {}) {
     return unreadable(refusal(error).message);
   }
   const parts = file.parts.map(newPart);
+  const operators = new Map();
   const findings = [
     passed(`evidence of answer ${plain(file.answer)}, ${parts.length} part(s)`),
     await each(parts, checkReceipt),
-    await each(parts, (part) => checkKey(part, trustedKeys, file.keys)),
+    await each(parts, (part) => checkKey(part, trustedKeys, file.keys, operators)),
     await each(parts, checkSignature),
     await each(parts, checkPath),
   ];

@@ -83,7 +83,7 @@ MEMBERS = (
 
 def all_cases() -> list[Case]:
     return [
-        *_vectors(), *_edited(), *_answers(), *_verdicts(), *_ml_dsa(),
+        *_vectors(), *_edited(), *_answers(), *_verdicts(), *_ml_dsa(), *_statements(),
         *_unfit_members(), *_mangled(), *_damaged(),
     ]  # fmt: skip
 
@@ -294,6 +294,13 @@ def _ml_dsa() -> Iterator[Case]:
     yield case("as many as are checked", made.crowded(made.AS_MANY), policy=any_one, keys=KNOWN)
     yield case("more than are checked", made.crowded(made.TOO_MANY), policy=any_one, keys=KNOWN)
     yield from _ml_dsa_keys(part)
+
+
+def _statements() -> Iterator[Case]:
+    """The operator's word, among as much that is none as is looked at, and more."""
+    pinned = (made.operator(), made.KEYS[1])
+    for count in (4095, 4096):
+        yield case(f"after {count} statements", made.wordy(count), keys=pinned)
 
 
 def _ml_dsa_keys(part: made.EvidencePart) -> Iterator[Case]:

@@ -8,7 +8,7 @@ from math import prod
 from tests.browser.cases import REPOSITORY
 
 from trunkline.crypto import canonical, encoding, keys, merkle, note
-from trunkline.evidence import content, file, report, response, text
+from trunkline.evidence import checkpoints, content, file, operators, report, response, text
 from trunkline.evidence.verify import TITLES
 from trunkline.receipts import batch, key_statement, receipt
 from trunkline.schema import sse
@@ -26,8 +26,10 @@ BOUNDS = {
     "DEFINITIONS_MAX": policy.DEFINITIONS_MAX,
     "DEPTH_MAX": canonical.DEPTH_MAX,
     "EVIDENCE_BYTES_MAX": file.EVIDENCE_BYTES_MAX,
+    "FILE_STATEMENTS_MAX": operators.FILE_STATEMENTS_MAX,
     "KEYS_BYTES_MAX": file.KEYS_BYTES_MAX,
     "KEYS_MAX": file.KEYS_MAX,
+    "ML_DSA_CHECKS_MAX": checkpoints.ML_DSA_CHECKS_MAX,
     "NAME_BYTES_MAX": keys.NAME_BYTES_MAX,
     "NAME_CHARS_MAX": keys.NAME_BYTES_MAX,
     "NOTE_BYTES_MAX": note.NOTE_BYTES_MAX,

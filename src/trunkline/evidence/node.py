@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trunkline.base.errors import Error
 from trunkline.crypto.keys import VerifierKey
 from trunkline.evidence.file import EvidenceKey, EvidencePart
-from trunkline.evidence.operators import statements, vouched
+from trunkline.evidence.operators import Operators, vouched
 from trunkline.evidence.report import Finding, failed, inconclusive, passed, plain
 from trunkline.receipts import Batch, Receipt, decode, open_batch
 from trunkline.receipts.batch import check_signer, note_bytes, receipt_bytes, verify_path
@@ -40,7 +40,12 @@ def check_receipt(part: Part) -> Finding:
     return passed(f"receipt v1 of attempt {plain(part.receipt.attempt)}, {len(part.data)} bytes")
 
 
-def check_key(part: Part, pinned: Sequence[EvidenceKey], stated: Sequence[EvidenceKey]) -> Finding:
+def check_key(
+    part: Part,
+    pinned: Sequence[EvidenceKey],
+    stated: Sequence[EvidenceKey],
+    operators: Operators,
+) -> Finding:
     """Step 3: who holds the key that the receipt names."""
     if part.receipt is None:
         return NO_RECEIPT
@@ -51,7 +56,7 @@ def check_key(part: Part, pinned: Sequence[EvidenceKey], stated: Sequence[Eviden
     except Error as error:
         return failed(error.message)
     who = f"{plain(receipt.node)}, operator {plain(receipt.operator)}"
-    if vouched(statements(receipt, pinned, stated)):
+    if vouched(operators.said(receipt)):
         return passed(f"the key of {who}, by a statement of the operator, whose key is pinned")
     for keys, whose in ((pinned, "pinned"), (stated, "stated in the file")):
         contradiction = _contradiction(receipt, keys, whose)

@@ -6,24 +6,19 @@ witnesses. So what counts is when they had all seen the tree that holds the rece
 stays verifiable after its key is revoked, and what is signed later is refused.
 """
 
-from collections.abc import Sequence
-
-from trunkline.evidence.file import EvidenceKey
 from trunkline.evidence.inclusion import PROVISIONAL, Logged
 from trunkline.evidence.node import NO_RECEIPT
-from trunkline.evidence.operators import statements
+from trunkline.evidence.operators import Operators
 from trunkline.evidence.report import Finding, failed, inconclusive, not_applicable, passed
 from trunkline.receipts.key_statement import KeyStatement, Revocation
 
 
-def check_validity(
-    logged: Logged, pinned: Sequence[EvidenceKey], stated: Sequence[EvidenceKey]
-) -> Finding:
+def check_validity(logged: Logged, operators: Operators) -> Finding:
     """Step 13, for one part."""
     receipt, batch = logged.part.receipt, logged.part.batch
     if receipt is None:
         return NO_RECEIPT
-    said = statements(receipt, pinned, stated)
+    said = operators.said(receipt)
     if not said:
         return not_applicable("no statement of its operator limits the key in time")
     if batch is None:

@@ -11,8 +11,9 @@ from trunkline.base.errors import MalformedError
 from trunkline.evidence import content, inclusion, node
 from trunkline.evidence.answer import check_answer
 from trunkline.evidence.checkpoints import Checkpoints
-from trunkline.evidence.file import Evidence, EvidenceKey, decode
+from trunkline.evidence.file import EvidenceKey, decode
 from trunkline.evidence.node import Part
+from trunkline.evidence.operators import Operators
 from trunkline.evidence.report import (
     Finding,
     Report,
@@ -93,8 +94,10 @@ def verify(
     parts = [Part(source=source) for source in file.parts]
     # 1 file
     findings = [passed(f"evidence of answer {plain(file.answer)}, {len(parts)} part(s)")]
+    pinned = trusted_keys or ()
+    operators = Operators(pinned, file.keys)
     # 2 to 5
-    findings += _check_nodes(parts, trusted_keys or (), file.keys)
+    findings += _check_nodes(parts, pinned, file.keys, operators)
     receipts = [part.receipt for part in parts if part.receipt is not None]
     complete = len(receipts) == len(parts)
     # 6 request
@@ -108,9 +111,9 @@ def verify(
     findings.append(chosen)
     checkpoints = None if used is None else Checkpoints(used)
     # 10 to 13
-    findings += _check_log(parts, checkpoints, file, trusted_keys or ())
+    findings += _check_log(parts, checkpoints, operators)
     # 14 verdicts
-    findings.append(check_verdicts(file.verdicts or (), parts, trusted_keys or (), checkpoints))
+    findings.append(check_verdicts(file.verdicts or (), parts, pinned, checkpoints))
     return _report(file.answer, findings, receipts)
 
 
@@ -122,13 +125,16 @@ def _policy(text: str) -> Policy:
 
 
 def _check_nodes(
-    parts: Sequence[Part], pinned: Sequence[EvidenceKey], stated: Sequence[EvidenceKey]
+    parts: Sequence[Part],
+    pinned: Sequence[EvidenceKey],
+    stated: Sequence[EvidenceKey],
+    operators: Operators,
 ) -> list[Finding]:
     steps: tuple[Callable[[Part], Finding], ...] = (
         # 2 receipts
         node.check_receipt,
         # 3 node keys
-        lambda part: node.check_key(part, pinned, stated),
+        lambda part: node.check_key(part, pinned, stated, operators),
         # 4 signatures
         node.check_signature,
         # 5 batch paths
@@ -150,10 +156,7 @@ def _check_response(parts: Sequence[Part], response: bytes | PassingResponse | N
 
 
 def _check_log(
-    parts: Sequence[Part],
-    checkpoints: Checkpoints | None,
-    file: Evidence,
-    pinned: Sequence[EvidenceKey],
+    parts: Sequence[Part], checkpoints: Checkpoints | None, operators: Operators
 ) -> list[Finding]:
     logged = [inclusion.read_proof(part) for part in parts]
     # 10 log
@@ -163,7 +166,7 @@ def _check_log(
     # 12 inclusion
     included = combine([inclusion.check_inclusion(item) for item in logged])
     # 13 key validity
-    valid = combine([check_validity(item, pinned, file.keys) for item in logged])
+    valid = combine([check_validity(item, operators) for item in logged])
     return [inclusion.contradiction(logged) or log, witnesses, included, valid]
 
 

@@ -507,6 +507,15 @@ def flip_last(proof: str) -> str:
     return f"{head} {b64encode(line).decode()}\n"
 
 
+def wordy(count: int) -> Evidence:
+    """An operator's statement after ``count`` texts that are none, each of them there twice."""
+    others = [f"{number}\n" for number in range(count)]
+    halves = [tuple(others[at : at + 128]) * 2 for at in range(0, count, 128)]
+    keys = (*(operator(*texts) for texts in halves), operator(key_statement()))
+    whole = part(receipt())
+    return msgspec.structs.replace(evidence(whole, whole), keys=keys)
+
+
 ANY_POLICY = STRONG_POLICY.replace("both all", "both any")
 
 

@@ -5,8 +5,9 @@ import pytest
 from tests.unit.evidence import make_vectors as made
 
 from trunkline.base.errors import Error, MalformedError
+from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import sign_note
-from trunkline.evidence import EvidenceKey, Report, encode, verify
+from trunkline.evidence import EvidenceKey, Report, encode, operators, verify
 from trunkline.receipts import open_batch
 from trunkline.receipts.key_statement import (
     KeyStatement,
@@ -199,3 +200,24 @@ def test_a_receipt_is_read_as_none_of_them() -> None:
     data = made.encode_receipt(made.receipt())
     for kind in signed_records():
         assert not reads(kind, sign_note(data + b"\n", made.OPERATOR))
+
+
+@pytest.mark.parametrize(("before", "result_"), [(4095, "pass"), (4096, "inconclusive")])
+def test_of_an_operators_statements_no_more_are_looked_at_than_are_said_and_each_once(
+    before: int, result_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[bytes] = []
+
+    def counted(data: bytes, key: VerifierKey) -> KeyStatement | Revocation:
+        looked_at.append(data)
+        return open_statement(data, key)
+
+    monkeypatch.setattr(operators, "open_statement", counted)
+    file = encode(made.wordy(before))
+    report = verify(file, policy=made.POLICY, trusted_keys=(made.operator(),))
+    assert result(report, "node keys") == result_
+    assert len(set(looked_at)) == len(looked_at) == 4096
+    # What the reader brings is looked at as well.
+    pinned = made.operator(made.key_statement())
+    report = verify(file, policy=made.POLICY, trusted_keys=(pinned,))
+    assert result(report, "node keys") == "pass"
