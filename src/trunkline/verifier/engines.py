@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from trunkline.base.errors import UpstreamError
+from trunkline.base.errors import ConfigError, UpstreamError
 from trunkline.base.ports import Clock
 from trunkline.inference.ports import ModelInfo, Score, Scorer, TokenScore
 
@@ -115,12 +115,12 @@ class Engines:
         return self.work.cpu_s + sum(_cpu_s(engine.pid) for engine in running)
 
     async def _find(self, weights: str) -> _Engine | None:
-        failed: UpstreamError | None = None
+        failed: UpstreamError | ConfigError | None = None
         for engine in self._engines:
             try:
                 if engine.info is None:
                     await self._started(engine)
-            except UpstreamError as error:
+            except (UpstreamError, ConfigError) as error:
                 # One that can not start now may be the one; another's weights do not wait for it.
                 failed = failed or error
             if engine.info is not None and engine.info.weights_digest == weights:

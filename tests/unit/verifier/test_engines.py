@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.support.auditing import Toy, ToyScorer
 
-from trunkline.base.errors import ConnectError
+from trunkline.base.errors import ConfigError, ConnectError, Error
 from trunkline.inference.ports import Sampling, Score
 from trunkline.verifier.engines import Engines
 
@@ -67,16 +67,19 @@ async def test_the_engine_of_the_weights_is_found_and_others_are_not_stood_in_fo
     assert len(made) == 2
 
 
-async def test_a_server_that_is_away_keeps_nobody_from_other_weights():
+@pytest.mark.parametrize(
+    "why", [ConnectError("nobody is there"), ConfigError("it serves another model")]
+)
+async def test_a_server_that_is_away_or_will_not_do_keeps_nobody_from_other_weights(why: Error):
     class Away(Engine):
         async def model(self):
-            raise ConnectError("nobody is there")
+            raise why
 
     here = Toy(weights=2)
     engines = Engines([lambda: Away(Toy()), lambda: Engine(here)], clock=Clock(), idle_s=1.0)
     async with engines.of(here.info.weights_digest) as found:
         assert (await found.model()).weights_digest == here.info.weights_digest
-    with pytest.raises(ConnectError):
+    with pytest.raises(type(why)):
         # It may have been the one.
         async with engines.of(Toy().info.weights_digest):
             pass
