@@ -22,6 +22,7 @@ EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 BAD_STREAM: Final = "upstream_bad_stream"
 SIGNS_OF_LIFE: Final = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
 """Names of events that say nothing else."""
+_ERROR: Final = msgspec.Raw(b'"error"')
 _RETRY: Final = frozenset({"retry"})
 """Fields of an event stream beside those that are read: no provider sends others."""
 
@@ -43,12 +44,13 @@ class ProviderAnswer:
     async def whole(self, limit: int = ANSWER_BYTES_MAX) -> bytes:
         """The body: one JSON object and no error. Raises UpstreamErrors otherwise."""
         body = await self.response.read(limit)
-        start = body.lstrip()[:1]
-        if start == b"[" or (start == b"{" and b'"error"' in body):
+        members = _members(body)
+        # Decoding all of a large body takes long, and the word may stand anywhere in it.
+        if members is None or "error" in members or members.get("object") == _ERROR:
             error = error_object(body)
             if error is not None:
                 raise failure_in_answer(error)
-        if not is_json_object(body):
+        if members is None:
             raise BadResponseError("the answer is no JSON object", code=NOT_JSON)
         return body
 
@@ -89,10 +91,14 @@ class ProviderAnswer:
 
 def is_json_object(body: bytes) -> bool:
     """Whether ``body`` is exactly one JSON object; nothing of it is kept."""
+    return _members(body) is not None
+
+
+def _members(body: bytes) -> dict[str, msgspec.Raw] | None:
     try:
-        return isinstance(msgspec.json.decode(body, type=dict[str, msgspec.Raw]), dict)
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+        return None
 
 
 def _parse(parser: SseParser, data: bytes) -> list[SseEvent]:

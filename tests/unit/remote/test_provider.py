@@ -229,6 +229,16 @@ async def test_an_answer_that_speaks_of_errors_is_none(transport, server):
         assert await chat(transport, s.url) == body
 
 
+async def test_an_answer_is_not_decoded_for_words_within_it(transport, server, monkeypatch):
+    def decoded(body: bytes) -> None:
+        raise AssertionError("megabytes of candidates would be")
+
+    monkeypatch.setattr("trunkline.remote.answer.error_object", decoded)
+    body = b'{"object":"text_completion","choices":[{"7":{"decoded_token":"error","error":1}}]}'
+    async with server(answers(200, body)) as s:
+        assert await chat(transport, s.url) == body
+
+
 @pytest.mark.parametrize(
     ("stream", "events"),
     [
