@@ -80,6 +80,8 @@ async def test_a_seed_without_a_nonce_is_inherited_without(tmp_path: Path) -> No
         ("node_nonce", {"nonce_index": 65_536}),
         ("node_nonce", {"seed": None, "resume": None}),
         ("audit", {"audit": True, "mode": "private"}),
+        ("seed", {"audit": True, "resume": None}),
+        ("seed", {"audit": True, "previous": ()}),
     ],
 )
 async def test_what_can_not_be_so_is_refused(

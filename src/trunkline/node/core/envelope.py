@@ -61,6 +61,8 @@ def _checks(attempt: Attempt) -> tuple[tuple[str, bool], ...]:
         ("deadline_ms", 1 <= attempt.deadline_ms <= DEADLINE_MS_MAX),
         ("audit", not (attempt.audit and attempt.mode == "private")),
         ("seed", attempt.seed is None or _HEX32.fullmatch(attempt.seed) is not None),
+        # Else its receipt could be held against the node: nothing says what it goes on from.
+        ("seed", attempt.seed is None or not attempt.audit or _goes_on(attempt)),
         ("node_nonce", _nonce_valid(attempt)),
         ("numerics", attempt.numerics is None or len(attempt.numerics) <= NAME_CHARS_MAX),
         ("previous", _previous_valid(attempt)),
@@ -79,6 +81,10 @@ def is_id(text: str) -> bool:
 
 def _embeds(attempt: Attempt) -> bool:
     return attempt.client_format == "openai.embeddings"
+
+
+def _goes_on(attempt: Attempt) -> bool:
+    return attempt.resume is not None and bool(attempt.previous)
 
 
 def _nonce_valid(attempt: Attempt) -> bool:
