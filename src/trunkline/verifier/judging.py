@@ -30,6 +30,8 @@ from trunkline.verifier.ledger import Stored
 from trunkline.verifier.publishing import Publisher
 
 SALT_BYTES: Final = 32
+_HANDED_ON: Final = "inherited "
+"""Before the vkey of a node that took a nonce over."""
 PLACE_DOMAIN: Final = b"trunkline.place/v1\n"
 
 
@@ -160,10 +162,10 @@ class Judge:
         before = ledger.subject(connection, subject_name(subject))
         if isinstance(what, Case):
             made = what.receipt if what.origin is None else what.origin.receipt
-            used_by = _nonce_user(connection, made)
+            used_by = nonce_user(connection, made)
             case = replace(what, nonce_used_by=used_by, picked=place.picked)
             judged = judge(case, self._state(connection, before))
-            _note_nonce(connection, made)
+            note_nonce(connection, made)
         else:
             judged = _judge_unshown(what, place, self._state(connection, before))
         self._keep(connection, what.calibration)
@@ -338,18 +340,26 @@ def subject_name(subject: Subject) -> str:
     return msgspec.json.encode(subject).decode()
 
 
-def _nonce_user(connection: Connection, receipt: Receipt) -> str:
-    """The answer that this verifier has seen the node's nonce used for; empty: none."""
+def nonce_user(connection: Connection, receipt: Receipt) -> str:
+    """The answer that this verifier has seen the receipt's nonce used for; empty: none. What was
+    handed on to a node says nothing of the nonces that it used itself: whoever calls it can hand on
+    one of its own, for another answer."""
     row = connection.execute(
-        "SELECT answer FROM nonce_uses WHERE node = ? AND nonce = ?",
-        (receipt.key, receipt.sampling.node_nonce),
+        "SELECT answer FROM nonce_uses WHERE node IN (?, ?) AND nonce = ? ORDER BY answer = ?",
+        (receipt.key, _nonce_taker(receipt), receipt.sampling.node_nonce, receipt.answer),
     ).fetchone()
     return "" if row is None else str(row[0])
 
 
-def _note_nonce(connection: Connection, receipt: Receipt) -> None:
+def note_nonce(connection: Connection, receipt: Receipt) -> None:
+    """Write down that the receipt's nonce was used, if it has one."""
     if receipt.sampling.node_nonce:
         connection.execute(
             "INSERT INTO nonce_uses VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (receipt.key, receipt.sampling.node_nonce, receipt.answer),
+            (_nonce_taker(receipt), receipt.sampling.node_nonce, receipt.answer),
         )
+
+
+def _nonce_taker(receipt: Receipt) -> str:
+    """Under what name the use of a nonce is written down."""
+    return f"{_HANDED_ON}{receipt.key}" if receipt.sampling.source == "inherited" else receipt.key

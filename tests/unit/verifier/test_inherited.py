@@ -1,20 +1,26 @@
 """An answer that was taken over, in a whole verifier: the node that began it is asked for the place
 of its nonce, and the answer passes only if it shows it."""
 
+from collections.abc import Awaitable
+from pathlib import Path
+
 import msgspec
 import pytest
 from tests.support.auditing import ToyNode
 from tests.support.fake_verifier import RoutedApp
-from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, write_verifier
+from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, honest, write_verifier
 from tests.unit.audit.test_inherited import BETA, shown
 
 from trunkline.base.errors import Error
+from trunkline.receipts import Receipt
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.runtime.http import Call, Router
 from trunkline.runtime.server import serving
+from trunkline.runtime.store import Connection
 from trunkline.schema.audit import NONCES_PREFIX, ShownNonce
 from trunkline.verdicts import Verdict
+from trunkline.verifier import judging, store
 from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.config import AuditedNode, read
 
@@ -79,3 +85,27 @@ async def test_the_first_node_is_asked(
     assert checks["nonce"] == result, verdict.checks
     assert verdict.result == result
     assert checks["seed"] == checks["replay"] == "pass"
+
+
+async def test_a_nonce_that_is_handed_on_to_its_own_node_spoils_no_answer_of_that(
+    tmp_path: Path,
+) -> None:
+    """Whoever calls a node can hand it one that it used before, for another answer."""
+    own = honest(1).receipt
+    sampling = msgspec.structs.replace(own.sampling, source="inherited")
+    handed = msgspec.structs.replace(own, answer="ans_other", sampling=sampling)
+    store.create_store(tmp_path)
+    database = store.open_store(tmp_path)
+
+    def judged(receipt: Receipt) -> Awaitable[str]:
+        def used_by(connection: Connection) -> str:
+            before = judging.nonce_user(connection, receipt)
+            judging.note_nonce(connection, receipt)
+            return before
+
+        return database.write(used_by)
+
+    assert [await judged(one) for one in (handed, own)] == ["", ""]
+    assert await judged(msgspec.structs.replace(own, answer="ans_new")) == own.answer
+    assert await judged(handed) == own.answer
+    await database.aclose()
