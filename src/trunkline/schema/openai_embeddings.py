@@ -8,6 +8,7 @@ refuses token arrays by name of the parameter only where a node does: the view k
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from math import isfinite
 from typing import Literal
 
 import msgspec
@@ -193,6 +194,8 @@ def decode_vectors(data: bytes) -> tuple[bytes, ...]:
         raise MalformedError("not a response with embeddings") from None
     if [one.index for one in given] != list(range(len(given))):
         raise MalformedError("the embeddings are not in the order of their inputs")
+    if not all(map(_is_finite, found)):
+        raise MalformedError("an embedding is no float32 array")
     return found
 
 
@@ -204,6 +207,12 @@ def _vector(given: msgspec.Raw) -> bytes:
     inside = text[1:-1].strip()
     numbers = [float(number) for number in inside.split(b",")] if inside else []
     return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def _is_finite(vector: bytes) -> bool:
+    return len(vector) % 4 == 0 and all(
+        map(isfinite, struct.unpack(f"<{len(vector) // 4}f", vector))
+    )
 
 
 def _numbers(vector: bytes) -> msgspec.Raw:

@@ -92,6 +92,8 @@ def test_what_is_no_response_is_refused_as_such(data: bytes) -> None:
         [{"index": 0, "embedding": [0.5]}, {"index": 0, "embedding": [0.5]}],
         [{"index": 0, "embedding": [1e300]}],
         [{"index": 0, "embedding": "*"}],
+        [{"index": 0, "embedding": "AAA="}],
+        [{"index": 0, "embedding": "AACAfw=="}],
         [{"index": 0, "embedding": [[0.5]]}],
         [{"embedding": [0.5]}],
         {},
@@ -100,3 +102,8 @@ def test_what_is_no_response_is_refused_as_such(data: bytes) -> None:
 def test_vectors_that_no_node_of_ours_sends_are_refused(data: object) -> None:
     with pytest.raises(MalformedError):
         embeddings.decode_vectors(json.dumps({"data": data}).encode())
+
+
+def test_a_number_that_no_float_can_hold_is_refused() -> None:
+    with pytest.raises(MalformedError):
+        embeddings.decode_vectors(b'{"data":[{"index":0,"embedding":[1e400]}]}')
