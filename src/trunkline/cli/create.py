@@ -88,11 +88,11 @@ def create(
         place = Path(tempfile.mkdtemp(prefix=f".{folder.path.name}.", dir=folder.path.parent))
     except OSError as error:
         raise ConfigError(f"{folder.path} can not be made: {error.strerror}") from None
-    cosigners = [
-        new_cosigner(f"{name}.localhost/witness", witness_algorithm)
-        for name in WITNESSES[:witnesses]
-    ]
     try:
+        cosigners = [
+            new_cosigner(f"{name}.localhost/witness", witness_algorithm)
+            for name in WITNESSES[:witnesses]
+        ]
         _Draft(Folder(place), port_base, providers, cosigners, verifiers).write()
         # A crash before this leaves a hidden folder that nothing reads; after it, a whole network.
         place.rename(folder.path)

@@ -123,13 +123,14 @@ def test_a_folder_that_holds_anything_is_left_alone(folder: Folder, tmp_path: Pa
     assert [path.name for path in kept.iterdir()] == ["letter"]
 
 
+@pytest.mark.parametrize("step", ["new_cosigner", "create_witness_store"])
 def test_what_fails_half_way_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise ConfigError("no space left on device")
 
-    monkeypatch.setattr(creation, "create_witness_store", full)
+    monkeypatch.setattr(creation, step, full)
     with pytest.raises(ConfigError, match="no space"):
         create(Folder(tmp_path / "net"))
     assert list(tmp_path.iterdir()) == []
