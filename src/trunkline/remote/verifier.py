@@ -69,9 +69,10 @@ class VerifierCaller:
         body = await self._plain.call("GET", f"{VERDICTS_PATH}/{leaf}", VERDICTS_BYTES_MAX)
         return _decode(body, RevealedVerdict)
 
-    async def bundle(self, leaf: str) -> bytes:
-        """What a verdict's numbers are computed from; ``leaf``: the receipt's hash, hex."""
-        return await self._plain.call("GET", f"{AUDITS_PATH}/{leaf}", BUNDLE_BYTES_MAX)
+    async def bundle(self, named: str) -> bytes:
+        """What a verdict's numbers are computed from; ``named``: the receipt's leaf hash, or the
+        SHA-256 of the verdict's note, hex."""
+        return await self._plain.call("GET", f"{AUDITS_PATH}/{named}", BUNDLE_BYTES_MAX)
 
     async def calibration(self, digest: str) -> bytes:
         """A calibration that a verdict was made with, by its digest (``sha256:<hex>``)."""

@@ -141,10 +141,10 @@ class Api:
         await call.reply_json(200, AlertPage(alerts=found), [NO_STORE])
 
     async def _bundle(self, call: Call) -> None:
-        leaf = call.path.removeprefix(AUDITS_PATH + "/")
+        named = call.path.removeprefix(AUDITS_PATH + "/")
         found = None
-        if len(leaf) == LEAF_CHARS and leaf.isalnum():
-            found = await self._database().read(lambda c: ledger.bundle(c, leaf))
+        if len(named) == LEAF_CHARS and named.isalnum():
+            found = await self._database().read(lambda c: ledger.bundle(c, named))
         await call.reply(200, _there(found, "no verdict on that receipt"), JSON_TYPE, [NO_STORE])
 
     async def _calibration(self, call: Call) -> None:

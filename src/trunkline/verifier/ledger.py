@@ -96,11 +96,13 @@ def revealed(connection: Connection, leaf: str) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def bundle(connection: Connection, leaf: str) -> bytes | None:
-    """The bundle of a revealed verdict: before, it would tell what is kept back."""
+def bundle(connection: Connection, named: str) -> bytes | None:
+    """The bundle of a revealed verdict: before, it would tell what is kept back. ``named``: its
+    receipt's leaf, or the SHA-256 of its note, as of the second of two on one receipt; hex."""
     row = connection.execute(
-        "SELECT bundle FROM verdicts WHERE leaf = ? AND number IS NOT NULL ORDER BY picked LIMIT 1",
-        (leaf,),
+        "SELECT bundle FROM verdicts WHERE (leaf = ? OR digest = ?) AND number IS NOT NULL "
+        "ORDER BY picked LIMIT 1",
+        (named, f"sha256:{named}"),
     ).fetchone()
     return None if row is None else bytes(row[0])
 

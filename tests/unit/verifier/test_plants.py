@@ -11,6 +11,7 @@ from tests.unit.verifier.test_pipeline import revealed
 
 from trunkline.audit import recompute
 from trunkline.base.errors import MalformedError
+from trunkline.crypto.digest import digest
 from trunkline.crypto.signer import Signer
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
@@ -159,6 +160,10 @@ async def test_evidence_goes_on_as_if_the_plant_had_never_been(
     # To the last digit: the state after the answer before the plant.
     assert recompute.follows(*numbers)
     assert withdrawn.previous != first.previous
+    third = (await caller.verdicts(2)).verdicts[0]
+    bundle = await caller.bundle(digest(third.note.encode()).removeprefix("sha256:"))
+    artefact = await caller.calibration(withdrawn.calibration)
+    assert recompute.follows(numbers[0], recompute.verdict(withdrawn, bundle, artefact))
 
 
 async def test_a_verifier_that_never_runs_the_model_is_caught(
