@@ -305,12 +305,13 @@ class VerifierApp:
             randomness=self._randomness, reach=reach,
         )  # fmt: skip
         withdrawer = self._withdrawer(database, judge, publisher)
+        reveal_after_s = config.reveal_after_s if config.verifiers else 0.0
         plants = Plants(
             database, self._signer, publisher, operator=config.operator,
             peers={one.vkey: one.operator for one in config.verifiers},
-            opinions=config.opinions, clock=clock, randomness=self._randomness,
+            opinions=config.opinions, reveal_after_ms=int(reveal_after_s * 1000), clock=clock,
+            randomness=self._randomness,
         )  # fmt: skip
-        reveal_after_s = config.reveal_after_s if config.verifiers else 0.0
         return _Parts(
             database=database,
             publisher=publisher,

@@ -31,7 +31,7 @@ from trunkline.verifier.plant_store import Waiting
 from trunkline.verifier.publishing import Publisher
 
 PATIENCE_MS: Final = 60_000
-"""After the first that is bound to a verdict, others have had their time."""
+"""After the first that is bound to a verdict, others have had their time, and shown theirs."""
 KEEP_MS: Final = 2 * 3600 * 1000
 """A plant that nobody has audited by then was not drawn."""
 
@@ -48,16 +48,19 @@ class Plants:
         operator: str,
         peers: Mapping[str, str],
         opinions: int,
+        reveal_after_ms: int,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
         """``peers``: operators of the other verifiers, by vkey; ``opinions``: how many audit each
-        receipt that is drawn."""
+        receipt that is drawn; ``reveal_after_ms``: for how long a verdict is kept back for others,
+        and so a known-bad plant: it would be held against its node until it is opened."""
         self._database = database
         self._signer = signer
         self._publisher = publisher
         self._operator = operator
         self._opinions = min(opinions, 1 + len(peers))
+        self._patience_ms = min(reveal_after_ms, PATIENCE_MS)
         self._clock = clock
         self._randomness = randomness
 
@@ -126,10 +129,10 @@ class Plants:
         bound = _bound(connection, plant.leaf)
         if plant.noticed_ms is None:
             plant_store.notice(connection, plant.attempt, now_ms)
-        over = now_ms - (plant.noticed_ms or now_ms) >= PATIENCE_MS
+        waited_ms = now_ms - (plant.noticed_ms or now_ms)
         if plant.expect == "pass":
-            return self._contradict(connection, plant, over=over)
-        if bound < self._opinions and not over:
+            return self._contradict(connection, plant, over=waited_ms >= PATIENCE_MS)
+        if bound < self._opinions and waited_ms < self._patience_ms:
             return False
         self._open(connection, plant)
         return True

@@ -315,14 +315,22 @@ class Statements(list[bytes]):
         self.append(note)
 
 
-def planting_by(signer: Signer, database: Database, said: Statements) -> Plants:
+def planting_by(
+    signer: Signer,
+    database: Database,
+    said: Statements,
+    *,
+    opinions: int = 1,
+    reveal_after_ms: int = 60_000,
+) -> Plants:
     return Plants(
         database,
         signer,
         said,  # type: ignore[arg-type]
         operator="lambda.example",
         peers={str(MU.vkey): "mu.example"},
-        opinions=1,
+        opinions=opinions,
+        reveal_after_ms=reveal_after_ms,
         clock=SystemClock(),
         randomness=SystemRandomness(),
     )
@@ -395,4 +403,33 @@ async def test_a_node_that_answers_more_than_an_opening_holds_is_in_no_other_pla
 
     await database.write(lambda c: audited(c, made.leaf.hex()))
     assert not await plants.open_due()
+    await database.aclose()
+
+
+@pytest.mark.parametrize(("opinions", "reveal_after_ms"), [(2, 0), (1, 60_000), (2, 60_000)])
+async def test_a_plant_is_opened_when_the_first_verdict_on_it_is_shown_at_the_latest(
+    tmp_path: Path, opinions: int, reveal_after_ms: int
+) -> None:
+    """The other verifier may be away, and what is shown before would demote the node."""
+    store.create_store(tmp_path)
+    database, said = store.open_store(tmp_path), Statements()
+    note = planting.plant(LAMBDA, 1)
+    made = planting.answered(note, 1)
+
+    def planted(connection: Connection) -> None:
+        plant_store.add(
+            connection, attempt="att_1", expect="fail", note=note,
+            accepted=planting.accepted(note), now_ms=2**52,
+        )  # fmt: skip
+        plant_store.answered(
+            connection, "att_1", leaf=made.leaf.hex(),
+            signed=msgspec.json.encode(planting.signed(made)),
+            content=msgspec.json.encode(made.content),
+        )  # fmt: skip
+        audited(connection, made.leaf.hex())
+
+    await database.write(planted)
+    plants = planting_by(LAMBDA, database, said, opinions=opinions, reveal_after_ms=reveal_after_ms)
+
+    assert await plants.open_due() is (opinions == 1 or not reveal_after_ms)
     await database.aclose()
