@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.support.audit_records import OTHER, VERIFIER
 from tests.unit.node.harness import KEY, SIGNER, Node, attempt, chat
-from tests.unit.node.scripted import ScriptedEngine
+from tests.unit.node.scripted import MODEL, ScriptedEngine
 from tests.unit.node.test_openings import audited, audits
 
 from trunkline.base.errors import RateLimitedError, RequestError
@@ -20,7 +20,7 @@ from trunkline.node.plants import DAY_MS, FRESH_MS, PlantDesk
 from trunkline.receipts import Hiding, decode
 from trunkline.remote.node import NodeRefusedError
 from trunkline.sampling import choice_seed
-from trunkline.schema.attempt import Attempt
+from trunkline.schema.attempt import Attempt, PreviousAttempt, Resume
 from trunkline.verdicts import Plant, PlantAccepted, plant_digest
 
 BLINDING = "b1" * 32
@@ -84,7 +84,12 @@ async def test_a_plant_s_own_attempt_is_answered_wrongly_and_no_other(tmp_path: 
         {"client_request_digest": "sha256:" + "0" * 64},
         {"blinding": ""},
         {"audit": False},
-        {"seed": "ab" * 32},
+        {
+            "seed": "ab" * 32,
+            "numerics": MODEL.numerics,
+            "resume": Resume(tokens=((80,),)),
+            "previous": (PreviousAttempt(attempt="att_0", node="beta", error="timeout"),),
+        },
         {"cache": "ca" * 32},
         {"request": msgspec.Raw(msgspec.json.encode({"model": "scripted"} | chat(temperature=0)))},
     ],
