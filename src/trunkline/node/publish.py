@@ -2,11 +2,9 @@
 
 Runs beside the answers and never in front of them. The log takes the same entry twice and gives the
 same index, so a delivery repeated after a crash changes nothing. Notes go in any order, but for
-two rules: commitments to nonces (``docs/spec/receipt.md``, "Nonces") are in the log before any
-batch that was queued after them; and what the node states, terms and self-tests, comes after all
-that was queued before it and before all batches queued after it. So a process's batches are read by
-its own statements, also those that a later process delivers. A log that takes none of these gets
-the batches all the same.
+one rule: commitments to nonces (``docs/spec/receipt.md``, "Nonces") and the node's terms are in the
+log before any batch that was queued after them. A log that takes neither gets the batches all the
+same.
 """
 
 from functools import partial
@@ -27,16 +25,6 @@ SELF_TEST_KEY: Final = "self-test/"
 TERMS_KEY: Final = "terms/"
 """The same, of terms."""
 _ROUND: Final = 64
-_EARLIER: Final = """
-SELECT number, payload FROM outbox, (SELECT number AS own FROM outbox WHERE queue = ?1 AND key = ?2)
-WHERE queue = ?1 AND refused IS NULL AND number > ?3 AND number < own AND (
-    (key >= ?4 AND key < ?4 || 'g') OR instr(?2, '/') OR number <= (
-        SELECT max(number) FROM outbox WHERE queue = ?1 AND refused IS NULL AND number < own
-        AND (key >= ?5 AND key < ?5 || 'g' OR key >= ?6 AND key < ?6 || 'g')
-    )
-) ORDER BY number LIMIT ?7
-"""
-"""Of a statement, all that is earlier; of a batch, commitments and all up to the last statement."""
 
 
 def publisher(
@@ -53,11 +41,9 @@ def publisher(
     """
 
     async def deliver(key: str, note: bytes) -> int:
-        after = 0
-        while rows := await database.read(partial(_before, key=key, after=after)):
-            for number, earlier in rows:
+        if "/" not in key:
+            for earlier in await database.read(_before_batches):
                 await _add_first(log, earlier)
-                after = number
         return await log.add(note)
 
     return Outbox(
@@ -87,15 +73,14 @@ async def catch_up(database: Database, outbox: Outbox[int]) -> None:
             after = number
 
 
-def _before(connection: Connection, key: str, after: int) -> list[tuple[int, bytes]]:
-    """Notes still to be delivered that the one with ``key`` comes after, some of them, oldest
-    first, with their numbers: those from beyond ``after``."""
-    if key.startswith(nonce_store.KEY_PREFIX):
-        return []
+def _before_batches(connection: Connection) -> list[bytes]:
+    """Notes still to be delivered that batches come after, oldest first."""
     rows = connection.execute(
-        _EARLIER, (QUEUE, key, after, nonce_store.KEY_PREFIX, SELF_TEST_KEY, TERMS_KEY, _ROUND)
+        "SELECT payload FROM outbox WHERE refused IS NULL AND "
+        "(key >= ? AND key < ? OR key >= ? AND key < ?) ORDER BY number",
+        (nonce_store.KEY_PREFIX, nonce_store.KEY_PREFIX + "g", TERMS_KEY, TERMS_KEY + "g"),
     )
-    return [(int(row[0]), bytes(row[1])) for row in rows]
+    return [row[0] for row in rows]
 
 
 async def _add_first(log: LogCaller, note: bytes) -> None:

@@ -8,7 +8,7 @@ from tests.unit.node.harness import KEY, NAME, Node, attempt, chat, node
 from tests.unit.node.scripted import ScriptedEngine, says
 
 from trunkline.node import store
-from trunkline.node.config import AuditsConfig, AuditVerifier, LogTarget, NodeConfig
+from trunkline.node.config import LogTarget, NodeConfig
 from trunkline.receipts import ITEMS, bound, decode, open_nonces
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
@@ -138,38 +138,6 @@ async def test_commitments_are_in_the_log_before_any_batch_that_uses_them(tmp_pa
         for each in heard:
             assert each.signed is not None
             assert decode(each.signed.receipt.encode()).sampling.nonces in roots
-
-
-async def test_a_batch_that_a_later_process_delivers_is_before_what_that_one_states(
-    tmp_path: Path,
-) -> None:
-    """Else an upgrade while the log is away has answers read by the terms of a process that did not
-    make them."""
-    audits = AuditsConfig(verifiers=(AuditVerifier(vkey=str(KEY)),))
-    for failures in range(6):
-        log = Log(failures=failures)
-        folder = tmp_path / str(failures)
-        dead = config("http://127.0.0.1:9")
-        async with node(folder, ScriptedEngine(says("x")), config=dead) as running:
-            before = await running.hear(attempt(chat()))
-        async with serving(log) as base_url:
-            later = msgspec.structs.replace(config(base_url), audits=audits)
-            async with node(folder, ScriptedEngine(says("x")), config=later) as running:
-                after = await running.hear(attempt(chat(), number=2))
-                for number in (1, 2):
-                    await indexed(running, number)
-        assert before.signed is not None
-        assert after.signed is not None
-        stated = [
-            number
-            for number, entry in enumerate(log.entries)
-            if entry.startswith(b"trunkline.terms/")
-        ]
-        first, second = (
-            log.entries.index(heard.signed.batch.encode()) for heard in (before, after)
-        )
-        assert len(stated) == 2
-        assert stated[0] < first < stated[1] < second
 
 
 async def test_a_log_that_takes_no_commitments_gets_the_batches(tmp_path: Path) -> None:
