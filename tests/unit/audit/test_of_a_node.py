@@ -13,7 +13,7 @@ from trunkline.audit.judge import Case, judge
 from trunkline.audit.replay import measure
 from trunkline.inference.ports import Generate, ModelInfo, Token
 from trunkline.receipts import salts, verify_signed
-from trunkline.schema.attempt import Attempt
+from trunkline.schema.attempt import Attempt, PreviousAttempt
 from trunkline.schema.audit import OpenedContent
 
 CALIBRATION = exact()
@@ -115,6 +115,7 @@ async def test_an_answer_taken_over_is_made_again_from_where_it_went_on(tmp_path
             model="toy",
             number=2,
             resume=given,
+            previous=(PreviousAttempt(attempt="att_1", node="node", error="timeout"),),
             seed=first.accepted.seed,
             numerics=Toy().info.numerics,
         )

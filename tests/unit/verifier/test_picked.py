@@ -55,7 +55,14 @@ async def test_whoever_asks_first_takes_no_receipt_out_of_the_draw(network, tran
     recompute.verdict(drawn, kept, await caller.calibration(drawn.calibration))
     # Who asks now is shown the verdict that counts.
     assert (await caller.audit(one, 90)).note == found[1].note
-    (seen,) = conduct.examine(network.log.entries, (LAMBDA.vkey,), Policy.parse(POLICY.encode()))
+    # What is revealed is in the log a moment later.
+    for _ in range(10_000):
+        (seen,) = conduct.examine(
+            network.log.entries, (LAMBDA.vkey,), Policy.parse(POLICY.encode())
+        )
+        if seen.verdicts == 2:
+            break
+        await caller.verdicts(0, 1)
     assert (seen.verdicts, seen.findings) == (2, ())
 
 
