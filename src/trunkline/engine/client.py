@@ -6,15 +6,15 @@ with a retryable error, and a restart; nothing else.
 """
 
 import asyncio
-import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
-from trunkline.base.errors import Error, OverloadedError, RequestError, UpstreamError
+from trunkline.base.errors import Error, RequestError, UpstreamError
+from trunkline.engine.calls import Calls
 from trunkline.engine.child import Child
 from trunkline.engine.frames import (
     Cancel,
@@ -92,7 +92,7 @@ class EmbeddedEngine:
         self._texts: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._tests: dict[int, asyncio.Future[str]] = {}
         self._last_id = 0
-        self._calls = 0
+        self._calls = Calls(config.jobs_max)
         self._model: ModelInfo | None = None
         self._pieces: list[bytes] = []
         self._child = Child(
@@ -153,7 +153,7 @@ class EmbeddedEngine:
     async def _asked(
         self, pending: dict[int, asyncio.Future[_T]], message: Callable[[int], ToChild]
     ) -> _T:
-        with self._admitted():
+        with self._calls.admitted():
             await self._child.ready()
             id_ = self._next_id()
             future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
@@ -170,7 +170,7 @@ class EmbeddedEngine:
 
     async def generate(self, job: Generate) -> AsyncGenerator[Token, None]:
         """As ``ports.Engine.generate``."""
-        with self._admitted():
+        with self._calls.admitted():
             check(job, await self.model())
             id_ = self._next_id()
             # Bounded by the job's own length: at most one item a token.
@@ -194,7 +194,7 @@ class EmbeddedEngine:
 
     async def score(self, job: Score) -> tuple[TokenScore, ...]:
         """As ``ports.Scorer.score``."""
-        with self._admitted():
+        with self._calls.admitted():
             check_score(job, await self.model())
             if not job.tokens:
                 return ()
@@ -218,20 +218,6 @@ class EmbeddedEngine:
 
     async def close(self) -> None:
         await self._child.close()
-
-    @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        """Count a call, from before it waits for the process; raises ``OverloadedError``."""
-        if self._calls >= self._config.jobs_max:
-            raise OverloadedError(
-                f"{self._config.jobs_max} calls are in progress; that is the engine's limit",
-                code="engine_queue_full",
-            )
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
 
     def _next_id(self) -> int:
         self._last_id += 1

@@ -5,8 +5,9 @@ The logits stay in the child process; per token six numbers leave it. Penalties 
 the answer as claimed, not as it should have been: each token is judged given the ones before it.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,33 @@ from trunkline.base.errors import UpstreamError
 from trunkline.engine.sequence import Constraint
 from trunkline.inference.ports import Score, TokenScore
 from trunkline.sampling import Scored, score
+
+
+@contextlib.contextmanager
+def may_have_none(at: int) -> Iterator[None]:
+    """Say of an answer's token ``at`` that it has no score, where the rule refuses to give one:
+    raises ``UpstreamError`` (``score_impossible``) for its ``ValueError``."""
+    try:
+        yield
+    except ValueError as error:
+        raise UpstreamError(
+            f"token {at} of the answer has no score: {error}",
+            code="score_impossible",
+            retryable=False,
+        ) from None
+
+
+def token_score(token: int, at: int, found: Scored, *, kept: bool) -> TokenScore:
+    """What is said of an answer's token ``at``."""
+    return TokenScore(
+        token=token,
+        position=at,
+        margin=found.margin,
+        kept=kept,
+        decided=found.decided,
+        entropy=found.entropy,
+        end=found.end,
+    )
 
 
 class Scoring:
@@ -52,20 +80,10 @@ class Scoring:
         kept = found.kept and not self._contradicted
         self._advance(token)
         self.ended = at + 1 == len(self._answer)
-        return [
-            TokenScore(
-                token=token,
-                position=at,
-                margin=found.margin,
-                kept=kept,
-                decided=found.decided,
-                entropy=found.entropy,
-                end=found.end,
-            )
-        ]
+        return [token_score(token, at, found, kept=kept)]
 
     def _score(self, token: int, at: int, logits: NDArray[np.float32]) -> Scored:
-        try:
+        with may_have_none(at):
             return score(
                 logits,
                 self._sampling,
@@ -76,12 +94,6 @@ class Scoring:
                 ends=self._ends,
                 admitted=self._constraint.admitted if self._constraint else None,
             )
-        except ValueError as error:
-            raise UpstreamError(
-                f"token {at} of the answer has no score: {error}",
-                code="score_impossible",
-                retryable=False,
-            ) from None
 
     def _advance(self, token: int) -> None:
         if self._constraint is None or token in self._ends:

@@ -16,11 +16,10 @@ noisy regime. Refuses grammars. Driven against vLLM 0.32.0 on CPUs (``docs/adr/0
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import msgspec
@@ -28,14 +27,15 @@ import msgspec
 from trunkline.base.errors import (
     BadResponseError,
     ConfigError,
-    OverloadedError,
     RequestError,
     TruncatedError,
     UpstreamError,
 )
 from trunkline.base.ports import Clock
 from trunkline.engine import vllm_wire as wire
+from trunkline.engine.calls import Calls
 from trunkline.engine.client import EmbeddedEngine, EngineConfig, check, check_score
+from trunkline.engine.scoring import may_have_none, token_score
 from trunkline.engine.weights import PIPELINE_VERSION
 from trunkline.inference.ports import (
     Generate,
@@ -89,7 +89,7 @@ class _Server:
         self._exchange = Exchange(
             transport=transport, headers=(), clock=clock, timeouts=config.timeouts
         )
-        self._calls = 0
+        self.calls = Calls(config.vocabulary.jobs_max)
         self.room: int | None = None
         """The server's ``--max-model-len``, as it last said."""
 
@@ -170,21 +170,6 @@ class _Server:
             return True
         return False
 
-    @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a call; raises ``OverloadedError`` beyond the limit."""
-        most = self.config.vocabulary.jobs_max
-        if self._calls >= most:
-            raise OverloadedError(
-                f"{most} calls are in progress; that is the engine's limit",
-                code="engine_queue_full",
-            )
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-
 
 class _Vllm:
     """The parts of the two ports that are the same."""
@@ -237,7 +222,7 @@ class VllmEngine(_Vllm):
 
     async def generate(self, job: Generate) -> AsyncGenerator[Token, None]:
         """As ``ports.Engine.generate``, but that other work in the server may move a token."""
-        with self._server.admitted():
+        with self._server.calls.admitted():
             model = await self.model()
             check(job, model)
             _check_grammar(job.sampling)
@@ -342,7 +327,7 @@ class VllmScorer(_Vllm):
 
     async def score(self, job: Score) -> tuple[TokenScore, ...]:
         """As ``ports.Scorer.score``. What the candidates leave open is not ``decided``."""
-        with self._server.admitted():
+        with self._server.calls.admitted():
             model = await self.model()
             check_score(job, model)
             _check_grammar(job.sampling)
@@ -381,7 +366,7 @@ def _scores(job: Score, model: ModelInfo, body: bytes, asked: int) -> tuple[Toke
     counts: Counter[int] = Counter()
     scores: list[TokenScore] = []
     for at, (token, leading) in enumerate(zip(job.tokens, found, strict=True)):
-        try:
+        with may_have_none(at):
             one = score_leading(
                 leading,
                 job.sampling,
@@ -391,24 +376,8 @@ def _scores(job: Score, model: ModelInfo, body: bytes, asked: int) -> tuple[Toke
                 token=token,
                 ends=model.eos_token_ids,
             )
-        except ValueError as error:
-            raise UpstreamError(
-                f"token {at} of the answer has no score: {error}",
-                code="score_impossible",
-                retryable=False,
-            ) from None
         counts[token] += 1
-        scores.append(
-            TokenScore(
-                token=token,
-                position=at,
-                margin=one.margin,
-                kept=one.kept,
-                decided=one.decided,
-                entropy=one.entropy,
-                end=one.end,
-            )
-        )
+        scores.append(token_score(token, at, one, kept=one.kept))
     return tuple(scores)
 
 
