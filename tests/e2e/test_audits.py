@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.network import RunningNetwork, command, running
+from tests.support.network import RunningNetwork, make, running
 
 from trunkline.base.errors import UpstreamError
-from trunkline.cli.folder import Folder
+from trunkline.cli.folder import Folder, RoleEntry
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 
@@ -32,23 +32,20 @@ def network(
 ) -> Iterator[RunningNetwork]:
     """A network in which every answer is audited, and nodes may give answers again."""
     data = tmp_path_factory.mktemp("audits") / "net"
-    made = command("init", "--data", str(data), env={"TRUNKLINE_CACHE": str(model_cache)})
-    assert made.code == 0, made.err
-    folder = Folder(data)
-    for entry in folder.network().roles:
-        path = folder.config(entry)
-        text = path.read_text()
+
+    def changed(entry: RoleEntry, text: str) -> str:
         if entry.role == "verifier":
             text = text.replace("rate_ppm = 50000", "rate_ppm = 1000000")
         if entry.role == "node":
             text += "\n[cache]\n"
-        path.write_text(text.replace("rate_max = 0.1", "rate_max = 1.0"))
-        if entry.role == "gateway":
-            routes = path.parent / "routing.toml"
-            # As long as it takes: what is looked at here is what becomes of it.
-            patient = "[verification]\nbefore_deadline_s = 120"
-            text = routes.read_text().replace("[verification]", patient)
-            routes.write_text(f'{text}\n[keys.anonymous]\ncache = "asked"\n')
+        return text.replace("rate_max = 0.1", "rate_max = 1.0")
+
+    folder = make(data, model_cache, changed)
+    routes = folder.config(folder.network().one("gateway")).parent / "routing.toml"
+    # As long as it takes: what is looked at here is what becomes of it.
+    patient = "[verification]\nbefore_deadline_s = 120"
+    text = routes.read_text().replace("[verification]", patient)
+    routes.write_text(f'{text}\n[keys.anonymous]\ncache = "asked"\n')
     with running(data, model_cache) as started:
         yield started
 

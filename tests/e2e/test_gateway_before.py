@@ -3,41 +3,25 @@
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.fake_answer import EMBEDDER, TOKENS
 from tests.support.fake_node import FakeNode
-from tests.support.fake_verifier import FakeVerifier, Judge, judged, passing, two_verifiers
+from tests.support.fake_verifier import FakeVerifier, Judge, judged, passing
 from tests.support.gateway import QUICK, Stack, gateway_over, settings
 
 from trunkline.crypto.encoding import decode_base64
-from trunkline.gateway import relay, routing, verification
+from trunkline.gateway import relay
 from trunkline.receipts import decode, receipt_leaf
 from trunkline.schema.audit import AskedAudit, AskedVerdict
+
+pytestmark = pytest.mark.usefixtures("looks_often")
 
 WHOLE = b'{"model":"tiny","messages":[{"role":"user","content":"say it"}]}'
 STREAM = b'{"model":"tiny","stream":true,"messages":[{"role":"user","content":"say it"}]}'
 BEFORE = {"trunkline_verify": "before", "trunkline_detail": "1"}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "LOOK_S", 0.01)
-    monkeypatch.setattr(verification, "LOOK_S", 0.01)
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[list[FakeNode]]:
-    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
-        yield [alpha, beta]
-
-
-@pytest.fixture
-async def verifiers() -> AsyncIterator[list[FakeVerifier]]:
-    async with two_verifiers() as both:
-        yield both
 
 
 @pytest.fixture
@@ -161,20 +145,25 @@ async def test_a_stream_is_kept_alive_while_it_is_held(
         assert whole.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize("kind", ["chat", "embeddings"])
 @pytest.mark.parametrize(("said", "status"), [("refuse", 503), ("release", 200)])
 async def test_without_a_verdict_in_time_the_policy_decides(
     nodes: list[FakeNode],
     verifiers: list[FakeVerifier],
     policy: Callable[[str], Path],
     tmp_path: Path,
+    kind: str,
     said: str,
     status: int,
 ) -> None:
+    path, body = (
+        ("/v1/embeddings", EMBED) if kind == "embeddings" else ("/v1/chat/completions", WHOLE)
+    )
     for verifier in verifiers:
         verifier.judge = silent
     more = f'before_deadline_s = 0.2\nbefore_inconclusive = "{said}"'
     async with gateway_over(nodes, tmp_path, routing=policy(more)) as stack:
-        reply = await stack.http.post("/v1/chat/completions", WHOLE, **BEFORE)
+        reply = await stack.http.post(path, body, **BEFORE)
         assert reply.status == status
         if said == "refuse":
             assert reply.json()["error"]["code"] == "verification_inconclusive"
@@ -300,27 +289,6 @@ async def test_embeddings_wait_for_a_verdict_too(
     assert (asked.content.tokens, bytes(asked.content.request)) == ((), EMBED)
     (vector,) = asked.content.vectors
     assert struct.unpack("<2f", decode_base64(vector)) == (0.5, 0.5)
-
-
-@pytest.mark.parametrize(("then", "status"), [("refuse", 503), ("release", 200)])
-async def test_embeddings_that_nobody_judges_in_time_are_not_waited_for(
-    nodes: list[FakeNode],
-    verifiers: list[FakeVerifier],
-    policy: Callable[[str], Path],
-    tmp_path: Path,
-    then: str,
-    status: int,
-) -> None:
-    for verifier in verifiers:
-        verifier.judge = silent
-    more = f'before_deadline_s = 0.1\nbefore_inconclusive = "{then}"'
-    async with gateway_over(nodes, tmp_path, routing=policy(more)) as stack:
-        reply = await stack.http.post("/v1/embeddings", EMBED, **BEFORE)
-    assert reply.status == status
-    if status == 200:
-        assert reply.header("trunkline-verified") == "inconclusive"
-    else:
-        assert reply.json()["error"]["code"] == "verification_inconclusive"
 
 
 async def test_what_is_held_is_made_and_not_given_again(

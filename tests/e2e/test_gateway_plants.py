@@ -1,6 +1,5 @@
 """What plants do at a gateway: nothing to nodes, and a verifier that misses them is silenced."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -8,34 +7,16 @@ import pytest
 from tests.e2e.test_gateway_verdicts import NOW_MS, alerts, policy, stands, until
 from tests.support import planting
 from tests.support.fake_node import FakeNode
-from tests.support.fake_verifier import FakeVerifier, two_verifiers
+from tests.support.fake_verifier import FakeVerifier
 from tests.support.gateway import Stack, gateway_over
 
 from trunkline.crypto.signer import Signer
-from trunkline.gateway import routing, verification
 from trunkline.gateway.alerts import AlertList
 from trunkline.verdicts import PLANT_CHECK, Check, Drawn, Verdict
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 DRAWN = Drawn(by="", draw="sha256:" + "0" * 64, entry=1, index=0)
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[list[FakeNode]]:
-    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
-        yield [alpha, beta]
-
-
-@pytest.fixture
-async def verifiers() -> AsyncIterator[list[FakeVerifier]]:
-    async with two_verifiers() as both:
-        yield both
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "LOOK_S", 0.01)
-    monkeypatch.setattr(verification, "LOOK_S", 0.01)
-    monkeypatch.setattr(verification, "PAUSE_S", 0.01)
 
 
 class Plant:

@@ -2,18 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from tests.support.fake_node import FakeNode
-from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse, two_verifiers
+from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse
 from tests.support.gateway import FakeLog, Stack, gateway_over, settings
 
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.gateway import assembly, directory, routing, verdict_proofs, verification
+from trunkline.gateway import assembly, directory, verdict_proofs, verification
 from trunkline.gateway.alerts import ALERTS_PATH, AlertList
 from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.standing import AHEAD_MS_MAX
@@ -22,27 +22,10 @@ from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.http import Call, Router
 from trunkline.runtime.server import serving
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 BODY = b'{"model":"tiny","messages":[{"role":"user","content":"say it"}]}'
 NOW_MS = 1_780_000_000_000
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[list[FakeNode]]:
-    async with FakeNode("alpha") as alpha, FakeNode("beta") as beta:
-        yield [alpha, beta]
-
-
-@pytest.fixture
-async def verifiers() -> AsyncIterator[list[FakeVerifier]]:
-    async with two_verifiers() as both:
-        yield both
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "LOOK_S", 0.01)
-    monkeypatch.setattr(verification, "LOOK_S", 0.01)
-    monkeypatch.setattr(verification, "PAUSE_S", 0.01)
 
 
 def policy(path: Path, verifiers: list[FakeVerifier], more: str = "") -> Path:

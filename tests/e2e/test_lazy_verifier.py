@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from tests.support import lazy_network
-from tests.support.network import RunningNetwork, command, running
+from tests.support.network import RunningNetwork, make, running
 
-from trunkline.cli.folder import Folder
+from trunkline.cli.folder import RoleEntry
 
 pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.timeout(1500)]
 
@@ -32,18 +32,16 @@ def network(
 ) -> Iterator[RunningNetwork]:
     """Every answer is audited, and the honest verifier asks and plants all the time."""
     data = tmp_path_factory.mktemp("lazy") / "net"
-    made = command("init", "--data", str(data), env={"TRUNKLINE_CACHE": str(model_cache)})
-    assert made.code == 0, made.err
-    folder = Folder(data)
-    for entry in folder.network().roles:
-        path = folder.config(entry)
-        text = path.read_text()
+
+    def changed(entry: RoleEntry, text: str) -> str:
         asking = IDLE if entry.name == lazy_network.LAZY else PLANTING
         changes = {"node": NODES, "verifier": (*VERIFIERS, *asking)}
         for old, new in changes.get(entry.role, ()):
             assert old in text, old
             text = text.replace(old, new)
-        path.write_text(text)
+        return text
+
+    make(data, model_cache, changed)
     program = (sys.executable, lazy_network.__file__)
     with running(data, model_cache, program=program) as started:
         yield started

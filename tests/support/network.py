@@ -5,13 +5,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from trunkline.cli.folder import Folder, RoleEntry
 
 TRUNKLINE = Path(sys.executable).with_name("trunkline")
 READY_S_MAX = 180.0
@@ -106,6 +108,17 @@ def wait_ready(data: Path, process: "subprocess.Popen[bytes]") -> Any:
         if done.code == 0 and (status := done.json())["ready"]:
             return status
     raise AssertionError(f"not ready after {READY_S_MAX} s; see {data / 'logs'}")
+
+
+def make(data: Path, cache: Path, changed: Callable[[RoleEntry, str], str]) -> Folder:
+    """A new network's folder, with each role's configuration as ``changed`` makes it."""
+    done = command("init", "--data", str(data), env={"TRUNKLINE_CACHE": str(cache)})
+    assert done.code == 0, done.err
+    folder = Folder(data)
+    for entry in folder.network().roles:
+        path = folder.config(entry)
+        path.write_text(changed(entry, path.read_text()))
+    return folder
 
 
 @contextmanager
