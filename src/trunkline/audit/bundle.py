@@ -15,7 +15,7 @@ import msgspec
 
 from trunkline.audit.findings import failed, inconclusive, not_applicable, passed
 from trunkline.audit.standing import SavedState
-from trunkline.audit.trials import LEVELS, Trials
+from trunkline.audit.trials import LEVELS, TOKENS_MAX, Trials
 from trunkline.base.errors import MalformedError
 from trunkline.crypto.canonical import decode_canonical
 from trunkline.verdicts import Check, Kind, Regime, Result, Standing, StandingEvidence, Subject
@@ -28,6 +28,19 @@ NOISE: Final = not_applicable(REPLAY, "another engine's noise: it counts for the
 """What the scores of one answer's tokens say in the noisy regime; once, of its vectors too."""
 
 
+LOGPROBS: Final = "logprobs"
+"""Whether log-probabilities are the model's; there only where they were asked for."""
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What comparing an answer's log-probabilities came to. Field order is key order."""
+
+    differing: Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+    """Tokens beside which something else was sent than the verifier's model says."""
+    tokens: Annotated[int, msgspec.Meta(ge=1, le=TOKENS_MAX)]
+    """The answer's."""
+
+
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file. Field order is key order; keep it so."""
 
@@ -35,6 +48,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     checks: Annotated[tuple[Check, ...], msgspec.Meta(max_length=CHECKS_MAX)]
     evidence: StandingEvidence
     kind: Kind
+    logprobs: Compared | msgspec.UnsetType = msgspec.UNSET
+    """Absent: none were sent, or they could not be compared."""
     picked: bool
     """Somebody chose this receipt: its scores count for nothing but ``result``."""
     previous: SavedState
@@ -59,11 +74,18 @@ def decode(data: bytes) -> Bundle:
     """The bundle that ``data`` spells; nothing in it is verified. Raises MalformedError."""
     what = "a bundle of an audit"
     bundle = decode_canonical(data, Bundle, bytes_max=BUNDLE_BYTES_MAX, what=what)
-    trials = bundle.trials
-    consistent = isinstance(trials, msgspec.UnsetType) or trials.consistent()
-    if encode(bundle) != data or not consistent:
+    if encode(bundle) != data or not _consistent(bundle):
         raise MalformedError("a bundle whose parts can not stand together")
     return bundle
+
+
+def _consistent(bundle: Bundle) -> bool:
+    trials, compared = bundle.trials, bundle.logprobs
+    if not isinstance(compared, msgspec.UnsetType) and (
+        bundle.regime != "exact" or compared.differing > compared.tokens
+    ):
+        return False
+    return isinstance(trials, msgspec.UnsetType) or trials.consistent()
 
 
 def replay_check(trials: Trials | None, regime: Regime, kind: Kind, unreachable: str) -> Check:
@@ -78,6 +100,15 @@ def replay_check(trials: Trials | None, regime: Regime, kind: Kind, unreachable:
     if trials.mismatches:
         return failed(REPLAY, f"{trials.mismatches} of {count} {what} are not the model's")
     return passed(REPLAY, f"all of {count} {what} are the model's")
+
+
+def logprobs_check(compared: Compared) -> Check:
+    """What comparing log-probabilities says. They are a function of logits that both have alike, so
+    one that differs was made up, or is another model's."""
+    if compared.differing:
+        what = f"beside {compared.differing} of {compared.tokens} tokens"
+        return failed(LOGPROBS, f"{what} other log-probabilities were sent than the model's")
+    return passed(LOGPROBS, f"beside all of {compared.tokens} tokens they are the model's")
 
 
 def _near(trials: Trials) -> Check:

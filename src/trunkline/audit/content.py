@@ -162,6 +162,11 @@ def _response(opened: Opened) -> Check:
     return _bound(opened, RESPONSE, "response.digest", again.digest)
 
 
+def is_response(opened: Opened, again: rerun.Rerun) -> bool:
+    """Whether ``again`` is to the byte what the app was sent."""
+    return _bound(opened, RESPONSE, "response.digest", again.digest).result == "pass"
+
+
 def _sampler(opened: Opened) -> Check:
     if opened.planned is None:
         return _unread(opened, SAMPLER)

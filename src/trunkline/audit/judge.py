@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from trunkline.audit import accounting, bundle, content, embedding, nonces, repeated
-from trunkline.audit.bundle import Bundle, replay_check
+from trunkline.audit import accounting, bundle, content, embedding, logprobs, nonces, repeated
+from trunkline.audit.bundle import Bundle, Compared, replay_check
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
 from trunkline.audit.findings import failed, inconclusive, is_closed, not_applicable, total
@@ -33,6 +33,9 @@ FAULTS: Final = frozenset({WITHHELD, "unknown", "not_audited"})
 """Reasons that a node with a receipt like this one can not have. The others leave it open: what was
 kept for too short a time, or demanded too late, shows nothing."""
 
+NOT_ALLOWED: Final = not_applicable(ALLOWED, "the receipt allows no audit")
+NOT_KNOWN: Final = not_applicable(ALLOWED, "not a model whose weights are known")
+HALF: Final = failed(OPENED, "the node opened half of what it had signed")
 OTHER_CONTEXT: Final = "other_context: the node may have had less room then than it states now"
 OTHER_RULES: Final = "other_rules: its node makes answers by other rules than this verifier"
 UNASKED: Final = content.NO_MODEL
@@ -111,6 +114,17 @@ class Judged:
         return self.state.evidence
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the checks of an answer came to."""
+
+    kind: Kind
+    checks: list[Check]
+    trials: Trials | None = None
+    compared: Compared | None = None
+    """Of its log-probabilities, where any were asked for and could be compared."""
+
+
 def judge(case: Case, before: State | None) -> Judged:
     """Judge ``case``. ``before``: the subject's state so far; None: nothing is known of it.
 
@@ -121,7 +135,8 @@ def judge(case: Case, before: State | None) -> Judged:
         before = State.start(calibration)
     elif before.calibration != calibration.digest:
         before = adopt(before, calibration)
-    kind, checks, trials = _examine(case)
+    found = _examine(case)
+    checks, trials = found.checks, found.trials
     result = total(checks)
     after = moved(before, calibration, trials, checks, picked=case.picked)
     subject = about(case)
@@ -129,7 +144,8 @@ def judge(case: Case, before: State | None) -> Judged:
         calibration=calibration.digest,
         checks=tuple(checks),
         evidence=after.evidence,
-        kind=kind,
+        kind=found.kind,
+        logprobs=msgspec.UNSET if found.compared is None else found.compared,
         picked=case.picked,
         previous=encode_state(before).decode(),
         receipt=case.leaf.hex(),
@@ -142,7 +158,7 @@ def judge(case: Case, before: State | None) -> Judged:
     return Judged(
         checks=made.checks,
         result=result,
-        kind=kind,
+        kind=found.kind,
         regime=made.regime,
         subject=subject,
         trials=trials,
@@ -198,16 +214,16 @@ def at_fault(checks: Sequence[Check]) -> bool:
     return any(check.result == "fail" and check.name != bundle.REPLAY for check in checks)
 
 
-def _examine(case: Case) -> tuple[Kind, list[Check], Trials | None]:
+def _examine(case: Case) -> _Found:
     receipt = case.receipt
     if not receipt.policy.audit:
-        return "opening", [not_applicable(ALLOWED, "the receipt allows no audit")], None
+        return _Found(kind="opening", checks=[NOT_ALLOWED])
     if case.content is None:
-        return "opening", [_unopened(case.reason)], None
+        return _Found(kind="opening", checks=[_unopened(case.reason)])
     if not receipt.model.weights:
-        return "opening", [not_applicable(ALLOWED, "not a model whose weights are known")], None
+        return _Found(kind="opening", checks=[NOT_KNOWN])
     if case.entry is not None and _half_opened(receipt, case.content):
-        return "opening", [failed(OPENED, "the node opened half of what it had signed")], None
+        return _Found(kind="opening", checks=[HALF])
     if repeated.is_repeated(receipt):
         return _repeated(case, case.content)
     return _made(case, case.content)
@@ -223,14 +239,14 @@ def _half_opened(receipt: Receipt, opened: OpenedContent) -> bool:
     )
 
 
-def _repeated(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
+def _repeated(case: Case, opened: OpenedContent) -> _Found:
     """An answer given again: its origin is held against the model, and it against its origin."""
     receipt, origin = case.receipt, case.origin
     came_from = repeated.check_origin(receipt, origin)
     if origin is None or came_from.result == "fail":
-        return "accounting", [came_from], None
+        return _Found(kind="accounting", checks=[came_from])
     if case.entry is not None and _half_opened(origin.receipt, origin.content):
-        return "opening", [failed(OPENED, "the node opened half of what it had signed")], None
+        return _Found(kind="opening", checks=[HALF])
     made = replace(
         case,
         receipt=origin.receipt,
@@ -238,12 +254,13 @@ def _repeated(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Tri
         content=origin.content,
         entry=origin.entry if case.entry is not None else None,
     )
-    kind, checks, trials = _made(made, origin.content)
+    found = _made(made, origin.content)
     read = None if embedding.is_embedding(receipt) else _read(made, origin.content)
-    return kind, [came_from, repeated.check_answer(receipt, opened, read), *checks], trials
+    answer = repeated.check_answer(receipt, opened, read)
+    return replace(found, checks=[came_from, answer, *found.checks])
 
 
-def _made(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
+def _made(case: Case, opened: OpenedContent) -> _Found:
     if embedding.is_embedding(case.receipt):
         return _embedded(case, opened)
     return _opened(case, opened)
@@ -255,7 +272,7 @@ def _unopened(reason: str) -> Check:
     return inconclusive(OPENED, "the node no longer has it, or never kept it")
 
 
-def _embedded(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
+def _embedded(case: Case, opened: OpenedContent) -> _Found:
     calibration, remade = case.calibration, case.remade
     checks = embedding.check(case.receipt, opened, remade)
     trials = embedding.trials(opened, remade, checks, clip=float(calibration.clip))
@@ -266,15 +283,15 @@ def _embedded(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Tri
         why, answer = OTHER_RULES, inconclusive(content.RESPONSE, OTHER_RULES)
         checks = [answer if check.name == answer.name else check for check in checks]
     compared = replay_check(trials, calibration.regime, "embedding", why)
-    return "embedding", [*checks, compared], trials
+    return _Found(kind="embedding", checks=[*checks, compared], trials=trials)
 
 
-def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trials | None]:
+def _opened(case: Case, opened: OpenedContent) -> _Found:
     receipt, calibration, measured = case.receipt, case.calibration, case.measured
     read = _read(case, opened)
     checks = [*content.check(read), *_origin_of_seed(case, read)]
     if case.entry is not None and case.whole and content.LOGPROBS_CLOSED in checks:
-        return "opening", [failed(OPENED, "the node opened half of what it had signed")], None
+        return _Found(kind="opening", checks=[HALF])
     bound = all(check.result == "pass" for check in checks if check.name in content.BINDING)
     trials = None
     if measured is not None and not measured.unreachable and bound and _complete(measured, opened):
@@ -286,7 +303,10 @@ def _opened(case: Case, opened: OpenedContent) -> tuple[Kind, list[Check], Trial
         checks = [doubted if check.name == accounting.FINISH else check for check in checks]
     why = case.unmeasured if measured is None else measured.unreachable or NOTHING_OWN
     checks.append(replay_check(trials, calibration.regime, "replay", why))
-    return "replay", checks, trials
+    said, compared = logprobs.check(read, checks, calibration.regime)
+    if said is not None:
+        checks.append(said)
+    return _Found(kind="replay", checks=checks, trials=trials, compared=compared)
 
 
 def _read(case: Case, opened: OpenedContent) -> content.Opened:

@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
-from trunkline.audit import bundle, calibration, replay
-from trunkline.audit.bundle import Bundle, replay_check
+from trunkline.audit import bundle, calibration, logprobs, replay
+from trunkline.audit import content as contents
+from trunkline.audit.bundle import Bundle, Compared, replay_check
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.findings import total
 from trunkline.audit.judge import moved, trials_of
@@ -63,6 +64,8 @@ class Rescored(msgspec.Struct, frozen=True, kw_only=True):
     """Why not."""
     same: bool
     """The very integers of the bundle."""
+    logprobs: Compared | None = None
+    """None: none were asked for, or they can not be compared here."""
 
 
 def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
@@ -83,6 +86,7 @@ def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
             raise _differs("the scores do not lead to the replay check's result")
     if trials is not None and not any(check.name == bundle.REPLAY for check in said.checks):
         raise _differs("there are scores, and no check of them")
+    _compared(said)
     if said.result != total(said.checks):
         raise _differs("the checks do not add up to the result")
     before = decode_state(said.previous.encode(), measure)
@@ -90,6 +94,17 @@ def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
     if (after.evidence, after.standing) != (said.evidence, said.standing):
         raise _differs("the scores do not lead to the evidence or the standing")
     return Recomputed(bundle=said, calibration=measure, state=after)
+
+
+def _compared(said: Bundle) -> None:
+    """Raise for a check of log-probabilities that does not follow, or that is not there."""
+    checks = [check for check in said.checks if check.name == bundle.LOGPROBS]
+    if isinstance(said.logprobs, msgspec.UnsetType):
+        wrong = any(check.result in ("pass", "fail") for check in checks)
+    else:
+        wrong = checks != [bundle.logprobs_check(said.logprobs)]
+    if wrong:
+        raise _differs("the log-probabilities do not lead to their check's result")
 
 
 def verdict(said: Verdict, bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
@@ -148,7 +163,11 @@ async def scores(
     if measured.unreachable:
         return Rescored(trials=None, unreachable=measured.unreachable, same=False)
     trials = trials_of(measured, receipt, said.calibration)
-    return Rescored(trials=trials, unreachable="", same=trials == said.bundle.trials)
+    read = contents.open_(receipt, content, measured, context_tokens)
+    _, compared = logprobs.check(read, contents.check(read), said.calibration.regime)
+    known = (said.bundle.trials, said.bundle.logprobs)
+    found = tuple(msgspec.UNSET if part is None else part for part in (trials, compared))
+    return Rescored(trials=trials, unreachable="", same=found == known, logprobs=compared)
 
 
 def _differs(why: str) -> VerificationError:

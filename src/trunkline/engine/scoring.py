@@ -1,7 +1,8 @@
 """One answer to be scored inside the engine: a prefill over prompt and answer, each token held
 against what the rule would have chosen.
 
-The logits stay in the child process; per token six numbers leave it. Penalties and grammar follow
+The logits stay in the child process; per token six numbers leave it, and what was to be said beside
+it where log-probabilities were asked for. Penalties and grammar follow
 the answer as claimed, not as it should have been: each token is judged given the ones before it.
 """
 
@@ -13,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import UpstreamError
-from trunkline.engine.sequence import Constraint
-from trunkline.inference.ports import Score, TokenScore
+from trunkline.engine.sequence import Constraint, beside
+from trunkline.inference.ports import Beside, Score, TokenScore
 from trunkline.sampling import Scored, score
 
 
@@ -32,7 +33,9 @@ def may_have_none(at: int) -> Iterator[None]:
         ) from None
 
 
-def token_score(token: int, at: int, found: Scored, *, kept: bool) -> TokenScore:
+def token_score(
+    token: int, at: int, found: Scored, *, kept: bool, said: Beside | None = None
+) -> TokenScore:
     """What is said of an answer's token ``at``."""
     return TokenScore(
         token=token,
@@ -42,6 +45,7 @@ def token_score(token: int, at: int, found: Scored, *, kept: bool) -> TokenScore
         decided=found.decided,
         entropy=found.entropy,
         end=found.end,
+        beside=said,
     )
 
 
@@ -80,7 +84,9 @@ class Scoring:
         kept = found.kept and not self._contradicted
         self._advance(token)
         self.ended = at + 1 == len(self._answer)
-        return [token_score(token, at, found, kept=kept)]
+        top = self._sampling.top_logprobs
+        said = None if top < 0 else beside(token, logits, top)
+        return [token_score(token, at, found, kept=kept, said=said)]
 
     def _score(self, token: int, at: int, logits: NDArray[np.float32]) -> Scored:
         with may_have_none(at):

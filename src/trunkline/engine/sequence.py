@@ -6,14 +6,14 @@ and is scored again if log-probabilities were asked for.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import RequestError, UpstreamError
-from trunkline.inference.ports import Generate, Token, TokenLogprob
+from trunkline.inference.ports import Beside, Generate, Token, TokenLogprob
 from trunkline.sampling import LogProbabilities, choose, ranked
 
 _ADMISSION_CHUNK = 4096
@@ -171,19 +171,26 @@ class Running:
     ) -> Token:
         if not self._scores:
             return Token(token=token, position=position, replayed=replayed, finish=finish)
-        scores = LogProbabilities(logits)
+        said = beside(token, logits, self._sampling.top_logprobs)
         return Token(
             token=token,
             position=position,
             replayed=replayed,
-            logprob=scores.of(token),
-            top=_top(scores.top(self._sampling.top_logprobs)),
+            logprob=said.logprob,
+            top=said.top,
             finish=finish,
         )
 
 
-def _top(pairs: Iterable[tuple[int, float]]) -> tuple[TokenLogprob, ...]:
-    return tuple(TokenLogprob(token=token, logprob=logprob) for token, logprob in pairs)
+def beside(token: int, logits: NDArray[np.float32], top: int) -> Beside:
+    """The log-probabilities of ``token`` and of the ``top`` likeliest: for who answers with them
+    and for who checks them."""
+    scores = LogProbabilities(logits)
+    likeliest = scores.top(top)
+    return Beside(
+        logprob=scores.of(token),
+        top=tuple(TokenLogprob(token=one, logprob=logprob) for one, logprob in likeliest),
+    )
 
 
 def _not_continuable(why: str) -> RequestError:

@@ -6,17 +6,18 @@ go on. Each token is one event; the chunks that follow from it without a token o
 further call, a finish, the usage) are events right after it. It refuses tokens out of turn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from trunkline.base.errors import CorruptStateError, RequestError, require
 from trunkline.crypto.digest import sha256
-from trunkline.inference import toolcalls
+from trunkline.inference import ports, toolcalls
 from trunkline.inference.textpipe import ChoicePipe, Part, PipeSettings
 from trunkline.schema import sse
 from trunkline.schema.attempt import EVENT_PROGRESS
+from trunkline.schema.audit import OpenedLogprob
 from trunkline.schema.openai_answer import (
     AnswerMessage,
     AnswerToolCall,
@@ -297,6 +298,12 @@ class Given:
 def bad_resume(why: str) -> RequestError:
     """The tokens to go on from are not what this request could have produced so far."""
     return RequestError(f"resume: {why}", code="invalid_resume", param="resume")
+
+
+def as_sent(value: float, top: Iterable[ports.TokenLogprob]) -> OpenedLogprob:
+    """What an engine says beside a token, in the numbers that an app is sent: for who sends them
+    and for who checks them."""
+    return OpenedLogprob(logprob(value), tuple((one.token, logprob(one.logprob)) for one in top))
 
 
 def token_logprob(

@@ -131,6 +131,13 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     """As it was generated: the choice's own seed, and ``grammar`` where there was one."""
 
 
+class Beside(msgspec.Struct, frozen=True, array_like=True):
+    """What the model says beside one token: its log-probability, and the likeliest tokens'."""
+
+    logprob: float
+    top: tuple[TokenLogprob, ...]
+
+
 class TokenScore(msgspec.Struct, frozen=True, array_like=True):
     """How one token of an answer stands under the scoring model."""
 
@@ -148,6 +155,9 @@ class TokenScore(msgspec.Struct, frozen=True, array_like=True):
     """Of the distribution it was drawn from, nats; known before the noise. 0 when greedy."""
     end: float
     """Probability, in that distribution, that the answer ended here."""
+    beside: Beside | None = None
+    """As ``Token``'s, where ``Sampling.top_logprobs`` asks for it; None: not asked for, or the
+    engine does not say it."""
 
 
 class Scorer(Protocol):

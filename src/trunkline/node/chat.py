@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from trunkline.base.errors import BadResponseError, RequestError, TruncatedError, UpstreamError
-from trunkline.inference.answer import Answer, AnswerHead, Event, Given, token_logprob
+from trunkline.inference.answer import Answer, AnswerHead, Event, Given, as_sent, token_logprob
 from trunkline.inference.messages import prompt_messages
 from trunkline.inference.plan import (
     ChatPlan,
@@ -37,7 +37,7 @@ from trunkline.receipts import (
 from trunkline.schema import openai_chat
 from trunkline.schema.attempt import Accepted, Attempt, ServedModel
 from trunkline.schema.audit import OpenedLogprob
-from trunkline.schema.openai_answer import TokenLogprob, logprob
+from trunkline.schema.openai_answer import TokenLogprob
 
 PROVIDER: Final = "embedded"
 CACHED_SEGMENTS_MAX: Final = 256
@@ -350,8 +350,7 @@ class ChatWork:
     def _scored(self, choice: int, produced: Token) -> TokenLogprob | None:
         if not self._plan.logprobs:
             return None
-        top = tuple((entry.token, logprob(entry.logprob)) for entry in produced.top)
-        sent = OpenedLogprob(logprob=logprob(produced.logprob), top=top)
+        sent = as_sent(produced.logprob, produced.top)
         self._sent[choice].append(sent)
         return token_logprob(self._pieces, produced.token, sent.logprob, sent.top)
 
