@@ -1233,7 +1233,10 @@ async function checkSignature(part) {
   return passed(`signed by ${plain(part.key.name)}, in a batch of ${part.batch.count}`);
 }
 
-/** The batch that `key` signed: count (BigInt) and root. Throws MalformedError, SignatureError. */
+/**
+ * The batch that `key` signed: count (BigInt), root, and how many of the first receipts may be
+ * audited (null: not said). Throws MalformedError, SignatureError.
+ */
 export async function openBatch(text, key) {
   const { length } = utf8(text);
   demand(length <= BATCH_NOTE_BYTES_MAX, `a batch note of ${length} bytes is too long`);
@@ -1241,8 +1244,8 @@ export async function openBatch(text, key) {
   // The note is the log's entry: a second spelling of it would be a second entry.
   demand(note.signatures.length === 1, "a batch note has exactly one signature");
   const lines = note.text.split("\n");
-  const shaped = lines.length === 7 && lines[0] === "trunkline.batch/v1" && lines[6] === "";
-  demand(shaped, "not a batch of version 1");
+  const ended = (lines.length === 7 || lines.length === 8) && lines.at(-1) === "";
+  demand(ended && lines[0] === "trunkline.batch/v1", "not a batch of version 1");
   demand(isKeyName(lines[1]), "a batch names no node");
   const batch = { node: lines[1], count: decodeDecimal(lines[2]), root: decodeHash(lines[3]) };
   if (lines[4] !== "-") decodeHash(lines[4]);
@@ -1250,6 +1253,10 @@ export async function openBatch(text, key) {
   batch.unixMs = unixMs;
   const counted = batch.count >= 1n && batch.count <= BATCH_RECEIPTS_MAX;
   demand(counted, `a batch holds 1 to ${BATCH_RECEIPTS_MAX} receipts`);
+  // Batches of before it was said have no such line.
+  batch.audited = lines.length === 8 ? decodeDecimal(lines[6]) : null;
+  const excess = batch.audited !== null && batch.audited > batch.count;
+  demand(!excess, "a batch says that more may be audited than it holds");
   demand(unixMs <= BigInt(Number.MAX_SAFE_INTEGER), "a batch's time is out of range");
   const problem = "a batch is signed by a plain Ed25519 key";
   demand(key.algorithm === ED25519, problem, SignatureError);
@@ -1263,6 +1270,7 @@ async function checkPath(part) {
   const { receipt, index, path } = part.signed;
   try {
     await verifyReceiptPath(receipt, index, path, part.batch);
+    checkAudited(part.receipt, index, part.batch);
   } catch (error) {
     return found(error);
   }
@@ -1274,6 +1282,14 @@ export async function verifyReceiptPath(receipt, index, path, batch) {
   demand(path.length <= BATCH_PATH_HASHES_MAX, "a batch path is too long");
   const leaf = await receiptLeaf(receipt);
   await verifyInclusion(leaf, BigInt(index), batch.count, path.map(decodeHash), batch.root);
+}
+
+/** Receipt and batch say the same of audits, where the batch says anything: its node signed both. */
+function checkAudited(receipt, index, batch) {
+  if (batch.audited === null) return;
+  const may = receipt.policy.audit === true;
+  const problem = "receipt and batch contradict each other on whether it may be audited";
+  demand(may === (BigInt(index) < batch.audited), problem);
 }
 
 const receiptLeaf = (receipt) => leafHash(encoder.encode("trunkline.receipt/v1\n"), utf8(receipt));

@@ -45,7 +45,13 @@ async function receiptVectors(vectors) {
       chunks.map((chunk) => encoder.encode(chunk)),
     ),
   );
+  const { counted } = vectors;
+  const key = await subject.parseVkey(vkey);
   return {
+    counted: String((await subject.openBatch(counted.note, key)).audited),
+    uncounted: await Promise.all(
+      counted.refused.map((text) => refuses(() => subject.openBatch(text, key))),
+    ),
     count: String(batch.count),
     request: await subject.requestDigest(encoder.encode(vectors.request.body)),
     streams: await Promise.all(streams),

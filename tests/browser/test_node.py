@@ -74,6 +74,8 @@ def test_the_vectors_give_what_they_say(work, results):
 def test_receipts_batches_streams_and_canonical_bytes(work, results):
     found, vectors = results["receipts"], work["receipts"]
     assert found["count"] == str(len(vectors["batch"]["receipts"]))
+    assert found["counted"] == str(vectors["counted"]["audited"])
+    assert found["uncounted"] == [True] * len(vectors["counted"]["refused"])
     assert found["request"] == vectors["request"]["digest"]
     assert found["streams"] == [item["digest"] for item in vectors["stream"]]
     assert found["refused"] == [True] * len(vectors["not_canonical"])

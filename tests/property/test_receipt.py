@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from trunkline.base.errors import MalformedError, VerificationError
 from trunkline.crypto.canonical import INTEGER_MAX, parse_canonical
 from trunkline.crypto.keys import VerifierKey
+from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import (
     Batch,
+    BatchBuilder,
     Receipt,
     ReceiptAttempt,
     ReceiptModel,
@@ -27,6 +29,7 @@ from trunkline.receipts import (
     encode,
     verify_signed,
 )
+from trunkline.receipts.batch import AUDIT_CONTRADICTED
 from trunkline.schema.attempt import SignedReceipt
 
 VECTORS = Path(__file__).parents[2] / "docs" / "spec" / "receipt-vectors.json"
@@ -168,6 +171,52 @@ def test_one_value_has_one_spelling(receipt: Receipt, data: st.DataObject) -> No
         return
     # A changed key is a missing member: with a default, or unknown and ignored, it may still read.
     assert other != receipt or encode(other) != bad
+
+
+NODE = Signer.generate("alpha.example/node", bytes([1]) * 32)
+
+
+def in_one_batch(may: list[bool], audited: int) -> list[SignedReceipt]:
+    """Receipts that say whether they may be audited, in a batch that says that ``audited`` may."""
+    builder = BatchBuilder(NODE.name)
+    made = decode(BATCH["receipts"][0]["receipt"].encode())
+    for audit in may:
+        policy = ReceiptPolicy(audit=audit, mode="batched")
+        builder.add(encode(msgspec.structs.replace(made, policy=policy)))
+    sealed = builder.seal(previous=None, unix_ms=0, audited=audited)
+    return list(sealed.signed(sign_note(sealed.text, NODE)))
+
+
+@given(st.integers(0, 64), st.integers(0, 64), st.data())
+def test_what_a_batch_says_of_audits_is_what_its_receipts_say(
+    first: int, others: int, data: st.DataObject
+) -> None:
+    """Whatever the mixture: each verifies in its place, and one on the other side of the boundary
+    does not, nor does any that the boundary is moved over."""
+    count = min(64, first + others) or 1
+    audited = min(first, count)
+    may = [index < audited for index in range(count)]
+    for index, signed in enumerate(in_one_batch(may, audited)):
+        found = verify_signed(signed, KEY)
+        assert (found.receipt.policy.audit, found.batch.drawable) == (index < audited, audited)
+    moved = data.draw(st.integers(0, count - 1))
+    otherwise = [*may[:moved], not may[moved], *may[moved + 1 :]]
+    assert contradicted(in_one_batch(otherwise, audited)) == [moved]
+    bound = data.draw(st.integers(0, count))
+    between = range(min(bound, audited), max(bound, audited))
+    assert contradicted(in_one_batch(may, bound)) == list(between)
+
+
+def contradicted(batch: list[SignedReceipt]) -> list[int]:
+    """The indices of those that do not verify, for that reason."""
+    found = []
+    for index, signed in enumerate(batch):
+        try:
+            verify_signed(signed, KEY)
+        except VerificationError as error:
+            assert error.error_code == AUDIT_CONTRADICTED
+            found.append(index)
+    return found
 
 
 def flip(text: str, at: int, by: int) -> str | None:

@@ -13,7 +13,13 @@ from trunkline.evidence.file import EvidenceKey, EvidencePart
 from trunkline.evidence.operators import Operators, vouched
 from trunkline.evidence.report import Finding, failed, inconclusive, passed, plain
 from trunkline.receipts import Batch, Receipt, decode, open_batch
-from trunkline.receipts.batch import check_signer, note_bytes, receipt_bytes, verify_path
+from trunkline.receipts.batch import (
+    check_audited,
+    check_signer,
+    note_bytes,
+    receipt_bytes,
+    verify_path,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,11 +103,12 @@ def check_signature(part: Part) -> Finding:
 
 
 def check_path(part: Part) -> Finding:
-    """Step 5: the receipt is in the batch, at its index."""
-    if part.batch is None:
+    """Step 5: the receipt is in the batch, at its index, and may be audited if that says so."""
+    if part.batch is None or part.receipt is None:
         return inconclusive("not checked: there is no signed batch")
     try:
         verify_path(part.data, part.source.signed, part.batch)
+        check_audited(part.receipt, part.source.signed.index, part.batch)
     except Error as error:
         return failed(error.message)
     return passed(f"receipt {part.source.signed.index} of {part.batch.count} in the signed batch")

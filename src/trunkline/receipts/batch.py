@@ -8,9 +8,11 @@ Specified in ``docs/spec/receipt.md``, "Batches". The signed text is
     <root, base64>
     <root of the node's previous batch, base64, or ->
     <Unix milliseconds, decimal>
+    <how many may be audited, decimal>
 
 as the text of a C2SP signed note, and the log's entry for a batch is exactly that note's bytes.
-Nothing here signs: the node holds the key.
+The receipts that may be audited come first. Batches of before that was said lack the last line, and
+say nothing of it. Nothing here signs: the node holds the key.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from itertools import chain
 
 import msgspec
 
-from trunkline.base.errors import MalformedError, SignatureError, require
+from trunkline.base.errors import MalformedError, SignatureError, VerificationError, require
 from trunkline.crypto import merkle, note
 from trunkline.crypto.canonical import INTEGER_MAX
 from trunkline.crypto.encoding import decode_decimal, decode_hash, encode_base64
@@ -35,8 +37,12 @@ OPENED_MAX = 64
 """Batches remembered as verified: those whose receipts are still being handed out."""
 PATH_HASHES_MAX = 6
 """log2 of ``BATCH_RECEIPTS_MAX``."""
+AUDIT_CONTRADICTED = "audit_contradicted"
+"""Code of the error: a node signed of one receipt that it may be audited, and that it may not."""
 
 _NO_PREVIOUS = "-"
+_LINES = 6
+"""Of a batch that does not say what may be audited."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +57,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Root of the batch that this node signed before; ``None`` for its first."""
     unix_ms: int
     """When it was signed, by the node's clock."""
+    audited: int | None = None
+    """How many of the receipts may be audited: the first. ``None``: it is not said, as by nodes of
+    before it was."""
+
+    @property
+    def drawable(self) -> int:
+        """How many receipts, from the first, a draw draws from."""
+        return self.count if self.audited is None else self.audited
 
     @classmethod
     def parse(cls, text: bytes) -> "Batch":
@@ -62,11 +76,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
             root=decode_hash(lines[3]),
             previous=None if lines[4] == _NO_PREVIOUS else decode_hash(lines[4]),
             unix_ms=decode_decimal(lines[5]),
+            audited=decode_decimal(lines[_LINES]) if len(lines) > _LINES + 1 else None,
         )
         if not 1 <= batch.count <= BATCH_RECEIPTS_MAX:
             raise MalformedError(f"a batch holds 1 to {BATCH_RECEIPTS_MAX} receipts")
         if batch.unix_ms > INTEGER_MAX:
             raise MalformedError("a batch's time is out of range")
+        if batch.drawable > batch.count:
+            raise MalformedError("a batch says that more may be audited than it holds")
         return batch
 
     def text(self) -> bytes:
@@ -77,13 +94,21 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
             root=self.root,
             previous=self.previous,
             unix_ms=self.unix_ms,
+            audited=self.audited,
         )
 
 
 def batch_text(
-    *, node: str, count: int, root: bytes, previous: bytes | None, unix_ms: int
+    *,
+    node: str,
+    count: int,
+    root: bytes,
+    previous: bytes | None,
+    unix_ms: int,
+    audited: int | None = None,
 ) -> bytes:
-    """The text that a node signs for a batch; ``root`` and ``previous`` are 32 bytes.
+    """The text that a node signs for a batch; ``root`` and ``previous`` are 32 bytes. ``audited``:
+    how many of the receipts may be, the first; None: it is not said.
 
     Raises ``ValueError`` for what :meth:`Batch.parse` would refuse.
     """
@@ -97,8 +122,11 @@ def batch_text(
         raise ValueError(f"a root has {merkle.HASH_BYTES} bytes")
     if not 0 <= unix_ms <= INTEGER_MAX:
         raise ValueError("a batch's time is out of range")
+    if audited is not None and not 0 <= audited <= count:
+        raise ValueError("a batch says that more may be audited than it holds")
     before = _NO_PREVIOUS if previous is None else encode_base64(previous)
-    return f"{BATCH_TYPE}\n{node}\n{count}\n{encode_base64(root)}\n{before}\n{unix_ms}\n".encode()
+    text = f"{BATCH_TYPE}\n{node}\n{count}\n{encode_base64(root)}\n{before}\n{unix_ms}\n"
+    return (text if audited is None else f"{text}{audited}\n").encode()
 
 
 class SealedBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,10 +184,13 @@ class BatchBuilder:
         self._leaves.append(leaf)
         return leaf
 
-    def seal(self, *, previous: bytes | None, unix_ms: int) -> SealedBatch:
+    def seal(
+        self, *, previous: bytes | None, unix_ms: int, audited: int | None = None
+    ) -> SealedBatch:
         """Close the batch: its root, the text to sign, and the path of every receipt.
 
         ``previous`` is the root of the node's batch before this one, ``None`` for its first.
+        ``audited``: how many of the receipts may be, which were added first; None: not to say so.
         """
         require(bool(self._leaves), "a batch holds at least one receipt")
         root, paths = root_and_paths(self._leaves)
@@ -169,6 +200,7 @@ class BatchBuilder:
             root=root,
             previous=previous,
             unix_ms=unix_ms,
+            audited=audited,
         )
         return SealedBatch(
             root=root,
@@ -223,16 +255,31 @@ def check_signer(receipt: Receipt, key: VerifierKey) -> None:
         raise SignatureError("the receipt names another node", code="wrong_node")
 
 
+def check_audited(receipt: Receipt, index: int, batch: Batch) -> None:
+    """Raise :class:`VerificationError` ``audit_contradicted`` unless ``receipt``, which is at
+    ``index`` of ``batch``, says of audits what the batch says of it, where that says anything.
+
+    Whoever holds the two can show that their node signed both.
+    """
+    if batch.audited is not None and receipt.policy.audit != (index < batch.audited):
+        raise VerificationError(
+            "receipt and batch contradict each other on whether it may be audited",
+            code=AUDIT_CONTRADICTED,
+        )
+
+
 def verify_signed(signed: SignedReceipt, key: VerifierKey) -> VerifiedReceipt:
     """The receipt, once it is shown that ``key`` signed a batch that holds it.
 
-    Raises :class:`MalformedError`, :class:`SignatureError` or :class:`InclusionError`.
+    Raises :class:`MalformedError`, :class:`SignatureError`, :class:`InclusionError`, or as
+    :func:`check_audited` does.
     """
     data = receipt_bytes(signed)
     receipt = decode(data)
     batch = open_batch(note_bytes(signed), key)
     leaf = verify_path(data, signed, batch)
     check_signer(receipt, key)
+    check_audited(receipt, signed.index, batch)
     return VerifiedReceipt(receipt=receipt, leaf=leaf, batch=batch)
 
 
@@ -279,7 +326,8 @@ def _lines(text: bytes) -> Sequence[str]:
         lines = text.decode().split("\n")
     except UnicodeDecodeError as error:
         raise MalformedError("a batch is not UTF-8") from error
-    if len(lines) != 7 or lines[0] != BATCH_TYPE or lines[6]:
+    # The last one is what follows the last line's end: nothing.
+    if not _LINES < len(lines) <= _LINES + 2 or lines[0] != BATCH_TYPE or lines[-1]:
         raise MalformedError("not a batch of version 1")
     if not is_key_name(lines[1]):
         raise MalformedError("a batch names no node")

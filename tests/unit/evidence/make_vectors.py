@@ -302,14 +302,18 @@ def continued(*, attempt: str = "att_2", text: str = TEXT, **changes: object) ->
     )
 
 
-def sign(item: Receipt, by: Signer = ALPHA, others: int = 2) -> SignedReceipt:
-    """The receipt in a batch with ``others``."""
+def sign(
+    item: Receipt, by: Signer = ALPHA, others: int = 2, audited: int | None = None
+) -> SignedReceipt:
+    """The receipt in a batch with ``others``, of which ``audited`` may be."""
     builder = BatchBuilder(by.name)
     for number in range(others):
         builder.add(b"another receipt %d" % number)
     builder.add(encode_receipt(item))
     sealed = builder.seal(previous=None, unix_ms=1_780_000_001_000)
-    batch = sign_note(sealed.text, by)
+    # What no builder writes too: one that says more than there are.
+    said = "" if audited is None else f"{audited}\n"
+    batch = sign_note(sealed.text + said.encode(), by)
     return SignedReceipt(
         receipt=encode_receipt(item).decode(),
         batch=batch.decode(),
@@ -402,7 +406,40 @@ def vectors() -> list[dict[str, object]]:
         {"name": name, "outcome": outcome, "evidence": encode(file).decode()}
         for name, (file, outcome) in cases.items()
     ]
-    return [*named, *operator_vectors(), *verdict_vectors(), *ml_dsa_vectors()]
+    return [
+        *named,
+        *operator_vectors(),
+        *verdict_vectors(),
+        *ml_dsa_vectors(),
+        *counted_vectors(),
+    ]
+
+
+def counted_vectors() -> list[dict[str, object]]:
+    """The last receipt of a batch of three that says how many of them may be audited."""
+    cases = {
+        "counted_may_be_audited": (True, 3, "pass"),
+        "counted_may_not_be": (False, 2, "pass"),
+        "counted_none_may_be": (False, 0, "pass"),
+        "counted_and_called_private": (False, 3, "fail"),
+        "counted_not_and_audited": (True, 2, "fail"),
+        "counted_more_than_there_are": (True, 4, "fail"),
+    }
+    return [
+        {
+            "name": name,
+            "outcome": outcome,
+            "evidence": encode(evidence(counted(may, count))).decode(),
+        }
+        for name, (may, count, outcome) in cases.items()
+    ]
+
+
+def counted(may: bool, count: int) -> EvidencePart:
+    """A receipt that says whether it may be audited, in a batch that says that ``count`` may."""
+    policy = ReceiptPolicy(audit=may, mode="batched")
+    signed = sign(msgspec.structs.replace(receipt(), policy=policy), audited=count)
+    return EvidencePart(signed=signed, proof=prove(signed.batch), bodies=None)
 
 
 def operator_vectors() -> list[dict[str, object]]:

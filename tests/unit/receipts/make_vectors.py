@@ -191,6 +191,30 @@ def batch() -> dict[str, object]:
     }
 
 
+def counted() -> dict[str, object]:
+    """Two receipts in a batch that says that the first may be audited."""
+    policy = {"audit": True, "mode": "batched"}
+    encoded = [rfc8785.dumps(receipt(5, policy=policy)), rfc8785.dumps(receipt(6))]
+    leaves = [sha256(b"\x00trunkline.receipt/v1\n" + data).digest() for data in encoded]
+    root = b64encode(sha256(b"\x01" + leaves[0] + leaves[1]).digest()).decode()
+
+    def note(line: str) -> str:
+        text = f"trunkline.batch/v1\n{NAME}\n2\n{root}\n-\n1780000001000\n{line}"
+        signature = SigningKey(SEED).sign(text.encode()).signature
+        return f"{text}\n— {NAME} {b64encode(KEY_ID + signature).decode()}\n"
+
+    return {
+        "note": note("1\n"),
+        "audited": 1,
+        "receipts": [
+            {"receipt": data.decode(), "path": [b64encode(sibling).decode()]}
+            for data, sibling in zip(encoded, reversed(leaves), strict=True)
+        ],
+        "contradicted": [note("0\n"), note("2\n")],
+        "refused": [note(line) for line in ("3\n", "01\n", "-1\n", "\n", "1\n1\n", "1")],
+    }
+
+
 def document() -> str:
     request = digest(b"trunkline.request/v1\n" + REQUEST.encode())
     content = {
@@ -212,6 +236,7 @@ def document() -> str:
         "salted": salted(),
         "cached": cached(),
         "batch": batch(),
+        "counted": counted(),
         "not_canonical": [
             '{"a": 1}',
             '{"b":1,"a":2}',

@@ -137,6 +137,10 @@ def test_text_round_trips(alpha: Signer) -> None:
     batch = Batch(node=alpha.name, count=3, root=bytes(32), previous=b"\x01" * 32, unix_ms=0)
     assert Batch.parse(batch.text()) == batch
     assert open_batch(sign_note(batch.text(), alpha), alpha.vkey) == batch
+    assert (batch.audited, batch.drawable) == (None, 3)
+    counted = msgspec.structs.replace(batch, audited=2)
+    assert Batch.parse(counted.text()) == counted
+    assert counted.drawable == 2
 
 
 GOOD = f"trunkline.batch/v1\nn\n1\n{'A' * 43}=\n-\n0\n"
@@ -161,6 +165,11 @@ GOOD = f"trunkline.batch/v1\nn\n1\n{'A' * 43}=\n-\n0\n"
         ("\n0\n", "\n0"),
         ("\n0\n", "\n0\n\n"),
         ("\n0\n", "\r\n0\n"),
+        ("\n0\n", "\n0\n2\n"),
+        ("\n0\n", "\n0\n01\n"),
+        ("\n0\n", "\n0\n-\n"),
+        ("\n0\n", "\n0\n1"),
+        ("\n0\n", "\n0\n1\n1\n"),
     ],
 )
 def test_other_texts_are_refused(old: str, new: str) -> None:
@@ -197,7 +206,16 @@ def test_a_builder_takes_neither_none_nor_too_many(alpha: Signer) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"node": ""}, {"count": 0}, {"root": b""}, {"previous": b""}, {"unix_ms": -1}]
+    "wrong",
+    [
+        {"node": ""},
+        {"count": 0},
+        {"root": b""},
+        {"previous": b""},
+        {"unix_ms": -1},
+        {"audited": 2},
+        {"audited": -1},
+    ],
 )
 def test_no_text_is_written_that_could_not_be_read(wrong: dict[str, object]) -> None:
     values = {"node": "n", "count": 1, "root": bytes(32), "previous": None, "unix_ms": 0}

@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.unit.receipts import make_vectors as made
 
-from trunkline.base.errors import MalformedError
+from trunkline.base.errors import MalformedError, VerificationError
 from trunkline.crypto.canonical import parse_canonical
 from trunkline.crypto.digest import parse_digest
 from trunkline.crypto.keys import VerifierKey
@@ -79,6 +79,31 @@ def test_batch() -> None:
         verified = verify_signed(signed, key)
         assert encode(decode(data)) == data
         assert verified.leaf.hex() == receipt_leaf(data).hex() == case["leaf"]
+
+
+def counted(note: str) -> list[SignedReceipt]:
+    return [
+        SignedReceipt(receipt=case["receipt"], batch=note, index=index, path=tuple(case["path"]))
+        for index, case in enumerate(DOCUMENT["counted"]["receipts"])
+    ]
+
+
+def test_a_batch_that_says_how_many_may_be_audited() -> None:
+    key = VerifierKey.parse(DOCUMENT["batch"]["vkey"])
+    for signed in counted(DOCUMENT["counted"]["note"]):
+        assert verify_signed(signed, key).batch.audited == DOCUMENT["counted"]["audited"]
+    assert verify_signed(signed, key).batch.text().endswith(b"\n1\n")
+    for note in DOCUMENT["counted"]["contradicted"]:
+        problems = []
+        for signed in counted(note):
+            try:
+                verify_signed(signed, key)
+            except VerificationError as error:
+                problems.append(error.error_code)
+        assert problems == ["audit_contradicted"]
+    for note in DOCUMENT["counted"]["refused"]:
+        with pytest.raises(MalformedError):
+            verify_signed(counted(note)[0], key)
 
 
 @pytest.mark.parametrize("text", DOCUMENT["not_canonical"])
