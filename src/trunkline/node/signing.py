@@ -3,7 +3,9 @@
 A lone receipt goes at once, as a batch of one. Those that arrive while a batch is being stored make
 the next one, at most 64 together, so one signature and one fsync serve them all. Batches follow one
 another strictly: each names the root before it, and each receipt names the receipt before it,
-which is why ``previous`` is filled in here, at signing, and nowhere else.
+which is why ``previous`` is filled in here, at signing, and nowhere else. The receipts that may be
+audited come first in their batch, which says how many they are: what was drawn can not be called
+private afterwards.
 
 Refuses to sign past a chain that it does not know the end of, and to sign for a caller who left.
 """
@@ -21,7 +23,7 @@ from trunkline.crypto.signer import Signer, sign_note
 from trunkline.node import store
 from trunkline.node.core.content import Kept
 from trunkline.node.store import Head
-from trunkline.receipts import BatchBuilder, Receipt, SealedBatch, encode
+from trunkline.receipts import BATCH_RECEIPTS_MAX, BatchBuilder, Receipt, SealedBatch, encode
 from trunkline.runtime.store import Connection, Database
 
 WAITING_MAX: Final = 4096
@@ -115,10 +117,7 @@ class ReceiptSigner:
             return None
         builder = BatchBuilder(self._signer.name)
         previous = self._head.leaf
-        while self._waiting and not builder.full:
-            item = self._waiting.popleft()
-            if item.signed.done():
-                continue
+        for item in self._next():
             try:
                 data = encode(msgspec.structs.replace(item.receipt, previous=previous.hex()))
             except Error as error:
@@ -129,7 +128,21 @@ class ReceiptSigner:
             taken.append(item)
         if not taken:
             return None
-        return _Chosen(taken, builder.seal(previous=self._head.root, unix_ms=self._clock.unix_ms()))
+        sealed = builder.seal(
+            previous=self._head.root,
+            unix_ms=self._clock.unix_ms(),
+            audited=sum(item.receipt.policy.audit for item in taken),
+        )
+        return _Chosen(taken, sealed)
+
+    def _next(self) -> list[_Waiting]:
+        """At most a batch of those that still wait, the ones that may be audited first."""
+        found: list[_Waiting] = []
+        while self._waiting and len(found) < BATCH_RECEIPTS_MAX:
+            item = self._waiting.popleft()
+            if not item.signed.done():
+                found.append(item)
+        return sorted(found, key=lambda item: not item.receipt.policy.audit)
 
     async def _store(self, chosen: _Chosen) -> None:
         before = self._head or Head()

@@ -11,11 +11,13 @@ from tests.unit.node.harness import KEY, SIGNER, attempt, chat
 from trunkline.base.errors import ConfigError, CorruptStateError, MalformedError, OverloadedError
 from trunkline.crypto.signer import Signer
 from trunkline.node import signing, store
+from trunkline.node.core.content import Kept
 from trunkline.node.core.statement import Identity, Outcome, Sent, statement
 from trunkline.node.signing import ReceiptSigner
 from trunkline.receipts import (
     Receipt,
     ReceiptModel,
+    ReceiptPolicy,
     ReceiptSampling,
     ReceiptTimes,
     ReceiptUsage,
@@ -95,6 +97,45 @@ async def test_concurrent_receipts_share_batches_and_make_one_chain(database: Da
     check_chain(found)
     assert max(each.batch.count for each in found) <= 64
     assert signer.batches < 200
+
+
+async def test_receipts_that_may_be_audited_come_first_and_are_counted(
+    database: Database,
+) -> None:
+    """Whatever order they were asked for in: the place of each, what opens it and the chain are
+    those of the batch."""
+    kept: list[tuple[int, bytes]] = []
+    signer = ReceiptSigner(
+        SIGNER,
+        database,
+        clock=SystemClock(),
+        enqueue=None,
+        keep=lambda _connection, _batch, contents, _ms: kept.extend(contents),
+    )
+    audited = ReceiptPolicy(audit=True, mode="batched")
+    private = ReceiptPolicy(mode="private")
+    asked = [receipt(n, policy=audited if n % 3 == 1 else private) for n in range(8)]
+    asked[4] = msgspec.structs.replace(asked[4], salt="not hex")
+    data = await asyncio.gather(
+        *(
+            signer.sign(one, Kept(b"%d" % n) if one.policy.audit else None)
+            for n, one in enumerate(asked)
+        ),
+        return_exceptions=True,
+    )
+    await database.aclose()
+
+    signed = [
+        msgspec.json.decode(each, type=SignedReceipt) for each in data if isinstance(each, bytes)
+    ]
+    found = [verify_signed(one, KEY) for one in signed]
+    check_chain(found)
+    (batch,) = {each.batch.root: each.batch for each in found}.values()
+    assert (batch.count, batch.audited) == (7, 2)
+    places = {each.receipt.attempt: one.index for each, one in zip(found, signed, strict=True)}
+    assert list(places) == [f"att_{n}" for n in (0, 1, 2, 3, 5, 6, 7)]
+    assert list(places.values()) == [2, 0, 3, 4, 5, 6, 1]
+    assert kept == [(0, b"1"), (1, b"7")]
 
 
 async def test_the_chain_goes_on_after_a_restart(tmp_path: Path, database: Database) -> None:
