@@ -50,12 +50,12 @@ def network(
         yield started
 
 
-def ask(network: RunningNetwork, prompt: str) -> str:
+def ask(network: RunningNetwork, prompt: str, **asked: object) -> str:
     """Ask a question; the answer's id."""
-    body = {
+    body: dict[str, object] = {
         "model": MODEL, "max_tokens": 24, "messages": [{"role": "user", "content": prompt}],
     }  # fmt: skip
-    return post(network, "chat/completions", body)
+    return post(network, "chat/completions", body | asked)
 
 
 def post(network: RunningNetwork, path: str, body: dict[str, object]) -> str:
@@ -138,6 +138,19 @@ def test_both_verifiers_pass_an_honest_answer_and_anyone_computes_it_again(
     assert re.search(r"all of \d+ tokens are the model's", by_beginning.out), by_beginning.err
     assert network.command("audit", "recompute", receipt[:8]).code == 0
     assert network.command("audit", "show", receipt[:7]).code == 2
+
+
+def test_log_probabilities_that_an_app_asked_for_are_the_models(network: RunningNetwork) -> None:
+    answer = ask(network, "Is a whale a fish?", logprobs=True, top_logprobs=5, stream=True)
+
+    for one in verdicts_on(network, answer):
+        verdict = one["verdict"]
+        assert isinstance(verdict, dict)
+        assert (verdict["regime"], verdict["result"]) == ("exact", "pass"), verdict["checks"]
+        results = {check["name"]: check["result"] for check in verdict["checks"]}
+        assert results["logprobs"] == results["response"] == results["replay"] == "pass"
+    again = network.command("audit", "recompute", answer)
+    assert again.code == 0, again.out + again.err
 
 
 def test_embeddings_are_made_again_to_the_bit(network: RunningNetwork) -> None:

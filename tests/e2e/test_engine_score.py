@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.e2e.test_engine import CONTEXT, JSON_GRAMMAR, RULES, SEQUENCES, answer, facts, prompt
+from tests.e2e.test_engine import (
+    CONTEXT,
+    JSON_GRAMMAR,
+    RULES,
+    SCORED,
+    SEQUENCES,
+    answer,
+    facts,
+    prompt,
+)
 
 from trunkline.base.errors import RequestError, UpstreamError
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
@@ -61,6 +70,25 @@ async def test_an_honest_answer_has_margin_zero_at_every_token(
     assert honest(scores)
     assert all(score.decided for score in scores)
     assert all(score.entropy >= 0.0 and 0.0 <= score.end <= 1.0 for score in scores)
+
+
+@pytest.mark.parametrize("rule", [SCORED, Sampling(temperature=0.0, top_logprobs=20)])
+async def test_what_is_said_beside_a_token_is_to_the_bit_what_was_said_when_it_was_chosen(
+    engine: EmbeddedEngine, rule: Sampling
+) -> None:
+    asked = Generate(prompt=await prompt(engine, QUESTION), max_tokens=LENGTH, sampling=rule)
+    events = await answer(engine, asked)
+    tokens = tuple(event.token for event in events)
+    scores = await engine.score(Score(prompt=asked.prompt, tokens=tokens, sampling=rule))
+    sent = [(event.logprob.hex(), event.top) for event in events]
+    said = [score.beside for score in scores]
+    assert [one and (one.logprob.hex(), one.top) for one in said] == sent
+    assert {len(top) for _, top in sent} == {rule.top_logprobs}
+
+
+async def test_nothing_is_said_beside_tokens_where_nobody_asked(engine: EmbeddedEngine) -> None:
+    claim = await generated(engine, QUESTION, Sampling(seed=b"\x44" * 32))
+    assert {score.beside for score in await engine.score(claim)} == {None}
 
 
 async def test_scoring_and_generating_at_once_change_no_bit_of_each_other(

@@ -5,7 +5,7 @@ engine's rounding would, ``bent`` what other weights would. Vocabulary: bytes, t
 and pairs of letters, which is what its tokeniser uses wherever it can.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -23,10 +23,11 @@ from trunkline.crypto import merkle
 from trunkline.crypto.digest import digest
 from trunkline.crypto.encoding import encode_base64
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.inference.answer import Answer, AnswerHead, Event, token_logprob
+from trunkline.engine.sequence import beside
+from trunkline.inference.answer import Answer, AnswerHead, Event, as_sent, token_logprob
 from trunkline.inference.messages import prompt_messages
 from trunkline.inference.plan import ChatPlan
-from trunkline.inference.ports import ModelInfo, Sampling, Score, TokenScore
+from trunkline.inference.ports import Beside, ModelInfo, Sampling, Score, TokenScore
 from trunkline.inference.template import ChatTemplate
 from trunkline.inference.textpipe import ChoicePipe
 from trunkline.receipts import (
@@ -138,11 +139,17 @@ class Toy:
             counts[token] = counts.get(token, 0) + 1
         return tuple(said)
 
+    def beside(self, before: Sequence[int], token: int, top: int) -> Beside:
+        """What is to be said beside ``token`` after ``before``."""
+        return beside(token, self.logits(before), top)
+
     def score(self, job: Score) -> tuple[TokenScore, ...]:
         found = []
+        top = job.sampling.top_logprobs
         counts: dict[int, int] = {}
         for position, token in enumerate(job.tokens):
-            logits = self.logits((*job.prompt, *job.tokens[:position]))
+            before = (*job.prompt, *job.tokens[:position])
+            logits = self.logits(before)
             held = score(
                 logits, job.sampling, seed=job.sampling.seed, position=position, counts=counts,
                 token=token, ends=(EOS,),
@@ -152,6 +159,7 @@ class Toy:
                 TokenScore(
                     token=token, position=position, margin=held.margin, kept=held.kept,
                     decided=held.decided, entropy=held.entropy, end=held.end,
+                    beside=None if top < 0 else self.beside(before, token, top),
                 )
             )  # fmt: skip
         return tuple(found)
@@ -224,6 +232,9 @@ class ToyNode:
     """Its engine has less room than the toy's."""
     reads: Mapping[str, object] = field(default_factory=dict)
     """Members that it takes for the request's own, and answers by."""
+    tells: Callable[[Sequence[int], int, int], Beside] | None = None
+    """Says, in place of its model, what stands beside a token: of the tokens before it, itself, and
+    how many others are asked for."""
 
     def serve(
         self,
@@ -254,7 +265,8 @@ class ToyNode:
             self._tokens(planned, choice_seed(self.seed or seed, choice))
             for choice in range(planned.choices)
         )
-        receipt = self._receipt(number, raw, planned, tokens, given, hiding)
+        said = self._said(planned, tokens)
+        receipt = self._receipt(number, raw, planned, tokens, said, given, hiding)
         receipt = msgspec.structs.replace(
             receipt,
             sampling=ReceiptSampling(
@@ -277,9 +289,7 @@ class ToyNode:
                 salts=salts(receipt, bytes.fromhex("7e" * 32)),
                 prompt=prompt,
                 tokens=tokens,
-                logprobs=tuple(tuple(map(beside, choice)) for choice in tokens)
-                if planned.logprobs
-                else (),
+                logprobs=said,
                 nonce=nonce_proof(number % NONCES) if own is None else None,
             ),
         )
@@ -308,12 +318,28 @@ class ToyNode:
                 pipe.push(token)
         return tuple(pipe.tokens)
 
+    def _said(
+        self, planned: ChatPlan, tokens: tuple[tuple[int, ...], ...]
+    ) -> tuple[tuple[OpenedLogprob, ...], ...]:
+        if not planned.logprobs:
+            return ()
+        tell, top = self.tells or self.toy.beside, planned.sampling.top_logprobs
+        said = [
+            [
+                tell((*planned.prompt, *choice[:at]), token, top)
+                for at, token in enumerate(choice)
+            ]
+            for choice in tokens
+        ]  # fmt: skip
+        return tuple(tuple(as_sent(one.logprob, one.top) for one in choice) for choice in said)
+
     def _receipt(
         self,
         number: int,
         raw: bytes,
         planned: ChatPlan,
         tokens: tuple[tuple[int, ...], ...],
+        said: tuple[tuple[OpenedLogprob, ...], ...],
         given: Sequence[int] | None,
         hiding: Hiding,
     ) -> Receipt:
@@ -324,7 +350,7 @@ class ToyNode:
             model="toy",
             fingerprint=AnswerHead.fingerprint_of(info.numerics),
         )
-        answer, events = events_of(head, planned, tokens, given)
+        answer, events = events_of(head, planned, tokens, given, said)
         bound = hiding.bind("request.digest", request_digest(raw))
         chain = StreamDigest(bound_bytes(bound), f"att_{number}")
         for event in events:
@@ -384,16 +410,12 @@ class ToyNode:
         )
 
 
-def beside(token: int) -> OpenedLogprob:
-    """The log-probabilities that are sent beside a token: what they are nobody checks."""
-    return OpenedLogprob(-token / 64, ((token, -token / 64), (EOS, -9.5)))
-
-
 def events_of(
     head: AnswerHead,
     planned: ChatPlan,
     tokens: Sequence[Sequence[int]],
     given: Sequence[int] | None,
+    said: Sequence[Sequence[OpenedLogprob]] = (),
 ) -> tuple[Answer, list[Event]]:
     """The events that the attempt sends, written down as the attempt protocol says it."""
     answer = Answer(
@@ -411,9 +433,10 @@ def events_of(
     last_given = sum(given or ())
     taken = 0
     while (choice := answer.next_choice) is not None:
+        at = len(tokens[choice]) - len(left[choice])
         token = left[choice].pop(0)
-        said = beside(token)
-        scored = token_logprob(PIECES, token, said.logprob, said.top) if planned.logprobs else None
+        one = said[choice][at] if said else None
+        scored = None if one is None else token_logprob(PIECES, token, one.logprob, one.top)
         own, *after = answer.push(token, scored)
         every.append(own)
         taken += 1

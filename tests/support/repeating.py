@@ -127,5 +127,5 @@ def _sent(made: Made, number: int) -> list[bytes]:
         fingerprint=AnswerHead.fingerprint_of(receipt.model.numerics),
     )
     planned = rerun.plan(rerun.read_request(content), content.prompt, Toy().info)
-    _, events = events_of(head, planned, content.tokens, None)
+    _, events = events_of(head, planned, content.tokens, None, content.logprobs)
     return [event.data for event in events if event.id is not None and event.data is not None]
