@@ -141,7 +141,7 @@ def test_both_verifiers_pass_an_honest_answer_and_anyone_computes_it_again(
 
 
 def test_log_probabilities_that_an_app_asked_for_are_the_models(network: RunningNetwork) -> None:
-    answer = ask(network, "Is a whale a fish?", logprobs=True, top_logprobs=5, stream=True)
+    answer = ask(network, "Is a whale a fish?", logprobs=True, top_logprobs=5)
 
     for one in verdicts_on(network, answer):
         verdict = one["verdict"]
