@@ -135,6 +135,8 @@ class OpeningNode:
         self.stated: dict[str, object] = {}
         """What its self-test says otherwise."""
         self.logs_self_test = True
+        self.counts = True
+        """Its batches say how many of their receipts may be audited."""
         self._verifiers = {one.name: one.vkey for one in verifiers}
         self._kept: dict[tuple[str, int], tuple[SignedReceipt, Made]] = {}
         self.router = Router(_refuse)
@@ -145,20 +147,30 @@ class OpeningNode:
         self.state(*verifiers)
 
     def state(self, *verifiers: Signer, **changes: object) -> None:
-        """Log terms that let ``verifiers`` draw everything."""
-        lets = {"rate_ppm": 1_000_000, "demands_per_min": 60_000, "whole": True} | changes
+        """Log terms that let ``verifiers`` draw everything, of a node that counts what may be
+        audited."""
+        lets = {"rate_ppm": 1_000_000, "demands_per_min": 60_000, "counts": True, "whole": True}
+        lets |= changes
         self.log.append(sign_note(terms(*verifiers, node=NODE, **lets).text(), NODE))
 
-    def answer(self, *made: Made) -> list[SignedReceipt]:
-        """Sign receipts as one batch, and log it, the self-test before the first."""
+    def answer(self, *made: Made, audited: int | None = None) -> list[SignedReceipt]:
+        """Sign receipts as one batch, and log it, the self-test before the first. Those that may be
+        audited come first, and so they are returned. ``audited``: how many it says that they are,
+        where that is not so."""
         if self.logs_self_test:
             self.log.append(self.self_test())
         builder = BatchBuilder(NODE.name)
-        for one in made:
+        ordered = sorted(made, key=lambda one: not one.receipt.policy.audit)
+        for one in ordered:
             builder.add(encode(one.receipt))
-        sealed = builder.seal(previous=None, unix_ms=time.time_ns() // 1_000_000)
+        may = sum(one.receipt.policy.audit for one in made) if audited is None else audited
+        sealed = builder.seal(
+            previous=None,
+            unix_ms=time.time_ns() // 1_000_000,
+            audited=may if self.counts else None,
+        )
         signed = sealed.signed(sign_note(sealed.text, NODE))
-        for one, kept in zip(signed, made, strict=True):
+        for one, kept in zip(signed, ordered, strict=True):
             self._kept[sealed.root.hex(), one.index] = one, kept
         self.log.append(signed[0].batch.encode())
         return list(signed)

@@ -113,7 +113,8 @@ class Draw(Record, frozen=True, kw_only=True):
         rate_ppm_max: int = RATE_PPM_MAX,
         chance: bytes | None = None,
     ) -> tuple[int, ...]:
-        """Indices of the receipts drawn of a batch of ``count`` that is the log's entry ``entry``.
+        """Indices of the receipts drawn of a batch that is the log's entry ``entry``, and of which
+        the first ``count`` may be audited, for all that it says.
 
         None of them for an entry outside the draw's range. By the node's terms: ``rate_ppm_max``,
         and ``chance``, where it is not :meth:`chance`.

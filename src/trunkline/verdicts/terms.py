@@ -33,6 +33,8 @@ class Terms(Record, frozen=True, kw_only=True):
 
     chains: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     """It knows of chains: what is drawn of it is drawn by them, where there is one."""
+    counts: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    """Its batches say how many of their receipts may be audited. Of one that does not, all may."""
     demands_per_min: Count
     """Demands that it answers to each verifier."""
     keep_s: Count

@@ -56,10 +56,12 @@ from trunkline.verifier.core.patience import (
     Patience,
     after_failure,
     excuse,
+    is_owed,
     why_closed,
 )
 from trunkline.verifier.demanding import Demander, Failed, KnownNode, check, is_there
 from trunkline.verifier.judging import (
+    CALLED_PRIVATE,
     NOT_OPENED,
     PRIVATE,
     UNREACHED,
@@ -194,14 +196,19 @@ class Auditor:
         node = self._nodes[audit.node]
         place = _place(audit)
         receipt = check(opening, audit, node.key)
+        batch = await self._database.read(lambda c: store.batch_at(c, audit.entry))
+        owed = batch is not None and is_owed(
+            audit.position, batch.audited, counts=terms.counts is True
+        )
         if receipt is None:
-            count = await self._database.read(lambda c: store.count_of(c, audit.root))
-            if not is_there(opening, audit, count):
+            if batch is None or not is_there(opening, audit, batch.count):
                 return await self._settle(audit, NOT_OPENED)
-            return await self._settle(audit, PRIVATE, leaf=opening.leaf)
+            return await self._settle(audit, CALLED_PRIVATE if owed else PRIVATE, leaf=opening.leaf)
         if not self._ours(audit, receipt.leaf):
             await self._queue.drop(audit)
             return "others"
+        if owed and not receipt.receipt.policy.audit:
+            return await self._settle(audit, CALLED_PRIVATE, leaf=receipt.leaf.hex())
         case = await self._cases.make(
             node,
             receipt,

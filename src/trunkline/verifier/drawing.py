@@ -135,7 +135,7 @@ class Drawer:
             chance = found.get(batch.index, otherwise)
             positions = draw.chosen(
                 batch.index,
-                batch.count,
+                batch.drawable,
                 rate_ppm_max=self._allowed_ppm(connection, batch, draw),
                 chance=chains.chance_at(connection, batch, draw, chance),
             )

@@ -102,8 +102,8 @@ class Heeder:
             row = connection.execute(
                 "SELECT number, note FROM draws WHERE digest = ?", (drawn.draw,)
             ).fetchone()
-            batches = store.batches_between(connection, drawn.entry, drawn.entry + 1)
-            if row is None or not batches:
+            batch = store.batch_at(connection, drawn.entry)
+            if row is None or batch is None:
                 return
             draw = Draw.parse(notes.parse(bytes(row[1])).text)
             chance = draw.chance(drawn.entry)
@@ -114,15 +114,15 @@ class Heeder:
                 VerifierKey.parse(draw.key).name,
                 self._opinions + 1,
             )
-            fair = chains.chance_at(connection, batches[0], draw, chance)
-            among = draw.chosen(drawn.entry, batches[0].count, chance=fair)
+            fair = chains.chance_at(connection, batch, draw, chance)
+            among = draw.chosen(drawn.entry, batch.drawable, chance=fair)
             if self._name in chosen and drawn.index in among:
                 queue.enqueue(
                     connection,
-                    root=batches[0].root,
+                    root=batch.root,
                     positions=(drawn.index,),
                     entry=drawn.entry,
-                    node=batches[0].node,
+                    node=batch.node,
                     draw=row[0],
                     third=True,
                 )

@@ -65,6 +65,9 @@ class Unshown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOT_OPENED: Final = findings.failed(OPENED, "the node did not open what it had signed")
+CALLED_PRIVATE: Final = findings.failed(
+    OPENED, "the node calls private what it had signed may be audited"
+)
 PRIVATE: Final = findings.not_applicable(OPENED, "the receipt is private")
 UNREACHED: Final = findings.inconclusive(OPENED, "the node could not be reached")
 

@@ -180,6 +180,9 @@ MIGRATIONS: Final = (
     DROP INDEX statements_unseen;
     CREATE INDEX statements_unseen ON statements (kind, entry) WHERE seen = 0;
     """,
+    """
+    ALTER TABLE batches ADD COLUMN audited INTEGER;
+    """,
 )
 
 
@@ -236,8 +239,15 @@ def advance(
         match entry:
             case BatchEntry():
                 connection.execute(
-                    "INSERT INTO batches VALUES (?, ?, ?, ?, ?)",
-                    (entry.index, entry.node, entry.root, entry.count, entry.unix_ms),
+                    "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        entry.index,
+                        entry.node,
+                        entry.root,
+                        entry.count,
+                        entry.unix_ms,
+                        entry.audited,
+                    ),
                 )
             case NoncesEntry():
                 connection.execute(
@@ -306,14 +316,21 @@ def draws_after(connection: Connection, key: str, entry: int) -> list[bytes]:
 def batches_between(connection: Connection, first: int, last: int) -> list[BatchEntry]:
     """The known nodes' batches at entries ``[first, last)``."""
     rows = connection.execute(
-        "SELECT entry, node, root, count, unix_ms FROM batches WHERE entry >= ? AND entry < ? "
-        "ORDER BY entry",
+        "SELECT entry, node, root, count, unix_ms, audited FROM batches "
+        "WHERE entry >= ? AND entry < ? ORDER BY entry",
         (first, last),
     )
     return [
-        BatchEntry(index=row[0], node=row[1], root=row[2], count=row[3], unix_ms=row[4])
+        BatchEntry(
+            index=row[0], node=row[1], root=row[2], count=row[3], unix_ms=row[4], audited=row[5]
+        )
         for row in rows
     ]
+
+
+def batch_at(connection: Connection, entry: int) -> BatchEntry | None:
+    """The known node's batch that is the log's ``entry``; None: there is none, or not any more."""
+    return next(iter(batches_between(connection, entry, entry + 1)), None)
 
 
 def entry_of(connection: Connection, node: str, root: bytes) -> int | None:
@@ -322,12 +339,6 @@ def entry_of(connection: Connection, node: str, root: bytes) -> int | None:
         "SELECT min(entry) FROM batches WHERE root = ? AND node = ?", (root, node)
     ).fetchone()
     return None if row[0] is None else int(row[0])
-
-
-def count_of(connection: Connection, root: bytes) -> int:
-    """How many receipts the batch with this root holds; 0 for one that was not seen."""
-    row = connection.execute("SELECT max(count) FROM batches WHERE root = ?", (root,)).fetchone()
-    return int(row[0] or 0)
 
 
 def saw_all_since(connection: Connection, node: str, unix_ms: int) -> bool:

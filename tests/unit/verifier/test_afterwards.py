@@ -1,14 +1,18 @@
 """What a node could choose once it knows which of its answers are looked at: nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support.auditing import NODE, PARTIES, Made, Toy, ToyNode, scored
 from tests.support.toy_network import LAMBDA, ToyNetwork
 
+from trunkline.audit import recompute
 from trunkline.audit.calibration import build, encode
 from trunkline.crypto.digest import digest
 from trunkline.crypto.signer import sign_note
+from trunkline.receipts import ReceiptPolicy
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.verdicts import Verdict
@@ -26,8 +30,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def verdicts(network: ToyNetwork, transport: HttpTransport, count: int) -> list[Verdict]:
-    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
-    found = []
+    return await verdicts_of(VerifierCaller(transport, await network.verifier(LAMBDA)), count)
+
+
+async def verdicts_of(caller: VerifierCaller, count: int) -> list[Verdict]:
+    found: list[Verdict] = []
     while len(found) < count:
         page = await caller.verdicts(len(found), 20)
         assert page.verdicts, "no verdict came"
@@ -117,7 +124,10 @@ async def test_nonces_that_the_log_never_had_are_a_fault(
 async def test_what_is_said_to_be_private_is_shown_to_be_in_its_batch(
     network: ToyNetwork, transport: HttpTransport, behaviour: str, result: str
 ) -> None:
-    """Whoever has the receipt knows its leaf, and whether it is private."""
+    """Whoever has the receipt knows its leaf, and whether it is private. Nodes of before they
+    counted what may be audited say no more."""
+    network.node.counts = False
+    network.node.state(LAMBDA, counts=msgspec.UNSET)
     made = [ToyNode().serve(at) for at in range(3)]
     network.node.answer(*made)
     network.node.behaviour = behaviour
@@ -125,3 +135,50 @@ async def test_what_is_said_to_be_private_is_shown_to_be_in_its_batch(
     assert {one.result for one in found} == {result}
     if result == "not_applicable":
         assert {one.receipt for one in found} == {one.leaf.hex() for one in made}
+
+
+def closed(made: Made) -> Made:
+    """The same answer, of a caller who lets nobody audit it."""
+    policy = ReceiptPolicy(mode="private")
+    return replace(made, receipt=msgspec.structs.replace(made.receipt, policy=policy))
+
+
+async def failing(network: ToyNetwork, transport: HttpTransport, count: int) -> set[str]:
+    """The checks that fail in ``count`` verdicts, each of which fails its subject, and comes out
+    again from its bundle."""
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
+    found = await verdicts_of(caller, count)
+    assert {(one.result, one.standing) for one in found} == {("fail", "failed")}
+    for one in found:
+        bundle = await caller.bundle(one.receipt)
+        assert recompute.verdict(one, bundle, await caller.calibration(one.calibration))
+    return {check.name for one in found for check in one.checks if check.result == "fail"}
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_what_was_signed_as_open_to_audits_is_not_called_private_afterwards(
+    network: ToyNetwork, transport: HttpTransport, counts: bool
+) -> None:
+    """Nor by a node that has stated that its batches count, and signs one that does not."""
+    network.node.counts = counts
+    network.node.answer(*(ToyNode().serve(at) for at in range(3)))
+    network.node.behaviour = "private"
+    assert await failing(network, transport, 3) == {"opened"}
+
+
+async def test_a_receipt_that_its_batch_contradicts_opens_nothing(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    network.node.behaviour = "not_audited"
+    network.node.answer(closed(ToyNode().serve(1)), audited=1)
+    assert await failing(network, transport, 1) == {"opened"}
+
+
+async def test_what_may_not_be_audited_is_not_drawn(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    made = [ToyNode().serve(at) for at in range(4)]
+    network.node.answer(*map(closed, made[:2]), *made[2:])
+    found = await verdicts(network, transport, 2)
+    assert {one.receipt for one in found} == {one.leaf.hex() for one in made[2:]}
+    assert [one.drawn.index for one in found if one.drawn is not msgspec.UNSET] in ([0, 1], [1, 0])

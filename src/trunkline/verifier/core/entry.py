@@ -52,6 +52,13 @@ class BatchEntry:
     root: bytes
     count: int
     unix_ms: int
+    audited: int | None
+    """How many of its receipts may be audited, the first; None: it does not say."""
+
+    @property
+    def drawable(self) -> int:
+        """How many receipts, from the first, a draw draws from."""
+        return self.count if self.audited is None else self.audited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +138,7 @@ class Reader:
             root=batch.root,
             count=batch.count,
             unix_ms=batch.unix_ms,
+            audited=batch.audited,
         )
 
     def _nonces(self, index: int, entry: bytes) -> NoncesEntry | None:

@@ -121,6 +121,16 @@ def why_closed(
     return reason
 
 
+def is_owed(position: int, audited: int | None, *, counts: bool) -> bool:
+    """Whether a node signed before the draw that the receipt at ``position`` of its batch may be
+    audited, so that it can not call it private now.
+
+    ``audited``: how many the batch says may be; None: it does not say. ``counts``: by the node's
+    terms its batches do, and one that does not is read as if it counted all.
+    """
+    return counts if audited is None else position < audited
+
+
 def is_conclusive(opening: Opening) -> bool:
     """Whether there is something to judge: content, or a reason that time does not change."""
     if opening.content is not None:
