@@ -48,8 +48,9 @@ LOG_OPERATOR: Final = "gamma.localhost"
 WITNESSES: Final = ("delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 """Their names in the policy, each of an operator of its own."""
 WITNESSES_MAX: Final = len(WITNESSES)
-VERIFIERS: Final = ("lambda", "mu")
-"""Likewise: two operators, so that one that lies can be told from one that does not."""
+VERIFIERS: Final = ("lambda", "mu", "nu")
+"""Likewise. Two find each other's passes of what is wrong; which of two lies about what is right
+takes a third."""
 VERIFIERS_MAX: Final = len(VERIFIERS)
 PLANTS_PER_DAY: Final = 24
 """That a new network's nodes agree to, since all its verifiers know of them."""

@@ -47,7 +47,7 @@ VerifiersOption = Annotated[
         "--verifiers",
         metavar="N",
         min=0,
-        max=2,
+        max=3,
         help="How many verifiers, each of an operator of its own. 0: answers are signed and "
         "logged, and nobody runs them again.",
     ),

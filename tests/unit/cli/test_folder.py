@@ -273,8 +273,8 @@ def test_witnesses_may_cosign_with_ml_dsa(tmp_path: Path) -> None:
     assert {key.vkey for key in read_keys(folder) if key.role == "witness"} == set(map(str, made))
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_network_may_have_fewer_verifiers_or_none(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_network_may_have_fewer_verifiers_none_or_a_third(tmp_path: Path, count: int) -> None:
     made = Folder(tmp_path / "fewer")
     create(made, verifiers=count)
 
@@ -289,5 +289,5 @@ def test_a_network_may_have_fewer_verifiers_or_none(tmp_path: Path, count: int) 
 
 
 def test_more_verifiers_than_there_are_operators_for_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--verifiers 3"):
-        create(Folder(tmp_path / "more"), verifiers=3)
+    with pytest.raises(ConfigError, match="--verifiers 4"):
+        create(Folder(tmp_path / "more"), verifiers=4)
