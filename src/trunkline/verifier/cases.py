@@ -6,7 +6,7 @@ what its engine computes decides the regime. It judges nothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UnsetType
@@ -43,6 +43,15 @@ UNLOGGED: Final = "not_logged"
 """Something that the log ought to have is not there, or not yet."""
 NOT_EXACT: Final = "engine_not_exact"
 """What an engine says whose arithmetic is nobody else's."""
+
+
+class _When(NamedTuple):
+    """What tells which of a node's statements hold for a batch."""
+
+    entry: int
+    """The log's with the batch."""
+    signed_ms: int
+    """The batch's own date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +117,18 @@ class Cases:
         if origin is not None and repeated.fits(verified.receipt, origin):
             made, opened = origin.receipt, origin.content
         entry = NEWEST if place.drawn is None else place.drawn.entry
+        batch = verified.batch
         if origin is not None and origin.entry is not None:
             # What the node had said by when the answer was made.
-            entry = origin.entry
-        terms = await self._database.read(lambda c: store.terms_at(c, str(node.key), entry))
+            entry, batch = origin.entry, origin.batch
+        when = _When(entry, batch.unix_ms)
+        vkey = str(node.key)
+        terms = await self._database.read(lambda c: store.terms_at(c, vkey, *when))
         if terms is not None and terms.answer_rules != RULES:
             looked = _Looked(calibration=self._unmeasured(made), unmeasured=OTHER_RULES)
         else:
             looked = await self._look(
-                node, made, opened if measurable else None, entry, patient=patient
+                node, made, opened if measurable else None, when, patient=patient
             )
         shown: NonceProof | ShownNonce | None = None if opened is None else opened.nonce
         began = None
@@ -224,12 +236,11 @@ class Cases:
         node: KnownNode,
         receipt: Receipt,
         content: OpenedContent | None,
-        entry: int,
+        when: _When,
         *,
         patient: bool,
     ) -> _Looked:
-        """Ask the model that the receipt names, where it is here and there is something to ask.
-        ``entry``: the log's with its batch."""
+        """Ask the model that the receipt names, where it is here and there is something to ask."""
         scored = content is not None and bool(receipt.model.weights) and receipt.policy.audit
         if content is None or not scored:
             return _Looked(calibration=self._unmeasured(receipt))
@@ -240,14 +251,14 @@ class Cases:
                 return _Looked(calibration=self._unmeasured(receipt))
             info = await scorer.model()
             theirs = await self._their_test(node, patient=patient)
-            stated = await self._stated(node, entry, theirs, patient=patient)
+            stated = await self._stated(node, when, theirs, patient=patient)
             calibration = await self._calibration(stated, receipt, scorer, info)
             needed = len(content.prompt) + max(map(len, content.tokens), default=0)
             context = await self._context_tokens(stated, node, receipt, needed, patient=patient)
             measured = await replay.measure(receipt, content, scorer, context_tokens=context)
             doubted = False
             if measured.unreachable == replay.NOT_AN_ANSWER:
-                for room in await self._rooms(node, receipt, needed, entry, patient=patient):
+                for room in await self._rooms(node, receipt, needed, when, patient=patient):
                     again = await replay.measure(receipt, content, scorer, context_tokens=room)
                     if not again.unreachable:
                         measured, context, doubted = again, room, True
@@ -300,14 +311,14 @@ class Cases:
         )
 
     async def _stated(
-        self, node: KnownNode, entry: int, shown: SelfTest | None, *, patient: bool
+        self, node: KnownNode, when: _When, shown: SelfTest | None, *, patient: bool
     ) -> SelfTest | None:
-        """What the node had stated in the log that its engine computes, for its batch at ``entry``:
+        """What the node had stated in the log that its engine computes, for its batch of ``when``:
         the last before, or the first of all. What it shows once it is asked (``shown``) counts only
         where the log may have it from before it was followed: a node could else choose its regime
         for each answer that is looked at. Raises while it may still come."""
         vkey = str(node.key)
-        logged = await self._database.read(lambda c: store.self_tests_at(c, vkey, entry))
+        logged = await self._database.read(lambda c: store.self_tests_at(c, vkey, *when))
         if logged:
             return SelfTest.open_note(logged[0][1], node.key)
         if shown is None:
@@ -320,7 +331,7 @@ class Cases:
         return None
 
     async def _rooms(
-        self, node: KnownNode, receipt: Receipt, needed: int, entry: int, *, patient: bool
+        self, node: KnownNode, receipt: Receipt, needed: int, when: _When, *, patient: bool
     ) -> list[int]:
         """What the node's engine may have had room for when it made an answer that the room which
         it had stated does not explain: what it stated later, in the log; prompt and answer
@@ -330,16 +341,16 @@ class Cases:
         # What was kept may be an earlier process's.
         self._tests.pop(vkey, None)
         shown = await self._their_test(node, patient=patient)
-        logged = await self._database.read(lambda c: store.self_tests_at(c, vkey, entry))
+        logged = await self._database.read(lambda c: store.self_tests_at(c, vkey, *when))
         if not logged:
             return [needed] if _is_later(shown, receipt) else []
         tests = [SelfTest.open_note(note, node.key) for _, note in logged]
         if patient and shown is not None and shown not in tests:
             raise UpstreamError("the node's self-test is not in the log", code=UNLOGGED)
-        if logged[0][0] > entry:
+        if logged[0][0] > when.entry:
             return [needed]
         later = [_stated_context(one, receipt) or needed for one in tests[1:]]
-        if entry == NEWEST and shown not in tests:
+        if when.entry == NEWEST and shown not in tests:
             # Who asks does not wait for what the node may have queued for the log.
             later.append(_stated_context(shown, receipt) or needed)
         return list(dict.fromkeys(later))

@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, ConflictError
 from trunkline.crypto import note as notes
+from trunkline.crypto.canonical import INTEGER_MAX
 from trunkline.runtime import outbox
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import AlertStatement
@@ -37,6 +38,13 @@ as many of its end (``follower``)."""
 ALERTS_MAX: Final = 10_000
 SELF_TESTS_MAX: Final = 16
 """Of one node's statements from one on that are looked at."""
+STATED_MAX: Final = 1_000
+"""Of one node's statements before a batch that are looked at for one from before it was signed."""
+_DATED: Final = (
+    "json_extract(CAST(substr(note, instr(note, x'0a') + 1, "
+    "instr(note, x'7d0a') - instr(note, x'0a')) AS TEXT), '$.unix_ms')"
+)
+"""Of a record's note: its second line, up to the brace that ends it, is an object."""
 DRAWS_MAX: Final = 1_000
 """Draws in the log after an entry that are looked through for a second one from it."""
 
@@ -281,25 +289,49 @@ def advance(
     )
 
 
-def terms_at(connection: Connection, node: str, entry: int) -> Terms | None:
-    """The terms that a node (vkey) had stated for its batch at ``entry``; None: it had not."""
+def terms_at(
+    connection: Connection, node: str, entry: int, signed_ms: int | None = None
+) -> Terms | None:
+    """The terms that a node (vkey) had stated for its batch at ``entry``: of those that the log has
+    before it and that are dated no later, the latest. None: it had stated none. ``signed_ms``: the
+    batch's date, where that is not to be looked up."""
     row = connection.execute(
-        "SELECT note FROM terms WHERE node = ? AND entry < ? ORDER BY entry DESC LIMIT 1",
-        (node, entry),
+        f"SELECT note, {_DATED} AS dated FROM (SELECT entry, note FROM terms "  # noqa: S608 - ours
+        "WHERE node = ? AND entry < ? ORDER BY entry DESC LIMIT ?) WHERE dated <= ? "
+        "ORDER BY dated DESC, entry DESC LIMIT 1",
+        (node, entry, STATED_MAX, _signed_ms(connection, entry, signed_ms)),
     ).fetchone()
     return None if row is None else Terms.parse(notes.parse(row[0]).text)
 
 
-def self_tests_at(connection: Connection, node: str, entry: int) -> list[tuple[int, bytes]]:
-    """What a node (vkey) states that its engine computes, with where the log has it: the last that
-    it had stated for its batch at ``entry``, and what it stated since, the oldest first."""
+def self_tests_at(
+    connection: Connection, node: str, entry: int, signed_ms: int | None = None
+) -> list[tuple[int, bytes]]:
+    """What a node (vkey) states that its engine computes, with where the log has it: what it had
+    stated for its batch at ``entry``, as its terms, and what it stated since, the oldest first.
+    Where it had stated nothing, all that it stated, in the log's order."""
+    chosen = connection.execute(
+        f"SELECT {_DATED} AS dated, entry FROM (SELECT entry, note FROM statements "  # noqa: S608 - ours
+        "WHERE seen = 0 AND kind = 'self_test' AND key = ? AND entry < ? ORDER BY entry DESC "
+        "LIMIT ?) WHERE dated <= ? ORDER BY dated DESC, entry DESC LIMIT 1",
+        (node, entry, STATED_MAX, _signed_ms(connection, entry, signed_ms)),
+    ).fetchone()
+    order = "entry" if chosen is None else "dated, entry"
     rows = connection.execute(
-        "SELECT entry, note FROM statements WHERE seen = 0 AND kind = 'self_test' AND key = ?1 "
-        "AND entry >= coalesce((SELECT max(entry) FROM statements WHERE seen = 0 "
-        "AND kind = 'self_test' AND key = ?1 AND entry < ?2), 0) ORDER BY entry LIMIT ?3",
-        (node, entry, SELF_TESTS_MAX),
+        f"SELECT entry, note, {_DATED} AS dated FROM statements WHERE seen = 0 "  # noqa: S608 - ours
+        f"AND kind = 'self_test' AND key = ? AND (dated, entry) >= (?, ?) ORDER BY {order} LIMIT ?",
+        (node, *(chosen or (0, 0)), SELF_TESTS_MAX),
     )
     return [(int(row[0]), bytes(row[1])) for row in rows]
+
+
+def _signed_ms(connection: Connection, entry: int, signed_ms: int | None) -> int:
+    """The date of the batch at ``entry``: ``signed_ms``, where that is known; beyond all dates, if
+    no batch was seen there."""
+    if signed_ms is not None:
+        return signed_ms
+    row = connection.execute("SELECT unix_ms FROM batches WHERE entry = ?", (entry,)).fetchone()
+    return INTEGER_MAX if row is None else int(row[0])
 
 
 def draws_after(connection: Connection, key: str, entry: int) -> list[bytes]:
