@@ -1,5 +1,6 @@
 """A node's terms: stated before its answers, once, and kept to after others were stated."""
 
+import asyncio
 from pathlib import Path
 
 from tests.support.audit_records import OTHER, VERIFIER
@@ -14,9 +15,11 @@ from tests.unit.node.test_openings import (
     draw_note,
     opened,
     place,
+    unlogged,
 )
 
 from trunkline.node.config import AuditsConfig, AuditVerifier
+from trunkline.receipts import open_batch
 from trunkline.verdicts import TERMS_TYPE, Terms
 
 
@@ -32,8 +35,23 @@ async def test_they_are_in_the_log_before_the_first_receipt(tmp_path: Path) -> N
     terms = stated(log)[0]
     assert terms.verifiers == (str(VERIFIER.vkey), str(OTHER.vkey))
     assert (terms.rate_ppm, terms.keep_s, terms.demands_per_min) == (500_000, 3600, 120)
+    assert (terms.chains, terms.counts, terms.whole) == (True, True, True)
     kinds = [entry.split(b"\n", 1)[0] for entry in log.entries]
     assert kinds.index(TERMS_TYPE.encode()) < kinds.index(b"trunkline.batch/v1")
+
+
+async def test_every_batch_says_what_may_be_audited(tmp_path: Path) -> None:
+    """As its terms say that it does: also of a node that nobody audits, and of private answers."""
+    for number, config in enumerate((audits(), None)):
+        log = Log()
+        async with audited(tmp_path / str(number), config, log=log) as running:
+            await place(running, await running.hear(ask()))
+            await running.hear(ask(2, audit=False, mode="private"))
+            async with asyncio.timeout(20):
+                while await unlogged(running):
+                    pass
+        found = [open_batch(one, KEY) for one in log.entries if one.startswith(b"trunkline.batch")]
+        assert [(batch.count, batch.audited) for batch in found] == [(1, 1), (1, 0)]
 
 
 async def test_a_node_that_nobody_audits_says_that(tmp_path: Path) -> None:
