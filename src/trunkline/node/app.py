@@ -34,6 +34,7 @@ from trunkline.node.config_providers import ProviderEngine
 from trunkline.node.core import envelope
 from trunkline.node.core.keyring import KeyState
 from trunkline.node.core.statement import Identity
+from trunkline.node.dates import Dates, last_dated
 from trunkline.node.embeddings import EmbeddedEmbeddings
 from trunkline.node.gate import Gate
 from trunkline.node.nonces import Nonces
@@ -141,15 +142,16 @@ class NodeApp:
     async def startup(self) -> None:
         """Open the store, start the engine's loading and the deliveries to the log."""
         self._database = store.open_store(resolve(self._base, self._config.data))
+        dates = Dates(self._clock, await self._database.read(last_dated))
         self._transport = self._transport or _transport(self._config.engine)
         enqueue = self._publish(self._database, self._transport)
-        self._terms = await self._state(self._database, enqueue)
+        self._terms = await self._state(self._database, enqueue, dates)
         self._keeper = self._keep(self._database)
         self._plants = self._plant()
         self._receipts = ReceiptSigner(
             self._signer,
             self._database,
-            clock=self._clock,
+            clock=dates,
             enqueue=enqueue,
             keep=None if self._keeper is None else self._keeper.keep,
         )
@@ -169,7 +171,7 @@ class NodeApp:
             audited=self._keeper is not None,
         )
         self._router.add("POST", ATTEMPT_PATH, attempts.handle)
-        self._audit(self._database, enqueue)
+        self._audit(self._database, enqueue, dates)
 
     async def shutdown(self) -> None:
         """Finish what was promised, then close. Also after a start that failed half-way."""
@@ -213,7 +215,9 @@ class NodeApp:
         self._background(deliver(), "node.publish")
         return outbox.enqueue
 
-    async def _state(self, database: Database, enqueue: Enqueue | None) -> StatedTerms | None:
+    async def _state(
+        self, database: Database, enqueue: Enqueue | None, dates: Dates
+    ) -> StatedTerms | None:
         """Say in the log which audits are allowed, before the first receipt."""
         if enqueue is None:
             return None
@@ -223,6 +227,7 @@ class NodeApp:
             database,
             operator=self._identity.operator,
             clock=self._clock,
+            dates=dates,
             enqueue=enqueue,
         )
         await terms.state()
@@ -263,7 +268,7 @@ class NodeApp:
         await nonces.open()
         return nonces
 
-    def _audit(self, database: Database, enqueue: Enqueue | None) -> None:
+    def _audit(self, database: Database, enqueue: Enqueue | None, dates: Dates) -> None:
         """Set up what verifiers ask for."""
         audits, keeper, terms = self._config.audits, self._keeper, self._terms
         if audits is None or keeper is None or terms is None or self._log is None:
@@ -285,7 +290,7 @@ class NodeApp:
             engine if isinstance(engine, SelfTesting) else None,
             self._signer,
             database,
-            clock=self._clock,
+            dates=dates,
             logger=self._logger,
             busy=lambda: any(served.gate.running for served in self._served),
             enqueue=enqueue,

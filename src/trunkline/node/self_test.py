@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
 from trunkline.base.errors import Error, RequestError, UpstreamError
-from trunkline.base.ports import Clock
 from trunkline.crypto.digest import sha256
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.engine.about import ENGINE, processor
 from trunkline.inference.ports import ModelInfo
+from trunkline.node.dates import Dates
 from trunkline.node.publish import SELF_TEST_KEY
 from trunkline.node.signing import Enqueue
 from trunkline.runtime.http import TEXT_TYPE, Call
@@ -48,7 +48,7 @@ class SelfTests:
         signer: Signer,
         database: Database,
         *,
-        clock: Clock,
+        dates: Dates,
         logger: Logger,
         busy: Callable[[], bool],
         enqueue: Enqueue | None,
@@ -57,7 +57,7 @@ class SelfTests:
         self._engine = engine
         self._signer = signer
         self._database = database
-        self._clock = clock
+        self._dates = dates
         self._logger = logger
         self._busy = busy
         self._enqueue = enqueue
@@ -105,7 +105,7 @@ class SelfTests:
             key=str(self._signer.vkey),
             model=model.name,
             numerics=model.numerics,
-            unix_ms=self._clock.unix_ms(),
+            unix_ms=self._dates.next_ms(),
             weights=model.weights_digest,
         )
         note = sign_note(statement.text(), self._signer)

@@ -18,6 +18,7 @@ from trunkline.crypto.signer import Signer, sign_note
 from trunkline.inference.rules import RULES
 from trunkline.node import terms_store
 from trunkline.node.config import AuditsConfig, verifier_keys
+from trunkline.node.dates import Dates
 from trunkline.node.publish import TERMS_KEY
 from trunkline.node.signing import Enqueue
 from trunkline.runtime.store import Connection, Database
@@ -37,13 +38,13 @@ class StatedTerms:
         *,
         operator: str,
         clock: Clock,
+        dates: Dates,
         enqueue: Enqueue,
     ) -> None:
         """``config``: None for a node that nobody audits, which it says. Raises ConfigError."""
         keys = () if config is None else verifier_keys(config)
         self._terms = Terms(
             chains=True,
-            counts=True,
             demands_per_min=0 if config is None else int(config.demands_per_s * 60),
             keep_s=0 if config is None else int(config.keep_s),
             key=str(signer.vkey),
@@ -57,6 +58,7 @@ class StatedTerms:
         self._signer = signer
         self._database = database
         self._clock = clock
+        self._dates = dates
         self._enqueue = enqueue
         self._stated: tuple[Terms, ...] = ()
 
@@ -66,7 +68,9 @@ class StatedTerms:
 
     async def state(self) -> None:
         """Sign the terms and queue them for the log, unless they were said and not long ago."""
-        self._stated = await self._database.write(self._state)
+        fresh = msgspec.structs.replace(self._terms, unix_ms=self._dates.next_ms())
+        now_ms = self._clock.unix_ms()
+        self._stated = await self._database.write(lambda c: self._state(c, fresh, now_ms))
 
     async def run(self) -> None:
         """Go on saying them, until cancelled."""
@@ -74,12 +78,10 @@ class StatedTerms:
             await asyncio.sleep(AGAIN_S)
             await self.state()
 
-    def _state(self, connection: Connection) -> tuple[Terms, ...]:
+    def _state(self, connection: Connection, fresh: Terms, now_ms: int) -> tuple[Terms, ...]:
         rows = terms_store.stated(connection)
         stated = tuple(Terms.parse(notes.parse(note).text) for _, note in rows)
-        now_ms = self._clock.unix_ms()
-        fresh = msgspec.structs.replace(self._terms, unix_ms=now_ms)
-        if stated and _still(stated[-1], fresh):
+        if stated and _still(stated[-1], fresh, now_ms):
             return stated
         note = sign_note(fresh.text(), self._signer)
         # A crash before the commit: nothing was said. After it: the outbox delivers it.
@@ -91,7 +93,7 @@ class StatedTerms:
         return held
 
 
-def _still(said: Terms, now: Terms) -> bool:
-    """Whether what was ``said`` is what is to be said ``now``, and need not be said again."""
-    same = msgspec.structs.replace(said, unix_ms=now.unix_ms) == now
-    return same and 0 <= now.unix_ms - said.unix_ms < AGAIN_S * 1000
+def _still(said: Terms, fresh: Terms, now_ms: int) -> bool:
+    """Whether what was ``said`` is what is to be said now, and need not be said again."""
+    same = msgspec.structs.replace(said, unix_ms=fresh.unix_ms) == fresh
+    return same and 0 <= now_ms - said.unix_ms < AGAIN_S * 1000

@@ -8,8 +8,9 @@ from tests.unit.node.harness import KEY, NAME, Node, attempt, chat, node
 from tests.unit.node.scripted import ScriptedEngine, says
 
 from trunkline.node import store
-from trunkline.node.config import LogTarget, NodeConfig
+from trunkline.node.config import AuditsConfig, AuditVerifier, LogTarget, NodeConfig
 from trunkline.receipts import ITEMS, bound, decode, open_nonces
+from trunkline.receipts.batch import open_batch
 from trunkline.runtime.http import Call, Receive, Scope, Send
 from trunkline.runtime.server import serving
 from trunkline.schema.attempt import Mode
@@ -138,6 +139,33 @@ async def test_commitments_are_in_the_log_before_any_batch_that_uses_them(tmp_pa
         for each in heard:
             assert each.signed is not None
             assert decode(each.signed.receipt.encode()).sampling.nonces in roots
+
+
+async def test_what_a_later_process_states_is_dated_after_the_batches_that_it_finds_waiting(
+    tmp_path: Path,
+) -> None:
+    """Else an upgrade while the log is away has answers read by the terms of a process that did not
+    make them."""
+    log = Log()
+    dead = config("http://127.0.0.1:9")
+    async with node(tmp_path, ScriptedEngine(says("x")), config=dead) as running:
+        before = await running.hear(attempt(chat()))
+    audits = AuditsConfig(verifiers=(AuditVerifier(vkey=str(KEY)),))
+    async with serving(log) as base_url:
+        later = msgspec.structs.replace(config(base_url), audits=audits)
+        async with node(tmp_path, ScriptedEngine(says("x")), config=later) as running:
+            after = await running.hear(attempt(chat(), number=2))
+            for number in (1, 2):
+                await indexed(running, number)
+    terms = [
+        Terms.open_note(entry, KEY).unix_ms
+        for entry in log.entries
+        if entry.startswith(b"trunkline.terms/")
+    ]
+    assert before.signed is not None
+    assert after.signed is not None
+    first, second = (open_batch(one.signed.batch.encode(), KEY).unix_ms for one in (before, after))
+    assert min(terms) <= first < max(terms) <= second
 
 
 async def test_a_log_that_takes_no_commitments_gets_the_batches(tmp_path: Path) -> None:
