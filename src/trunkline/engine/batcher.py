@@ -12,7 +12,13 @@ The rules that make it so, found by measuring (docs/adr/0003-embedded-engine-num
    sequence, or one row for each sequence of an unbroken range.
 
 A sequence inside such a range with nothing to do gets a *filler* row behind its cache, which is
-forgotten at once.
+forgotten at once. To need few of them, jobs are put beside each other: where a cache that is of use
+lies elsewhere, it changes places.
+
+What several prompts begin with is computed once. Before each of its pieces a job looks whether
+another sequence, at work or idle, has come further along the same tokens, and copies that: the same
+bits. Whose cache may be taken over is said by ``Sharing``; what nobody may take is forgotten when
+its job ends, however that ends.
 
 The caller alternates between one micro-batch of single rows (sequences that generate) and one piece
 of one prompt: a long prompt delays the others by one piece at a time, not by its length. A piece
@@ -28,10 +34,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import Error, OverloadedError, require
-from trunkline.inference.ports import Token, TokenScore
+from trunkline.inference.ports import NOT_SHARED, Sharing, Token, TokenScore
 
 ROWS_MIN = 2
 FILLER_TOKEN = 0
+
+COPIED_TOKENS_MIN = 8
+"""A copy that saves fewer is not worth making: one of a long sequence takes as long as two or three
+rows."""
+SWAPPED_TOKENS_MAX = 4096
+"""Of two sequences together that change places: tens of milliseconds, and 100 MB meanwhile."""
 
 Event = Token | TokenScore | bytes
 """What a job makes of one position's logits: a token, a score, or a digest of their bits."""
@@ -62,6 +74,9 @@ class Job(Protocol):
 
     def take(self, position: int, logits: NDArray[np.float32]) -> Sequence[Event]: ...
 
+    @property
+    def sharing(self) -> Sharing: ...
+
     def close(self) -> None: ...
 
 
@@ -80,6 +95,10 @@ class Memory(Protocol):
 
     def forget(self, sequence: int, from_position: int) -> None: ...
 
+    def copy(self, source: int, target: int) -> None: ...
+
+    def swap(self, one: int, other: int) -> None: ...
+
 
 class _Slot:
     """One sequence of the context: the tokens its cache holds, and the job that runs in it."""
@@ -87,6 +106,12 @@ class _Slot:
     def __init__(self) -> None:
         self.cached: list[int] = []
         self.running: Job | None = None
+        self.sharing = NOT_SHARED
+        """Of the job that runs, or ran last."""
+        self.asked = 0
+        """How many of ``cached`` its prompt begins with, or began."""
+        self.left = 0
+        """When it was last left, as a number that grows; 0: never."""
 
     @property
     def pending(self) -> int:
@@ -119,6 +144,7 @@ class Batcher:
         self._queue_jobs_max = queue_jobs_max
         self._waiting: deque[Job] = deque()
         self._turn = 0
+        self._jobs_left = 0
 
     @property
     def busy(self) -> bool:
@@ -138,9 +164,9 @@ class Batcher:
                 self._waiting.remove(waiting)
                 waiting.close()
                 return
-        for slot in self._slots:
+        for index, slot in enumerate(self._slots):
             if slot.running and slot.running.id == job_id:
-                self._release(slot)
+                self._release(index)
                 return
 
     def advance_answers(self) -> Moves:
@@ -169,24 +195,70 @@ class Batcher:
             if not idle:
                 return
             running = self._waiting.popleft()
-            # The longest common beginning is work saved; among equals the lowest index keeps the
-            # active range short, and with it the fillers few.
-            shared = {i: self._shared(i, running) for i in idle}
-            index = max(idle, key=lambda i: (shared[i], -i))
+            index = self._placed(self._chosen(idle, running), idle)
             slot = self._slots[index]
-            self._memory.forget(index, shared[index])
-            del slot.cached[shared[index] :]
-            slot.running = running
+            kept = self._common(slot, running)
+            self._memory.forget(index, kept)
+            del slot.cached[kept:]
+            slot.running, slot.sharing, slot.asked = running, running.sharing, running.reusable
+            self._catch_up(index)
 
-    def _shared(self, index: int, running: Job) -> int:
-        """How many tokens of the slot's cache the job can take over."""
-        limit = min(len(self._slots[index].cached), running.reusable)
-        for at, (mine, its) in enumerate(
-            zip(self._slots[index].cached[:limit], running.tokens[:limit], strict=True)
+    def _chosen(self, idle: Sequence[int], running: Job) -> int:
+        """Whose cache the job takes the place of: of one that it goes on from, as the next turn of
+        a conversation does, else of the one that has lain idle the longest."""
+
+        def order(index: int) -> tuple[int, int, int]:
+            slot = self._slots[index]
+            common = self._common(slot, running)
+            return common if common >= max(slot.asked, 1) else 0, -slot.left, -index
+
+        return max(idle, key=order)
+
+    def _placed(self, index: int, idle: Sequence[int]) -> int:
+        """Where that cache is put: beside those that are at work, so that few fillers are needed.
+        ``index``, or that of another idle sequence, with which it has changed places."""
+        busy = [i for i, slot in enumerate(self._slots) if slot.running is not None]
+        if not busy:
+            return index
+
+        def reach(at: int) -> int:
+            return max(*busy, at) - min(*busy, at)
+
+        nearest = min(idle, key=reach)
+        one, other = self._slots[index], self._slots[nearest]
+        if (
+            reach(nearest) == reach(index)
+            or len(one.cached) + len(other.cached) > SWAPPED_TOKENS_MAX
         ):
-            if mine != its:
-                return at
-        return limit
+            return index
+        if one.cached or other.cached:
+            self._memory.swap(index, nearest)
+        self._slots[index], self._slots[nearest] = other, one
+        return nearest
+
+    def _catch_up(self, index: int) -> None:
+        """Copy what another sequence has computed of this one's tokens, if that is much more."""
+        slot = self._slots[index]
+        running = slot.running
+        if running is None or running.reusable - len(slot.cached) < COPIED_TOKENS_MIN:
+            return
+        others = [i for i in range(len(self._slots)) if i != index]
+        common = {i: self._common(self._slots[i], running) for i in others}
+        best = max(others, key=lambda i: common[i])
+        if common[best] - len(slot.cached) < COPIED_TOKENS_MIN:
+            return
+        self._memory.copy(best, index)
+        self._memory.forget(index, common[best])
+        slot.cached = self._slots[best].cached[: common[best]]
+
+    def _common(self, slot: _Slot, running: Job) -> int:
+        """How many tokens of the slot's cache the job can take over, and may."""
+        limit = min(len(slot.cached), running.reusable)
+        mine, its = running.sharing, slot.sharing
+        if not mine.scope or mine.scope != its.scope:
+            limit = min(limit, mine.lead, its.lead)
+        pairs = zip(slot.cached[:limit], running.tokens[:limit], strict=True)
+        return next((at for at, (one, other) in enumerate(pairs) if one != other), limit)
 
     def _single_rows(self, singles: list[int]) -> Iterator[tuple[int, Sequence[Event] | Error]]:
         first, last = singles[0], singles[-1]
@@ -203,7 +275,10 @@ class Batcher:
                 tokens.append(FILLER_TOKEN)
                 fillers.append(index)
             positions.append(len(slot.cached))
-        self._memory.decode(tokens, positions, list(indices), [True] * len(tokens))
+        # The output layer is a fifth of a row's work; it too must see two rows or none.
+        spared = fillers if len(tokens) - len(fillers) >= ROWS_MIN else []
+        outputs = [index not in spared for index in indices]
+        self._memory.decode(tokens, positions, list(indices), outputs)
         for index in fillers:
             self._memory.forget(index, len(self._slots[index].cached))
         for row, index in enumerate(indices):
@@ -212,10 +287,11 @@ class Batcher:
                 yield from self._advance(index, {len(self._slots[index].cached) - 1: row})
 
     def _piece(self, index: int) -> Iterator[tuple[int, Sequence[Event] | Error]]:
+        self._catch_up(index)
         slot = self._slots[index]
         running = slot.running
-        require(running is not None and slot.pending >= ROWS_MIN, "a piece has two rows")
-        if running is None:
+        if running is None or slot.pending < ROWS_MIN:
+            # What was copied left one row, which goes with the single ones.
             return
         start = len(slot.cached)
         waited_for = any(other.pending == 1 for other in self._slots)
@@ -245,15 +321,22 @@ class Batcher:
                 if running.wants_logits(position):
                     events += running.take(position, self._memory.logits(row))
         except Error as error:
-            self._release(slot)
+            self._release(index)
             yield running.id, error
             return
         if running.ended:
-            self._release(slot)
+            self._release(index)
         if events:
             yield running.id, events
 
-    def _release(self, slot: _Slot) -> None:
-        if slot.running:
-            slot.running.close()
-            slot.running = None
+    def _release(self, index: int) -> None:
+        slot = self._slots[index]
+        if slot.running is None:
+            return
+        slot.running.close()
+        slot.running = None
+        self._jobs_left += 1
+        slot.left = self._jobs_left
+        if not slot.sharing.scope and len(slot.cached) > slot.sharing.lead:
+            self._memory.forget(index, slot.sharing.lead)
+            del slot.cached[slot.sharing.lead :]

@@ -155,6 +155,9 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "llama_get_memory": (_P, (_P,)),
     "llama_memory_seq_rm": (_BOOL, (_P, _I32, _I32, _I32)),
     "llama_memory_seq_pos_max": (_I32, (_P, _I32)),
+    "llama_state_seq_get_size": (ctypes.c_size_t, (_P, _I32)),
+    "llama_state_seq_get_data": (ctypes.c_size_t, (_P, _P, ctypes.c_size_t, _I32)),
+    "llama_state_seq_set_data": (ctypes.c_size_t, (_P, _P, ctypes.c_size_t, _I32)),
     "llama_decode": (_I32, (_P, _Batch)),
     "llama_get_logits_ith": (_P, (_P, _I32)),
     "llama_model_get_vocab": (_P, (_P,)),
@@ -502,6 +505,37 @@ class Context:
             "llama_memory_seq_rm", self._memory, sequence, from_position, -1
         ):
             raise UpstreamError("the cache could not be trimmed", code="engine_fault")
+
+    def copy(self, source: int, target: int) -> None:
+        """Put a copy of ``source``'s cache, bit for bit, in the place of ``target``'s.
+
+        Not by ``llama_memory_seq_cp``: with a cache per sequence it copies all of its room, used or
+        not. Takes as much memory meanwhile as ``source`` uses, at most a sequence's.
+        """
+        self._put(target, self._saved(source))
+
+    def swap(self, one: int, other: int) -> None:
+        """Let two sequences change places."""
+        saved = self._saved(one)
+        self.copy(other, one)
+        self._put(other, saved)
+
+    def _saved(self, sequence: int) -> NDArray[np.uint8]:
+        size = self._library.integer("llama_state_seq_get_size", self._handle, sequence)
+        state = np.empty(size, dtype=np.uint8)
+        written = self._library.integer(
+            "llama_state_seq_get_data", self._handle, state.ctypes.data, size, sequence
+        )
+        if written != size:
+            raise UpstreamError("the cache could not be read", code="engine_fault")
+        return state
+
+    def _put(self, sequence: int, state: NDArray[np.uint8]) -> None:
+        read = self._library.integer(
+            "llama_state_seq_set_data", self._handle, state.ctypes.data, state.size, sequence
+        )
+        if read != state.size:
+            raise UpstreamError("the cache could not be copied", code="engine_fault")
 
     def length(self, sequence: int) -> int:
         """Positions held for ``sequence``."""

@@ -57,6 +57,7 @@ class Scoring:
     ) -> None:
         """Takes over ``constraint``."""
         self.id = id_
+        self.sharing = job.sharing
         self._sampling = job.sampling
         self._answer = job.tokens
         self._ends = ends

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.base.errors import Error, UpstreamError
+from trunkline.inference.ports import NOT_SHARED
 
 TOKENS = 16
 """Length of the script. With ``STEPS``, what keeps a test of 135 million parameters under a second
@@ -41,6 +42,7 @@ class Probe:
 
     def __init__(self, id_: int, tokens: Sequence[int], *, steps: int) -> None:
         self.id = id_
+        self.sharing = NOT_SHARED
         self._script = tokens
         self.tokens = list(tokens[: len(tokens) - steps])
         self.ended = False

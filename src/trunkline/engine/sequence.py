@@ -44,6 +44,7 @@ class Running:
         """Takes over ``constraint``. Raises ``RequestError`` for a prefix that can not be
         continued: it holds an end token, or the grammar does not admit it."""
         self.id = id_
+        self.sharing = job.sharing
         self._sampling = job.sampling
         self._max_tokens = job.max_tokens
         self._end_tokens = end_tokens

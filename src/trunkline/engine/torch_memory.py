@@ -20,6 +20,7 @@ import os
 import platform
 import struct
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,6 +180,15 @@ class TorchMemory:
         elif from_position < self.length(sequence):
             # Negative: how many to drop.
             self._caches[sequence].crop(from_position - self.length(sequence))
+
+    def copy(self, source: int, target: int) -> None:
+        """As ``llama.Context.copy``."""
+        self._caches[target] = deepcopy(self._caches[source])
+
+    def swap(self, one: int, other: int) -> None:
+        """As ``llama.Context.swap``."""
+        caches = self._caches
+        caches[one], caches[other] = caches[other], caches[one]
 
     def length(self, sequence: int) -> int:
         """Positions held for ``sequence``."""

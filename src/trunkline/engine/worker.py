@@ -266,6 +266,12 @@ class _Nothing:
     def forget(self, sequence: int, from_position: int) -> None:
         """Nothing is remembered."""
 
+    def copy(self, source: int, target: int) -> None:
+        """Nothing is there."""
+
+    def swap(self, one: int, other: int) -> None:
+        """Nothing is there."""
+
 
 def _log_native(line: str) -> None:
     sys.stderr.write(f"engine: {line}\n")

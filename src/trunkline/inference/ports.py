@@ -6,7 +6,7 @@ Everything about text, chat, tools and wire formats is its user's. The embedded 
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -55,6 +55,20 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """GBNF; empty: unconstrained. The noise is the same, restricted to what the grammar admits."""
 
 
+class Sharing(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose later work may take over what was computed for this prompt, instead of computing it
+    again. It changes no bit of any result, but can be told by the time that it takes."""
+
+    lead: int = 0
+    """So many of the prompt's first tokens are the template's own and nobody's secret: anybody's
+    may. Of ``Score``: 0."""
+    scope: str = ""
+    """All of it by work of the same scope. Empty: nothing but the lead, which is all that stays."""
+
+
+NOT_SHARED: Final = Sharing()
+
+
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence to generate."""
 
@@ -67,6 +81,7 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     """Most tokens of the answer, ``prefix`` included. Bounded by the context by the service."""
     sampling: Sampling
+    sharing: Sharing = NOT_SHARED
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -129,6 +144,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     """The answer's token ids, its end token included where it ended with one."""
     sampling: Sampling
     """As it was generated: the choice's own seed, and ``grammar`` where there was one."""
+    sharing: Sharing = NOT_SHARED
 
 
 class Beside(msgspec.Struct, frozen=True, array_like=True):

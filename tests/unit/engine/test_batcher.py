@@ -3,19 +3,21 @@ cache would change."""
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
 from trunkline.base.errors import Error, OverloadedError
 from trunkline.engine.batcher import Batcher
 from trunkline.engine.sequence import Running
-from trunkline.inference.ports import Generate, Sampling, Token
+from trunkline.inference.ports import NOT_SHARED, Generate, Sampling, Sharing, Token
 
 VOCABULARY = 97
 END = 96
 ROOM = 64
 PIECE = 8
 LONE_PIECE = 15
+OURS, THEIRS = Sharing(scope="ours"), Sharing(scope="theirs")
 
 
 class FakeMemory:
@@ -26,6 +28,8 @@ class FakeMemory:
         self.cache: list[list[int]] = [[] for _ in range(slots)]
         self.rows: dict[int, np.ndarray] = {}
         self.batches: list[int] = []
+        self.outputs: list[int] = []
+        self.copies = 0
 
     def decode(
         self,
@@ -40,6 +44,7 @@ class FakeMemory:
         assert len(lengths) == 1, "one piece, or one row each"
         assert sorted(set(sequences)) == list(range(min(sequences), max(sequences) + 1))
         self.batches.append(len(tokens))
+        self.outputs.append(sum(outputs))
         self.rows = {}
         for row, (token, position, sequence) in enumerate(
             zip(tokens, positions, sequences, strict=True)
@@ -60,6 +65,14 @@ class FakeMemory:
         assert from_position <= len(self.cache[sequence])
         del self.cache[sequence][from_position:]
 
+    def copy(self, source: int, target: int) -> None:
+        assert source != target
+        self.copies += 1
+        self.cache[target] = list(self.cache[source])
+
+    def swap(self, one: int, other: int) -> None:
+        self.cache[one], self.cache[other] = self.cache[other], self.cache[one]
+
 
 def running(id_: int, job: Generate) -> Running:
     return Running(
@@ -67,8 +80,14 @@ def running(id_: int, job: Generate) -> Running:
     )
 
 
-def generate(prompt: Sequence[int], prefix: Sequence[int] = (), **sampling: object) -> Generate:
+def generate(
+    prompt: Sequence[int],
+    prefix: Sequence[int] = (),
+    sharing: Sharing = NOT_SHARED,
+    **sampling: object,
+) -> Generate:
     return Generate(
+        sharing=sharing,
         prompt=tuple(prompt),
         prefix=tuple(prefix),
         max_tokens=20,
@@ -132,7 +151,8 @@ def test_a_prefix_is_continued_with_the_tail_and_scored_again(prompt: list[int],
 
 def test_a_common_beginning_is_computed_once_and_changes_nothing() -> None:
     shared, memory = batcher()
-    first, second = generate(PROMPTS[-1]), generate([*PROMPTS[-1][:30], 5, 6])
+    first = generate(PROMPTS[-1], sharing=OURS)
+    second = generate([*PROMPTS[-1][:30], 5, 6], sharing=OURS)
     shared.add(running(1, first))
     drain(shared)
     memory.batches.clear()
@@ -140,6 +160,81 @@ def test_a_common_beginning_is_computed_once_and_changes_nothing() -> None:
     assert drain(shared)[2] == alone(second)
     # 30 of 32 tokens were there: one piece for the last two, then single rows with a filler.
     assert memory.batches == [2] * 20
+
+
+def test_choices_of_one_prompt_compute_it_together() -> None:
+    shared, memory = batcher()
+    job = generate(PROMPTS[-1], sharing=OURS)
+    for id_ in range(4):
+        shared.add(running(id_, job))
+    answers = drain(shared)
+    assert all(answers[id_] == alone(job) for id_ in range(4))
+    # All but the last of its 40 tokens, once; then a row for each of the four, twenty times.
+    prefill = sum(memory.batches) - 4 * 20
+    assert prefill < 2 * len(PROMPTS[-1])
+    assert memory.copies >= 3
+
+
+@pytest.mark.parametrize("sharing", [NOT_SHARED, THEIRS, Sharing(lead=3)])
+def test_what_others_asked_is_computed_again(sharing: Sharing) -> None:
+    shared, memory = batcher()
+    for id_, its in enumerate((OURS, sharing, sharing if not sharing.scope else OURS)):
+        memory.batches.clear()
+        shared.add(running(id_, generate(PROMPTS[-1], sharing=its)))
+        drain(shared)
+        fresh = memory.batches[0] >= LONE_PIECE - 2
+        assert fresh or (id_ == 2 and its is OURS), "only its own tenant takes it over"
+
+
+def test_the_lead_serves_anybody_and_no_more_does() -> None:
+    shared, memory = batcher()
+    prompts = [[*PROMPTS[-1][:20], *range(40, 45)], [*PROMPTS[-1][:20], *range(40, 46)]]
+    for id_, prompt in enumerate(prompts):
+        memory.batches.clear()
+        shared.add(running(id_, generate(prompt, sharing=Sharing(lead=20, scope=str(id_)))))
+        drain(shared)
+    # 20 of 26: five in a piece, the last as a single row. Ten would have been there.
+    assert memory.batches[0] == 6
+    assert memory.batches[1:] == [2] * 19
+
+
+def test_nothing_but_the_lead_is_left_of_what_may_not_be_shared() -> None:
+    shared, memory = batcher(slots=2)
+    shared.add(running(1, generate(PROMPTS[-1], sharing=Sharing(lead=4))))
+    drain(shared)
+    shared.add(running(2, generate(PROMPTS[-2])))
+    shared.advance_prompt()
+    shared.cancel(2)
+    assert sorted(map(len, memory.cache)) == [0, 4]
+
+
+def test_jobs_lie_beside_each_other_and_keep_what_is_cached() -> None:
+    shared, memory = batcher(slots=4)
+    turns = [generate([*PROMPTS[-2], 50 + at], sharing=Sharing(scope=str(at))) for at in range(4)]
+    for id_, job in enumerate(turns):
+        shared.add(running(id_, job))
+    drain(shared)
+    # The conversations of the outer two go on: they change places rather than need fillers.
+    for id_ in (0, 3):
+        job = turns[id_]
+        more = generate([*job.prompt, 7, 8], sharing=job.sharing)
+        shared.add(running(10 + id_, more))
+    memory.batches.clear()
+    memory.outputs.clear()
+    answers = drain(shared)
+    assert max(memory.batches) == 2, "neighbours, and next to nothing computed again"
+    for id_ in (0, 3):
+        assert answers[10 + id_] == alone(generate([*turns[id_].prompt, 7, 8]))
+
+
+def test_fillers_are_spared_the_output_layer_where_two_rows_are_not() -> None:
+    shared, memory = batcher(slots=3)
+    for id_, tokens in enumerate((20, 5, 20)):
+        job = generate(PROMPTS[2])
+        shared.add(running(id_, msgspec.structs.replace(job, max_tokens=tokens)))
+    drain(shared)
+    # All three at work, the one in the middle gone, and a lone one, whose filler has to have one.
+    assert set(zip(memory.batches, memory.outputs, strict=True)) >= {(3, 3), (3, 2), (2, 2)}
 
 
 def test_pieces_are_equal_and_larger_where_no_answer_waits() -> None:

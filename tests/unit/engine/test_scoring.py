@@ -3,7 +3,15 @@ grammar follows the answer as claimed; the self-test notices an engine that is n
 
 import numpy as np
 import pytest
-from tests.unit.engine.test_batcher import END, PROMPTS, FakeMemory, alone, batcher, generate
+from tests.unit.engine.test_batcher import (
+    END,
+    OURS,
+    PROMPTS,
+    FakeMemory,
+    alone,
+    batcher,
+    generate,
+)
 from tests.unit.engine.test_batcher import running as running_job
 from tests.unit.engine.test_sequence import FakeGrammar, falling
 
@@ -16,7 +24,7 @@ from trunkline.inference.ports import Generate, Sampling, Score, TokenScore
 
 def claimed(job: Generate, tokens: tuple[int, ...], **changes: object) -> Score:
     sampling = Sampling(**{name: getattr(job.sampling, name) for name in FIELDS} | changes)
-    return Score(prompt=job.prompt, tokens=tokens, sampling=sampling)
+    return Score(prompt=job.prompt, tokens=tokens, sampling=sampling, sharing=job.sharing)
 
 
 FIELDS = ("seed", "logit_bias", "temperature", "top_p", "top_k", "min_p", "frequency_penalty")
@@ -89,7 +97,7 @@ def test_another_rule_shows(change: dict[str, object]) -> None:
 
 def test_a_second_audit_of_a_conversation_computes_only_what_is_new() -> None:
     shared, memory = batcher()
-    job = generate(PROMPTS[-1])
+    job = generate(PROMPTS[-1], sharing=OURS)
     shared.add(scoring(1, claimed(job, (3, 4, 5))))
     scores(shared)
     memory.batches.clear()
