@@ -314,11 +314,15 @@ class Answering:
                 receipt = msgspec.structs.replace(receipt, node="other.localhost/node")
             case Fault.WRONG_ATTEMPT:
                 receipt = msgspec.structs.replace(receipt, attempt="att_other")
+            case Fault.WRONG_AUDIT:
+                policy = msgspec.structs.replace(receipt.policy, audit=not receipt.policy.audit)
+                receipt = msgspec.structs.replace(receipt, policy=policy)
             case _:
                 pass
         builder = BatchBuilder(self.node.name)
         builder.add(encode(receipt))
-        sealed = builder.seal(previous=None, unix_ms=NOW_MS)
+        may = receipt.policy.audit is not (fault is Fault.MISCOUNTED)
+        sealed = builder.seal(previous=None, unix_ms=NOW_MS, audited=int(may))
         signer = self.signer
         if fault is Fault.BAD_SIGNATURE:
             signer = Signer.generate(signer.vkey.name, sha256(b"somebody else").digest())

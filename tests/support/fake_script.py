@@ -57,6 +57,10 @@ class Fault(Enum):
     """Accepts with an answer that was kept, unasked."""
     HIDDEN_CACHE = auto()
     """Only the receipt says that the answer was kept."""
+    WRONG_AUDIT = auto()
+    """The receipt says the contrary of what it was asked to say of audits."""
+    MISCOUNTED = auto()
+    """The batch says of audits the contrary of its receipt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

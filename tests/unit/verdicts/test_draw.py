@@ -115,6 +115,20 @@ def test_who_was_away_draws_several_times_under_one_checkpoint() -> None:
     assert check_sequence(draws) == ()
 
 
+def test_of_what_may_be_audited_the_rate_is_drawn_whatever_else_a_batch_holds() -> None:
+    """A batch of 64 of which ``may`` may be: neither their number nor the others' changes what is
+    drawn of the rest, so nobody lowers the share by what he puts beside them."""
+    draw = make.draw()
+    entries = range(draw.from_, draw.to)
+    for may in (1, 7, 40):
+        found = [draw.chosen(entry, may) for entry in entries]
+        of_all = [draw.chosen(entry, 64) for entry in entries]
+        assert found == [tuple(leaf for leaf in one if leaf < may) for one in of_all]
+        share_ppm = 1_000_000 * sum(map(len, found)) / (may * len(entries))
+        assert 0.7 < share_ppm / draw.rate_ppm < 1.3
+    assert draw.chosen(draw.from_, 0) == ()
+
+
 def test_a_checkpoint_that_is_none() -> None:
     for text in ("", "log.example\n", "\ud800", make.draw().checkpoint[:-1]):
         with pytest.raises(MalformedError):
