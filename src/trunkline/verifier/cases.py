@@ -37,8 +37,6 @@ SELF_TEST_S: Final = 600.0
 """How long a node's statement of what its engine computes is believed to hold."""
 ORIGINS_MAX: Final = 4
 """Earlier nodes of an answer that are asked whether its seed's nonce was theirs."""
-NEWEST: Final = 2**62
-"""Beyond every entry."""
 UNLOGGED: Final = "not_logged"
 """Something that the log ought to have is not there, or not yet."""
 NOT_EXACT: Final = "engine_not_exact"
@@ -116,7 +114,7 @@ class Cases:
             opened = None
         if origin is not None and repeated.fits(verified.receipt, origin):
             made, opened = origin.receipt, origin.content
-        entry = NEWEST if place.drawn is None else place.drawn.entry
+        entry = store.NEWEST if place.drawn is None else place.drawn.entry
         batch = verified.batch
         if origin is not None and origin.entry is not None:
             # What the node had said by when the answer was made.
@@ -350,7 +348,7 @@ class Cases:
         if logged[0][0] > when.entry:
             return [needed]
         later = [_stated_context(one, receipt) or needed for one in tests[1:]]
-        if when.entry == NEWEST and shown not in tests:
+        if when.entry == store.NEWEST and shown not in tests:
             # Who asks does not wait for what the node may have queued for the log.
             later.append(_stated_context(shown, receipt) or needed)
         return list(dict.fromkeys(later))

@@ -34,6 +34,13 @@ SCHEMA: Final = """
     CREATE INDEX verdicts_digest ON verdicts (digest);
     CREATE INDEX statements_plants ON statements (entry) WHERE kind = 'plant';
 """
+KEEPING_SCHEMA: Final = """
+    ALTER TABLE plants ADD COLUMN node TEXT NOT NULL DEFAULT '';
+    ALTER TABLE plants ADD COLUMN until_ms INTEGER NOT NULL DEFAULT 0;
+    UPDATE plants SET until_ms = made_ms + 31 * 86400000;
+    CREATE INDEX plants_node ON plants (node);
+"""
+"""For whom a plant is kept, and until when. Those of before, for as long as any may be drawn."""
 WAITING_MAX: Final = 200
 """Plants looked at in one step."""
 _BOUND: Final = (
@@ -63,16 +70,26 @@ def add(
     connection: Connection,
     *,
     attempt: str,
+    node: str,
     expect: Expected,
     note: bytes,
     accepted: bytes,
     now_ms: int,
+    until_ms: int,
 ) -> None:
-    """A plant that is about to be asked."""
+    """A plant that is about to be asked of ``node`` (vkey), which nobody has opened to him any more
+    after ``until_ms``."""
     connection.execute(
-        "INSERT INTO plants (attempt, expect, note, accepted, made_ms) VALUES (?, ?, ?, ?, ?)",
-        (attempt, expect, note, accepted, now_ms),
+        "INSERT INTO plants (attempt, node, expect, note, accepted, made_ms, until_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (attempt, node, expect, note, accepted, now_ms, until_ms),
     )
+
+
+def count(connection: Connection, node: str) -> int:
+    """How many are kept of a node's (vkey)."""
+    row = connection.execute("SELECT count(*) FROM plants WHERE node = ?", (node,)).fetchone()
+    return int(row[0])
 
 
 def answered(
@@ -107,11 +124,13 @@ def forget(connection: Connection, attempt: str) -> None:
     connection.execute("DELETE FROM plants WHERE attempt = ?", (attempt,))
 
 
-def forget_before(connection: Connection, made_ms: int) -> None:
-    """Those that nobody drew, and those that were never answered."""
+def forget_over(connection: Connection, now_ms: int, *, unanswered_ms: int) -> None:
+    """Those that nobody drew while they could be opened, and those that were made before
+    ``unanswered_ms`` and never answered."""
+    connection.execute("DELETE FROM plants WHERE leaf IS NULL AND made_ms < ?", (unanswered_ms,))
     connection.execute(
-        f"DELETE FROM plants WHERE made_ms < ? AND noticed_ms IS NULL AND NOT {_BOUND}",  # noqa: S608 - ours
-        (made_ms,),
+        f"DELETE FROM plants WHERE until_ms < ? AND noticed_ms IS NULL AND NOT {_BOUND}",  # noqa: S608 - ours
+        (now_ms,),
     )
 
 

@@ -2,8 +2,9 @@
 
 ``docs/spec/verdict.md``, "Plants". A plant is opened as soon as those that audit it are bound to
 their verdicts, and before these are shown: so its node never loses anything by it. What nobody drew
-is forgotten, and so is a known-good one that nobody failed. It refuses to plant at nodes of its own
-operator's, and known-bad ones where one wrong token would be no proof.
+is forgotten once nobody can have it opened by its node, and so is a known-good one that nobody
+failed. It refuses to plant at nodes of its own operator's, known-bad ones where one wrong token
+would be no proof, and more than it has room for: none is forgotten for another.
 """
 
 from collections.abc import Mapping
@@ -32,8 +33,16 @@ from trunkline.verifier.publishing import Publisher
 
 PATIENCE_MS: Final = 60_000
 """After the first that is bound to a verdict, others have had their time, and shown theirs."""
-KEEP_MS: Final = 2 * 3600 * 1000
-"""A plant that nobody has audited by then was not drawn."""
+KEEP_S_MAX: Final = 30 * 86_400
+"""The longest that a node can be set to keep what opens its receipts; one that states more is as
+if it stated this."""
+AUDITED_S: Final = 86_400
+"""From when a verifier has an opening to when the log has what it is bound to, at the latest: it
+may be short of engines, restarted, or without a log meanwhile."""
+ANSWERED_MS: Final = 3600 * 1000
+"""A plant without an answer by then is one that this verifier died on."""
+PER_NODE_MAX: Final = 1_000
+"""Plants kept of one node's; there are no more at it before some are over."""
 
 
 class Plants:
@@ -74,6 +83,10 @@ class Plants:
             lambda c: _is_exact(c, str(node.key))
         ):
             return
+        vkey, now_ms = str(node.key), self._clock.unix_ms()
+        kept, until_ms = await self._database.read(lambda c: _room(c, vkey, now_ms))
+        if kept >= PER_NODE_MAX:
+            return
         words = await asking.words(node, model, clock=self._clock, randomness=self._randomness)
         attempt = asking.new_attempt(self._randomness)
         note = self._sign(node, attempt, expect)
@@ -81,10 +94,16 @@ class Plants:
         if expect == "fail":
             accepted = await node.caller.plant(note)
             PlantAccepted.open_note(accepted, node.key)
-        now_ms = self._clock.unix_ms()
         await self._database.write(
             lambda c: plant_store.add(
-                c, attempt=attempt, expect=expect, note=note, accepted=accepted, now_ms=now_ms
+                c,
+                attempt=attempt,
+                node=vkey,
+                expect=expect,
+                note=note,
+                accepted=accepted,
+                now_ms=now_ms,
+                until_ms=until_ms,
             )
         )
         asked = await asking.ask(
@@ -121,7 +140,7 @@ class Plants:
     def _open_due(self, connection: Connection) -> bool:
         now_ms = self._clock.unix_ms()
         opened = [self._look(connection, one, now_ms) for one in plant_store.waiting(connection)]
-        plant_store.forget_before(connection, now_ms - KEEP_MS)
+        plant_store.forget_over(connection, now_ms, unanswered_ms=now_ms - ANSWERED_MS)
         return any(opened)
 
     def _look(self, connection: Connection, plant: Waiting, now_ms: int) -> bool:
@@ -174,6 +193,14 @@ def _is_exact(connection: Connection, vkey: str) -> bool:
         (vkey,),
     ).fetchone()
     return bool(row[0])
+
+
+def _room(connection: Connection, vkey: str, now_ms: int) -> tuple[int, int]:
+    """How many plants of a node's are kept, and until when one is that it answers now: who has
+    drawn it has it opened within the node's terms, and audits it then."""
+    terms = store.terms_at(connection, vkey, store.NEWEST)
+    keep_s = 0 if terms is None else min(terms.keep_s, KEEP_S_MAX)
+    return plant_store.count(connection, vkey), now_ms + (keep_s + AUDITED_S) * 1000
 
 
 def _bound(connection: Connection, leaf: str) -> int:

@@ -45,6 +45,8 @@ _DATED: Final = (
     "instr(note, x'7d0a') - instr(note, x'0a')) AS TEXT), '$.unix_ms')"
 )
 """Of a record's note: its second line, up to the brace that ends it, is an object."""
+NEWEST: Final = 2**62
+"""Beyond every entry."""
 DRAWS_MAX: Final = 1_000
 """Draws in the log after an entry that are looked through for a second one from it."""
 
@@ -191,6 +193,7 @@ MIGRATIONS: Final = (
     """
     ALTER TABLE batches ADD COLUMN audited INTEGER;
     """,
+    plant_store.KEEPING_SCHEMA,
 )
 
 

@@ -50,10 +50,12 @@ async def planter_keeps(
         lambda c: plant_store.add(
             c,
             attempt=attempt,
+            node=str(NODE.vkey),
             expect=expect,
             note=note,
             accepted=accepted,
             now_ms=2**60,  # type: ignore[arg-type]
+            until_ms=2**60,
         )
     )
     await database.write(
@@ -357,8 +359,8 @@ async def test_a_plant_is_opened_by_who_was_away_for_long_however_many_nobody_dr
             drawn = number == plant_store.WAITING_MAX
             leaf = made.leaf.hex() if drawn else f"{number:064x}"
             plant_store.add(
-                connection, attempt=f"{number}", expect="fail", note=note,
-                accepted=planting.accepted(note), now_ms=number,
+                connection, attempt=f"{number}", node=str(NODE.vkey), expect="fail", note=note,
+                accepted=planting.accepted(note), now_ms=number, until_ms=number,
             )  # fmt: skip
             plant_store.answered(
                 connection, f"{number}", leaf=leaf, signed=msgspec.json.encode(receipt),
@@ -418,8 +420,8 @@ async def test_a_plant_is_opened_when_the_first_verdict_on_it_is_shown_at_the_la
 
     def planted(connection: Connection) -> None:
         plant_store.add(
-            connection, attempt="att_1", expect="fail", note=note,
-            accepted=planting.accepted(note), now_ms=2**52,
+            connection, attempt="att_1", node=str(NODE.vkey), expect="fail", note=note,
+            accepted=planting.accepted(note), now_ms=2**52, until_ms=2**52,
         )  # fmt: skip
         plant_store.answered(
             connection, "att_1", leaf=made.leaf.hex(),
