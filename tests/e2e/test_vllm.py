@@ -5,6 +5,7 @@ The server is a stand-in with the embedded engine's numbers (``tests/support/vll
 tokens can be compared to the last one. What a real vLLM did is in ``docs/adr/0029``.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 from tests.e2e.test_engine import CONTEXT, RULES, SEQUENCES, answer, prompt
 from tests.support.vllm_server import MAX_LOGPROBS, VllmStandIn, serving
+from tests.unit.node.harness import node
 
 from trunkline.base.errors import (
     BadResponseError,
@@ -288,6 +290,38 @@ async def test_a_server_started_anew_without_the_processor_is_noticed(bench: Ben
         bench.clock.ahead_s += LOOK_S
         with pytest.raises(ConfigError, match="own rule"):
             await answer(engine, job)
+        await engine.close()
+
+
+async def test_a_node_says_of_a_server_that_was_upgraded_under_it_what_it_computes_now(
+    bench: Bench, tmp_path: Path
+) -> None:
+    upgraded = VllmStandIn(bench.engine)
+    async with serving(upgraded) as address:
+        engine = bench.answering(address)
+        async with node(tmp_path, engine) as running:
+
+            async def numerics() -> str:
+                return (await running.caller.info()).models[0].numerics
+
+            before = await numerics()
+            upgraded.version = "0.33.0"
+            bench.clock.ahead_s += LOOK_S
+            async with asyncio.timeout(PATIENCE["start_timeout_s"]):
+                while await numerics() == before:
+                    # Each question has the node look once more.
+                    pass
+
+
+async def test_a_server_that_breaks_off_is_looked_at_anew(bench: Bench) -> None:
+    upgraded = VllmStandIn(bench.engine)
+    async with serving(upgraded) as address:
+        engine = bench.answering(address)
+        before = (await engine.model()).numerics
+        upgraded.version, upgraded.cut_after = "0.33.0", 1
+        with pytest.raises(TruncatedError):
+            await answer(engine, Generate(prompt=(1, 520), max_tokens=9, sampling=COLD))
+        assert (await engine.model()).numerics != before
         await engine.close()
 
 

@@ -33,6 +33,7 @@ class VllmStandIn:
     keyed: bool = True
     model: str = "smollm2-135m-instruct"
     max_model_len: int = 512
+    version: str = "0.32.0"
     other_tokens: bool = False
     raw_logits: bool = False
     """``--logprobs-mode raw_logits``."""
@@ -45,7 +46,7 @@ class VllmStandIn:
     async def answer(self, path: str, body: dict[str, Any], out: asyncio.StreamWriter) -> None:
         match path:
             case "/version":
-                await _reply(out, {"version": "0.32.0"})
+                await _reply(out, {"version": self.version})
             case "/v1/models":
                 served = {"id": self.model, "object": "model", "max_model_len": self.max_model_len}
                 await _reply(out, {"object": "list", "data": [served]})

@@ -27,6 +27,7 @@ import msgspec
 from trunkline.base.errors import (
     BadResponseError,
     ConfigError,
+    ConnectError,
     RequestError,
     TruncatedError,
     UpstreamError,
@@ -238,6 +239,10 @@ class VllmEngine(_Vllm):
             try:
                 async for token in chosen:
                     yield token
+            except (ConnectError, TruncatedError):
+                # It ended: what is started in its place may be another version.
+                self._model = None
+                raise
             finally:
                 await chosen.aclose()
 

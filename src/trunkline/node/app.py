@@ -9,6 +9,7 @@ made up and nobody else can guess.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from re import compile as regex
 from typing import Final
@@ -123,6 +124,9 @@ class NodeApp:
         self._served: tuple[Served, ...] = ()
         self._keys: Callable[[], tuple[KeyState, ...]] = tuple
         self._tasks: list[asyncio.Task[None]] = []
+        self._load: Callable[[], Awaitable[object]] | None = None
+        """Reads what the engine is."""
+        self._looking: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._failed = ""
         self._router = Router(_reply_error)
@@ -177,6 +181,8 @@ class NodeApp:
         """Finish what was promised, then close. Also after a start that failed half-way."""
         if self._receipts is not None:
             await self._receipts.close()
+        if self._looking is not None:
+            self._tasks.append(self._looking)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -321,6 +327,7 @@ class NodeApp:
                 nonces=self._nonces,
                 plants=self._plants,
             )
+            self._load = chat.load
             yield Served(chat, self._gate(settings.sequences))
             self._background(self._loaded(chat.load), "node.load")
         if self._config.embeddings:
@@ -374,7 +381,16 @@ class NodeApp:
                 self._logger.info("model.loaded")
                 return
 
+    def _look_again(self, load: Callable[[], Awaitable[object]]) -> None:
+        """Begin to read anew what the engine is, unless that is under way: what computes may be
+        replaced while the node runs. Nobody waits for it: who asks next is told."""
+        if self._ready.is_set() and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(_try(load), name="node.look")
+            self._looking.add_done_callback(self._note_end)
+
     async def _info(self, call: Call) -> None:
+        if self._load is not None:
+            self._look_again(self._load)
         await call.reply_json(
             200,
             NodeInfo(
@@ -438,6 +454,12 @@ class NodeApp:
         if shown is None:
             raise RequestError("no such nonce", code="not_found", status=404)
         await call.reply_json(200, shown)
+
+
+async def _try(load: Callable[[], Awaitable[object]]) -> None:
+    """An engine that can not be asked now tells whoever calls it."""
+    with suppress(Error):
+        await load()
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
