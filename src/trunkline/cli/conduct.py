@@ -94,11 +94,11 @@ async def read_log(url: str, policy: Policy) -> list[bytes]:
 
 def _print_nodes(found: Sequence[Spending], entries: int) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("", "node", "receipts", "nonces", "self-tests", "terms"):
+    for name in ("", "node", "receipts", "uncounted", "nonces", "self-tests", "terms"):
         table.add_column(name, header_style="dim", no_wrap=True)
     for one in found:
         mark, style = MARKS["fail" if one.finding else "pass"]
-        counts = (one.receipts, one.nonces, one.self_tests, one.terms)
+        counts = (one.receipts, one.uncounted, one.nonces, one.self_tests, one.terms)
         table.add_row(Text(mark, style), one.node, *(str(count) for count in counts))
     console().print(table)
     for one in found:

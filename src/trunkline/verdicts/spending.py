@@ -1,20 +1,24 @@
-"""What nodes did with their nonces, by nothing but what the log has of them.
+"""What nodes did with their nonces, and whether they say what may be audited, by nothing but what
+the log has of them.
 
 A seed has a nonce of its node in it, to which the node was bound before. One that is bound to many
 more nonces than it signs receipts can try several for a request that it has seen, and keep the
 answer that it likes best: that is the only choice it has, and the log counts it. Whoever gives up
 answers that somebody cancelled uses nonces for them too, so that only a multiple means something.
+And one whose batches do not count what may be audited could call private whatever is drawn.
 It refuses to say of any one answer that its nonce was chosen.
 """
 
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from trunkline.base.errors import Error
 from trunkline.crypto.keys import VerifierKey
-from trunkline.receipts import NONCES_TYPE, open_nonces
+from trunkline.receipts import NONCES_TYPE, Batch, open_nonces
 from trunkline.receipts.batch import BATCH_TYPE, open_batch
 from trunkline.verdicts.self_test import SELF_TEST_TYPE, SelfTest
 from trunkline.verdicts.terms import TERMS_TYPE, Terms
@@ -33,6 +37,8 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     """Its key's name."""
     receipts: int
+    uncounted: int
+    """Of them, in batches that do not say how many may be audited."""
     nonces: int
     """That it is bound to."""
     self_tests: int
@@ -44,45 +50,79 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine_nodes(entries: Sequence[bytes], nodes: Iterable[VerifierKey]) -> tuple[Spending, ...]:
     """Each node's, in the order given. Entries that none of them signed count for nobody."""
-    keys = {key.name: key for key in nodes}
-    counts = {name: dict.fromkeys(_COUNTED, 0) for name in keys}
+    accounts = {key.name: _Account(key) for key in nodes}
     for entry in entries:
         kind = entry.partition(b"\n")[0].decode("utf-8", "replace")
         if kind not in _COUNTED:
             continue
-        for name, key in keys.items():
-            counts[name][kind] += _count(kind, entry, key)
-    return tuple(_spent(name, counted) for name, counted in counts.items())
+        for account in accounts.values():
+            try:
+                account.take(kind, entry)
+            except Error:
+                # It has not signed that.
+                continue
+    return tuple(account.spent() for account in accounts.values())
 
 
 _COUNTED: Final = (BATCH_TYPE, NONCES_TYPE, SELF_TEST_TYPE, TERMS_TYPE)
 
 
-def _count(kind: str, entry: bytes, key: VerifierKey) -> int:
-    """What an entry counts for a node; nothing, if it has not signed it."""
-    try:
+@dataclass(slots=True)
+class _Account:
+    """What one node has signed so far."""
+
+    key: VerifierKey
+    receipts: int = 0
+    uncounted: int = 0
+    broken: int = 0
+    """Of those, while its terms said that its batches count."""
+    nonces: int = 0
+    self_tests: int = 0
+    terms: list[tuple[int, bool]] = field(default_factory=list)
+    """By date: whether they say that its batches count."""
+
+    def take(self, kind: str, entry: bytes) -> None:
+        """Raises :class:`Error` for what the node has not signed."""
         if kind == BATCH_TYPE:
-            return open_batch(entry, key).count
-        if kind == NONCES_TYPE:
-            return open_nonces(entry, key).count
-        opened = SelfTest.open_note if kind == SELF_TEST_TYPE else Terms.open_note
-        opened(entry, key)
-    except Error:
-        return 0
-    return 1
+            self._take_batch(open_batch(entry, self.key))
+        elif kind == NONCES_TYPE:
+            self.nonces += open_nonces(entry, self.key).count
+        elif kind == SELF_TEST_TYPE:
+            SelfTest.open_note(entry, self.key)
+            self.self_tests += 1
+        else:
+            stated = Terms.open_note(entry, self.key)
+            insort(self.terms, (stated.unix_ms, stated.counts is True))
 
+    def _take_batch(self, batch: Batch) -> None:
+        self.receipts += batch.count
+        if batch.audited is not None:
+            return
+        self.uncounted += batch.count
+        # Those that hold for it are the last that are dated no later.
+        held = bisect_right(self.terms, (batch.unix_ms, True))
+        if held and self.terms[held - 1][1]:
+            self.broken += batch.count
 
-def _spent(name: str, counted: dict[str, int]) -> Spending:
-    receipts, nonces = counted[BATCH_TYPE], counted[NONCES_TYPE]
-    spare = nonces - AHEAD - AGAIN * counted[SELF_TEST_TYPE]
-    finding = ""
-    if spare > TIMES * receipts:
-        finding = f"bound to {nonces} nonces for {receipts} receipts: it can choose among them"
-    return Spending(
-        node=name,
-        receipts=receipts,
-        nonces=nonces,
-        self_tests=counted[SELF_TEST_TYPE],
-        terms=counted[TERMS_TYPE],
-        finding=finding,
-    )
+    def spent(self) -> Spending:
+        spare = self.nonces - AHEAD - AGAIN * self.self_tests
+        found: list[str] = []
+        if spare > TIMES * self.receipts:
+            found.append(
+                f"bound to {self.nonces} nonces for {self.receipts} receipts: "
+                "it can choose among them"
+            )
+        if self.broken:
+            found.append(
+                f"{self.broken} receipts in batches that do not say what may be audited, though "
+                "its terms say that they do"
+            )
+        return Spending(
+            node=self.key.name,
+            receipts=self.receipts,
+            uncounted=self.uncounted,
+            nonces=self.nonces,
+            self_tests=self.self_tests,
+            terms=len(self.terms),
+            finding="; ".join(found),
+        )

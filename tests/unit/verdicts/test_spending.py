@@ -17,11 +17,14 @@ def nonces(count: int, by: Signer = NODE) -> bytes:
     return sign_note(said.text(), by)
 
 
-def batch(receipts: int, by: Signer = NODE) -> bytes:
+def batch(
+    receipts: int, by: Signer = NODE, *, audited: int | None = None, unix_ms: int = 1
+) -> bytes:
     builder = BatchBuilder(NODE.name)
     for number in range(receipts):
         builder.add(b"receipt %d" % number)
-    return sign_note(builder.seal(previous=None, unix_ms=1).text, by)
+    sealed = builder.seal(previous=None, unix_ms=unix_ms, audited=audited)
+    return sign_note(sealed.text, by)
 
 
 def look(*entries: bytes) -> Spending:
@@ -53,3 +56,20 @@ def test_a_process_that_began_anew_gave_some_up() -> None:
 def test_what_others_signed_in_its_name_counts_for_nobody() -> None:
     found = look(nonces(1024, STRANGER), batch(2, STRANGER), b"trunkline.nonces/v1\nbroken")
     assert (found.receipts, found.nonces, found.finding) == (0, 0, "")
+
+
+def terms(unix_ms: int, **said: object) -> bytes:
+    return sign_note(make.terms(node=NODE, unix_ms=unix_ms, **said).text(), NODE)
+
+
+def test_a_node_that_says_that_its_batches_count_and_signs_one_that_does_not() -> None:
+    counts, silent = terms(10, counts=True), terms(20)
+    found = look(batch(3), counts, batch(5, unix_ms=9), batch(4, audited=0, unix_ms=10))
+    assert (found.receipts, found.uncounted, found.finding) == (12, 8, "")
+    broken = look(counts, batch(2, unix_ms=10), batch(7, audited=7, unix_ms=11))
+    assert broken.uncounted == 2
+    assert broken.finding.startswith("2 receipts in batches that do not say")
+    # What it states later holds from then on, wherever the log has the two.
+    for entries in ((counts, silent), (silent, counts)):
+        assert look(*entries, batch(6, unix_ms=20)).finding == ""
+        assert look(*entries, batch(6, unix_ms=19)).finding
