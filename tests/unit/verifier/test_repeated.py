@@ -2,11 +2,18 @@
 
 import msgspec
 import pytest
-from tests.support.auditing import Made, Toy, ToyNode, but
+from tests.support.auditing import COMMITTED_MS, NODE, Made, Toy, ToyNode, but
 from tests.support.repeating import again, alone
 from tests.support.toy_network import LAMBDA, ToyNetwork, honest
+from tests.unit.audit.test_standing import CLEAN, EXACT, TRUST_ANSWERS, WRONG
 
 from trunkline.audit import recompute
+from trunkline.audit.findings import passed
+from trunkline.audit.judge import moved
+from trunkline.audit.repeated import CACHED
+from trunkline.audit.standing import State
+from trunkline.crypto.signer import sign_note
+from trunkline.receipts import BatchBuilder, encode
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.verdicts import Verdict
@@ -113,6 +120,64 @@ async def test_one_bad_answer_given_to_all_is_found_each_time(
     network.node.answer(made)
     (found,) = await verdicts(network, transport, made)
     assert (found.result, by_name(found)["replay"]) == ("fail", "fail")
+
+
+CHEAP = Toy(bent=3.0)
+"""Another model than the receipts say."""
+MADE = (passed("replay", ""),)
+GIVEN_AGAIN = (*MADE, passed(CACHED, ""))
+
+
+@pytest.mark.parametrize("calls_cached", [False, True])
+async def test_who_calls_all_that_it_answers_cached_is_held_to_as_much(
+    network: ToyNetwork, transport: HttpTransport, calls_cached: bool
+) -> None:
+    """What is given again moves no standing, and saves nothing: before each there is an origin in
+    the log, which is drawn like any answer and moves it. One for each, since no two are asked
+    alike."""
+    answers = [ToyNode(toy=CHEAP).serve(number) for number in range(3)]
+    signed = [network.node.answer(one)[0] for one in answers]
+    given = [
+        again(origin, 50 + number, signed=signed[number])
+        for number, origin in enumerate(answers)
+        if calls_cached
+    ]
+    if given:
+        network.node.answer(*given)
+    found = await verdicts(network, transport, *answers, *given)
+    assert {one.result for one in found} == {"fail"}
+    assert "failed" in {one.standing for one in found[: len(answers)]}
+    assert max(one.evidence.samples for one in found) <= len(answers)
+
+
+async def test_an_origin_that_nobody_can_draw_is_none(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    """It says that it may be audited, and its batch that it may not: it is in no draw."""
+    origin = ToyNode(toy=CHEAP).serve(1)
+    builder = BatchBuilder(NODE.name)
+    builder.add(encode(origin.receipt))
+    sealed = builder.seal(previous=None, unix_ms=COMMITTED_MS + 2000, audited=0)
+    (signed,) = sealed.signed(sign_note(sealed.text, NODE))
+    network.log.append(signed.batch.encode())
+    made = again(origin, signed=signed)
+    network.node.answer(made)
+    (found,) = await verdicts(network, transport, made)
+    assert (found.result, found.standing, by_name(found)["cached"]) == ("fail", "failed", "fail")
+
+
+def test_what_is_given_again_neither_wins_nor_loses_standing() -> None:
+    """Else a node that has failed would answer one question, and repeat that; and whoever knows one
+    bad answer would ask for it again and again."""
+    start = State.start(EXACT)
+    failed = moved(start, EXACT, WRONG, MADE, picked=False)
+    good = start
+    for _ in range(TRUST_ANSWERS):
+        good = moved(good, EXACT, CLEAN, MADE, picked=False)
+    assert [one.standing for one in (start, failed, good)] == ["open", "failed", "good"]
+    for state in (start, failed, good):
+        for trials in (CLEAN, WRONG):
+            assert moved(state, EXACT, trials, GIVEN_AGAIN, picked=False) == state
 
 
 async def test_what_was_sent_in_its_place_fails_the_node(
