@@ -263,7 +263,13 @@ class ChatWork:
         self._given_ends = tuple(bool(reason) for reason in trial.finish)
 
     async def begin(self) -> None:
-        """Nothing: everything that could be refused was, when it was prepared."""
+        """Refuse where another engine has taken the place of the one that was asked while this
+        waited for its turn: what is to be signed names what that one computes with.
+
+        Raises :class:`UpstreamError` ``engine_replaced``.
+        """
+        if (await self._engine.model()).numerics != self._model.numerics:
+            raise UpstreamError("the engine was replaced meanwhile", code="engine_replaced")
 
     async def run(self, output: Output) -> Outcome:
         answer = self._answer()
