@@ -1,9 +1,10 @@
 """How verifiers behaved, by nothing but what the log has of them.
 
 Specified in ``docs/spec/verdict.md``: draws that skip or repeat, verdicts that nobody was bound to,
-changed after the commitment, given twice, or made after another's was shown; and verdicts on plants
-that say the contrary of what others found (``planted``). Whoever reads the log can tell. It refuses
-to say whether any other verdict is right: that takes its bundle, and the opening.
+changed after the commitment, given twice, on what no draw can have, or made after another's was
+shown; and verdicts on plants that say the contrary of what others found (``planted``). Whoever
+reads the log can tell. It refuses to say whether any other verdict is right: that takes its bundle,
+and the opening.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import msgspec
 
 from trunkline.base.errors import Error, MalformedError
 from trunkline.crypto.keys import VerifierKey
+from trunkline.receipts.batch import BATCH_TYPE, open_batch
 from trunkline.tlog.policy import Policy
 from trunkline.verdicts.chain import Chain, follow
 from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
@@ -96,12 +98,16 @@ def examine(
     """The conduct of the verifiers with ``keys``, in their order.
 
     ``entries``: all of one log's, from the first. Those that none of ``keys`` signed say nothing.
-    ``nodes``: those at which plants count; ``operators``: who runs them and the verifiers, by vkey.
+    ``nodes``: those at which plants count, and whose batches are looked at; ``operators``: who runs
+    them and the verifiers, by vkey.
     """
     accounts = {str(key): _Account(key) for key in keys}
     plants: list[Known] = []
+    batches: dict[int, bytes] = {}
     for index, entry in enumerate(entries):
         first = entry.partition(b"\n")[0]
+        if first == BATCH_TYPE.encode():
+            batches[index] = entry
         if first == PLANT_OPENING_TYPE.encode():
             plants += _plant(entry, accounts, nodes)
         kind = _TYPES.get(first)
@@ -117,6 +123,8 @@ def examine(
                     account.commitments.setdefault(record.receipt, (index, record))
                 case Verdict():
                     _take_verdict(account, index, record, entry)
+                    if not _drawable(record, batches, nodes):
+                        account.found(index, "a verdict on a receipt that no draw can have")
     said = _by_receipt(accounts)
     tried = hold_against(plants, said, operators)
     return tuple(
@@ -133,6 +141,19 @@ def _plant(
         return [Known.of(open_plant(entry, (one.key for one in accounts.values()), nodes))]
     except Error:
         return []
+
+
+def _drawable(verdict: Verdict, batches: Mapping[int, bytes], nodes: Sequence[VerifierKey]) -> bool:
+    """Whether the batch of a drawn receipt says that it may be audited, for all that can be told:
+    ``batches`` are the log's entries so far that may be one."""
+    drawn = verdict.drawn
+    key = next((one for one in nodes if str(one) == verdict.subject.key), None)
+    if isinstance(drawn, msgspec.UnsetType) or key is None:
+        return True
+    try:
+        return drawn.index < open_batch(batches.get(drawn.entry, b""), key).drawable
+    except Error:
+        return False
 
 
 def _by_receipt(accounts: Mapping[str, _Account]) -> dict[str, dict[str, Said]]:

@@ -6,7 +6,8 @@ import msgspec
 from tests.support import audit_records as make
 
 from trunkline.crypto.digest import digest
-from trunkline.crypto.signer import Signer
+from trunkline.crypto.signer import Signer, sign_note
+from trunkline.receipts import batch_text
 from trunkline.verdicts import Conduct, Verdict, examine
 
 change = msgspec.structs.replace
@@ -71,6 +72,29 @@ def test_two_verdicts_on_one_receipt() -> None:
     bound, said = verdict()
     _, other = verdict(result="inconclusive")
     assert details(look([bound, said, other])[0]) == [(2, "a second verdict on one drawn receipt")]
+
+
+def test_a_verdict_on_what_its_batch_says_may_not_be_audited() -> None:
+    """Its receipt is the fourth of entry 7's. Nothing is said where the node is not known."""
+    found = {}
+    for audited in (None, 3, 4):
+        text = batch_text(
+            node=make.NODE.name,
+            count=5,
+            root=bytes(32),
+            previous=None,
+            unix_ms=1,
+            audited=audited,
+        )
+        entries = [*[PAD] * 7, sign_note(text, make.NODE), *verdict()]
+        (known,) = examine(entries, (make.VERIFIER.vkey,), make.POLICY, nodes=(make.NODE.vkey,))
+        found[audited] = details(known)
+        assert details(look(entries)[0]) == []
+    problem = [(9, "a verdict on a receipt that no draw can have")]
+    assert found == {None: [], 3: problem, 4: []}
+    for entries in ([*[PAD] * 8, *verdict()], [*verdict()]):
+        (known,) = examine(entries, (make.VERIFIER.vkey,), make.POLICY, nodes=(make.NODE.vkey,))
+        assert details(known) == [(len(entries) - 1, problem[0][1])]
 
 
 def test_draws_that_skip_repeat_or_are_none() -> None:
