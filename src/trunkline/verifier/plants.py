@@ -33,6 +33,9 @@ from trunkline.verifier.publishing import Publisher
 
 PATIENCE_MS: Final = 60_000
 """After the first that is bound to a verdict, others have had their time, and shown theirs."""
+BEHIND_MS: Final = 10 * PATIENCE_MS
+"""For how long a known-good one that others are bound to waits for this verifier's own verdict:
+with much to do it is behind, and who fails everything would be in luck."""
 KEEP_S_MAX: Final = 30 * 86_400
 """The longest that a node can be set to keep what opens its receipts; one that states more is as
 if it stated this."""
@@ -150,19 +153,19 @@ class Plants:
             plant_store.notice(connection, plant.attempt, now_ms)
         waited_ms = now_ms - (plant.noticed_ms or now_ms)
         if plant.expect == "pass":
-            return self._contradict(connection, plant, over=waited_ms >= PATIENCE_MS)
+            return self._contradict(connection, plant, waited_ms)
         if bound < self._opinions and waited_ms < self._patience_ms:
             return False
         self._open(connection, plant)
         return True
 
-    def _contradict(self, connection: Connection, plant: Waiting, *, over: bool) -> bool:
+    def _contradict(self, connection: Connection, plant: Waiting, waited_ms: int) -> bool:
         """Open a known-good one that was failed, where this verifier found it good itself."""
         own, others = _shown(connection, plant.leaf)
         if own == "pass" and "fail" in others:
             self._open(connection, plant)
             return True
-        if own == "fail" or over:
+        if own == "fail" or waited_ms >= (PATIENCE_MS if own else BEHIND_MS):
             plant_store.forget(connection, plant.attempt)
         return False
 

@@ -131,6 +131,23 @@ async def test_what_was_audited_is_not_forgotten_however_late_it_is(database: Da
     assert await database.read(left) == 1
 
 
+async def test_a_known_good_one_waits_for_a_planter_that_is_behind_with_its_audits(
+    database: Database,
+) -> None:
+    """It was forgotten after a minute, and a verifier that fails everything never found out."""
+    clock = Hands()
+    await database.write(lambda c: keep(c, 1))
+    await database.write(lambda c: audited(c, f"{1:064x}"))
+    made = planter(database, clock)
+    await made.open_due()
+    clock.now_ms += plants.BEHIND_MS - 1
+    await made.open_due()
+    assert await database.read(left) == 1
+    clock.now_ms += 1
+    await made.open_due()
+    assert await database.read(left) == 0
+
+
 async def test_one_without_an_answer_is_over_in_an_hour(database: Database) -> None:
     clock = Hands()
     await database.write(lambda c: keep(c, 1, answered=False))
