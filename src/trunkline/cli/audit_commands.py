@@ -4,14 +4,17 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli.options import Data, Json, folder_of, group
+from trunkline.cli.options import Data, Json, answer_id, folder_of, group
 
 audit = group()
 
 What = Annotated[
     str,
     typer.Argument(
-        metavar="ID|LEAF", help="An answer's id, ans_…, or a receipt's leaf, 8 digits or more."
+        metavar="ID|LEAF",
+        parser=answer_id,
+        help="An answer's id (ans_…, or as an app has it: chatcmpl-…, msg_…, resp_…), or a "
+        "receipt's leaf, 8 digits or more.",
     ),
 ]
 

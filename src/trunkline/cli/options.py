@@ -3,6 +3,7 @@
 Only the parser is imported here, as in ``main``.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -11,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from trunkline.cli.folder import Folder
 
+APP_ID: Final = re.compile(r"(?:chatcmpl-|msg_|resp_)([a-z2-7]{24})")
+"""What apps call an answer, by the format that they speak: the same letters after other words."""
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
 
 Data = Annotated[
@@ -26,6 +29,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Wait = Annotated[
     int, typer.Option(metavar="SECONDS", min=0, max=60, help="Wait so long for it to be final.")
 ]
+
+
+def answer_id(what: str) -> str:
+    """The id of an answer, ``ans_…``, that an app knows as ``what``; anything else as it is."""
+    match = APP_ID.fullmatch(what)
+    return what if match is None else "ans_" + match[1]
 
 
 def group() -> typer.Typer:

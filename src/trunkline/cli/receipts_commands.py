@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trunkline.cli.options import Data, Json, Wait, folder_of, group
+from trunkline.cli.options import Data, Json, Wait, answer_id, folder_of, group
 
 if TYPE_CHECKING:
     from trunkline.gateway.store import Wanted
 
 receipts = group()
 
-AnswerId = Annotated[str, typer.Argument(metavar="ID", help="The answer's id, ans_….")]
+AnswerId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        parser=answer_id,
+        help="The answer's id: ans_…, or as an app has it, chatcmpl-…, msg_…, resp_….",
+    ),
+]
 To = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write here. Default: standard output.")
 ]
@@ -89,7 +96,8 @@ def show(answer: AnswerId, data: Data = None, json: Json = False) -> None:
 )
 def export(
     answers: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="Answers' ids, ans_….")
+        list[str] | None,
+        typer.Argument(metavar="ID", parser=answer_id, help="Answers' ids, as of show."),
     ] = None,
     data: Data = None,
     to: To = None,

@@ -13,6 +13,7 @@ from trunkline.base.errors import ConfigError, MalformedError
 from trunkline.cli import api
 from trunkline.cli.create import read_keys
 from trunkline.cli.folder import Folder
+from trunkline.cli.options import answer_id
 from trunkline.cli.report import EXITS, as_json, show, show_split_view
 from trunkline.evidence import (
     EVIDENCE_BYTES_MAX,
@@ -139,10 +140,11 @@ def _evidence(what: str, folder: Folder, wait_s: int) -> bytes:
     if what == "-":
         return sys.stdin.buffer.read(EVIDENCE_BYTES_MAX + 1)
     path = Path(what)
-    if path.is_file() or ANSWER_ID.fullmatch(what) is None:
+    answer = answer_id(what)
+    if path.is_file() or ANSWER_ID.fullmatch(answer) is None:
         return _bytes(path, EVIDENCE_BYTES_MAX + 1)
     base_url = folder.network().one("gateway").url
-    return asyncio.run(api.evidence(base_url, what, wait_s=wait_s))
+    return asyncio.run(api.evidence(base_url, answer, wait_s=wait_s))
 
 
 def _text(path: Path) -> str:
