@@ -190,7 +190,8 @@ class RevealedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Where it is in the log, once it is."""
     plant: str = ""
     """Of a verdict that withdraws one on a plant: the plant's opening, a signed note
-    (``trunkline.verdicts.plant``). Empty: it is none."""
+    (``trunkline.verdicts.plant``). Of another: that of a known-good plant which was opened since,
+    about some other receipt. Empty: there is none to tell."""
 
 
 class VerdictPage(msgspec.Struct, frozen=True, kw_only=True):

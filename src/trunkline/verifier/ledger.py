@@ -278,17 +278,18 @@ def page(connection: Connection, after: int) -> VerdictPage:
     ).fetchall()
     return VerdictPage(
         verdicts=tuple(
-            _shown(row[:4], _plant(connection, row[1]) if row[4] else b"") for row in rows
+            _shown(row[:4], _plant(connection, row[0], row[1], picked=bool(row[4]))) for row in rows
         ),
         newest=newest(connection),
     )
 
 
-def _plant(connection: Connection, leaf: str) -> bytes:
-    """What opens the plant that the verdict on a receipt was withdrawn for."""
-    if not plant_store.is_withdrawn(connection, leaf):
-        return b""
-    return plant_store.opening(connection, leaf) or b""
+def _plant(connection: Connection, number: int, leaf: str, *, picked: bool) -> bytes:
+    """What opens the plant that the verdict on a receipt was withdrawn for, or else one that is
+    told with this verdict."""
+    withdraws = picked and plant_store.is_withdrawn(connection, leaf)
+    planted = leaf if withdraws else plant_store.shown_with(connection, number)
+    return b"" if planted is None else plant_store.opening(connection, planted) or b""
 
 
 def results(connection: Connection) -> dict[tuple[str, ...], float]:

@@ -41,6 +41,14 @@ KEEPING_SCHEMA: Final = """
     CREATE INDEX plants_node ON plants (node);
 """
 """For whom a plant is kept, and until when. Those of before, for as long as any may be drawn."""
+SHOWING_SCHEMA: Final = """
+    CREATE TABLE shown_plants (
+        number INTEGER PRIMARY KEY,
+        leaf TEXT NOT NULL UNIQUE
+    ) STRICT;
+"""
+"""With which revealed verdict the opening of a known-good plant is told: no verdict of its own
+says anything of it."""
 WAITING_MAX: Final = 200
 """Plants looked at in one step."""
 _BOUND: Final = (
@@ -172,6 +180,30 @@ def settle(
         "INSERT INTO settled_plants VALUES (?, ?, ?, ?, ?)",
         (leaf, planter, node, int(withdrawn), now_ms),
     )
+
+
+def show(connection: Connection, leaf: str, *, newest: int) -> None:
+    """Have the opening of a plant told with the first verdict after ``newest`` with which none is
+    told yet: verdicts are told once, in their order."""
+    connection.execute(
+        "INSERT INTO shown_plants SELECT max(coalesce(max(number), 0), ?) + 1, ? FROM shown_plants",
+        (newest, leaf),
+    )
+
+
+def put_off(connection: Connection, number: int) -> None:
+    """Have what was to be told with a verdict told with a later one: this has its own."""
+    connection.execute(
+        "UPDATE shown_plants SET number = (SELECT max(number) + 1 FROM shown_plants) "
+        "WHERE number = ?",
+        (number,),
+    )
+
+
+def shown_with(connection: Connection, number: int) -> str | None:
+    """Leaf of the plant that is told with a verdict."""
+    row = connection.execute("SELECT leaf FROM shown_plants WHERE number = ?", (number,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def withdrawn_since(connection: Connection, *, planter: str, node: str, unix_ms: int) -> int:

@@ -194,6 +194,7 @@ MIGRATIONS: Final = (
     ALTER TABLE batches ADD COLUMN audited INTEGER;
     """,
     plant_store.KEEPING_SCHEMA,
+    plant_store.SHOWING_SCHEMA,
 )
 
 

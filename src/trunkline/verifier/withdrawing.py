@@ -116,6 +116,9 @@ class Withdrawer:
             withdrawn=withdrawn,
             now_ms=now_ms,
         )
+        if planted is not None and planted.plant.expect == "pass":
+            # Who failed it is known by the opening alone: nothing is withdrawn for it.
+            plant_store.show(connection, leaf, newest=ledger.newest(connection))
         if planted is None or not withdrawn:
             return
         verdict = _verdict(ledger.find(connection, leaf) or b"")
@@ -126,6 +129,7 @@ class Withdrawer:
         # Both in one transaction: nobody sees the one without the other.
         ledger.reveal(connection, self._publisher, leaf, picked=False)
         self._judge.withdraw(connection, what, place, standing.encode_state(state), salt)
+        plant_store.put_off(connection, ledger.newest(connection))
 
     def _may_withdraw(self, connection: Connection, planted: Planted, now_ms: int) -> bool:
         plant = planted.plant

@@ -214,6 +214,24 @@ async def test_a_verifier_that_fails_honest_nodes_is_caught(
     alert = await alerted(callers[LAMBDA.name], "lying")
     assert (alert.about, alert.receipt) == (MU.name, made.leaf.hex())
 
+    # Gateways hear of it with what comes next: they do not read the log.
+    for signer in (LAMBDA, NU):
+        caller = callers[signer.name]
+        assert await told(caller, network) == [(made.leaf.hex(), "pass")]
+
+
+async def told(caller: VerifierCaller, network: ToyNetwork) -> list[tuple[str, str]]:
+    """The plants that a verifier tells with its verdicts, once it tells any: receipt and what was
+    expected."""
+    for number in range(2, 60):
+        network.node.answer(honest(number))
+        await revealed(caller, number)
+        page = await caller.verdicts(0)
+        if notes := [one.plant for one in page.verdicts if one.plant]:
+            found = [open_plant(note.encode(), [LAMBDA.vkey], [NODE.vkey]) for note in notes]
+            return [(one.leaf, one.plant.expect) for one in found]
+    raise AssertionError("no plant was told")
+
 
 async def test_a_known_good_plant_that_nobody_failed_is_not_opened(
     network: ToyNetwork, transport: HttpTransport

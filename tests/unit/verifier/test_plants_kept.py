@@ -177,6 +177,20 @@ async def test_a_node_with_all_its_plants_waiting_gets_no_more_and_takes_no_othe
     assert (await database.read(left), len(asks)) == (4, 1)
 
 
+async def test_each_plant_is_told_with_a_verdict_that_has_none_of_its_own(
+    database: Database,
+) -> None:
+    def tell(connection: Connection) -> list[str | None]:
+        for leaf in ("aa", "bb"):
+            plant_store.show(connection, leaf, newest=7)
+        plant_store.put_off(connection, 8)
+        plant_store.put_off(connection, 20)
+        plant_store.show(connection, "cc", newest=30)
+        return [plant_store.shown_with(connection, number) for number in (8, 9, 10, 31)]
+
+    assert await database.write(tell) == [None, "bb", "aa", "cc"]
+
+
 async def test_plants_of_an_earlier_version_are_kept_on(tmp_path: Path) -> None:
     before = store.MIGRATIONS[: store.MIGRATIONS.index(plant_store.KEEPING_SCHEMA)]
     path = tmp_path / store.DATABASE_NAME
