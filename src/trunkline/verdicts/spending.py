@@ -5,7 +5,8 @@ A seed has a nonce of its node in it, to which the node was bound before. One th
 more nonces than it signs receipts can try several for a request that it has seen, and keep the
 answer that it likes best: that is the only choice it has, and the log counts it. Whoever gives up
 answers that somebody cancelled uses nonces for them too, so that only a multiple means something.
-And one whose batches do not count what may be audited could call private whatever is drawn.
+And one whose batches do not count what may be audited could call private whatever is drawn; one
+that dates batches back picks which of its statements they are read by.
 It refuses to say of any one answer that its nonce was chosen.
 """
 
@@ -29,6 +30,8 @@ AGAIN: Final = 128
 """Those that a new process gives up; each signs a self-test."""
 TIMES: Final = 2
 """Nonces for a receipt, from which on it is told."""
+SET_BACK_MS: Final = 5_000
+"""Nodes of before dated batches by their clocks, which are set back by so much while they run."""
 
 
 class Spending(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +81,10 @@ class _Account:
     """Of those, while its terms said that its batches count."""
     nonces: int = 0
     self_tests: int = 0
+    dated: dict[bytes, int] = field(default_factory=dict)
+    """Batches' dates, by their roots."""
+    follow: list[tuple[bytes, int]] = field(default_factory=list)
+    """Of each batch, the root of the one before it, and its own date."""
     terms: list[tuple[int, bool]] = field(default_factory=list)
     """By date: whether they say that its batches count."""
 
@@ -96,6 +103,9 @@ class _Account:
 
     def _take_batch(self, batch: Batch) -> None:
         self.receipts += batch.count
+        self.dated[batch.root] = batch.unix_ms
+        if batch.previous is not None:
+            self.follow.append((batch.previous, batch.unix_ms))
         if batch.audited is not None:
             return
         self.uncounted += batch.count
@@ -117,6 +127,11 @@ class _Account:
                 f"{self.broken} receipts in batches that do not say what may be audited, though "
                 "its terms say that they do"
             )
+        if backdated := self._backdated():
+            found.append(
+                f"{backdated} batches are dated before the batch that they follow: it can choose "
+                "which of its statements hold for them"
+            )
         return Spending(
             node=self.key.name,
             receipts=self.receipts,
@@ -125,4 +140,11 @@ class _Account:
             self_tests=self.self_tests,
             terms=len(self.terms),
             finding="; ".join(found),
+        )
+
+    def _backdated(self) -> int:
+        """How many batches go back in time. Each names the one before it, wherever the log has the
+        two, and dates never go back (``docs/spec/verdict.md``, "Terms")."""
+        return sum(
+            self.dated.get(previous, 0) > unix_ms + SET_BACK_MS for previous, unix_ms in self.follow
         )

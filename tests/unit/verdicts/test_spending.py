@@ -4,9 +4,9 @@ import pytest
 from tests.support import audit_records as make
 
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.receipts import BatchBuilder, NonceCommitment
+from trunkline.receipts import BatchBuilder, NonceCommitment, open_batch
 from trunkline.verdicts import Spending, examine_nodes
-from trunkline.verdicts.spending import AGAIN, AHEAD
+from trunkline.verdicts.spending import AGAIN, AHEAD, SET_BACK_MS
 
 NODE = Signer("alpha.example/node", b"\x61" * 32)
 STRANGER = Signer("alpha.example/node", b"\x62" * 32)
@@ -25,6 +25,14 @@ def batch(
         builder.add(b"receipt %d" % number)
     sealed = builder.seal(previous=None, unix_ms=unix_ms, audited=audited)
     return sign_note(sealed.text, by)
+
+
+def follows(before: bytes, unix_ms: int, leaf: bytes = b"another") -> bytes:
+    """The batch after that one, dated so."""
+    builder = BatchBuilder(NODE.name)
+    builder.add(leaf)
+    root = open_batch(before, NODE.vkey).root
+    return sign_note(builder.seal(previous=root, unix_ms=unix_ms).text, NODE)
 
 
 def look(*entries: bytes) -> Spending:
@@ -73,3 +81,23 @@ def test_a_node_that_says_that_its_batches_count_and_signs_one_that_does_not() -
     for entries in ((counts, silent), (silent, counts)):
         assert look(*entries, batch(6, unix_ms=20)).finding == ""
         assert look(*entries, batch(6, unix_ms=19)).finding
+
+
+@pytest.mark.parametrize(
+    ("back_ms", "told"), [(0, False), (SET_BACK_MS, False), (SET_BACK_MS + 1, True)]
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_node_that_dates_an_answer_back_to_have_it_read_by_what_it_stated_then(
+    back_ms: int, told: bool, late: bool
+) -> None:
+    """In whichever order the log has them: each batch names the one before it."""
+    first = batch(1, unix_ms=100_000)
+    second = follows(first, 100_000 - back_ms)
+    found = look(*((second, first) if late else (first, second)))
+    assert bool(found.finding) is told
+    assert ("1 batches are dated before" in found.finding) is told
+
+
+def test_a_batch_whose_predecessor_is_not_in_the_log_says_nothing() -> None:
+    first = batch(1, unix_ms=100_000)
+    assert look(follows(first, 1)).finding == ""
