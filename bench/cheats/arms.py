@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from cheats import running
-from cheats.machines import CACHES, CHANGES, OTHER_KERNELS, QUANTS, SAID, Machine
+from cheats.machines import CACHES, CHANGES, OTHER_KERNELS, QUANTS, SAID, SHARED, Machine
 from trunkline.engine.sequence import Running
 from trunkline.inference.ports import Generate, Sampling
 from trunkline.sampling import choice_seed
@@ -104,6 +104,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
                 prefix=begun,
                 max_tokens=claim.tokens_max,
                 sampling=self.sampling(self.claimed(claim)),
+                sharing=SHARED,
             ),
             end_tokens=machine.ends,
             vocabulary_size=machine.vocabulary.vocabulary_size,

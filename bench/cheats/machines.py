@@ -19,6 +19,7 @@ from trunkline.engine import llama, torch_memory, weights
 from trunkline.engine.batcher import Batcher, Event, Job, Memory
 from trunkline.engine.worker import PIECE_TOKENS
 from trunkline.inference.messages import prompt_messages
+from trunkline.inference.ports import Sharing
 from trunkline.inference.template import ChatTemplate
 from trunkline.schema import openai_chat
 
@@ -43,6 +44,8 @@ SAID = {"rope-base-2%": files.rope_base(1.02)}
 """Other metadata, and the same weights."""
 CACHES = {"kv-q8_0": 8, "kv-q4_0": 2}
 """The library's numbers of these cache types, which the engine itself never asks for."""
+SHARED = Sharing(scope="bench")
+"""Prompts begin with the template's own words, which are computed once."""
 OTHER_KERNELS = "other-kernels"
 """The honest weights by kernels that the engine does not use: no flash attention, many rows. As
 near to another build or processor of llama.cpp as one machine comes."""

@@ -169,6 +169,7 @@ def _scoring(
         prompt=machines.rendered(machine, arm.text(prompts, claim)),
         tokens=answer.tokens,
         sampling=arm.claimed(claim),
+        sharing=machines.SHARED,
     )
     return Scoring(id_, told, ends=machine.ends, constraint=None)
 

@@ -25,7 +25,7 @@ from trunkline.gateway.core.candidates import candidates, likely
 from trunkline.gateway.core.normal import size_class
 from trunkline.gateway.core.policy import RoutingPolicy
 from trunkline.gateway.core.price import Tokens, most_tokens
-from trunkline.gateway.core.tenant import Tenant, cache_scope
+from trunkline.gateway.core.tenant import Tenant, cache_scope, share_scope
 from trunkline.gateway.core.values import Values
 from trunkline.gateway.evidence import Prover
 from trunkline.gateway.gossip import Gossip
@@ -323,6 +323,9 @@ class Gateway:
             text_bytes=cost.text_bytes,
             # What is held has to be made: of what was given before, its caller can open nothing.
             cache=cache_scope(tenant, self._cache_salt) if wishes.cache and not held else "",
+            share=""
+            if wishes.mode == "private"
+            else share_scope(tenant, self._cache_salt, wanted.request),
             again=again,
             size=size_class(len(wanted.request)),
         )

@@ -316,6 +316,7 @@ class Pump:
             audit=plan.audit,
             blinding=plan.blinding,
             cache=plan.cache,
+            share=plan.share,
             seed=start.seed,
             node_nonce=None if origin is None else origin.node_nonce,
             nonces=None if origin is None else origin.nonces,

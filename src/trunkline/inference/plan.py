@@ -18,7 +18,7 @@ import msgspec
 from trunkline.base.errors import RequestError
 from trunkline.inference import grammar
 from trunkline.inference.grammar import FunctionGrammar
-from trunkline.inference.ports import Generate, Sampling
+from trunkline.inference.ports import NOT_SHARED, Generate, Sampling, Sharing
 from trunkline.inference.textpipe import PipeSettings
 from trunkline.inference.toolcalls import CALLS_MAX
 from trunkline.sampling import choice_seed, seed_from_caller
@@ -82,6 +82,7 @@ class ChatPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The same for every choice, but for the seed."""
     stream: bool
     include_usage: bool
+    sharing: Sharing = NOT_SHARED
 
     @property
     def logprobs(self) -> bool:
@@ -97,6 +98,7 @@ class ChatPlan(msgspec.Struct, frozen=True, kw_only=True):
             prefix=tuple(prefix),
             max_tokens=self.pipe.tokens_max,
             sampling=msgspec.structs.replace(self.sampling, seed=choice_seed(seed, choice)),
+            sharing=self.sharing,
         )
 
 

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
+import msgspec
+
 from trunkline.base.errors import BadResponseError, RequestError, TruncatedError, UpstreamError
 from trunkline.inference.answer import Answer, AnswerHead, Event, Given, as_sent, token_logprob
 from trunkline.inference.messages import prompt_messages
@@ -17,7 +19,7 @@ from trunkline.inference.plan import (
     check_supported,
     plan_chat,
 )
-from trunkline.inference.ports import Engine, ModelInfo, Token
+from trunkline.inference.ports import Engine, ModelInfo, Sharing, Token
 from trunkline.inference.template import ChatTemplate, Segment
 from trunkline.node.core import account
 from trunkline.node.core.content import Made
@@ -131,6 +133,7 @@ class EmbeddedChat:
                 top_p=model.top_p,
             ),
         )
+        plan = msgspec.structs.replace(plan, sharing=await self._sharing(attempt, segments))
         given = None if attempt.resume is None else _given(attempt, plan, model)
         seed = await self._seed(attempt, caller_seed(request))
         work = ChatWork(
@@ -177,6 +180,14 @@ class EmbeddedChat:
             if len(self._segments) < CACHED_SEGMENTS_MAX:
                 self._segments[text] = known
         return known
+
+    async def _sharing(self, attempt: Attempt, segments: tuple[Segment, ...]) -> Sharing:
+        """What the template begins with is the same for everybody who sends nothing before it."""
+        lead: tuple[int, ...] = ()
+        if segments and segments[0].control:
+            lead = await self._tokenize_control(segments[0].text)
+        scope = "" if attempt.mode == "private" else attempt.share
+        return Sharing(lead=len(lead), scope=scope)
 
     async def _seed(self, attempt: Attempt, asked: bytes | None) -> Seed:
         if attempt.seed is not None:

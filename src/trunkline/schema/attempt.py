@@ -118,6 +118,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     cache: str = ""
     """64 hex digits: the answer may be one that was given before to the same request of the same
     scope, and may be given to later ones. Empty: neither."""
+    share: str = ""
+    """64 hex digits: what is computed for this prompt may be taken over by attempts that say the
+    same. Empty: by none. Not beside mode ``private``."""
     request: msgspec.Raw
     """The request in the OpenAI format, raw: the receipt's digest binds these very bytes."""
 

@@ -25,6 +25,7 @@ from trunkline.verifier.demanding import KnownNode
 ANSWER_S_MAX: Final = 60.0
 IDLE_S: Final = 20.0
 AUDIT_DEADLINE_MS: Final = 60_000
+SHARE_BYTES: Final = 32
 GATEWAY_DEADLINE_MS: Final = 600_000
 """What a gateway gives an answer that it was told nothing else about, less what it took itself."""
 
@@ -131,6 +132,8 @@ def _attempt(
         deadline_ms=GATEWAY_DEADLINE_MS - 1 - randomness.token(1)[0] % 32,
         blinding=blinding.hex(),
         audit=True,
+        # As a gateway's attempts have one.
+        share=randomness.token(SHARE_BYTES).hex(),
         request=msgspec.Raw(raw),
     )
 

@@ -126,7 +126,12 @@ class Cases:
             looked = _Looked(calibration=self._unmeasured(made), unmeasured=OTHER_RULES)
         else:
             looked = await self._look(
-                node, made, opened if measurable else None, when, patient=patient
+                node,
+                made,
+                opened if measurable else None,
+                when,
+                drawn=place.drawn is not None,
+                patient=patient,
             )
         shown: NonceProof | ShownNonce | None = None if opened is None else opened.nonce
         began = None
@@ -236,6 +241,7 @@ class Cases:
         content: OpenedContent | None,
         when: _When,
         *,
+        drawn: bool,
         patient: bool,
     ) -> _Looked:
         """Ask the model that the receipt names, where it is here and there is something to ask."""
@@ -244,7 +250,7 @@ class Cases:
             return _Looked(calibration=self._unmeasured(receipt))
         if embedding.is_embedding(receipt):
             return await self._remake(receipt, content)
-        async with self._engines.of(receipt.model.weights) as scorer:
+        async with self._engines.of(receipt.model.weights, drawn=drawn) as scorer:
             if scorer is None:
                 return _Looked(calibration=self._unmeasured(receipt))
             info = await scorer.model()

@@ -16,9 +16,10 @@ import msgspec
 
 from trunkline.base.errors import ConfigError, UpstreamError
 from trunkline.base.ports import Clock
-from trunkline.inference.ports import ModelInfo, Score, Scorer, TokenScore
+from trunkline.inference.ports import NOT_SHARED, ModelInfo, Score, Scorer, Sharing, TokenScore
 
 IDLE_POLL_S_MAX: Final = 5.0
+DRAWN: Final = Sharing(scope="drawn")
 
 
 class ScoringEngine(Scorer, Protocol):
@@ -73,8 +74,11 @@ class Engines:
         return tuple(engine.info for engine in self._engines if engine.info is not None)
 
     @asynccontextmanager
-    async def of(self, weights: str) -> AsyncIterator["Measuring | None"]:
+    async def of(self, weights: str, *, drawn: bool = False) -> AsyncIterator["Measuring | None"]:
         """The engine of these weights for the duration of the block; None: there is none.
+
+        ``drawn``: for what the verifier drew. These take over from each other what prompts begin
+        with alike; who brings an audit and waits for it could tell by the time what was asked.
 
         Raises ``UpstreamError`` where one can not be started, ``ConfigError`` where never.
         """
@@ -84,7 +88,9 @@ class Engines:
             return
         found.users += 1
         try:
-            yield Measuring(await self._started(found), found, self.work, self._clock)
+            sharing = DRAWN if drawn else NOT_SHARED
+            engine = await self._started(found)
+            yield Measuring(engine, found, self.work, self._clock, sharing)
         finally:
             found.users -= 1
             found.idle_since_s = self._clock.monotonic_s()
@@ -149,7 +155,10 @@ class Engines:
 class Measuring:
     """A :class:`Scorer` that counts what it is asked for."""
 
-    def __init__(self, engine: Scorer, state: _Engine, work: Work, clock: Clock) -> None:
+    def __init__(
+        self, engine: Scorer, state: _Engine, work: Work, clock: Clock, sharing: Sharing
+    ) -> None:
+        self._sharing = sharing
         self._engine = engine
         self._state = state
         self._work = work
@@ -167,7 +176,7 @@ class Measuring:
     async def score(self, job: Score) -> tuple[TokenScore, ...]:
         begun_s = self._clock.monotonic_s()
         try:
-            return await self._engine.score(job)
+            return await self._engine.score(msgspec.structs.replace(job, sharing=self._sharing))
         finally:
             self._work.scored_s += self._clock.monotonic_s() - begun_s
             self._work.tokens += len(job.tokens)

@@ -9,7 +9,7 @@ from tests.unit.evidence import make_vectors as made
 from tests.unit.gateway.test_prefix import CUT, Machine
 
 from trunkline.gateway.core.policy import RoutingPolicy
-from trunkline.gateway.core.tenant import ANONYMOUS, Tenant, cache_scope
+from trunkline.gateway.core.tenant import ANONYMOUS, Tenant, cache_scope, share_scope
 from trunkline.gateway.core.ticket import Outcome
 
 SCOPE = "5c" * 32
@@ -63,6 +63,31 @@ def test_a_scope_is_one_tenants_under_one_salt(
     same = (one, salt.ljust(4, b"-")) == (other, pepper.ljust(4, b"-"))
     assert (scopes[0] == scopes[1]) == same
     assert all(len(bytes.fromhex(scope)) == 32 for scope in scopes)
+
+
+def conversation(*texts: str) -> bytes:
+    """A request in the OpenAI format, of which each text is a message."""
+    return msgspec.json.encode({"messages": [{"role": "user", "content": one} for one in texts]})
+
+
+@given(ids, ids, st.text(max_size=8), st.text(max_size=8))
+def test_prompts_are_shared_within_one_tenants_conversations_of_one_beginning(
+    one: str, other: str, said: str, asked: str
+) -> None:
+    scopes = [
+        share_scope(Tenant(id=name, name="x"), bytes(32), conversation(first, "and then"))
+        for name, first in ((one, said), (other, asked))
+    ]
+    assert (scopes[0] == scopes[1]) == ((one, said) == (other, asked))
+    assert all(len(bytes.fromhex(scope)) == 32 for scope in scopes)
+    tenant = Tenant(id=one, name="x")
+    assert share_scope(tenant, bytes(32), conversation(said, "another turn")) == scopes[0]
+    assert cache_scope(tenant, bytes(32)) != scopes[0]
+
+
+@pytest.mark.parametrize("request_", [b"{}", b'{"messages":[]}', b'{"messages":1}', b"no JSON"])
+def test_what_has_no_messages_shares_nothing(request_: bytes) -> None:
+    assert share_scope(ANONYMOUS, bytes(32), request_) == ""
 
 
 def test_nobody_shares_unless_somebody_says_so() -> None:

@@ -6,7 +6,7 @@ import pytest
 from tests.support.auditing import Toy, ToyScorer
 
 from trunkline.base.errors import ConfigError, ConnectError, Error
-from trunkline.inference.ports import Sampling, Score
+from trunkline.inference.ports import Sampling, Score, TokenScore
 from trunkline.verifier.engines import Engines
 
 
@@ -30,6 +30,11 @@ class Engine(ToyScorer):
         super().__init__(toy)
         self.closed = asyncio.Event()
         self.tests = 0
+        self.jobs: list[Score] = []
+
+    async def score(self, job: Score) -> tuple[TokenScore, ...]:
+        self.jobs.append(job)
+        return await super().score(job)
 
     async def self_test(self) -> str:
         self.tests += 1
@@ -91,6 +96,15 @@ async def test_it_counts_and_asks_for_the_self_test_once():
         await found.score(Score(prompt=(1, 2), tokens=(3,), sampling=Sampling()))
         assert await found.self_test() == await found.self_test()
     assert (engines.work.tokens, engines.work.prompt_tokens, made[0].tests) == (1, 2, 1)
+
+
+async def test_only_what_was_drawn_shares_what_is_computed_for_a_prompt():
+    engines, made, _ = pool(Toy())
+    asked = Score(prompt=(1, 2), tokens=(3,), sampling=Sampling())
+    for drawn in (True, False):
+        async with engines.of(Toy().info.weights_digest, drawn=drawn) as found:
+            await found.score(asked)
+    assert [job.sharing.scope for job in made[0].jobs] == ["drawn", ""]
 
 
 async def test_what_is_idle_is_stopped_and_started_again_when_needed():

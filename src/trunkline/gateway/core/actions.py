@@ -93,6 +93,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway died over an earlier try to make this answer."""
     cache: str = ""
     """Scope within which nodes may keep the answer and give it again; empty: they may not."""
+    share: str = ""
+    """Scope within which nodes may take over what they computed for a prompt; empty: none."""
     size: int = 0
     """Class of the request's size: what reads it takes longer where it is larger."""
 

@@ -19,6 +19,7 @@ BATCH: Final = 1
 CacheUse = Literal["never", "asked", "always"]
 """Whose calls may be given answers that nodes kept: none, those that ask, all but who refuse."""
 _SCOPE_DOMAIN: Final = b"trunkline.cache-scope/v1\n"
+_SHARE_DOMAIN: Final = b"trunkline.share-scope/v1\n"
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,29 @@ def cache_scope(tenant: Tenant, salt: bytes) -> str:
     and that name the tenant to nobody who does not know ``salt``."""
     return sha256(_SCOPE_DOMAIN + salt + tenant.id.encode()).hexdigest()
 
+
+def share_scope(tenant: Tenant, salt: bytes, request: bytes) -> str:
+    """The name under which nodes may take over what they computed for the tenant's prompts: 64 hex
+    digits, of all its conversations that begin with the same message, so that nodes learn by it of
+    no two that they belong together but where the words already say it.
+
+    ``request`` is in the OpenAI format. Empty where it has no messages.
+    """
+    try:
+        messages = _BEGINNING.decode(request).messages
+    except msgspec.MsgspecError:
+        return ""
+    if not messages:
+        return ""
+    first = sha256(messages[0]).digest()
+    return sha256(_SHARE_DOMAIN + salt + first + tenant.id.encode()).hexdigest()
+
+
+class _Beginning(msgspec.Struct, frozen=True, kw_only=True):
+    messages: list[msgspec.Raw] = []
+
+
+_BEGINNING: Final = msgspec.json.Decoder(_Beginning)
 
 ANONYMOUS: Final = Tenant(id="", name="anonymous")
 """Every caller of a gateway that asks for no keys."""

@@ -58,6 +58,7 @@ def _checks(attempt: Attempt) -> tuple[tuple[str, bool], ...]:
         ("caller_nonce", _HEX32.fullmatch(attempt.caller_nonce) is not None),
         ("blinding", not attempt.blinding or _HEX32.fullmatch(attempt.blinding) is not None),
         ("cache", not attempt.cache or _HEX32.fullmatch(attempt.cache) is not None),
+        ("share", not attempt.share or _HEX32.fullmatch(attempt.share) is not None),
         ("deadline_ms", 1 <= attempt.deadline_ms <= DEADLINE_MS_MAX),
         ("audit", not (attempt.audit and attempt.mode == "private")),
         ("seed", attempt.seed is None or _HEX32.fullmatch(attempt.seed) is not None),
