@@ -45,6 +45,7 @@ class StatedTerms:
         keys = () if config is None else verifier_keys(config)
         self._terms = Terms(
             chains=True,
+            counts=True,
             demands_per_min=0 if config is None else int(config.demands_per_s * 60),
             keep_s=0 if config is None else int(config.keep_s),
             key=str(signer.vkey),
