@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from network import CLOCK_TICKS, TRUNKLINE, Network, children
+from network import CLOCK_TICKS, TRUNKLINE, Network, children, set_key
 
 USERS = 8
 PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()
@@ -123,8 +123,8 @@ def measure(place: Path, percent: float, answers: int, tokens: int) -> Measured:
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     for path in folder.glob("*/verifier.toml"):
-        _set(path, "rate_ppm", f"{percent * 10_000:.0f}")
-        _set(path, "probe_per_minute", "0.0")
+        set_key(path, "rate_ppm", f"{percent * 10_000:.0f}")
+        set_key(path, "probe_per_minute", "0.0")
     with network:
         _ask(network, range(WARM), tokens)
         warmed = WARM
@@ -144,12 +144,6 @@ def measure(place: Path, percent: float, answers: int, tokens: int) -> Measured:
             rescored=round(sum(_scored(network)) - scored),
             cpu_s={kind: after[kind] - before[kind] for kind in before},
         )
-
-
-def _set(path: Path, key: str, value: str) -> None:
-    text = [f"{key} = {value}" if line.startswith(f"{key} = ") else line
-            for line in path.read_text().splitlines()]  # fmt: skip
-    path.write_text("\n".join(text) + "\n")
 
 
 def _ask(network: Network, numbers: range, tokens: int) -> int:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,11 +60,25 @@ def memory_bytes(pid: int) -> int:
     raise RuntimeError("no Pss line")
 
 
+def set_key(path: Path, key: str, value: str) -> None:
+    """Give a key of a configuration file, which is there, another value."""
+    text = [f"{key} = {value}" if line.startswith(f"{key} = ") else line
+            for line in path.read_text().splitlines()]  # fmt: skip
+    path.write_text("\n".join(text) + "\n")
+
+
 class Network:
     """A context manager: a running network."""
 
-    def __init__(self, *arguments: str, data: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        data: Path | None = None,
+        program: Sequence[str] = (str(TRUNKLINE),),
+    ) -> None:
+        """``arguments`` of ``up``; ``program``: what is started in the place of ``trunkline``."""
         self._arguments = arguments
+        self._program = program
         self._own = data is None
         self.data = data or Path(tempfile.mkdtemp(prefix="trunkline-bench-"))
         self.port_base = free_port_base()
@@ -75,7 +90,7 @@ class Network:
         self._log = (self.data / "bench-up.log").open("wb")
         self._process = subprocess.Popen(
             [
-                str(TRUNKLINE), "up", "--data", str(self.data / "network"),
+                *self._program, "up", "--data", str(self.data / "network"),
                 "--port-base", str(self.port_base), *self._arguments,
             ],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,

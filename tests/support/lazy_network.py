@@ -8,7 +8,7 @@ honest engine's self-test, as a cheat would.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trunkline.cli.main import app
@@ -60,8 +60,8 @@ class LazyEngine:
         await self._honest.close()
 
 
-def verify(path: Path) -> None:
-    """Serve as a verifier until told to stop."""
+def verify(path: Path, *, scoring: bool = False) -> None:
+    """Serve as a verifier until told to stop. ``scoring``: it does run the model."""
     follow_parent()
     config = read(path)
     os.nice(config.niceness)
@@ -73,20 +73,21 @@ def verify(path: Path) -> None:
         context_tokens=config.models[0].context_tokens,
         threads=config.models[0].threads,
     )
-    lazy = VerifierApp(
-        config, base=path, engines=[lambda: LazyEngine(EmbeddedEngine(engine))], logger=logger
-    )
-    run_server(lazy, config.listen, logger=logger, shutdown_grace_s=config.shutdown_grace_s)
+    lazy = [lambda: LazyEngine(EmbeddedEngine(engine))]
+    verifier = VerifierApp(config, base=path, engines=None if scoring else lazy, logger=logger)
+    run_server(verifier, config.listen, logger=logger, shutdown_grace_s=config.shutdown_grace_s)
 
 
-def recast(honest: Callable[[Supervisor, Role], tuple[str, ...]]) -> None:
-    """Have every supervisor run this program in the place of one verifier."""
+def recast(instead: Mapping[str, Callable[[str], tuple[str, ...]]]) -> None:
+    """Have every supervisor run other programs in the place of some roles. ``instead``: by the
+    role's name, the command's arguments for a configuration."""
+    honest = Supervisor.command
 
     def command(self: Supervisor, role: Role) -> tuple[str, ...]:
         made = honest(self, role)
-        if role.entry.name != LAZY:
+        if role.entry.name not in instead:
             return made
-        return (sys.executable, __file__, "verifier", made[-1])
+        return (sys.executable, *instead[role.entry.name](made[-1]))
 
     # It is made deep inside the command: only its class can be reached.
     Supervisor.command = command  # type: ignore[method-assign]
@@ -96,5 +97,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "verifier":
         verify(Path(sys.argv[2]))
     else:
-        recast(Supervisor.command)
+        recast({LAZY: lambda config: (__file__, "verifier", config)})
         app()
