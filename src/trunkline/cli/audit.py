@@ -40,7 +40,7 @@ from trunkline.remote.status import CONFLICT, NOT_FOUND
 from trunkline.remote.verifier import VerifierCaller
 from trunkline.schema.audit import AlertStatement
 from trunkline.tlog.policy import Policy
-from trunkline.verdicts import Verdict
+from trunkline.verdicts import Verdict, is_withdrawal
 
 LEAF: Final = regex(r"[0-9a-f]{8,64}")
 """A receipt's leaf hash, or the beginning of it, as ``audit ls`` shows it."""
@@ -67,6 +67,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Where the log has it."""
     verdict: Verdict
     note: str
+    withdrawal: Verdict | None = None
+    """By which the verifier took it back, since the answer had been planted."""
     recomputed: bool | None = None
     """Of ``recompute``: whether every number came out."""
     problem: str = ""
@@ -77,14 +79,14 @@ def ls(folder: Folder, *, limit: int, as_program: bool) -> int:
 
     async def newest(verifier: _Verifier) -> list[Found]:
         last = (await verifier.caller.info()).verdicts
-        page = await verifier.caller.verdicts(max(0, last - limit))
-        return [_open(verifier, one.note, one.entry) for one in page.verdicts]
+        return await _page(verifier, max(0, last - limit))
 
     found = [one for each in _ask_all(folder, newest) for one in each]
     found.sort(key=lambda one: one.verdict.unix_ms, reverse=True)
     if as_program:
         typer.echo(msgspec.json.encode(found[:limit]).decode())
         return DONE
+    found = _taken_together(found)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("receipt", "when", "verifier", "node", "model", "regime", "result", "standing"):
         table.add_column(name, header_style="dim", no_wrap=True)
@@ -96,7 +98,7 @@ def ls(folder: Folder, *, limit: int, as_program: bool) -> int:
 
 def show(folder: Folder, what: str, *, as_program: bool) -> int:
     """Every check of every verdict on an answer, or on one receipt. DONE if all pass, NO if one
-    fails, else UNABLE."""
+    fails that was not withdrawn, else UNABLE."""
     found = _find(folder, what)
     if as_program:
         typer.echo(msgspec.json.encode(found).decode())
@@ -105,7 +107,7 @@ def show(folder: Folder, what: str, *, as_program: bool) -> int:
             _show(one)
         if not found:
             console().print(Text("no verdict: not drawn, or kept back for the moment", "dim"))
-    results = {one.verdict.result for one in found}
+    results = {one.verdict.result for one in found if one.withdrawal is None}
     if "fail" in results:
         return NO
     return DONE if "pass" in results and "inconclusive" not in results else UNABLE
@@ -214,7 +216,34 @@ async def _on(verifier: _Verifier, leaf: str) -> list[Found]:
     found = _open(verifier, revealed.note, revealed.entry)
     if not found.verdict.receipt.startswith(leaf):
         raise VerificationError("a verdict on another receipt than was asked for")
-    return [found]
+    if found.verdict.result != "fail":
+        return [found]
+    # What withdraws a verdict is shown with it.
+    return _taken_together([found, *await _page(verifier, revealed.number)])[:1]
+
+
+async def _page(verifier: _Verifier, after: int) -> list[Found]:
+    """What a verifier revealed after its verdict of that number, as much as it tells at once."""
+    page = await verifier.caller.verdicts(after)
+    return [_open(verifier, one.note, one.entry) for one in page.verdicts]
+
+
+def _taken_together(found: Sequence[Found]) -> list[Found]:
+    """Each verdict that was withdrawn with what withdraws it, in place of the two."""
+    taken_back = {
+        (one.verifier, one.verdict.receipt): one.verdict
+        for one in found
+        if is_withdrawal(one.verdict)
+    }
+    drawn = {(one.verifier, one.verdict.receipt) for one in found if not is_withdrawal(one.verdict)}
+    together: list[Found] = []
+    for one in found:
+        by = one.verifier, one.verdict.receipt
+        if not is_withdrawal(one.verdict):
+            together.append(msgspec.structs.replace(one, withdrawal=taken_back.get(by)))
+        elif by not in drawn:
+            together.append(one)
+    return together
 
 
 def _open(verifier: _Verifier, note: str, entry: int | None) -> Found:
@@ -317,12 +346,14 @@ async def _quietly(work: Awaitable[T]) -> T | Error:
 
 
 def _row(found: Found) -> tuple[str | Text, ...]:
-    verdict = found.verdict
+    verdict, standing = found.verdict, found.verdict.standing
     mark, style = MARKS[verdict.result]
+    said = f"{mark} {verdict.result}"
+    if found.withdrawal is not None:
+        style, said, standing = "dim", "· planted", found.withdrawal.standing
     return (
         verdict.receipt[:16] + "…", _when(verdict.unix_ms), found.verifier, verdict.subject.node,
-        verdict.subject.model, verdict.regime, Text(f"{mark} {verdict.result}", style=style),
-        verdict.standing,
+        verdict.subject.model, verdict.regime, Text(said, style=style), standing,
     )  # fmt: skip
 
 
@@ -340,7 +371,13 @@ def _show(found: Found) -> None:
         mark, style = MARKS[check.result]
         table.add_row(str(number), Text(mark, style), Text(check.name), Text(check.detail))
     out.print(table)
-    _show_outcome(verdict)
+    if found.withdrawal is not None:
+        console().print(
+            "· planted: the node answered wrongly because a verifier had asked it to. Withdrawn: "
+            f"its standing is {found.withdrawal.standing}\n"
+        )
+    else:
+        _show_outcome(verdict)
 
 
 def _show_outcome(verdict: Verdict) -> None:

@@ -1,13 +1,16 @@
-"""What ``trunkline audit show`` takes for the name of a receipt."""
+"""``trunkline audit show``: what it takes for the name of a receipt, and what it says of plants."""
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support.audit_records import verdict
 
 from trunkline.base.errors import ConfigError
 from trunkline.cli import audit
+from trunkline.cli.exits import DONE, NO, UNABLE
 from trunkline.cli.folder import Folder
+from trunkline.verdicts import PLANT_CHECK, Check
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,59 @@ def test_one_beginning_means_one_receipt() -> None:
     audit._check_one("ans_1", found)
     with pytest.raises(ConfigError, match="several"):
         audit._check_one("abababab", found)
+
+
+def found(
+    by: str, result: str, *, withdraws: bool = False, receipt: str = "ab" * 32
+) -> audit.Found:
+    said = verdict(receipt=receipt, result=result, standing="failed")
+    if withdraws:
+        check = Check(detail="planted", name=PLANT_CHECK, result="not_applicable")
+        said = msgspec.structs.replace(
+            said, checks=(check,), drawn=msgspec.UNSET, result="not_applicable", standing="good"
+        )
+    return audit.Found(verifier=by, entry=1, verdict=said, note="")
+
+
+def test_a_verdict_on_a_plant_is_shown_with_what_withdraws_it() -> None:
+    drawn, back = found("mu", "fail"), found("mu", "not_applicable", withdraws=True)
+    for each in ([drawn, back], [back, drawn]):
+        (one,) = audit._taken_together(each)
+        assert (one.verdict, one.withdrawal) == (drawn.verdict, back.verdict)
+
+
+def test_nobody_withdraws_another_s_verdict_or_one_on_another_receipt() -> None:
+    drawn = found("mu", "fail")
+    for other in (
+        found("nu", "not_applicable", withdraws=True),
+        found("mu", "not_applicable", withdraws=True, receipt="cd" * 32),
+        found("mu", "not_applicable"),
+    ):
+        together = audit._taken_together([drawn, other])
+        assert [one.withdrawal for one in together] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ([("mu", "fail", True)], UNABLE),
+        ([("mu", "fail", True), ("nu", "pass", False)], DONE),
+        ([("mu", "fail", True), ("nu", "fail", False)], NO),
+        ([("mu", "pass", False)], DONE),
+        ([], UNABLE),
+    ],
+)
+def test_what_was_planted_is_said_and_is_no_failure(
+    said: list[tuple[str, str, bool]],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    every = [found(by, result) for by, result, _ in said]
+    every += [found(by, result, withdraws=True) for by, result, planted in said if planted]
+    monkeypatch.setattr(audit, "_find", lambda *_: audit._taken_together(every))
+    assert audit.show(Folder(tmp_path), "ab" * 32, as_program=False) == code
+    shown = capsys.readouterr().out
+    assert shown.count("planted: the node answered wrongly") == sum(one[2] for one in said)
+    assert shown.count("its standing is good") == sum(one[2] for one in said)
