@@ -7,8 +7,8 @@ from random import Random
 
 import msgspec
 import pytest
+from tests.sim.test_backlog import ROUND_S, RoundsLog
 from tests.unit.node.harness import KEY, SIGNER
-from tests.unit.node.test_backlog import ROUND_S, RoundsLog
 from tests.unit.node.test_signing import receipt
 
 from trunkline.node import publish, store
