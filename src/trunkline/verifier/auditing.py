@@ -361,13 +361,15 @@ class Auditor:
         place = Place(
             root=verified.batch.root, position=asked.signed.index, drawn=None, picked=not own
         )
+        if not _was_sent(verified.receipt, asked.content):
+            # Before any work for it: else whoever has one receipt could have anything scored. Also
+            # where there is a verdict already, which is about what was really sent: who brings
+            # something else would take it for one on that.
+            return AskedVerdict(result="inconclusive", reason="not_bound")
         found = await self._database.read(
             lambda c: ledger.at_place(c, place.root, place.position, picked=place.picked)
         )
         if found is None:
-            if not _was_sent(verified.receipt, asked.content):
-                # Before any work for it: else whoever has one receipt could have anything scored.
-                return AskedVerdict(result="inconclusive", reason="not_bound")
             content = await self._cases.with_prompt(verified.receipt, asked.content)
             case = await self._cases.make(node, verified, content, "", place)
             if not _is_bound(case):

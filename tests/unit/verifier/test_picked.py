@@ -12,6 +12,7 @@ from trunkline.schema.audit import AskedAudit
 from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict, conduct
 from trunkline.verifier.app import VerifierApp
+from trunkline.verifier.asking import tampered
 from trunkline.verifier.config import read
 
 
@@ -92,3 +93,14 @@ async def test_nothing_is_scored_for_who_brings_what_the_receipt_does_not_bind(n
         # Once: rendering the prompt takes no scores.
         assert engine.scored == 1
     await transport.aclose()
+
+
+async def test_a_verdict_that_there_is_vouches_for_nothing_else_that_is_brought(network, transport):
+    """Another verifier that tries this one by a changed answer would take it for a lazy one, where
+    the draw had been quicker; and an app that was sent something else, for the answer's."""
+    one = brought(network, 1)
+    caller = VerifierCaller(transport, await network.verifier(LAMBDA))
+    (found,) = (await caller.verdicts(0, 20)).verdicts
+    said = await caller.audit(tampered(one), 90)
+    assert (said.result, said.reason, said.note) == ("inconclusive", "not_bound", "")
+    assert (await caller.audit(one, 90)).note == found.note
