@@ -8,8 +8,8 @@ operators, every receipt drawn by each) in which one verifier lies from the star
 the liar's verdicts do not count any more, or the cheat that it covers is quarantined, and some
 answers more; else after ``--seconds``. Exit code 1 if a user's call failed.
 
-Seconds are from the liar's first verdict that the gateway heard, on this machine, now: they say
-what the product does, not how fast.
+Seconds are from when users began, on this machine, now: they say what the product does, not how
+fast.
 """
 
 import argparse
@@ -48,7 +48,8 @@ LIAR = "mu.localhost/verifier"
 DECIDED = {"slander": "verifier_silenced", "collude": "node_quarantined"}
 HEADER = (
     "| liar | its verdicts | late | plants missed | silenced after | "
-    "node: worst, seconds of it | quarantined after | its share of answers | failed calls |"
+    "node: worst, seconds of it | quarantined after | "
+    "its share of answers: before, during, after | failed calls |"
 )
 
 
@@ -59,33 +60,35 @@ class Traffic:
     nodes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def share(self, since: int = 0) -> str:
-        """Of answers from number ``since`` on, those that the node gave."""
-        asked = self.nodes[since:]
-        return f"{asked.count(NODE)} of {len(asked)}"
+    def share(self, since: int | None, until: int | None) -> str:
+        """Of answers from number ``since`` to before ``until``, those that the node gave."""
+        asked = self.nodes[since:until]
+        return f"{asked.count(NODE)} of {len(asked)}" if asked else "–"
 
 
 @dataclass(slots=True)
 class Seen:
     """What the gateway made of it, as it was looked at."""
 
-    began_s: float = 0.0
-    """When the liar's first verdict was heard; 0: not yet."""
+    began_s: float
+    """When users began to chat."""
     alerts: dict[str, float] = field(default_factory=dict)
     """When the first alert of each kind about the liar or the node was seen."""
     held_s: dict[str, float] = field(default_factory=dict)
     """How long the node had which standing."""
+    first: int | None = None
+    last: int | None = None
+    """How many answers there were when it was first seen to have one, and when it last had."""
 
-    def look(self, said: Any, now_s: float, step_s: float) -> None:
-        heard = next(one["heard"] for one in said["verifiers"] if one["name"] == LIAR)
-        if heard and not self.began_s:
-            self.began_s = now_s
+    def look(self, said: Any, now_s: float, step_s: float, answers: int) -> None:
         for alert in said["alerts"]:
             if alert["node"] in (LIAR, NODE):
                 self.alerts.setdefault(alert["code"], now_s)
         for one in said["standings"]:
             if one["node"] == NODE:
                 self.held_s[one["standing"]] = self.held_s.get(one["standing"], 0.0) + step_s
+                self.first = answers if self.first is None else self.first
+                self.last = answers
 
     def after(self, code: str) -> str:
         at = self.alerts.get(code)
@@ -112,16 +115,18 @@ def play(place: Path, manner: str, seconds: float) -> int:
     program = (sys.executable, liars.__file__, manner)
     network = Network(data=place, program=program)
     _prepare(network)
-    seen, traffic = Seen(), Traffic()
+    traffic = Traffic()
     with network, chatting(network, traffic):
-        decided = _watch(network, manner, seconds, seen, traffic)
+        seen = Seen(began_s=time.monotonic())
+        _watch(network, manner, seconds, seen, traffic)
         conduct = {one["verifier"]: one for one in _conduct(network)}
     liar = conduct[LIAR]
+    after = "–" if seen.last is None else traffic.share(seen.last, None)
     others = sum(len(one["findings"]) for name, one in conduct.items() if name != LIAR)
     print(
         f"| {manner} | {liar['verdicts']} | {liar['late']} | {liar['missed']} of {liar['tried']} "
         f"| {seen.after('verifier_silenced')} | {seen.worst} | {seen.after('node_quarantined')} "
-        f"| {traffic.share()}, then {traffic.share(decided)} "
+        f"| {traffic.share(None, seen.first)}, {traffic.share(seen.first, seen.last)}, {after} "
         f"| {len(traffic.failures)} of {len(traffic.nodes) + len(traffic.failures)} |",
         flush=True,
     )
@@ -151,27 +156,28 @@ def _prepare(network: Network) -> None:
         set_key(path, "plants_per_day", "999")
 
 
-def _watch(network: Network, manner: str, seconds: float, seen: Seen, traffic: Traffic) -> int:
-    """Look until it is decided, and a little longer; how many answers there were by then."""
+def _watch(network: Network, manner: str, seconds: float, seen: Seen, traffic: Traffic) -> None:
+    """Look until it is decided, and a little longer."""
     url = f"{network.base_url.removesuffix('/v1')}/trunkline/v1/alerts?limit=1000"
     due_s, before_s, decided = time.monotonic() + seconds, time.monotonic(), None
     while time.monotonic() < due_s:
         time.sleep(LOOK_S)
         now_s = time.monotonic()
-        seen.look(_json(url), now_s, now_s - before_s)
+        seen.look(_json(url), now_s, now_s - before_s, len(traffic.nodes))
         before_s = now_s
         if decided is None and DECIDED.get(manner) in seen.alerts:
             decided = len(traffic.nodes)
         # What was asked before it was decided is answered too.
         if decided is not None and len(traffic.nodes) >= decided + AFTERWARDS + USERS:
-            break
-    return len(traffic.nodes) if decided is None else decided
+            return
 
 
 @contextmanager
 def chatting(network: Network, traffic: Traffic) -> Iterator[None]:
     """Users, each with a question after the other."""
     over = threading.Event()
+    # At once, so that both nodes are asked where nothing stands against one of them.
+    together = threading.Barrier(USERS)
     names = [one["id"] for one in _json(f"{network.base_url}/models")["data"]]
     model = next(name for name in names if name.startswith("smollm2"))
 
@@ -186,6 +192,10 @@ def chatting(network: Network, traffic: Traffic) -> Iterator[None]:
             number += USERS
             over.wait(PAUSE_S)
             try:
+                together.wait()
+            except threading.BrokenBarrierError:
+                return
+            try:
                 traffic.nodes.append(_node_of(f"{network.base_url}/chat/completions", body))
             except (OSError, ValueError) as error:
                 traffic.failures.append(f"{type(error).__name__}: {error}")
@@ -197,6 +207,7 @@ def chatting(network: Network, traffic: Traffic) -> Iterator[None]:
         yield
     finally:
         over.set()
+        together.abort()
         for one in users:
             one.join()
 
