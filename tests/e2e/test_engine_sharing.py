@@ -6,12 +6,15 @@ One engine serves all tests of this file, as in ``test_engine.py``.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import pytest_asyncio
 from tests.e2e.test_engine import CONTEXT, RULES, SEQUENCES, answer, facts, prompt
 
+from trunkline.engine import llama, weights
 from trunkline.engine.client import EmbeddedEngine, EngineConfig
 from trunkline.inference.ports import Generate, Sampling, Score, Sharing
 
@@ -23,11 +26,15 @@ QUESTIONS = ("Why is the sea salt?", "Why is the sea green?", "Who are you?", "W
 OURS = Sharing(scope="ours")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engine-cache")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedEngine]:
-    folder = tmp_path_factory.mktemp("engine-cache")
+async def engine(cache: Path) -> AsyncIterator[EmbeddedEngine]:
     engine = EmbeddedEngine(
-        EngineConfig(cache_folder=str(folder), sequences=SEQUENCES, context_tokens=CONTEXT)
+        EngineConfig(cache_folder=str(cache), sequences=SEQUENCES, context_tokens=CONTEXT)
     )
     await engine.model()
     yield engine
@@ -102,3 +109,30 @@ async def test_what_a_cancelled_answer_leaves_is_as_good(engine: EmbeddedEngine)
     await stream.aclose()
     plain = msgspec.structs.replace(second, sharing=Sharing())
     assert facts(await answer(engine, second)) == facts(await answer(engine, plain))
+
+
+async def test_what_changes_places_with_an_empty_sequence_leaves_that_empty(
+    engine: EmbeddedEngine, cache: Path
+) -> None:
+    """Else a filler behind what is thought to be there would end the engine."""
+    tokens = await prompt(engine, QUESTIONS[0])
+    library = llama.Library(llama.library_path(), log=lambda line: None)
+    model = llama.Model(library, weights.prepare(weights.locate(""), "f16", cache).path)
+    context = llama.Context(model, llama.Settings(sequences=2, context_tokens=256, ubatch_tokens=8))
+
+    def bits(sequence: int, start: int) -> list[bytes]:
+        places = range(start, start + 4)
+        context.decode([tokens[at] for at in places], places, [sequence] * 4, [True] * 4)
+        return [np.array(context.logits(row)).tobytes() for row in range(4)]
+
+    plain = [bits(0, 0), bits(0, 4)]
+    context.forget(0, 4)
+    context.swap(0, 1)
+    assert (context.length(0), context.length(1)) == (0, 4)
+    assert bits(1, 4) == plain[1]
+    assert [bits(0, 0), bits(0, 4)] == plain
+    context.forget(0, 0)
+    context.swap(0, 1)
+    assert (context.length(0), context.length(1)) == (8, 0)
+    context.close()
+    model.close()

@@ -531,6 +531,8 @@ class Context:
         return state
 
     def _put(self, sequence: int, state: NDArray[np.uint8]) -> None:
+        # A state without a token is read as nothing to do: what was there would stay.
+        self.forget(sequence, 0)
         read = self._library.integer(
             "llama_state_seq_set_data", self._handle, state.ctypes.data, state.size, sequence
         )
