@@ -38,10 +38,12 @@ from trunkline.receipts import receipt_leaf
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.status import CONFLICT, NOT_FOUND
 from trunkline.remote.verifier import VerifierCaller
-from trunkline.schema.audit import AlertStatement
+from trunkline.schema.audit import AlertStatement, RevealedVerdict
 from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict, is_withdrawal
 
+PAGES_MAX: Final = 1_000
+"""Of a verifier's later verdicts that are looked through for one that withdraws another."""
 LEAF: Final = regex(r"[0-9a-f]{8,64}")
 """A receipt's leaf hash, or the beginning of it, as ``audit ls`` shows it."""
 ALERTS_SHOWN: Final = 50
@@ -219,7 +221,20 @@ async def _on(verifier: _Verifier, leaf: str) -> list[Found]:
     if found.verdict.result != "fail":
         return [found]
     # What withdraws a verdict is shown with it.
-    return _taken_together([found, *await _page(verifier, revealed.number)])[:1]
+    return _taken_together([found, *await _later(verifier, revealed)])[:1]
+
+
+async def _later(verifier: _Verifier, revealed: RevealedVerdict) -> list[Found]:
+    """What a verifier said of the same receipt after its verdict, however much of others came in
+    between: a plant is opened when its planter can."""
+    after = revealed.number
+    for _ in range(PAGES_MAX):
+        page = (await verifier.caller.verdicts(after)).verdicts
+        found = [one for one in page if one.receipt == revealed.receipt]
+        if found or not page:
+            return [_open(verifier, one.note, one.entry) for one in found]
+        after = page[-1].number
+    return []
 
 
 async def _page(verifier: _Verifier, after: int) -> list[Found]:

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.audit_records import verdict
+from tests.support.audit_records import VERIFIER, verdict
 
 from trunkline.base.errors import ConfigError
 from trunkline.cli import audit
 from trunkline.cli.exits import DONE, NO, UNABLE
 from trunkline.cli.folder import Folder
+from trunkline.crypto.signer import sign_note
+from trunkline.schema.audit import RevealedVerdict, VerdictPage
 from trunkline.verdicts import PLANT_CHECK, Check
 
 
@@ -54,6 +56,38 @@ def test_a_verdict_on_a_plant_is_shown_with_what_withdraws_it() -> None:
     for each in ([drawn, back], [back, drawn]):
         (one,) = audit._taken_together(each)
         assert (one.verdict, one.withdrawal) == (drawn.verdict, back.verdict)
+
+
+class Pages:
+    """A verifier that tells one verdict at a time."""
+
+    def __init__(self, *said: audit.Found) -> None:
+        self.said = [
+            RevealedVerdict(
+                number=number,
+                receipt=one.verdict.receipt,
+                note=sign_note(one.verdict.text(), VERIFIER).decode(),
+                entry=None,
+            )
+            for number, one in enumerate(said, 1)
+        ]
+
+    async def verdict(self, leaf: str) -> RevealedVerdict:
+        return next(one for one in self.said if one.receipt == leaf)
+
+    async def verdicts(self, after: int) -> VerdictPage:
+        return VerdictPage(verdicts=tuple(self.said[after : after + 1]), newest=len(self.said))
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+async def test_what_withdraws_a_verdict_is_found_behind_many_others(withdrawn: bool) -> None:
+    others = [found("mu", "pass", receipt=f"{number:064x}") for number in range(4)]
+    back = [found("mu", "not_applicable", withdraws=True)] if withdrawn else []
+    told = Pages(found("mu", "fail"), *others, *back)
+    verifier = audit._Verifier(name="mu", key=VERIFIER.vkey, caller=told)  # type: ignore[arg-type]
+    (one,) = await audit._on(verifier, "ab" * 32)
+    assert one.verdict.result == "fail"
+    assert (one.withdrawal is not None) == withdrawn
 
 
 def test_nobody_withdraws_another_s_verdict_or_one_on_another_receipt() -> None:
