@@ -81,7 +81,7 @@ class Pages:
 
 @pytest.mark.parametrize("withdrawn", [True, False])
 async def test_what_withdraws_a_verdict_is_found_behind_many_others(withdrawn: bool) -> None:
-    others = [found("mu", "pass", receipt=f"{number:064x}") for number in range(4)]
+    others = [found("mu", "fail", receipt=f"{number:064x}") for number in range(4)]
     back = [found("mu", "not_applicable", withdraws=True)] if withdrawn else []
     told = Pages(found("mu", "fail"), *others, *back)
     verifier = audit._Verifier(name="mu", key=VERIFIER.vkey, caller=told)  # type: ignore[arg-type]
