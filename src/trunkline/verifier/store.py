@@ -45,6 +45,7 @@ _DATED: Final = (
     "instr(note, x'7d0a') - instr(note, x'0a')) AS TEXT), '$.unix_ms')"
 )
 """Of a record's note: its second line, up to the brace that ends it, is an object."""
+_SELF_TEST: Final = "seen = 0 AND kind = 'self_test'"
 NEWEST: Final = 2**62
 """Beyond every entry."""
 DRAWS_MAX: Final = 1_000
@@ -287,15 +288,17 @@ def advance(
     connection.execute(
         "DELETE FROM statements WHERE entry < ? AND (seen = 1 OR kind = 'own_draw')", (floor,)
     )
+    _forget_stated(connection, "terms", "node", "TRUE", floor)
+    _forget_stated(connection, "statements", "key", _SELF_TEST, floor)
+
+
+def _forget_stated(connection: Connection, table: str, key: str, which: str, floor: int) -> None:
+    """Of what each node stated before ``floor`` leave the last: by date, which holds for its later
+    batches, and in the log, for those of before dates that never go back."""
+    old = f"FROM {table} WHERE {which} AND entry < ?1"
     connection.execute(
-        "DELETE FROM terms WHERE entry < (SELECT max(entry) FROM terms AS newer "
-        "WHERE newer.node = terms.node AND newer.entry < ?)",
-        (floor,),
-    )
-    connection.execute(
-        "DELETE FROM statements WHERE seen = 0 AND kind = 'self_test' AND entry < "
-        "(SELECT max(entry) FROM statements AS newer WHERE newer.seen = 0 "
-        "AND newer.kind = 'self_test' AND newer.key = statements.key AND newer.entry < ?)",
+        f"DELETE {old} AND entry NOT IN (SELECT max(entry) {old} GROUP BY {key}) "  # noqa: S608 - ours
+        f"AND entry NOT IN (SELECT entry FROM (SELECT entry, max({_DATED}) {old} GROUP BY {key}))",
         (floor,),
     )
 
@@ -323,14 +326,14 @@ def self_tests_at(
     Where it had stated nothing, all that it stated, in the log's order."""
     chosen = connection.execute(
         f"SELECT {_DATED} AS dated, entry FROM (SELECT entry, note FROM statements "  # noqa: S608 - ours
-        "WHERE seen = 0 AND kind = 'self_test' AND key = ? AND entry < ? ORDER BY entry DESC "
-        "LIMIT ?) WHERE dated <= ? ORDER BY dated DESC, entry DESC LIMIT 1",
+        f"WHERE {_SELF_TEST} AND key = ? AND entry < ? ORDER BY entry DESC LIMIT ?) "
+        "WHERE dated <= ? ORDER BY dated DESC, entry DESC LIMIT 1",
         (node, entry, STATED_MAX, _signed_ms(connection, entry, signed_ms)),
     ).fetchone()
     order = "entry" if chosen is None else "dated, entry"
     rows = connection.execute(
-        f"SELECT entry, note, {_DATED} AS dated FROM statements WHERE seen = 0 "  # noqa: S608 - ours
-        f"AND kind = 'self_test' AND key = ? AND (dated, entry) >= (?, ?) ORDER BY {order} LIMIT ?",
+        f"SELECT entry, note, {_DATED} AS dated FROM statements "  # noqa: S608 - ours
+        f"WHERE {_SELF_TEST} AND key = ? AND (dated, entry) >= (?, ?) ORDER BY {order} LIMIT ?",
         (node, *(chosen or (0, 0)), SELF_TESTS_MAX),
     )
     return [(int(row[0]), bytes(row[1])) for row in rows]

@@ -1,12 +1,18 @@
-"""What the store is asked all the time reads none of the 200,000 entries that it is not about."""
+"""What the store finds among 200,000 entries, and what it forgets of those before."""
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
+from tests.support import audit_records
 from tests.support.auditing import NODE
 
+from trunkline.crypto.signer import sign_note
 from trunkline.runtime.store import Connection, Database
 from trunkline.verifier import plant_store, store
+from trunkline.verifier.core.entry import Entry, StatementEntry, TermsEntry
+from trunkline.verifier.core.tree import Frontier
+from trunkline.verifier.store import Head
 
 LEAF = "ab" * 32
 ASKED: dict[str, Callable[[Connection], object]] = {
@@ -39,3 +45,39 @@ async def test_statements_are_found_and_not_searched_for(
     steps = await database.write(planned)
     assert [step for step in steps if "INDEX statements_" in step]
     assert not [step for step in steps if step in ("SCAN s", "SCAN statements")]
+
+
+def stated(index: int, unix_ms: int) -> list[Entry]:
+    """Terms and a self-test of the node's with one date, at ``index`` and after it."""
+    terms = audit_records.terms(node=NODE, keep_s=unix_ms, unix_ms=unix_ms)
+    test = msgspec.structs.replace(audit_records.self_test(NODE), unix_ms=unix_ms)
+    key = str(NODE.vkey)
+    return [
+        TermsEntry(index=index, node=key, note=sign_note(terms.text(), NODE)),
+        StatementEntry(
+            index=index + 1,
+            kind="self_test",
+            key=key,
+            about="",
+            note=sign_note(test.text(), NODE),
+        ),
+    ]
+
+
+async def test_the_last_by_date_is_left_of_old_statements(database: Database) -> None:
+    """Two that are delivered at once come to the log in any order."""
+    old = [*stated(10, 1_000), *stated(20, 3_000), *stated(30, 500), *stated(40, 2_000)]
+    size = store.HISTORY_ENTRIES + 100
+    after = Head(frontier=Frontier(size=size, hashes=()), checkpoint=b"")
+    recent = stated(200, 4_000)
+    await database.write(lambda c: store.advance(c, None, after, [*old, *recent]))
+
+    def read(connection: Connection) -> tuple[list[int], list[int]]:
+        terms = connection.execute("SELECT entry FROM terms ORDER BY entry")
+        tests = connection.execute("SELECT entry FROM statements ORDER BY entry")
+        return [row[0] for row in terms], [row[0] for row in tests]
+
+    assert await database.read(read) == ([20, 40, 200], [21, 41, 201])
+    terms = await database.read(lambda c: store.terms_at(c, str(NODE.vkey), 150, 3_500))
+    assert terms is not None
+    assert terms.unix_ms == 3_000
