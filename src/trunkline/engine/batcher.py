@@ -195,11 +195,13 @@ class Batcher:
             if not idle:
                 return
             running = self._waiting.popleft()
-            index = self._placed(self._chosen(idle, running), idle)
+            index = self._chosen(idle, running)
             slot = self._slots[index]
             kept = self._common(slot, running)
+            # Before it is put anywhere: what is forgotten need not be moved.
             self._memory.forget(index, kept)
             del slot.cached[kept:]
+            index = self._placed(index, idle)
             slot.running, slot.sharing, slot.asked = running, running.sharing, running.reusable
             self._catch_up(index)
 

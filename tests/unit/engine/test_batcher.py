@@ -30,6 +30,8 @@ class FakeMemory:
         self.batches: list[int] = []
         self.outputs: list[int] = []
         self.copies = 0
+        self.swapped: list[tuple[int, int]] = []
+        """How long the two were that changed places."""
 
     def decode(
         self,
@@ -71,6 +73,7 @@ class FakeMemory:
         self.cache[target] = list(self.cache[source])
 
     def swap(self, one: int, other: int) -> None:
+        self.swapped.append((len(self.cache[one]), len(self.cache[other])))
         self.cache[one], self.cache[other] = self.cache[other], self.cache[one]
 
 
@@ -225,6 +228,20 @@ def test_jobs_lie_beside_each_other_and_keep_what_is_cached() -> None:
     assert max(memory.batches) == 2, "neighbours, and next to nothing computed again"
     for id_ in (0, 3):
         assert answers[10 + id_] == alone(generate([*turns[id_].prompt, 7, 8]))
+
+
+def test_what_is_forgotten_anyway_is_not_moved() -> None:
+    shared, memory = batcher(slots=3)
+    for id_, tokens in enumerate((6, 9, 3)):
+        job = generate(PROMPTS[-1], sharing=Sharing(scope=str(id_)))
+        shared.add(running(id_, msgspec.structs.replace(job, max_tokens=tokens)))
+    drain(shared)
+    # The first takes the place of who left first, at the end; the next that of who left after, at
+    # the beginning, and lies beside it.
+    for id_ in (10, 11):
+        shared.add(running(id_, generate(PROMPTS[-2], sharing=Sharing(scope=str(id_)))))
+    shared.advance_prompt()
+    assert memory.swapped == [(0, len(PROMPTS[-1]) + 8)]
 
 
 def test_fillers_are_spared_the_output_layer_where_two_rows_are_not() -> None:
