@@ -192,6 +192,10 @@ class RevealedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Of a verdict that withdraws one on a plant: the plant's opening, a signed note
     (``trunkline.verdicts.plant``). Of another: that of a known-good plant which was opened since,
     about some other receipt. Empty: there is none to tell."""
+    commitment: str = ""
+    """Of a verdict that was drawn: the commitment to it that the log has, a signed note
+    (``trunkline.verdicts.commitment``). Empty in what is told of one receipt, and by verifiers of
+    before."""
 
 
 class VerdictPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,8 +56,9 @@ from trunkline.verdicts.record import Record, decimal
 from trunkline.verdicts.reveal import (
     REVEAL_AFTER_MS,
     Logged,
-    are_independent,
     check_reveal,
+    commitment_to,
+    may_know,
     may_reveal,
 )
 from trunkline.verdicts.self_test import SELF_TEST_TYPE, SelfTest
@@ -127,12 +128,12 @@ __all__ = [
     "Terms",
     "Tried",
     "Verdict",
-    "are_independent",
     "bound",
     "chain_of",
     "check_draw",
     "check_reveal",
     "check_sequence",
+    "commitment_to",
     "decimal",
     "demanded_digest",
     "drawn",
@@ -142,6 +143,7 @@ __all__ = [
     "hold_against",
     "in_force",
     "is_withdrawal",
+    "may_know",
     "may_reveal",
     "open_demand",
     "open_plant",

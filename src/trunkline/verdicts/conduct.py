@@ -23,7 +23,7 @@ from trunkline.verdicts.commitment import COMMITMENT_TYPE, Commitment
 from trunkline.verdicts.draw import DRAW_TYPE, Draw, check_draw
 from trunkline.verdicts.plant import PLANT_OPENING_TYPE, open_plant
 from trunkline.verdicts.planted import NOT_TRIED, Known, Missed, Said, Tried, hold_against
-from trunkline.verdicts.reveal import Logged, are_independent, check_reveal
+from trunkline.verdicts.reveal import Logged, check_reveal, may_know
 from trunkline.verdicts.sequence import check_sequence
 from trunkline.verdicts.verdict import VERDICT_TYPE, Verdict
 
@@ -210,7 +210,9 @@ def _conduct(account: _Account, accounts: Mapping[str, _Account], tried: Tried) 
         account.found(account.drawn_at[fault.earlier + 1], f"a draw, {what}")
     others = [one for one in accounts.values() if one is not account]
     late = sum(
-        any(_came_after(said, other.verdicts.get(receipt)) for other in others)
+        any(
+            may_know(said, other.verdicts[receipt]) for other in others if receipt in other.verdicts
+        )
         for receipt, said in account.verdicts.items()
     )
     return Conduct(
@@ -233,10 +235,3 @@ def _missing(missed: Missed) -> str:
     if missed.expect == "fail":
         return f"passes an answer that was planted as wrong at {node}, which {by} failed"
     return f"fails an answer that was planted as right at {node}, which {by} passed"
-
-
-def _came_after(said: Logged, other: Logged | None) -> bool:
-    """Whether a verdict may have been made knowing the other one."""
-    if other is None or are_independent(said, other):
-        return False
-    return said.committed > other.committed

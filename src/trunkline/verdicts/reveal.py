@@ -9,6 +9,7 @@ the other was shown.
 import msgspec
 
 from trunkline.base.errors import DigestError, SignatureError
+from trunkline.crypto.digest import digest
 from trunkline.verdicts.commitment import Commitment
 from trunkline.verdicts.verdict import Verdict
 
@@ -20,7 +21,7 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True):
     """One verifier's verdict on a receipt, by its places in the log."""
 
     committed: int
-    """Index of the commitment's entry."""
+    """Index of the commitment's entry; of the verdict's, where there was none before it."""
     revealed: int
     """Index of the verdict's entry."""
 
@@ -40,6 +41,16 @@ def may_reveal(
     return another_committed or now_ms - committed_ms >= reveal_after_ms
 
 
+def commitment_to(verdict: Verdict, verdict_note: bytes) -> Commitment:
+    """What binds a verifier to its verdict: always the same for the same verdict."""
+    return Commitment(
+        digest=digest(verdict_note),
+        key=verdict.key,
+        receipt=verdict.receipt,
+        unix_ms=verdict.unix_ms,
+    )
+
+
 def check_reveal(commitment: Commitment, verdict: Verdict, verdict_note: bytes) -> None:
     """Check that the verdict is the one that was committed to, by the same verifier.
 
@@ -54,11 +65,7 @@ def check_reveal(commitment: Commitment, verdict: Verdict, verdict_note: bytes) 
         raise DigestError("the verdict is not the one that was committed to")
 
 
-def are_independent(one: Logged, other: Logged) -> bool:
-    """Whether neither verdict can have been made knowing the other: both in one log, and each
-    committed to before the other was shown.
-
-    A verdict that was shown before its own commitment was logged is no opinion of its own.
-    """
-    in_order = one.committed < one.revealed and other.committed < other.revealed
-    return in_order and one.committed < other.revealed and other.committed < one.revealed
+def may_know(one: Logged, other: Logged) -> bool:
+    """Whether whoever gave ``one`` may have known the ``other`` verdict on the same receipt: it was
+    bound to its own only after the other was shown."""
+    return one.committed > other.revealed

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import Error, MalformedError, OverloadedError, RequestError
+from trunkline.crypto.signer import Signer
 from trunkline.runtime.http import JSON_TYPE, TEXT_TYPE, Call, Router, http_status
 from trunkline.runtime.polls import Polls
 from trunkline.runtime.store import Database
@@ -56,10 +57,12 @@ class Api:
         database: Callable[[], Database],
         info: Callable[[], Awaitable[VerifierInfo]],
         ask: Ask,
+        signer: Signer,
         *,
         asked_max: int,
     ) -> None:
-        """``ask`` makes an audit and takes as long as it takes."""
+        """``ask`` makes an audit and takes as long as it takes; ``signer``: this verifier's."""
+        self._signer = signer
         self._polls = Polls()
         self._database = database
         self._info = info
@@ -103,16 +106,16 @@ class Api:
         await call.reply_json(200, page, [NO_STORE])
 
     async def _page(self, call: Call, after: float, wait_s: float) -> VerdictPage:
-        number, database = int(after), self._database()
+        number, database, signer = int(after), self._database(), self._signer
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while wait_s:
                     self.revealed.clear()
-                    page = await database.read(lambda c: ledger.page(c, number))
+                    page = await database.read(lambda c: ledger.page(c, number, signer))
                     if page.verdicts or call.draining.is_set():
                         return page
                     await self._something(call)
-        return await database.read(lambda c: ledger.page(c, number))
+        return await database.read(lambda c: ledger.page(c, number, signer))
 
     async def _something(self, call: Call) -> None:
         """Until this process revealed something, or another may have, or the server stops."""

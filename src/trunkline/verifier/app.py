@@ -136,7 +136,9 @@ class VerifierApp:
         self._contradicted = ""
         """Why the log is not believed, likewise."""
         self._router = Router(reply_error)
-        self._api = Api(lambda: self._database, self._info, self._ask, asked_max=config.asked_max)
+        self._api = Api(
+            lambda: self._database, self._info, self._ask, self._signer, asked_max=config.asked_max
+        )
         self._api.add_routes(self._router)
         self._router.add("GET", "/healthz", self._health)
         metrics = Metrics()

@@ -24,7 +24,7 @@ from trunkline.receipts import Receipt
 from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import Calibration as Used
-from trunkline.verdicts import Check, Commitment, Drawn, SelfTest, Subject, Verdict
+from trunkline.verdicts import Check, Drawn, SelfTest, Subject, Verdict, commitment_to
 from trunkline.verifier import crash, ledger, queue
 from trunkline.verifier.ledger import Stored
 from trunkline.verifier.publishing import Publisher
@@ -238,15 +238,8 @@ class Judge:
             self._publisher.statement(connection, sign_note(said.text(), self._signer))
 
     def _commit(self, connection: Connection, verdict: Verdict, note: bytes) -> None:
-        commitment = Commitment(
-            digest=digest(note),
-            key=verdict.key,
-            receipt=verdict.receipt,
-            unix_ms=verdict.unix_ms,
-        )
-        self._publisher.commitment(
-            connection, verdict.receipt, sign_note(commitment.text(), self._signer)
-        )
+        commitment = sign_note(commitment_to(verdict, note).text(), self._signer)
+        self._publisher.commitment(connection, verdict.receipt, commitment)
 
     def _state(
         self, connection: Connection, before: ledger.SubjectRow | None

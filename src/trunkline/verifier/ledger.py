@@ -13,9 +13,17 @@ import msgspec
 from trunkline.base.errors import require
 from trunkline.crypto import note as notes
 from trunkline.crypto.digest import digest
+from trunkline.crypto.signer import Signer, sign_note
 from trunkline.runtime.store import Connection
 from trunkline.schema.audit import VERDICTS_MAX, RevealedVerdict, VerdictPage
-from trunkline.verdicts import Commitment, Result, Standing, may_reveal
+from trunkline.verdicts import (
+    Commitment,
+    Result,
+    Standing,
+    Verdict,
+    commitment_to,
+    may_reveal,
+)
 from trunkline.verifier import plant_store
 from trunkline.verifier.publishing import Publisher
 
@@ -262,15 +270,23 @@ def public(connection: Connection, begins: str) -> list[RevealedVerdict]:
     return [_shown(row[:4]) for row in rows]
 
 
-def _shown(row: tuple[int, str, bytes, int | None], plant: bytes = b"") -> RevealedVerdict:
+def _shown(
+    row: tuple[int, str, bytes, int | None], plant: bytes = b"", commitment: bytes = b""
+) -> RevealedVerdict:
     number, leaf, note, entry = row
     return RevealedVerdict(
-        number=number, receipt=leaf, note=note.decode(), entry=entry, plant=plant.decode()
+        number=number,
+        receipt=leaf,
+        note=note.decode(),
+        entry=entry,
+        plant=plant.decode(),
+        commitment=commitment.decode(),
     )
 
 
-def page(connection: Connection, after: int) -> VerdictPage:
-    """Revealed verdicts with numbers above ``after``, oldest first."""
+def page(connection: Connection, after: int, signer: Signer) -> VerdictPage:
+    """Revealed verdicts with numbers above ``after``, oldest first. ``signer``: this verifier's,
+    which makes the commitments that are told with them again, byte by byte."""
     rows = connection.execute(
         "SELECT number, leaf, note, entry, picked FROM verdicts WHERE number > ? "
         "ORDER BY number LIMIT ?",
@@ -278,10 +294,23 @@ def page(connection: Connection, after: int) -> VerdictPage:
     ).fetchall()
     return VerdictPage(
         verdicts=tuple(
-            _shown(row[:4], _plant(connection, row[0], row[1], picked=bool(row[4]))) for row in rows
+            _shown(
+                row[:4],
+                _plant(connection, row[0], row[1], picked=bool(row[4])),
+                _commitment(bytes(row[2]), signer),
+            )
+            for row in rows
         ),
         newest=newest(connection),
     )
+
+
+def _commitment(note: bytes, signer: Signer) -> bytes:
+    """The one that the log has, of a verdict that is drawn: its signature is of no randomness."""
+    verdict = Verdict.parse(notes.parse(note).text)
+    if isinstance(verdict.drawn, msgspec.UnsetType):
+        return b""
+    return sign_note(commitment_to(verdict, note).text(), signer)
 
 
 def _plant(connection: Connection, number: int, leaf: str, *, picked: bool) -> bytes:

@@ -6,7 +6,7 @@ from tests.support import audit_records as make
 
 from trunkline.base.errors import DigestError, SignatureError
 from trunkline.crypto.digest import sha256
-from trunkline.verdicts import Logged, are_independent, check_reveal, may_reveal
+from trunkline.verdicts import Logged, check_reveal, may_know, may_reveal
 
 VERDICT = make.verdict()
 NOTE = make.signed(VERDICT)
@@ -59,13 +59,15 @@ def test_a_commitment_tells_nothing_that_could_be_copied() -> None:
         check_reveal(copied, mine, make.signed(mine, make.OTHER))
 
 
-def test_opinions_are_independent_if_each_was_bound_before_the_other_was_shown() -> None:
+def test_who_was_bound_after_another_s_verdict_was_shown_may_have_known_it() -> None:
     first = Logged(committed=3, revealed=6)
-    assert are_independent(first, Logged(committed=5, revealed=7))
-    assert are_independent(first, Logged(committed=1, revealed=4))
-    # Bound after the first was shown, or shown before the first was bound.
-    assert not are_independent(first, Logged(committed=7, revealed=8))
-    assert not are_independent(first, Logged(committed=1, revealed=2))
-    # Shown before it was bound: no opinion of its own, whatever the order.
-    assert not are_independent(first, Logged(committed=5, revealed=4))
-    assert not are_independent(Logged(committed=5, revealed=4), first)
+    for independent in (Logged(committed=5, revealed=7), Logged(committed=1, revealed=4)):
+        assert not may_know(independent, first)
+        assert not may_know(first, independent)
+    late, early = Logged(committed=7, revealed=8), Logged(committed=1, revealed=2)
+    assert may_know(late, first)
+    assert may_know(first, early)
+    assert not may_know(early, first), "that another copied it says nothing against the first"
+    # Bound by nothing but itself.
+    assert may_know(Logged(committed=7, revealed=7), first)
+    assert not may_know(Logged(committed=5, revealed=5), first)

@@ -78,6 +78,7 @@ async def test_everything_is_in_the_log_in_its_order(network, transport):
     assert order == sorted(order)
     commitment = Commitment.open_note(log.statements(COMMITMENT_TYPE)[0], LAMBDA.vkey)
     assert commitment.binds(log.statements(VERDICT_TYPE)[0])
+    assert found.commitment.encode() == log.statements(COMMITMENT_TYPE)[0], "told byte by byte"
     # Nothing is drawn from statements: the log comes to rest.
     assert len(log.statements(DRAW_TYPE)) == 1
 
