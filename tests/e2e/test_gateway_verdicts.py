@@ -21,6 +21,7 @@ from trunkline.receipts.key_statement import KeyStatement
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.http import Call, Router
 from trunkline.runtime.server import serving
+from trunkline.verdicts import Verdict
 
 pytestmark = pytest.mark.usefixtures("looks_often")
 
@@ -180,6 +181,73 @@ async def test_a_verdict_that_the_log_does_not_have_demotes_and_quarantines_once
         await stands(stack, alpha, "quarantined")
 
 
+async def test_one_that_lies_and_one_that_copies_it_demote_and_two_of_their_own_quarantine(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    """The copier says what the log had of the other one before it was bound itself; of a second
+    answer both are bound before either shows."""
+    alpha, log = nodes[0].signer.vkey, FakeLog()
+    one, two = verifiers
+
+    def failing(verifier: FakeVerifier, receipt: str) -> Verdict:
+        return verifier.verdict(alpha, NOW_MS, standing="failed", receipt=receipt)
+
+    copied, second = "ab" * 32, "cd" * 32
+    lie, copy = failing(one, copied), failing(two, copied)
+    honest = [(each, failing(each, second)) for each in verifiers]
+    log.entries = [
+        note.encode()
+        for note in (
+            *(one.bind(lie), one.sign(lie), two.bind(copy), two.sign(copy)),
+            *(each.bind(verdict) for each, verdict in honest),
+        )
+    ]
+    one.commitments[1], two.commitments[1] = one.bind(lie), two.bind(copy)
+    one.reveal(lie)
+    two.reveal(copy)
+    file = policy(tmp_path, verifiers)
+    for _ in range(2):  # a restart changes nothing
+        async with gateway_over(nodes, tmp_path, routing=file, log=log) as stack:
+
+            async def told(stack: Stack = stack) -> bool:
+                rows = (await alerts(stack)).standings
+                return any("could not know" in row.why for row in rows)
+
+            await until(told)
+            await stands(stack, nodes[0], "demoted")
+    for each, verdict in honest:
+        each.commitments[2] = each.bind(verdict)
+        each.reveal(verdict)
+    for _ in range(2):
+        async with gateway_over(nodes, tmp_path, routing=file, log=log) as stack:
+            await stands(stack, nodes[0], "quarantined")
+        log.down = True
+
+
+async def test_what_is_no_commitment_to_a_verdict_binds_nobody_to_it(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    alpha, log = nodes[0].signer.vkey, FakeLog()
+    one, two = verifiers
+    said = [each.verdict(alpha, NOW_MS, standing="failed", receipt="ab" * 32) for each in verifiers]
+    other = two.verdict(alpha, NOW_MS, receipt="ab" * 32)
+    # What its key had bound itself to before was another verdict on that receipt.
+    log.entries = [two.bind(other).encode(), one.sign(said[0]).encode()]
+    two.commitments[1] = two.bind(other)
+    one.commitments[1] = "nonsense"
+    for each, verdict in zip(verifiers, said, strict=True):
+        each.reveal(verdict)
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file, log=log) as stack:
+
+        async def told() -> bool:
+            rows = (await alerts(stack)).standings
+            return any("could not know" in row.why for row in rows)
+
+        await until(told)
+        assert [row.standing for row in (await alerts(stack)).standings] == ["demoted"]
+
+
 async def test_a_verdict_from_a_time_that_has_not_come_says_nothing(
     nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
 ) -> None:
@@ -331,8 +399,8 @@ async def test_verifiers_that_contradict_each_other_are_reported_once(
     alpha = nodes[0].signer.vkey
     one, two = verifiers
     file = policy(tmp_path, verifiers, 'on_fail = "alert"')
-    one.reveal(one.verdict(alpha, NOW_MS, result="pass"))
-    two.reveal(two.verdict(alpha, NOW_MS, result="fail"))
+    one.reveal(one.verdict(alpha, NOW_MS, result="pass", receipt="ab" * 32))
+    two.reveal(two.verdict(alpha, NOW_MS, result="fail", receipt="ab" * 32))
     for _ in range(2):
         async with gateway_over(nodes, tmp_path, routing=file) as stack:
 

@@ -21,7 +21,7 @@ from trunkline.gateway.core.standing import (
     Place,
     is_early,
 )
-from trunkline.verdicts import Kind, Result, Standing, Verdict
+from trunkline.verdicts import Kind, Logged, Result, Standing, Verdict
 
 HANDS = [
     VerifierHand("one", "red"),
@@ -31,6 +31,9 @@ HANDS = [
 ]
 NODES = [Signer.generate(f"{name}/node", bytes([number]) * 32).vkey
          for number, name in enumerate(("a", "b"))]  # fmt: skip
+APART = Logged(committed=1, revealed=2)
+"""Places that are no copy of each other."""
+RECEIPT = "ab" * 32
 POLICY = Verification(verifiers=tuple(hand.policy for hand in HANDS))
 
 
@@ -54,7 +57,7 @@ def verdicts(draw: st.DrawFn) -> Verdict:
 def board_of(stream: list[Verdict], *, logged: bool = True) -> Board:
     board = Board()
     for verdict in stream:
-        board.hear(verdict, digest_of(verdict), logged=logged)
+        board.hear(verdict, digest_of(verdict), logged=APART if logged else None)
     return board
 
 
@@ -106,7 +109,7 @@ def test_what_is_not_proved_to_be_logged_demotes_and_its_proof_quarantines(
     proved = [verdict for verdict in stream if digest_of(verdict) in wanted]
     chance.shuffle(proved)  # type: ignore[attr-defined]
     for verdict in proved:
-        board.hear(verdict, digest_of(verdict), logged=True)
+        board.hear(verdict, digest_of(verdict), logged=APART)
     assert board.unproved(POLICY) == ()
     full = board_of(stream).standings(POLICY)
     assert {p: s.level for p, s in board.standings(POLICY).items()} == {
@@ -134,7 +137,13 @@ def test_a_newer_failure_needs_no_new_proof_until_the_first_was_taken_back() -> 
 def test_no_operator_holds_up_the_proofs_of_another_by_how_much_it_says() -> None:
     one, two, three, _ = HANDS
     many = [
-        hand.verdict(NODES[0], time, standing="failed", configuration=f"made up {time}")
+        hand.verdict(
+            NODES[0],
+            time,
+            standing="failed",
+            configuration=f"made up {time}",
+            receipt=f"{time:064x}",
+        )
         for time in range(100, 120)
         for hand in (one, two)
     ]
@@ -249,8 +258,8 @@ def test_a_subject_without_a_configuration_is_restored_by_the_same_with_one() ->
 def test_a_dispute_is_over_once_what_took_the_subject_s_place_is_good() -> None:
     one, _, three, _ = HANDS
     stream = [
-        one.verdict(NODES[0], 5, result="pass"),
-        three.verdict(NODES[0], 5, result="fail"),
+        one.verdict(NODES[0], 5, result="pass", receipt=RECEIPT),
+        three.verdict(NODES[0], 5, result="fail", receipt=RECEIPT),
     ]
     assert board_of(stream).disputes(POLICY)
     later = changed(three.verdict(NODES[0], 6, standing="good"), numerics="m")
@@ -299,9 +308,9 @@ def test_withholding_has_a_consequence_of_its_own() -> None:
 
 def test_a_third_opinion_ends_a_dispute() -> None:
     one, _, three, four = HANDS
-    against = one.verdict(NODES[0], 5, result="fail")
-    for_it = three.verdict(NODES[0], 6, result="pass")
-    third = four.verdict(NODES[0], 7, result="pass")
+    against = one.verdict(NODES[0], 5, result="fail", receipt=RECEIPT)
+    for_it = three.verdict(NODES[0], 6, result="pass", receipt=RECEIPT)
+    third = four.verdict(NODES[0], 7, result="pass", receipt=RECEIPT)
     board = board_of([against, for_it])
     (dispute,) = board.disputes(POLICY)
     assert dispute.by == (one.name, three.name)

@@ -35,6 +35,8 @@ class FakeVerifier(VerifierHand):
         self.notes: list[str] = []
         self.plants: dict[int, str] = {}
         """What opens the plant that a verdict withdraws one on, by its number."""
+        self.commitments: dict[int, str] = {}
+        """What it tells that it was bound by, likewise."""
         self.asked: list[AskedAudit] = []
         self.judge: Judge = passing
         self.polled: list[int] = []
@@ -65,7 +67,12 @@ class FakeVerifier(VerifierHand):
                 await self._news.wait()
         page = [
             RevealedVerdict(
-                number=number, receipt="", note=note, entry=None, plant=self.plants.get(number, "")
+                number=number,
+                receipt="",
+                note=note,
+                entry=None,
+                plant=self.plants.get(number, ""),
+                commitment=self.commitments.get(number, ""),
             )
             for number, note in enumerate(self.notes, start=1)
             if after < number <= after + VERDICTS_MAX

@@ -67,7 +67,7 @@ class FakeLog:
             raise ConnectError("the log is down", code="upstream_refused")
         if entry not in self.entries:
             self.entries.append(entry)
-        return f"c2sp.org/tlog-proof@v1\nindex {self.entries.index(entry)}\n"
+        return f"c2sp.org/tlog-proof@v1\nindex {self.entries.index(entry)}\n\n"
 
 
 class Reply:

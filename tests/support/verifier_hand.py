@@ -7,7 +7,15 @@ import msgspec
 from trunkline.crypto.keys import VerifierKey
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.gateway.core.demands import VerifierPolicy
-from trunkline.verdicts import Kind, Result, Standing, StandingEvidence, Subject, Verdict
+from trunkline.verdicts import (
+    Kind,
+    Result,
+    Standing,
+    StandingEvidence,
+    Subject,
+    Verdict,
+    commitment_to,
+)
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -45,10 +53,11 @@ class VerifierHand:
         standing: Standing = "open",
         result: Result = "inconclusive",
         kind: Kind = "replay",
-        receipt: str = "ab" * 32,
+        receipt: str = "",
         model: str = "tiny",
         configuration: str = "calibrated",
     ) -> Verdict:
+        """``receipt``: if left out, one that no other hand speaks of."""
         return Verdict(
             alpha="0.001",
             bundle=DIGEST,
@@ -59,7 +68,7 @@ class VerifierHand:
             kind=kind,
             operator=self.operator,
             previous="",
-            receipt=receipt,
+            receipt=receipt or sha256(self.name.encode()).hexdigest(),
             regime="exact",
             result=result,
             salt="00" * 32,
@@ -79,6 +88,11 @@ class VerifierHand:
     def sign(self, verdict: Verdict) -> str:
         """The signed note."""
         return sign_note(verdict.text(), self.signer).decode()
+
+    def bind(self, verdict: Verdict) -> str:
+        """The commitment to it, signed."""
+        bound = commitment_to(verdict, self.sign(verdict).encode())
+        return sign_note(bound.text(), self.signer).decode()
 
 
 def digest_of(verdict: Verdict) -> str:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from trunkline.base.errors import Error
 from trunkline.evidence.file import VERDICTS_MAX, EvidenceVerdict
 from trunkline.gateway.evidence import Prover
@@ -44,7 +46,7 @@ class Attached:
         try:
             async with asyncio.timeout(PROVE_S):
                 proof = await self._prover.prove(row.note.encode(), PROVE_S)
-                await self._store.prove(row.digest, proof)
+                await self._store.prove(msgspec.structs.replace(row, proof=proof))
         except (Error, TimeoutError) as error:
             code = error.error_code if isinstance(error, Error) else "upstream_timeout"
             self._logger.info("verdict.unproven", verdict=row.digest, error=code)

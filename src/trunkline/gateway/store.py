@@ -16,7 +16,7 @@ from trunkline.gateway.claim_store import ClaimStore, fill_claim
 from trunkline.gateway.content_store import PUBLISHED_SCHEMA, ContentStore, publish
 from trunkline.gateway.core.budget import Charge
 from trunkline.gateway.core.replay import Kept
-from trunkline.gateway.verdict_store import PLANTS_SCHEMA, VerdictStore
+from trunkline.gateway.verdict_store import COMMITMENTS_SCHEMA, PLANTS_SCHEMA, VerdictStore
 from trunkline.gateway.verdict_store import SCHEMA as VERDICTS_SCHEMA
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import SignedReceipt
@@ -91,6 +91,7 @@ MIGRATIONS: Final = (
     VERDICTS_SCHEMA,
     "ALTER TABLE charges ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",
     PLANTS_SCHEMA,
+    COMMITMENTS_SCHEMA,
 )
 
 

@@ -1,7 +1,8 @@
 """Gets the proofs that verdicts are in the log, of those that would do more than demote with one.
 
 A verifier logs what it reveals. This gateway hands the same note to the log (twice is once), and so
-need not wait for the verifier; the proof counts only under the policy. It refuses to fetch what
+need not wait for the verifier, likewise the commitment to it; the proof counts only under the
+policy. It refuses to fetch what
 decides nothing: a verifier may reveal as much as it likes. Specified in
 ``docs/operate/verification.md``.
 """
@@ -10,10 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from trunkline.base.errors import Error
 from trunkline.gateway.evidence import Prover
 from trunkline.gateway.verdict_store import VerdictRow, VerdictStore
 from trunkline.runtime.logger import Logger
+from trunkline.tlog import proof as tlog_proof
 
 AT_ONCE: Final = 4
 PROVE_S: Final = 15.0
@@ -75,8 +79,8 @@ class VerdictProofs:
             if row is None:
                 return True
             async with asyncio.timeout(PROVE_S + 1.0):
-                proof = await self._prover.prove(row.note.encode(), PROVE_S)
-            await self._store.prove(digest, proof)
+                row = await self._with_proofs(row)
+            await self._store.prove(row)
             await self._proved(row)
         except (Error, TimeoutError) as error:
             code = error.error_code if isinstance(error, Error) else "upstream_timeout"
@@ -86,3 +90,11 @@ class VerdictProofs:
             self._logger.crashed("verdict.unproven", error, verdict=digest)
             return False
         return True
+
+    async def _with_proofs(self, row: VerdictRow) -> VerdictRow:
+        # First what comes first: a log that had neither would else have them the wrong way round.
+        if row.commitment and row.committed is None:
+            proof = await self._prover.prove(row.commitment.encode(), PROVE_S)
+            row = msgspec.structs.replace(row, committed=tlog_proof.parse(proof.encode()).index)
+        proof = await self._prover.prove(row.note.encode(), PROVE_S)
+        return msgspec.structs.replace(row, proof=proof)

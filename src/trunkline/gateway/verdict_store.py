@@ -59,6 +59,12 @@ PLANTS_SCHEMA: Final = """
 """
 
 
+COMMITMENTS_SCHEMA: Final = """
+    ALTER TABLE verdicts ADD COLUMN commitment TEXT NOT NULL DEFAULT '';
+    ALTER TABLE verdicts ADD COLUMN committed INTEGER;
+"""
+
+
 class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     """One verdict, verified."""
 
@@ -71,6 +77,10 @@ class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     note: str
     proof: str | None = None
     """tlog-proof of the note, once it was had."""
+    commitment: str = ""
+    """What its verifier was bound to it by, a signed note; empty: nothing that it told."""
+    committed: int | None = None
+    """Where the log has that, by a proof."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +135,8 @@ class VerdictStore:
 
         def work(connection: Connection) -> list[VerdictRow]:
             rows = connection.execute(
-                "SELECT digest, verifier, receipt, note, proof FROM verdicts ORDER BY number"
+                "SELECT digest, verifier, receipt, note, proof, commitment, committed"
+                " FROM verdicts ORDER BY number"
             )
             return [_row(row) for row in rows]
 
@@ -136,8 +147,8 @@ class VerdictStore:
 
         def work(connection: Connection) -> list[VerdictRow]:
             rows = connection.execute(
-                "SELECT digest, verifier, receipt, note, proof FROM verdicts WHERE receipt = ?"
-                " ORDER BY number",
+                "SELECT digest, verifier, receipt, note, proof, commitment, committed"
+                " FROM verdicts WHERE receipt = ? ORDER BY number",
                 (receipt,),
             )
             return [_row(row) for row in rows]
@@ -149,7 +160,8 @@ class VerdictStore:
 
         def work(connection: Connection) -> VerdictRow | None:
             row = connection.execute(
-                "SELECT digest, verifier, receipt, note, proof FROM verdicts WHERE digest = ?",
+                "SELECT digest, verifier, receipt, note, proof, commitment, committed"
+                " FROM verdicts WHERE digest = ?",
                 (digest,),
             ).fetchone()
             return None if row is None else _row(row)
@@ -179,10 +191,15 @@ class VerdictStore:
 
         return await self.database.read(work)
 
-    async def prove(self, digest: str, proof: str) -> None:
-        """Keep the proof that a verdict is in the log."""
+    async def prove(self, row: VerdictRow) -> None:
+        """Keep the proof that a verdict is in the log, and where its commitment is, if known."""
+        values = (row.proof, row.committed, row.digest)
         await self.database.execute(
-            ("UPDATE verdicts SET proof = ? WHERE digest = ?", (proof, digest))
+            (
+                "UPDATE verdicts SET proof = ?, committed = coalesce(?, committed)"
+                " WHERE digest = ?",
+                values,
+            )
         )
 
     async def add(self, rows: Sequence[VerdictRow], verifier: str, heard: int | None) -> None:
@@ -191,8 +208,8 @@ class VerdictStore:
         def work(connection: Connection) -> None:
             for row in rows:
                 connection.execute(
-                    "INSERT OR IGNORE INTO verdicts (digest, verifier, receipt, note, proof)"
-                    " VALUES (?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO verdicts (digest, verifier, receipt, note, proof,"
+                    " commitment, committed) VALUES (?, ?, ?, ?, ?, ?, ?)",
                     msgspec.structs.astuple(row),
                 )
             if heard is not None:
@@ -289,9 +306,12 @@ def _bound(connection: Connection) -> None:
     )
 
 
-def _row(row: tuple[str, str, str, str, str | None]) -> VerdictRow:
-    digest, verifier, receipt, note, proof = row
-    return VerdictRow(digest=digest, verifier=verifier, receipt=receipt, note=note, proof=proof)
+def _row(row: tuple[str, str, str, str, str | None, str, int | None]) -> VerdictRow:
+    digest, verifier, receipt, note, proof, commitment, committed = row
+    return VerdictRow(
+        digest=digest, verifier=verifier, receipt=receipt, note=note, proof=proof,
+        commitment=commitment, committed=committed,
+    )  # fmt: skip
 
 
 def _alert(number: int, data: bytes) -> Alert:

@@ -35,7 +35,18 @@ from trunkline.gateway.verdict_store import Alert, Conclusion, VerdictRow, Verdi
 from trunkline.gateway.webhook import Webhook
 from trunkline.runtime.logger import Logger
 from trunkline.schema.audit import AskedAudit, AskedVerdict, RevealedVerdict, VerdictPage
-from trunkline.verdicts import Known, Plant, PlantOpening, Tried, Verdict, open_plant
+from trunkline.tlog import proof as tlog_proof
+from trunkline.verdicts import (
+    Commitment,
+    Known,
+    Logged,
+    Plant,
+    PlantOpening,
+    Tried,
+    Verdict,
+    check_reveal,
+    open_plant,
+)
 
 WAIT_S: Final = 20
 """How long a verifier may hold a poll until there is something new."""
@@ -148,7 +159,7 @@ class Verdicts:
         for row in await self._store.all():
             verdict = _stored(row)
             if not is_early(verdict, now_ms):
-                self._board.hear(verdict, row.digest, logged=row.proof is not None)
+                self._board.hear(verdict, row.digest, logged=_places(row))
                 self._plants.hear(verdict, row.digest)
         for receipt, note in await self._store.plants():
             self._plants.open(_stored_plant(receipt, note))
@@ -295,7 +306,9 @@ class Verdicts:
     ) -> list[tuple[Verdict, VerdictRow]]:
         """The verdict, if it counts. One that does not must not hide those after it."""
         try:
-            return [self._open(policy, revealed.note)]
+            verdict, row = self._open(policy, revealed.note)
+            bound = _commitment(policy, verdict, revealed)
+            return [(verdict, msgspec.structs.replace(row, commitment=bound))]
         except (MalformedError, VerificationError) as error:
             self._logger.warning(
                 "verdict.refused",
@@ -360,7 +373,7 @@ class Verdicts:
 
     async def _proved(self, row: VerdictRow) -> None:
         """The log has this verdict, by a proof that is stored."""
-        self._board.hear(_stored(row), row.digest, logged=True)
+        self._board.hear(_stored(row), row.digest, logged=_places(row))
         await self._settle()
 
     async def _settle(self) -> None:
@@ -462,6 +475,26 @@ class Verdicts:
 def _stored(row: VerdictRow) -> Verdict:
     """A verdict that was verified before it was stored."""
     return Verdict.parse(_text(row.note))
+
+
+def _places(row: VerdictRow) -> Logged | None:
+    """Where the log has a verdict and what bound its verifier to it, as far as that is proved; the
+    verdict itself did, if nothing did before."""
+    if row.proof is None or (row.commitment and row.committed is None):
+        return None
+    revealed = tlog_proof.parse(row.proof.encode()).index
+    committed = revealed if row.committed is None else min(row.committed, revealed)
+    return Logged(committed=committed, revealed=revealed)
+
+
+def _commitment(policy: VerifierPolicy, verdict: Verdict, revealed: RevealedVerdict) -> str:
+    """What bound a verifier to a verdict; empty: nothing that it shows. It counts without."""
+    note = revealed.commitment.encode()
+    try:
+        check_reveal(Commitment.open_note(note, policy.key), verdict, revealed.note.encode())
+    except (MalformedError, VerificationError):
+        return ""
+    return revealed.commitment
 
 
 def _stored_plant(receipt: str, note: str) -> Known:

@@ -17,8 +17,8 @@ class Rows:
     async def find(self, digest: str) -> VerdictRow:
         return VerdictRow(digest=digest, verifier="", receipt="", note=digest)
 
-    async def prove(self, digest: str, proof: str) -> None:
-        assert digest.startswith("taken")
+    async def prove(self, row: VerdictRow) -> None:
+        assert row.digest.startswith("taken")
 
 
 class Choosy:

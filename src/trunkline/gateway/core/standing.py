@@ -20,8 +20,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from trunkline.gateway.core.accusations import NEWEST, WITHHELD, Accusations, Charge, Mark
 from trunkline.gateway.core.demands import Consequence, Verification
-from trunkline.verdicts import Result, Subject, Verdict, is_withdrawal
+from trunkline.verdicts import Logged, Result, Subject, Verdict, is_withdrawal
 
 SUBJECTS_MAX: Final = 1024
 """Of one verifier; beyond, what it has not spoken of for longest is forgotten."""
@@ -30,8 +31,6 @@ RECEIPTS_MAX: Final = 4096
 AHEAD_MS_MAX: Final = 300_000
 """How far a verdict's time may be ahead of the gateway's clock: until that time has come, nothing
 that its verifier says takes it back."""
-WITHHELD: Final = "opening"
-"""Kind of a verdict on a node that did not open a receipt."""
 
 Place = tuple[str, str]
 """A node's vkey and a model as that node names it."""
@@ -50,13 +49,6 @@ class Level(IntEnum):
     def word(self) -> str:
         """As it is said and stored."""
         return self.name.lower()
-
-
-class Mark(NamedTuple):
-    """When a verdict was signed, and which it is. The later one counts."""
-
-    unix_ms: int
-    digest: str
 
 
 class NodeStanding(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,20 +87,13 @@ class _Word:
     broken: Mark | None = None
     """Its ``result`` was ``fail``."""
     passed: Mark | None = None
-    failed_logged: Mark | None = None
-    """As ``failed``, of those that are proved to be in the log."""
-    withheld_logged: Mark | None = None
 
-    def hear(self, mark: Mark, verdict: Verdict, *, logged: bool) -> None:
+    def hear(self, mark: Mark, verdict: Verdict) -> None:
         match verdict.standing:
             case "failed" if verdict.kind == WITHHELD:
                 self.withheld = _newer(self.withheld, mark)
-                if logged:
-                    self.withheld_logged = _newer(self.withheld_logged, mark)
             case "failed":
                 self.failed = _newer(self.failed, mark)
-                if logged:
-                    self.failed_logged = _newer(self.failed_logged, mark)
             case "good":
                 self.good = _newer(self.good, mark)
             case _ if is_withdrawal(verdict):
@@ -123,7 +108,6 @@ class _Word:
     def marks(self) -> Iterator[Mark]:
         found = (
             self.failed, self.withheld, self.good, self.withdrawn, self.broken, self.passed,
-            self.failed_logged, self.withheld_logged,
         )  # fmt: skip
         yield from (mark for mark in found if mark is not None)
 
@@ -155,9 +139,11 @@ class _Voice(NamedTuple):
 
     operator: str
     verifier: str
+    """Its key's name."""
     mark: Mark
-    logged: bool = False
-    """Proved to be in the log, this verdict or an older one that stands as well."""
+    vkey: str = ""
+    charges: tuple[Charge, ...] = ()
+    """The newest verdicts that say so and stand, this one first."""
 
 
 @dataclass(slots=True)
@@ -178,6 +164,7 @@ class Board:
         """By the verifier's vkey."""
         self._results: dict[str, dict[str, _Opinion]] = {}
         """By receipt, then by the verifier's vkey."""
+        self._accusations = Accusations()
         self._silenced: frozenset[str] = frozenset()
 
     def silence(self, verifiers: frozenset[str]) -> None:
@@ -186,12 +173,13 @@ class Board:
         a say because another has none."""
         self._silenced = verifiers
 
-    def hear(self, verdict: Verdict, digest: str, *, logged: bool = False) -> None:
-        """One verdict, verified. ``digest``: SHA-256 of its signed note, hex. ``logged``: it is
-        proved to be in the log; may be said later, by hearing it once more."""
+    def hear(self, verdict: Verdict, digest: str, *, logged: Logged | None = None) -> None:
+        """One verdict, verified. ``digest``: SHA-256 of its signed note, hex. ``logged``: its
+        places, proved to be in the log; may be said later, by hearing it once more."""
         mark = Mark(verdict.unix_ms, digest)
         words = self._words.setdefault(verdict.key, {})
-        words.setdefault(verdict.subject, _Word()).hear(mark, verdict, logged=logged)
+        words.setdefault(verdict.subject, _Word()).hear(mark, verdict)
+        self._accusations.hear(verdict, mark, logged)
         if len(words) > SUBJECTS_MAX:
             del words[min(words, key=lambda subject: words[subject].newest())]
         if verdict.result not in ("pass", "fail"):
@@ -213,21 +201,22 @@ class Board:
             for mark in word.marks()
         }
         opinions = {one.mark.digest for found in self._results.values() for one in found.values()}
-        return frozenset(words | opinions)
+        return frozenset(words | opinions | self._accusations.support())
 
     def unproved(self, policy: Verification) -> tuple[str, ...]:
-        """Digests of the verdicts that would do more than demote, were they proved to be in the
-        log: the newest of each verifier on each subject. Operators take turns, each with its newest
-        first, so that none holds up another by how much it says."""
-        marks: dict[str, list[Mark]] = {}
+        """Digests of the verdicts that would do more than demote, were their places in the log
+        proved: the newest of each verifier on each subject, until one is its own, and what others
+        say of these receipts. Operators take turns, each with its newest first, so that none holds
+        up another by how much it says."""
+        marks: dict[str, set[Mark]] = {}
+        operators = {verifier.vkey: verifier.operator for verifier in policy.verifiers}
         for against in self._held(policy).values():
             for most, voices in (
                 (policy.on_fail, against.failed),
                 (policy.on_withheld, against.withheld),
             ):
-                for voice in voices:
-                    if most == "quarantine" and not voice.logged:
-                        marks.setdefault(voice.operator, []).append(voice.mark)
+                for charge in self._unproved(voices) if most == "quarantine" else ():
+                    marks.setdefault(operators[charge.verifier], set()).add(charge.mark)
         turns = zip_longest(*(sorted(said, reverse=True) for said in marks.values()))
         return tuple(mark.digest for turn in turns for mark in turn if mark is not None)
 
@@ -238,7 +227,7 @@ class Board:
             against = held.setdefault(dispute.place, _Held())
             mark = Mark(dispute.said_ms, dispute.verdicts[-1])
             against.disputed += [_Voice("", name, mark) for name in dispute.by]
-        found = ((place, _standing(against, policy)) for place, against in held.items())
+        found = ((place, self._standing(against, policy)) for place, against in held.items())
         return {place: standing for place, standing in found if standing is not None}
 
     def _held(self, policy: Verification) -> dict[Place, _Held]:
@@ -253,16 +242,71 @@ class Board:
                 if _replaced(subject, word, subjects):
                     continue
                 against = held.setdefault((subject.key, subject.model), _Held())
-                voices = (
-                    (against.failed, word.failed, word.failed_logged),
-                    (against.withheld, word.withheld, word.withheld_logged),
-                    (against.doubted, word.doubt(), None),
-                )
-                for voice, newest, proved in voices:
-                    mark, logged = word.since_good(newest), word.since_good(proved) is not None
-                    if mark is not None:
-                        voice.append(_Voice(operators[vkey], names[vkey], mark, logged))
+                said = _Voice(operators[vkey], names[vkey], Mark(0, ""), vkey)
+                if (mark := word.since_good(word.failed)) is not None:
+                    charges = self._charges(vkey, subject, word, withheld=False)
+                    against.failed.append(said._replace(mark=mark, charges=charges))
+                if (mark := word.since_good(word.withheld)) is not None:
+                    charges = self._charges(vkey, subject, word, withheld=True)
+                    against.withheld.append(said._replace(mark=mark, charges=charges))
+                if (mark := word.doubt()) is not None:
+                    against.doubted.append(said._replace(mark=mark))
         return held
+
+    def _charges(
+        self, vkey: str, subject: Subject, word: _Word, *, withheld: bool
+    ) -> tuple[Charge, ...]:
+        found = self._accusations.of(vkey, subject, withheld=withheld)
+        return tuple(one for one in found if word.since_good(one.mark) is not None)[:NEWEST]
+
+    def _unproved(self, voices: Sequence[_Voice]) -> list[Charge]:
+        """What must be proved, for each of the voices to count beside those of others."""
+        return [
+            charge
+            for voice in voices
+            for charge in self._accusations.unproved(
+                voice.charges,
+                {other.vkey for other in voices if other.operator != voice.operator},
+            )
+        ]
+
+    def _standing(self, against: _Held, policy: Verification) -> NodeStanding | None:
+        """What stands against a place comes to; None: nothing."""
+        kinds: tuple[tuple[str, list[_Voice], Consequence], ...] = (
+            ("failed", against.failed, policy.on_fail),
+            ("withheld", against.withheld, policy.on_withheld),
+            ("broken", against.doubted, "alert" if policy.on_fail == "alert" else "demote"),
+            ("disputed", against.disputed, policy.on_dispute),
+        )
+        found = [(self._level(said, most, policy), why, said, most) for why, said, most in kinds]
+        level, why, voices, most = max(found, key=lambda each: each[0])
+        if level is Level.GOOD:
+            return None
+        said = _WHY[why]
+        enough = len({voice.operator for voice in voices}) >= policy.quorum
+        if most == "quarantine" and enough and level is Level.DEMOTED:
+            said += _UNPROVED if self._unproved(voices) else _COPIED
+        return NodeStanding(
+            level=level,
+            why=said,
+            by=tuple(sorted({voice.verifier for voice in voices})),
+            verdicts=tuple(sorted({voice.mark.digest for voice in voices})),
+            said_ms=max(voice.mark.unix_ms for voice in voices),
+        )
+
+    def _level(self, voices: Sequence[_Voice], most: Consequence, policy: Verification) -> Level:
+        """What so many voices come to, where the policy lets them do ``most``. Only what is proved
+        to be in the log, and can be no copy of the others, does more than demote."""
+        if not voices or most == "alert":
+            return Level.GOOD
+        if most == "demote":
+            return Level.DEMOTED
+        charges: dict[str, list[Charge]] = {}
+        for voice in voices:
+            charges.setdefault(voice.vkey, []).extend(voice.charges)
+        operators = {voice.vkey: voice.operator for voice in voices}
+        enough = self._accusations.agree(charges, operators, policy.quorum)
+        return Level.QUARANTINED if enough else Level.DEMOTED
 
     def disputes(self, policy: Verification) -> list[Dispute]:
         """Every receipt on which as many operators say ``pass`` as say ``fail``, until those that
@@ -331,50 +375,14 @@ def _replaced(subject: Subject, word: _Word, words: Mapping[Subject, _Word]) -> 
     )
 
 
-def _standing(against: _Held, policy: Verification) -> NodeStanding | None:
-    """What stands against a place comes to; None: nothing."""
-    quorum = policy.quorum
-    kinds: tuple[tuple[str, list[_Voice], Consequence], ...] = (
-        ("failed", against.failed, policy.on_fail),
-        ("withheld", against.withheld, policy.on_withheld),
-        ("broken", against.doubted, "alert" if policy.on_fail == "alert" else "demote"),
-        ("disputed", against.disputed, policy.on_dispute),
-    )
-    found = [(_level(voices, most, quorum), why, voices, most) for why, voices, most in kinds]
-    level, why, voices, most = max(found, key=lambda each: each[0])
-    if level is Level.GOOD:
-        return None
-    waits = level < _level(voices, most, quorum, proved=False)
-    return NodeStanding(
-        level=level,
-        why=_WHY[why] + (_UNPROVED if waits else ""),
-        by=tuple(sorted({voice.verifier for voice in voices})),
-        verdicts=tuple(sorted({voice.mark.digest for voice in voices})),
-        said_ms=max(voice.mark.unix_ms for voice in voices),
-    )
-
-
 _WHY: Final = {
     "failed": "it fails verification",
     "withheld": "it does not open receipts that were drawn",
     "broken": "its newest answer that was checked fails",
     "disputed": "verifiers contradict each other about an answer of it",
 }
-
-
 _UNPROVED: Final = ", by verdicts that are not proved to be in the log yet"
-
-
-def _level(
-    voices: Sequence[_Voice], most: Consequence, quorum: int, *, proved: bool = True
-) -> Level:
-    """What so many voices come to, where the policy lets them do ``most``. ``proved``: only what
-    is proved to be in the log does more than demote."""
-    if not voices or most == "alert":
-        return Level.GOOD
-    operators = {voice.operator for voice in voices if voice.logged or not proved}
-    enough = most == "quarantine" and len(operators) >= quorum
-    return Level.QUARANTINED if enough else Level.DEMOTED
+_COPIED: Final = ", but of too few verifiers that could not know what another had said"
 
 
 def is_early(verdict: Verdict, now_ms: int) -> bool:
