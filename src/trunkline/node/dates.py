@@ -6,11 +6,21 @@ batch before a statement that it follows, also where the clock was set back or t
 another. A clock that was ahead makes the dates stand still until it is there again.
 """
 
+from typing import Final
+
 from trunkline.base.ports import Clock
 from trunkline.crypto import note as notes
 from trunkline.node import terms_store
 from trunkline.runtime.store import Connection
 from trunkline.verdicts import Terms
+
+SCHEMA: Final = """
+CREATE TABLE self_test_dated (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    unix_ms INTEGER NOT NULL
+) STRICT;
+"""
+"""One migration of ``node.db``: what is left here of a self-test once the log has it."""
 
 
 class Dates:
@@ -38,10 +48,21 @@ class Dates:
         return self._clock.monotonic_s()
 
 
+def keep_self_test(connection: Connection, unix_ms: int) -> None:
+    """Remember the date of the last self-test."""
+    connection.execute(
+        "INSERT INTO self_test_dated VALUES (1, ?) "
+        "ON CONFLICT (one) DO UPDATE SET unix_ms = excluded.unix_ms",
+        (unix_ms,),
+    )
+
+
 def last_dated(connection: Connection) -> int:
-    """The latest date that the store knows of: of its last batch, or of its terms."""
-    row = connection.execute(
+    """The latest date that the store knows of: of its last batch, self-test, or terms."""
+    signed = connection.execute(
         "SELECT batches.signed_ms FROM head JOIN batches ON batches.number = head.batch"
     ).fetchone()
+    tested = connection.execute("SELECT unix_ms FROM self_test_dated").fetchone()
     stated = (Terms.parse(notes.parse(note).text) for _, note in terms_store.stated(connection))
-    return max((0 if row is None else int(row[0]), *(terms.unix_ms for terms in stated)))
+    dates = [int(row[0]) for row in (signed, tested) if row is not None]
+    return max([*dates, *(terms.unix_ms for terms in stated)], default=0)

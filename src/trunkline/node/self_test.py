@@ -14,12 +14,12 @@ from trunkline.crypto.digest import sha256
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.engine.about import ENGINE, processor
 from trunkline.inference.ports import ModelInfo
-from trunkline.node.dates import Dates
+from trunkline.node.dates import Dates, keep_self_test
 from trunkline.node.publish import SELF_TEST_KEY
 from trunkline.node.signing import Enqueue
 from trunkline.runtime.http import TEXT_TYPE, Call
 from trunkline.runtime.logger import Logger
-from trunkline.runtime.store import Database
+from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import SelfTest
 
 QUIET_POLL_S: Final = 0.5
@@ -112,5 +112,10 @@ class SelfTests:
         enqueue = self._enqueue
         if enqueue is not None:
             key = SELF_TEST_KEY + sha256(note).hex()
-            await self._database.write(lambda c: enqueue(c, key, note))
+
+            def keep(connection: Connection) -> None:
+                keep_self_test(connection, statement.unix_ms)
+                enqueue(connection, key, note)
+
+            await self._database.write(keep)
         return note

@@ -1,8 +1,8 @@
 """The node's durable state: signed receipts, their batches, the head of both chains, the outbox.
 
-One SQLite file, ``node.db`` in the node's data folder; ``nonce_store``, ``opening_store`` and
-``terms_store`` have tables of their own in it. It is made by :func:`create_store` and by nothing
-else: a node whose chain silently began anew would contradict its own earlier receipts.
+One SQLite file, ``node.db`` in the node's data folder; ``nonce_store``, ``opening_store``,
+``terms_store`` and ``dates`` have tables of their own in it. It is made by :func:`create_store` and
+by nothing else: a node whose chain silently began anew would contradict its own earlier receipts.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import ConfigError, CorruptStateError
-from trunkline.node import nonce_store, opening_store, terms_store
+from trunkline.node import dates, nonce_store, opening_store, terms_store
 from trunkline.receipts import SealedBatch, decode
 from trunkline.runtime import outbox
 from trunkline.runtime.store import Connection, Database
@@ -48,6 +48,7 @@ MIGRATIONS: Final = (
     nonce_store.SCHEMA,
     opening_store.SCHEMA,
     terms_store.SCHEMA,
+    dates.SCHEMA,
 )
 
 
