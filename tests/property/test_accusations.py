@@ -16,7 +16,7 @@ from trunkline.crypto.signer import Signer
 from trunkline.gateway.core import accusations
 from trunkline.gateway.core.demands import Verification
 from trunkline.gateway.core.standing import Board, Level, NodeStanding
-from trunkline.verdicts import Logged, Standing, Verdict
+from trunkline.verdicts import Logged, Result, Standing, Verdict
 
 ONE, TWO, THREE = VerifierHand("one"), VerifierHand("two"), VerifierHand("three")
 NODE = Signer.generate("a/node", b"\x01" * 32).vkey
@@ -25,7 +25,7 @@ FIRST, SECOND = "aa" * 32, "bb" * 32
 
 
 def says(hand: VerifierHand, unix_ms: int, receipt: str, standing: Standing = "failed") -> Verdict:
-    result = "fail" if standing == "failed" else "pass"
+    result: Result = "fail" if standing == "failed" else "pass"
     return hand.verdict(NODE, unix_ms, standing=standing, result=result, receipt=receipt)
 
 
@@ -75,6 +75,12 @@ def test_a_slow_verifier_demotes_and_counts_by_the_first_answer_that_it_failed_b
     # And the other one repeats it now: each has said one of its own.
     echo = says(ONE, 4, SECOND)
     board.hear(echo, digest_of(echo), logged=at(40, 41))
+    assert of(board).level is Level.QUARANTINED
+    # However often it comes late after that.
+    for n in range(1, 40):
+        for hand, places in ((ONE, at(100 * n, 100 * n + 1)), (TWO, at(100 * n + 2, 100 * n + 3))):
+            again = says(hand, 4, f"{n:064x}")
+            board.hear(again, digest_of(again), logged=places)
     assert of(board).level is Level.QUARANTINED
     # What it had said by itself it takes back.
     good = says(TWO, 5, "cc" * 32, "good")

@@ -18,7 +18,7 @@ CHARGES_MAX: Final = 1024
 ON_RECEIPT_MAX: Final = 4
 """Of one verifier on one receipt: an honest one gives two at most."""
 NEWEST: Final = 16
-"""Verdicts of a verifier on a subject that are looked at to find one that is its own."""
+"""Verdicts of a verifier on a subject that are proved, one by one, until one is its own."""
 WITHHELD: Final = "opening"
 """Kind of a verdict on a node that did not open a receipt."""
 
@@ -138,12 +138,12 @@ class Accusations:
 
     def unproved(self, charges: Sequence[Charge], others: Collection[str]) -> list[Charge]:
         """The charges whose places are still to be proved, so that those of one verifier on one
-        subject count beside each of ``others`` (vkeys) if they can. None: they do, or they cannot.
-        """
+        subject (the newest first) count beside each of ``others`` (vkeys), if they can. None:
+        they do, or they cannot."""
         proved = [charge for charge in charges if charge.logged is not None]
         if proved and all(any(self._own(one, (other,)) for one in proved) for other in others):
             return []
-        next_one = [charge for charge in charges if charge.logged is None][:1]
+        next_one = [charge for charge in charges[:NEWEST] if charge.logged is None][:1]
         beside = (said for one in (*proved, *next_one) for said in self._beside(one, others))
         return [*next_one, *(said for said in beside if said.logged is None)]
 

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from trunkline.gateway.core.accusations import NEWEST, WITHHELD, Accusations, Charge, Mark
+from trunkline.gateway.core.accusations import WITHHELD, Accusations, Charge, Mark
 from trunkline.gateway.core.demands import Consequence, Verification
 from trunkline.verdicts import Logged, Result, Subject, Verdict, is_withdrawal
 
@@ -143,7 +143,7 @@ class _Voice(NamedTuple):
     mark: Mark
     vkey: str = ""
     charges: tuple[Charge, ...] = ()
-    """The newest verdicts that say so and stand, this one first."""
+    """The verdicts that say so and stand, the newest first."""
 
 
 @dataclass(slots=True)
@@ -257,7 +257,7 @@ class Board:
         self, vkey: str, subject: Subject, word: _Word, *, withheld: bool
     ) -> tuple[Charge, ...]:
         found = self._accusations.of(vkey, subject, withheld=withheld)
-        return tuple(one for one in found if word.since_good(one.mark) is not None)[:NEWEST]
+        return tuple(one for one in found if word.since_good(one.mark) is not None)
 
     def _unproved(self, voices: Sequence[_Voice]) -> list[Charge]:
         """What must be proved, for each of the voices to count beside those of others."""
