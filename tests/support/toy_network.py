@@ -24,7 +24,7 @@ from trunkline.crypto import merkle, note
 from trunkline.crypto.digest import digest
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.inference.ports import Score, TokenScore
-from trunkline.receipts import BatchBuilder, encode
+from trunkline.receipts import Batch, BatchBuilder, encode
 from trunkline.runtime.http import TEXT_TYPE, Call, Router, http_status
 from trunkline.runtime.server import serving
 from trunkline.schema.attempt import (
@@ -174,6 +174,12 @@ class OpeningNode:
             self._kept[sealed.root.hex(), one.index] = one, kept
         self.log.append(signed[0].batch.encode())
         return list(signed)
+
+    def shows(self, signed: SignedReceipt, batch: bytes) -> None:
+        """Open a receipt with another ``batch`` note over the same root than the log has."""
+        place = Batch.parse(note.parse(batch).text).root.hex(), signed.index
+        _, made = self._kept[place]
+        self._kept[place] = msgspec.structs.replace(signed, batch=batch.decode()), made
 
     async def _open(self, call: Call) -> None:
         self.asked += 1

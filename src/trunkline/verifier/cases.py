@@ -48,8 +48,9 @@ class _When(NamedTuple):
 
     entry: int
     """The log's with the batch."""
-    signed_ms: int
-    """The batch's own date."""
+    signed_ms: int | None = None
+    """The batch's own date; None: as the log has it. A node that is asked could show a note with
+    another date over the same receipts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +115,13 @@ class Cases:
             opened = None
         if origin is not None and repeated.fits(verified.receipt, origin):
             made, opened = origin.receipt, origin.content
-        entry = store.NEWEST if place.drawn is None else place.drawn.entry
-        batch = verified.batch
         if origin is not None and origin.entry is not None:
             # What the node had said by when the answer was made.
-            entry, batch = origin.entry, origin.batch
-        when = _When(entry, batch.unix_ms)
+            when = _When(origin.entry)
+        elif place.drawn is not None:
+            when = _When(place.drawn.entry)
+        else:
+            when = _When(store.NEWEST, verified.batch.unix_ms)
         vkey = str(node.key)
         terms = await self._database.read(lambda c: store.terms_at(c, vkey, *when))
         if terms is not None and terms.answer_rules != RULES:

@@ -1,10 +1,12 @@
 """A batch is read by what its node had stated when it was signed, however late the log has it."""
 
+import msgspec
 import pytest
 from tests.support.auditing import NODE, Made, ToyNode
 from tests.support.toy_network import LAMBDA, ToyNetwork
 
 from trunkline.audit.judge import OTHER_CONTEXT
+from trunkline.crypto.signer import sign_note
 from trunkline.inference.rules import RULES
 from trunkline.receipts.batch import open_batch
 from trunkline.remote.http1 import HttpTransport
@@ -47,6 +49,22 @@ async def test_terms_hold_for_what_was_signed_under_them_though_the_log_has_othe
     network.log.append(signed.batch.encode())
     verdict = await verdict_of(network, transport)
     assert verdict.result == ("fail" if rules == RULES else "inconclusive")
+
+
+async def test_a_batch_has_the_date_that_the_log_has_whatever_the_node_shows(
+    network: ToyNetwork, transport: HttpTransport
+) -> None:
+    """Else a node could sign the same receipts under another date once one of them is drawn."""
+    network.node.state(LAMBDA, rules=RULES + 1)
+    _, stated_ms = signs(network, ToyNode().serve(2))
+    network.node.state(LAMBDA, rules=RULES, unix_ms=stated_ms)
+    (signed,) = network.node.answer(ToyNode(hidden="ba da ba").serve(3))
+    logged = open_batch(signed.batch.encode(), NODE.vkey)
+    assert logged.unix_ms >= stated_ms
+    earlier = msgspec.structs.replace(logged, unix_ms=stated_ms - 1)
+    network.node.shows(signed, sign_note(earlier.text(), NODE))
+    verdict = await verdict_of(network, transport)
+    assert verdict.result == "fail"
 
 
 async def test_nobody_has_to_open_what_was_answered_before_he_said_that_it_may_be_drawn(
