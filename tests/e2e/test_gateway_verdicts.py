@@ -12,15 +12,18 @@ from tests.support.fake_node import FakeNode
 from tests.support.fake_verifier import FakeVerifier, RoutedApp, refuse
 from tests.support.gateway import FakeLog, Stack, gateway_over, settings
 
+from trunkline.crypto.digest import sha256
 from trunkline.crypto.signer import Signer, sign_note
-from trunkline.gateway import assembly, directory, verdict_proofs, verification
+from trunkline.gateway import assembly, directory, store, verdict_proofs, verification
 from trunkline.gateway.alerts import ALERTS_PATH, AlertList
 from trunkline.gateway.config import GatewayConfig, NodeConfig
 from trunkline.gateway.core.standing import AHEAD_MS_MAX
+from trunkline.gateway.verdict_store import COMMITMENTS_SCHEMA
 from trunkline.receipts.key_statement import KeyStatement
 from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.http import Call, Router
 from trunkline.runtime.server import serving
+from trunkline.runtime.store import Database
 from trunkline.verdicts import Verdict
 
 pytestmark = pytest.mark.usefixtures("looks_often")
@@ -222,6 +225,36 @@ async def test_one_that_lies_and_one_that_copies_it_demote_and_two_of_their_own_
         async with gateway_over(nodes, tmp_path, routing=file, log=log) as stack:
             await stands(stack, nodes[0], "quarantined")
         log.down = True
+
+
+async def test_verdicts_that_an_older_gateway_kept_are_bound_where_they_are(
+    nodes: list[FakeNode], verifiers: list[FakeVerifier], tmp_path: Path
+) -> None:
+    """On one answer, the second of them may be a copy; on two, none is."""
+    place = nodes[0].signer.vkey
+    before = store.MIGRATIONS[: store.MIGRATIONS.index(COMMITMENTS_SCHEMA)]
+    database = Database.open(tmp_path / store.FILE, must_exist=False, migrations=before)
+
+    async def keep(number: int, verifier: FakeVerifier, receipt: str) -> None:
+        note = verifier.sign(verifier.verdict(place, NOW_MS, standing="failed", receipt=receipt))
+        proof = f"c2sp.org/tlog-proof@v1\nindex {number}\n\n"
+        row = (sha256(note.encode()).hex(), str(verifier.key), receipt, note, proof)
+        await database.execute((
+            "INSERT INTO verdicts (digest, verifier, receipt, note, proof) VALUES (?, ?, ?, ?, ?)",
+            row,
+        ))  # fmt: skip
+
+    one, two = verifiers
+    await keep(1, one, "ab" * 32)
+    await keep(2, two, "ab" * 32)
+    await database.aclose()
+    file = policy(tmp_path, verifiers)
+    async with gateway_over(nodes, tmp_path, routing=file) as stack:
+        (row,) = (await alerts(stack)).standings
+        assert row.standing == "demoted"
+        assert "could not know" in row.why
+        two.reveal(two.verdict(place, NOW_MS + 1, standing="failed", receipt="cd" * 32))
+        await stands(stack, nodes[0], "quarantined")
 
 
 async def test_what_is_no_commitment_to_a_verdict_binds_nobody_to_it(
