@@ -317,7 +317,9 @@ class VerifierApp:
         return _Parts(
             database=database,
             publisher=publisher,
-            follower=Follower(database, log, self._policy, reader, reach=reach),
+            follower=Follower(
+                database, log, self._policy, reader, clock=clock, reach=reach
+            ),
             drawer=Drawer(
                 database, self._signer, self._policy, publisher, operator=config.operator,
                 rate_ppm=config.rate_ppm, peers=self._peers, clock=clock,

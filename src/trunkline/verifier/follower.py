@@ -15,6 +15,7 @@ from trunkline.base.errors import (
     MalformedError,
     QuorumError,
 )
+from trunkline.base.ports import Clock
 from trunkline.crypto import merkle
 from trunkline.remote.log import BAD_LOG, LogCaller
 from trunkline.runtime.crash import CrashHook
@@ -43,12 +44,14 @@ class Follower:
         policy: Policy,
         reader: Reader,
         *,
+        clock: Clock,
         reach: CrashHook,
     ) -> None:
         self._database = database
         self._log = log
         self._policy = policy
         self._reader = reader
+        self._clock = clock
         self._reach = reach
         self._ended = b""
         """The checkpoint to whose end this process knows the log to be followed."""
@@ -72,11 +75,12 @@ class Follower:
             return False
         found, grown = await self._grow(frontier, checkpoint.size)
         await self._check(grown, checkpoint)
+        after, now_ms = Head(frontier=grown, checkpoint=note), self._clock.unix_ms()
         try:
             # A crash before the commit: the same entries are fetched again. After it: they are
             # known, and what follows from them is looked for at the next start too.
             await self._database.write(
-                lambda c: store.advance(c, head, Head(frontier=grown, checkpoint=note), found)
+                lambda c: store.advance(c, head, after, found, now_ms=now_ms)
             )
         except ConflictError:
             return True

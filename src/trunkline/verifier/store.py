@@ -203,6 +203,10 @@ MIGRATIONS: Final = (
     CREATE INDEX statements_self_tests ON statements (key, entry)
     WHERE seen = 0 AND kind = 'self_test';
     """,
+    # By this verifier's clock; those of before were seen long ago.
+    """
+    ALTER TABLE batches ADD COLUMN seen_ms INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 
@@ -242,7 +246,12 @@ def read_head(connection: Connection) -> Head | None:
 
 
 def advance(
-    connection: Connection, before: Head | None, after: Head, found: Iterable[Entry]
+    connection: Connection,
+    before: Head | None,
+    after: Head,
+    found: Iterable[Entry],
+    *,
+    now_ms: int,
 ) -> None:
     """Take in verified entries. ConflictError if another process did already."""
     now = read_head(connection)
@@ -259,7 +268,7 @@ def advance(
         match entry:
             case BatchEntry():
                 connection.execute(
-                    "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
                         entry.index,
                         entry.node,
@@ -267,6 +276,7 @@ def advance(
                         entry.count,
                         entry.unix_ms,
                         entry.audited,
+                        now_ms,
                     ),
                 )
             case NoncesEntry():
@@ -400,9 +410,11 @@ def saw_all_since(connection: Connection, node: str, unix_ms: int) -> bool:
 
 
 def signed_since(connection: Connection, node: str, since_ms: int) -> int:
-    """How many batches the log has that a node says it signed after ``since_ms``."""
+    """How many batches a node says it signed after ``since_ms``, and were seen in the log only
+    then: dates of a node whose clock was ahead stay ahead until the time has come."""
     row = connection.execute(
-        "SELECT count(*) FROM batches WHERE node = ? AND unix_ms > ?", (node, since_ms)
+        "SELECT count(*) FROM batches WHERE node = ?1 AND unix_ms > ?2 AND seen_ms > ?2",
+        (node, since_ms),
     ).fetchone()
     return int(row[0])
 

@@ -10,6 +10,7 @@ from trunkline.crypto.signer import Signer, sign_note
 from trunkline.receipts import BatchBuilder, encode
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.log import LogCaller
+from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.crash import no_crash
 from trunkline.runtime.server import serving
 from trunkline.tlog.policy import Policy
@@ -35,6 +36,7 @@ async def follower(log, database):
             LogCaller(transport, url),
             Policy.parse(POLICY),
             Reader({NODE.name: NODE.vkey}, {}, LAMBDA.vkey),
+            clock=SystemClock(),
             reach=no_crash,
         )
         await transport.aclose()

@@ -10,7 +10,7 @@ from tests.support.auditing import NODE
 from trunkline.crypto.signer import sign_note
 from trunkline.runtime.store import Connection, Database
 from trunkline.verifier import plant_store, store
-from trunkline.verifier.core.entry import Entry, StatementEntry, TermsEntry
+from trunkline.verifier.core.entry import BatchEntry, Entry, StatementEntry, TermsEntry
 from trunkline.verifier.core.tree import Frontier
 from trunkline.verifier.store import Head
 
@@ -70,7 +70,7 @@ async def test_the_last_by_date_is_left_of_old_statements(database: Database) ->
     size = store.HISTORY_ENTRIES + 100
     after = Head(frontier=Frontier(size=size, hashes=()), checkpoint=b"")
     recent = stated(200, 4_000)
-    await database.write(lambda c: store.advance(c, None, after, [*old, *recent]))
+    await database.write(lambda c: store.advance(c, None, after, [*old, *recent], now_ms=1))
 
     def read(connection: Connection) -> tuple[list[int], list[int]]:
         terms = connection.execute("SELECT entry FROM terms ORDER BY entry")
@@ -81,3 +81,28 @@ async def test_the_last_by_date_is_left_of_old_statements(database: Database) ->
     terms = await database.read(lambda c: store.terms_at(c, str(NODE.vkey), 150, 3_500))
     assert terms is not None
     assert terms.unix_ms == 3_000
+
+
+async def test_batches_seen_before_show_no_work_since_then_whatever_their_dates(
+    database: Database,
+) -> None:
+    """A node whose clock was ahead, and that is away now."""
+    key, since_ms = str(NODE.vkey), 5_000
+    ends = [Frontier.empty().grown([b""] * size) for size in (3, 6)]
+    first, second = [Head(frontier=end, checkpoint=b"") for end in ends]
+
+    def batches(begin: int, unix_ms: int) -> list[Entry]:
+        return [
+            BatchEntry(
+                index=index, node=key, root=bytes([index]) * 32, count=1, unix_ms=unix_ms, audited=1
+            )
+            for index in range(begin, begin + 3)
+        ]
+
+    def work(connection: Connection) -> list[int]:
+        store.advance(connection, None, first, batches(0, 9_000), now_ms=4_000)
+        before = store.signed_since(connection, key, since_ms)
+        store.advance(connection, first, second, batches(3, 9_000), now_ms=6_000)
+        return [before, store.signed_since(connection, key, since_ms)]
+
+    assert await database.write(work) == [0, 3]
