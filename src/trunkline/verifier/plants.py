@@ -32,10 +32,10 @@ from trunkline.verifier.plant_store import Waiting
 from trunkline.verifier.publishing import Publisher
 
 PATIENCE_MS: Final = 60_000
-"""After the first that is bound to a verdict, others have had their time, and shown theirs."""
+"""After the first that is bound to a verdict, others have had their time."""
 BEHIND_MS: Final = 10 * PATIENCE_MS
-"""For how long a known-good one that others are bound to waits for this verifier's own verdict:
-with much to do it is behind, and who fails everything would be in luck."""
+"""For how long a known-good one waits after that for the verdicts of all that audit it, this
+verifier's included: with much to do one is behind, and who fails everything would be in luck."""
 KEEP_S_MAX: Final = 30 * 86_400
 """The longest that a node can be set to keep what opens its receipts; one that states more is as
 if it stated this."""
@@ -153,19 +153,23 @@ class Plants:
             plant_store.notice(connection, plant.attempt, now_ms)
         waited_ms = now_ms - (plant.noticed_ms or now_ms)
         if plant.expect == "pass":
-            return self._contradict(connection, plant, waited_ms)
+            return self._contradict(connection, plant, bound, waited_ms)
         if bound < self._opinions and waited_ms < self._patience_ms:
             return False
         self._open(connection, plant)
         return True
 
-    def _contradict(self, connection: Connection, plant: Waiting, waited_ms: int) -> bool:
+    def _contradict(
+        self, connection: Connection, plant: Waiting, bound: int, waited_ms: int
+    ) -> bool:
         """Open a known-good one that was failed, where this verifier found it good itself."""
         own, others = _shown(connection, plant.leaf)
-        if own == "pass" and "fail" in others:
+        if own == "pass" and any(result == "fail" for _, result in others):
             self._open(connection, plant)
             return True
-        if own == "fail" or waited_ms >= (PATIENCE_MS if own else BEHIND_MS):
+        voices = len({key for key, _ in others}) + bool(own)
+        shown = own and voices >= max(bound, self._opinions)
+        if own == "fail" or waited_ms >= (PATIENCE_MS if shown else BEHIND_MS):
             plant_store.forget(connection, plant.attempt)
         return False
 
@@ -216,13 +220,14 @@ def _bound(connection: Connection, leaf: str) -> int:
     return len(others) + int(row[0])
 
 
-def _shown(connection: Connection, leaf: str) -> tuple[str, set[Result]]:
-    """The result of this verifier's verdict, and those of the others that are public."""
+def _shown(connection: Connection, leaf: str) -> tuple[str, set[tuple[str, Result]]]:
+    """The result of this verifier's verdict, and those of the others that are public, with whose
+    they are."""
     row = connection.execute(
         "SELECT result FROM verdicts WHERE leaf = ? AND picked = 0", (leaf,)
     ).fetchone()
     others = {
-        Verdict.parse(notes.parse(one.note).text).result
+        (one.key, Verdict.parse(notes.parse(one.note).text).result)
         for one in store.said(connection, "verdict", leaf)
     }
     return ("" if row is None else str(row[0])), others

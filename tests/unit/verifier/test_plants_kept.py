@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support import audit_records, planting
 from tests.support.auditing import NODE
@@ -41,14 +42,16 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await opened.aclose()
 
 
-def planter(database: Database, clock: Hands) -> Plants:
+def planter(
+    database: Database, clock: Hands, said: Statements | None = None, *, opinions: int = 1
+) -> Plants:
     return Plants(
         database,
         LAMBDA,
-        Statements(),  # type: ignore[arg-type]
+        Statements() if said is None else said,  # type: ignore[arg-type]
         operator="lambda.example",
         peers={str(MU.vkey): "mu.example"},
-        opinions=1,
+        opinions=opinions,
         reveal_after_ms=0,
         clock=clock,
         randomness=SystemRandomness(),
@@ -146,6 +149,51 @@ async def test_a_known_good_one_waits_for_a_planter_that_is_behind_with_its_audi
     clock.now_ms += 1
     await made.open_due()
     assert await database.read(left) == 0
+
+
+@pytest.mark.parametrize("bound", [True, False])
+async def test_a_known_good_one_waits_for_a_verifier_that_takes_its_time_to_fail_it(
+    database: Database, bound: bool
+) -> None:
+    """Who fails everything was not found out where it took a minute more than others."""
+    clock, said = Hands(), Statements()
+    note = planting.plant(LAMBDA, 1, expect="pass")
+    answer = planting.answered(note, 1, wrong=False)
+    leaf = answer.leaf.hex()
+
+    def audit(connection: Connection) -> None:
+        plant_store.add(
+            connection, attempt="1", node=str(NODE.vkey), expect="pass", note=note, accepted=b"",
+            now_ms=planting.NOW_MS, until_ms=2**52,
+        )  # fmt: skip
+        plant_store.answered(
+            connection, "1", leaf=leaf, signed=msgspec.json.encode(planting.signed(answer)),
+            content=msgspec.json.encode(answer.content),
+        )  # fmt: skip
+        connection.execute(
+            "INSERT INTO verdicts (leaf, picked, root, position, subject, result, standing, digest,"
+            " note, bundle, judged_ms, committed_ms) VALUES (?, 0, x'', 0, '', 'pass', '', '', x'',"
+            " x'', 0, 0)",
+            (leaf,),
+        )
+        if bound:
+            audited(connection, leaf)
+
+    def fails(connection: Connection) -> None:
+        verdict = audit_records.verdict(MU, receipt=leaf, result="fail")
+        connection.execute(
+            "INSERT INTO statements (kind, key, about, note) VALUES ('verdict', ?, ?, ?)",
+            (str(MU.vkey), leaf, sign_note(verdict.text(), MU)),
+        )
+
+    await database.write(audit)
+    made = planter(database, clock, said, opinions=2)
+    await made.open_due()
+    clock.now_ms += plants.BEHIND_MS - 1
+    assert not await made.open_due()
+    await database.write(fails)
+    assert await made.open_due()
+    assert (len(said), await database.read(left)) == (1, 0)
 
 
 async def test_one_without_an_answer_is_over_in_an_hour(database: Database) -> None:
