@@ -44,8 +44,8 @@ def cache_scope(tenant: Tenant, salt: bytes) -> str:
 
 def share_scope(tenant: Tenant, salt: bytes, request: bytes) -> str:
     """The name under which nodes may take over what they computed for the tenant's prompts: 64 hex
-    digits, of all its conversations that begin with the same message, so that nodes learn by it of
-    no two that they belong together but where the words already say it.
+    digits, of all its conversations that begin with the same message, so that nodes learn by it
+    only which of those are one tenant's.
 
     ``request`` is in the OpenAI format. Empty where it has no messages.
     """
