@@ -1,6 +1,5 @@
 """How long a plant is kept, and how many of one node's: none is forgotten that it may yet need."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -32,14 +31,6 @@ class Hands:
 
     def monotonic_s(self) -> float:
         return self.now_ms / 1000
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    store.create_store(tmp_path)
-    opened = store.open_store(tmp_path)
-    yield opened
-    await opened.aclose()
 
 
 def planter(
