@@ -62,14 +62,15 @@ def board_of(stream: list[Verdict], *, logged: bool = True) -> Board:
 
 
 def failing_operators(stream: list[Verdict], place: Place) -> set[str]:
-    """Operators with a verifier whose newest ``failed`` on a subject there no later ``good`` took
-    back."""
+    """Operators with a verifier whose newest ``failed`` on a subject there, by an answer that
+    fails, no later ``good`` took back."""
     found = set()
     for hand in HANDS:
         own = [v for v in stream if v.key == str(hand.key)]
         for subject in {v.subject for v in own if (v.subject.key, v.subject.model) == place}:
             said = [v for v in own if v.subject == subject]
-            failed = [v.unix_ms for v in said if v.standing == "failed" and v.kind != "opening"]
+            failing = [v for v in said if (v.standing, v.result) == ("failed", "fail")]
+            failed = [v.unix_ms for v in failing if v.kind != "opening"]
             good = [v.unix_ms for v in said if v.standing == "good"]
             if failed and (not good or max(failed) >= max(good)):
                 found.add(hand.operator)

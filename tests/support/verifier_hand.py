@@ -51,13 +51,16 @@ class VerifierHand:
         unix_ms: int,
         *,
         standing: Standing = "open",
-        result: Result = "inconclusive",
+        result: Result | None = None,
         kind: Kind = "replay",
         receipt: str = "",
         model: str = "tiny",
         configuration: str = "calibrated",
     ) -> Verdict:
-        """``receipt``: if left out, one that no other hand speaks of."""
+        """``receipt``: if left out, one that no other hand speaks of; ``result``: likewise, what
+        makes a subject fail, or nothing."""
+        if result is None:
+            result = "fail" if standing == "failed" else "inconclusive"
         return Verdict(
             alpha="0.001",
             bundle=DIGEST,

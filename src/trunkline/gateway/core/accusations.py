@@ -32,7 +32,7 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Charge:
-    """A verdict by which its subject has failed."""
+    """A verdict by which its subject has failed: on an answer that does, or by noisy scores."""
 
     verifier: str
     """Vkey."""
@@ -58,7 +58,8 @@ class Accusations:
 
     def hear(self, verdict: Verdict, mark: Mark, logged: Logged | None) -> None:
         """A verdict, verified; once more, when its places are proved."""
-        if verdict.standing != "failed":
+        if verdict.standing != "failed" or (verdict.result != "fail" and verdict.regime != "noisy"):
+            # What failed before stays so on answers that pass: that is no new finding of its own.
             return
         said = self._receipts.setdefault(verdict.receipt, {}).setdefault(verdict.key, {})
         charge = said.get(mark)
