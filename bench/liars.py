@@ -32,15 +32,19 @@ from trunkline.verifier.judging import Judge, Place, Unshown
 from trunkline.verifier.queue import Audit
 
 LIAR = LAZY
+ECHO = "verifier-nu"
 FRIEND = "node-alpha"
 FRIEND_KEY = "alpha.localhost/node"
 COPY_S_MAX = 40.0
 """For how long a copier waits for another's verdict: longer than they are kept back."""
 
-Manner: TypeAlias = Literal["slander", "slander-one", "collude", "copy"]
+Manner: TypeAlias = Literal["slander", "slander-one", "collude", "copy", "echo"]
 """``slander``: fails every answer, ``slander-one``: those of one node. ``collude``: passes every
 answer of one node, which cheats. ``copy``: says what another verifier has said, once it is shown,
-and runs no model."""
+and runs no model. ``echo``: as ``slander-one``, and ``verifier-nu`` copies what that one says."""
+
+
+COPYING: tuple[Manner, ...] = ("copy", "echo")
 
 
 def framed(measured: Measured) -> Measured:
@@ -97,7 +101,7 @@ def lie_of(manner: Manner, peers: tuple[PeerVerifier, ...]) -> Lie:
 
     async def lie(case: Case, measured: Measured) -> Measured:
         friend = case.receipt.node == FRIEND_KEY
-        if manner == "copy":
+        if manner in COPYING:
             return await copied(case, measured, peers)
         if manner == "collude":
             return flattered(measured) if friend else measured
@@ -127,12 +131,17 @@ def main(manner: str, *arguments: str) -> None:
         raise SystemExit(f"{manner}: choose from {', '.join(get_args(Manner))}")
     if arguments[0] == "verifier":
         path = Path(arguments[1])
-        corrupt(lie_of(manner, read(path).verifiers))  # type: ignore[arg-type]
-        verify(path, scoring=manner != "copy")
+        whom = "mu." if manner == "echo" else ""
+        peers = tuple(peer for peer in read(path).verifiers if peer.vkey.startswith(whom))
+        corrupt(lie_of(manner, peers))  # type: ignore[arg-type]
+        verify(path, scoring=manner not in COPYING)
         return
     instead: dict[str, Callable[[str], tuple[str, ...]]] = {
         LIAR: lambda config: (__file__, manner, "verifier", config)
     }
+    if manner == "echo":
+        instead[LIAR] = lambda config: (__file__, "slander-one", "verifier", config)
+        instead[ECHO] = lambda config: (__file__, manner, "verifier", config)
     if manner == "collude":
         instead[FRIEND] = lambda config: ("-m", "trunkline.cli.cheating_node", config, "weights")
     recast(instead)

@@ -1,6 +1,6 @@
 """Verifiers that lie, as real processes among two honest ones: what becomes of them, and of others.
 
-    python bench/lying_verifiers.py [--manners slander,slander-one,collude,copy] [--seconds S]
+    python bench/lying_verifiers.py [--manners slander,slander-one,collude,copy,echo] [--seconds S]
 
 For each manner a real network of its own (``trunkline up``, two nodes, three verifiers of different
 operators, every receipt drawn by each) in which one verifier lies from the start
