@@ -39,7 +39,8 @@ ALERTS_MAX: Final = 10_000
 SELF_TESTS_MAX: Final = 16
 """Of one node's statements from one on that are looked at."""
 STATED_MAX: Final = 1_000
-"""Of one node's statements before a batch that are looked at for one from before it was signed."""
+"""Of one node's statements before a batch that are looked at for one from before it was signed, and
+as many after it."""
 _DATED: Final = (
     "json_extract(CAST(substr(note, instr(note, x'0a') + 1, "
     "instr(note, x'7d0a') - instr(note, x'0a')) AS TEXT), '$.unix_ms')"
@@ -334,18 +335,23 @@ def self_tests_at(
     """What a node (vkey) states that its engine computes, with where the log has it: what it had
     stated for its batch at ``entry``, as its terms, and what it stated since, the oldest first.
     Where it had stated nothing, all that it stated, in the log's order."""
+    stated = f"SELECT entry, note FROM statements WHERE {_SELF_TEST} AND key = ?1"  # noqa: S608 - ours
+    before = f"SELECT * FROM ({stated} AND entry < ?2 ORDER BY entry DESC LIMIT ?3)"  # noqa: S608 - ours
+    since = f"SELECT * FROM ({stated} AND entry >= ?2 ORDER BY entry LIMIT ?3)"  # noqa: S608 - ours
+    looked = (node, entry, STATED_MAX)
     chosen = connection.execute(
-        f"SELECT {_DATED} AS dated, entry FROM (SELECT entry, note FROM statements "  # noqa: S608 - ours
-        f"WHERE {_SELF_TEST} AND key = ? AND entry < ? ORDER BY entry DESC LIMIT ?) "
-        "WHERE dated <= ? ORDER BY dated DESC, entry DESC LIMIT 1",
-        (node, entry, STATED_MAX, _signed_ms(connection, entry, signed_ms)),
+        f"SELECT {_DATED} AS dated, entry FROM ({before}) WHERE dated <= ?4 "  # noqa: S608 - ours
+        "ORDER BY dated DESC, entry DESC LIMIT 1",
+        (*looked, _signed_ms(connection, entry, signed_ms)),
     ).fetchone()
-    order = "entry" if chosen is None else "dated, entry"
-    rows = connection.execute(
-        f"SELECT entry, note, {_DATED} AS dated FROM statements "  # noqa: S608 - ours
-        f"WHERE {_SELF_TEST} AND key = ? AND (dated, entry) >= (?, ?) ORDER BY {order} LIMIT ?",
-        (node, *(chosen or (0, 0)), SELF_TESTS_MAX),
-    )
+    if chosen is None:
+        rows = connection.execute(f"{stated} ORDER BY entry LIMIT ?2", (node, SELF_TESTS_MAX))
+    else:
+        rows = connection.execute(
+            f"SELECT entry, note, {_DATED} AS dated FROM ({before} UNION ALL {since}) "  # noqa: S608 - ours
+            "WHERE (dated, entry) >= (?4, ?5) ORDER BY dated, entry LIMIT ?6",
+            (*looked, *chosen, SELF_TESTS_MAX),
+        )
     return [(int(row[0]), bytes(row[1])) for row in rows]
 
 

@@ -106,3 +106,15 @@ async def test_batches_seen_before_show_no_work_since_then_whatever_their_dates(
         return [before, store.signed_since(connection, key, since_ms)]
 
     assert await database.write(work) == [0, 3]
+
+
+async def test_so_many_of_a_node_s_statements_are_looked_at_and_no_more(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that states without end would have every verifier read all of it for each answer."""
+    monkeypatch.setattr(store, "STATED_MAX", 2)
+    after = Head(frontier=Frontier(size=100, hashes=()), checkpoint=b"")
+    said = [one for number in range(1, 9) for one in stated(10 * number, 1_000 * number)]
+    await database.write(lambda c: store.advance(c, None, after, said, now_ms=1))
+    found = await database.read(lambda c: store.self_tests_at(c, str(NODE.vkey), 45, 4_500))
+    assert [entry for entry, _ in found] == [41, 51, 61]
