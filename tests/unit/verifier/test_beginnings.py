@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.fake_verifier import RoutedApp
+from tests.support.verifier_hand import VerifierHand
 
 from trunkline.base.errors import UpstreamError
 from trunkline.remote.http1 import HttpTransport
@@ -61,7 +62,7 @@ async def test_the_one_that_is_meant(begins: str, found: int | str, tmp_path: Pa
         insert(connection, HIDDEN, None)
 
     await database.write(fill)
-    api = Api(lambda: database, no_info, no_audit, asked_max=1)
+    api = Api(lambda: database, no_info, no_audit, VerifierHand("any").signer, asked_max=1)
     router = Router(reply_error)
     api.add_routes(router)
     transport = HttpTransport()
