@@ -134,11 +134,14 @@ def swap_model(*, cheat: Cheat, rate_percent: float, port_base: int, as_program:
 
 def _audit_more(folder: Folder, network: NetworkFile, share: float) -> None:
     """Have so many answers checked, and demoted nodes asked often: what is ordinary would make the
-    drill a long one."""
+    drill a long one. No questions are planted."""
     changes = {
         "verifier": {
             "rate_ppm": f"{share * 1_000_000:.0f}",
             "probe_per_minute": str(PROBES_A_MINUTE),
+            # Nothing but the cheat is to move a standing: on a busy machine a plant's opening may
+            # come after the verdict on it, and its node is demoted until then.
+            "plant_share": "0.0",
         },
         "node": {"rate_max": "1.0"},
     }
