@@ -157,8 +157,12 @@ def evidence(data: str, policy: Policy, node_keys: set[str]) -> Iterator[dict[st
         assert (key.name, key.kind) == (receipt["node"], 1)
         text, signers = signed_by(signed["batch"], {"node": key})
         assert signers
-        kind, node, count, batch_root, *_ = text.split("\n")
+        kind, node, count, batch_root, _, _, *audited = text.removesuffix("\n").split("\n")
         assert (kind, node) == ("trunkline.batch/v1", key.name)
+        for first in audited:
+            assert 0 <= int(first) <= int(count)
+            may = json.loads(signed["receipt"])["policy"].get("audit", False)
+            assert may is (signed["index"] < int(first))
         path = [b64decode(item, validate=True) for item in signed["path"]]
         hashed = leaf(b"trunkline.receipt/v1\n", signed["receipt"].encode())
         climbed = climb(hashed, signed["index"], int(count), path)

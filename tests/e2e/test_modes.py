@@ -20,7 +20,7 @@ BODY = json.dumps(
 ).encode()
 ENTRY = re.compile(
     rb"trunkline\.batch/v1\n[a-z./]+\n[0-9]{1,2}\n[A-Za-z0-9+/]{43}=\n"
-    rb"(?:-|[A-Za-z0-9+/]{43}=)\n[0-9]+\n\n\xe2\x80\x94 [a-z./]+ [A-Za-z0-9+/=]+\n"
+    rb"(?:-|[A-Za-z0-9+/]{43}=)\n[0-9]+\n[01]\n\n\xe2\x80\x94 [a-z./]+ [A-Za-z0-9+/=]+\n"
 )
 
 
@@ -51,7 +51,8 @@ async def test_the_log_is_given_the_signed_root_and_nothing_else(tmp_path: Path,
     async with FakeNode() as node, gateway_over([node], tmp_path / "data") as stack:
         answer = await ask(stack, trunkline_mode=mode)
         evidence = decode((await stack.http.get(f"{RECEIPTS_PATH}/{answer}")).body)
-        # Byte for byte the node's signed note, whose every line is one of six that tell nothing.
+        # Byte for byte the node's signed note, whose every line is one of seven that tell nothing
+        # but whether it may be audited.
         assert stack.log.entries == [evidence.parts[0].signed.batch.encode()]
         assert ENTRY.fullmatch(stack.log.entries[0])
         assert json.loads(evidence.parts[0].signed.receipt)["policy"] == {"mode": mode}

@@ -65,7 +65,7 @@ def config(base_url: str) -> NodeConfig:
 
 
 async def indexed(running: Node, number: int) -> str:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             _, _, index = await running.get(f"/v1/receipts/att_{number}")
             if index is not None:
@@ -206,7 +206,7 @@ async def test_every_byte_that_leaves_is_the_signed_root_in_each_mode(tmp_path: 
                 client_request_digest="salted:" + "c1" * 32,
             )
             heard = await running.hear(asked)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await log.added.wait()
             assert heard.signed is not None
             assert log.batches[number - 1 :] == [heard.signed.batch.encode()]

@@ -45,7 +45,7 @@ class TestedEngine(ScriptedEngine):
 
 
 async def stated(running: Node) -> SelfTest:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             try:
                 note = await running.caller.self_test()
@@ -67,7 +67,7 @@ async def test_it_is_made_once_signed_and_logged(tmp_path: Path) -> None:
         async with node(tmp_path, engine, config=config) as running:
             said = await stated(running)
             note = await running.caller.self_test()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while note not in log.entries:
                     await running.caller.info()
     assert said.bits == BITS

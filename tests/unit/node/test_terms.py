@@ -47,7 +47,7 @@ async def test_every_batch_says_what_may_be_audited(tmp_path: Path) -> None:
         async with audited(tmp_path / str(number), config, log=log) as running:
             await place(running, await running.hear(ask()))
             await running.hear(ask(2, audit=False, mode="private"))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while await unlogged(running):
                     pass
         found = [open_batch(one, KEY) for one in log.entries if one.startswith(b"trunkline.batch")]

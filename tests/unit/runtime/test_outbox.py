@@ -65,7 +65,7 @@ def make(database, logger, randomness):
 
 
 async def drain(queue: Outbox) -> None:
-    async with running(queue), asyncio.timeout(20):
+    async with running(queue), asyncio.timeout(120):
         await queue.drained()
 
 
@@ -77,7 +77,7 @@ async def test_everything_is_delivered_and_recorded(database, make):
         return payload.decode().upper()
 
     queue = make(deliver)
-    async with running(queue), asyncio.timeout(20):
+    async with running(queue), asyncio.timeout(120):
         for n in range(200):
             await database.write(lambda c, n=n: queue.enqueue(c, f"k{n}", b"p%d" % n))
         await queue.drained()
@@ -111,7 +111,7 @@ async def test_an_enqueue_that_is_rolled_back_is_never_delivered(database, make)
         queue.enqueue(connection, "never", b"")
         raise ValueError
 
-    async with running(queue), asyncio.timeout(20):
+    async with running(queue), asyncio.timeout(120):
         with pytest.raises(ValueError):
             await database.write(fails)
         await database.write(lambda c: queue.enqueue(c, "k", b""))
@@ -190,7 +190,7 @@ async def test_one_bad_entry_does_not_hold_up_the_others(database, make):
     queue = make(deliver)
     for n in range(100):
         await database.write(lambda c, n=n: queue.enqueue(c, f"{n:03}", b""))
-    async with running(queue), asyncio.timeout(20):
+    async with running(queue), asyncio.timeout(120):
         await passed.wait()
     assert (await queue.counts()).refused == 0
 
@@ -205,7 +205,7 @@ async def test_retry_after_is_honoured_within_the_bound(database, make, clock):
     policy = OutboxPolicy(backoff_s_min=0.1, backoff_s_max=10.0)
     queue = make(deliver, clock=clock, policy=policy)
     await database.write(lambda c: queue.enqueue(c, "k", b""))
-    async with running(queue), asyncio.timeout(20):
+    async with running(queue), asyncio.timeout(120):
         await tried.wait()
         due = None
         while not due:
@@ -320,7 +320,7 @@ async def test_what_another_process_has_delivered_takes_no_later_entry_with_it(
 
     slow, quick = make(slowly), make(at_once)
     await database.write(lambda c: slow.enqueue(c, "first", b""))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         async with running(slow):
             await taken.wait()
             await drain(quick)
