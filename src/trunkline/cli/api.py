@@ -5,12 +5,21 @@ says how to start it.
 """
 
 import asyncio
+import contextlib
+import time
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
 
-from trunkline.base.errors import BadResponseError, ConnectError, Error, RequestError
+from trunkline.base.errors import (
+    BadResponseError,
+    ConnectError,
+    Error,
+    RequestError,
+    UpstreamError,
+)
 from trunkline.client.fetch import NO_ANSWER, NO_ANSWER_ID, WAIT_S_MAX, fetch_evidence
 from trunkline.gateway.explain import ROUTE_PATH, Explanation
 from trunkline.gateway.own_api import FORGET_PATH, RECEIPTS_PATH, AnswerList
@@ -21,6 +30,7 @@ from trunkline.remote.http1 import HttpTransport
 STATUS_BYTES_MAX: Final = 4 * 1024 * 1024
 SLACK_S: Final = 15.0
 """What a call may take beyond the wait it asked the gateway for."""
+SEEN_S_MAX: Final = 30.0
 
 
 class NotRunningError(Error):
@@ -89,6 +99,19 @@ async def status(base_url: str) -> Status:
         return msgspec.json.decode(body, type=Status)
     except msgspec.MsgspecError:
         raise BadResponseError("the gateway's status was not understood") from None
+
+
+async def until_seen(base_url: str, *, without: Collection[str] = ()) -> None:
+    """Wait until the gateway believes every node to be ready, but for some (their names): before
+    that it lists no models. Raises Error ``start_timeout``."""
+    deadline = time.monotonic() + SEEN_S_MAX
+    while time.monotonic() < deadline:
+        with contextlib.suppress(UpstreamError, NotRunningError):
+            seen = await status(base_url)
+            if all(node.ready or node.node in without for node in seen.nodes):
+                return
+        await asyncio.sleep(0.05)
+    raise Error("the gateway does not see all nodes ready", code="start_timeout")
 
 
 async def route(base_url: str, model: str, *, key: str = "", kind: str = "") -> Explanation:

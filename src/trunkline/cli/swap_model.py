@@ -181,6 +181,7 @@ class _Drill:
             await cast.wait_ready(READY_S_MAX)
             cast.start()
             await cast.wait_ready(READY_S_MAX)
+            await api.until_seen(self._base_url)
             async with asyncio.timeout(PLAY_S_MAX):
                 record = await self._play(cast)
         except TimeoutError:

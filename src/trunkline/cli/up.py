@@ -7,17 +7,15 @@ then uses the network that runs.
 """
 
 import asyncio
-import contextlib
 import signal
 import socket
-import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from rich.markup import escape
 
-from trunkline.base.errors import ConfigError, Error, UpstreamError
+from trunkline.base.errors import ConfigError, Error
 from trunkline.cli import api, verify
 from trunkline.cli.amend import add_providers, move_ports
 from trunkline.cli.ask import Answer, Question, ask, chat_model, client
@@ -31,7 +29,6 @@ from trunkline.cli.supervise import ANSWERING, Supervisor
 from trunkline.cli.terminal import console, errors, program, stream
 
 READY_S_MAX: Final = 150.0
-SEEN_S_MAX: Final = 30.0
 FINAL_WAIT_S: Final = 30
 ANSWER_TOKENS_MAX: Final = 400
 TEMPERATURE: Final = 0.0
@@ -165,7 +162,7 @@ class _Up:
             why = f" ({role.trouble})" if role.trouble else ""
             errors().print(f"going on without {role.entry.name}, which is not ready{why}")
         display.note("waiting for the gateway to see its nodes")
-        await _until_seen(self._base_url, {role.entry.key for role in late})
+        await api.until_seen(self._base_url, without={role.entry.key for role in late})
         display.note("")
 
     async def _serve(self, supervisor: Supervisor) -> int:
@@ -209,18 +206,6 @@ class _Up:
         await supervisor.stop()
         if self._options.once is None or self._signals:
             errors().print("stopped", style="dim")
-
-
-async def _until_seen(base_url: str, without: set[str]) -> None:
-    """Wait until the gateway believes every node to be ready, but for some."""
-    deadline = time.monotonic() + SEEN_S_MAX
-    while time.monotonic() < deadline:
-        with contextlib.suppress(UpstreamError, api.NotRunningError):
-            seen = await api.status(base_url)
-            if all(node.ready or node.node in without for node in seen.nodes):
-                return
-        await asyncio.sleep(0.05)
-    raise Error("the gateway does not see all nodes ready", code="start_timeout")
 
 
 async def _ask_and_verify(options: Options, base_url: str, prompt: str) -> tuple[Answer, int]:
