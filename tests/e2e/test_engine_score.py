@@ -7,17 +7,14 @@ One engine serves all tests of this file, as in ``test_engine.py``.
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from tests.e2e.test_engine import (
+from tests.support.small_engine import (
     CONTEXT,
     JSON_GRAMMAR,
     RULES,
     SCORED,
-    SEQUENCES,
     answer,
     facts,
     prompt,
@@ -31,21 +28,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUESTION = "Tell me a short story about a lighthouse keeper and the sea."
 LENGTH = 24
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("engine-cache")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(cache: Path) -> AsyncIterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(
-        EngineConfig(cache_folder=str(cache), sequences=SEQUENCES, context_tokens=CONTEXT)
-    )
-    await engine.model()
-    yield engine
-    await engine.close()
 
 
 async def generated(engine: EmbeddedEngine, question: str, rule: Sampling) -> Score:

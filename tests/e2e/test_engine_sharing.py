@@ -5,17 +5,16 @@ One engine serves all tests of this file, as in ``test_engine.py``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-import pytest_asyncio
-from tests.e2e.test_engine import CONTEXT, RULES, SEQUENCES, answer, facts, prompt
+from tests.support.small_engine import RULES, SEQUENCES, answer, facts, prompt
 
 from trunkline.engine import llama, weights
-from trunkline.engine.client import EmbeddedEngine, EngineConfig
+from trunkline.engine.client import EmbeddedEngine
 from trunkline.inference.ports import Generate, Sampling, Score, Sharing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,21 +23,6 @@ LENGTH = 6
 SYSTEM = "You keep a lighthouse, and answer in the words of somebody who has seen many storms. " * 3
 QUESTIONS = ("Why is the sea salt?", "Why is the sea green?", "Who are you?", "What is wind?")
 OURS = Sharing(scope="ours")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("engine-cache")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(cache: Path) -> AsyncIterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(
-        EngineConfig(cache_folder=str(cache), sequences=SEQUENCES, context_tokens=CONTEXT)
-    )
-    await engine.model()
-    yield engine
-    await engine.close()
 
 
 async def jobs(engine: EmbeddedEngine, sharing: Sharing) -> list[Generate]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.e2e.test_engine import CONTEXT, RULES, SEQUENCES, answer, prompt
+from tests.support.small_engine import CONTEXT, RULES, SEQUENCES, answer, prompt
 from tests.support.vllm_server import MAX_LOGPROBS, VllmStandIn, serving
 from tests.unit.node.harness import node
 
@@ -74,8 +74,7 @@ class Bench:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    cache = tmp_path_factory.mktemp("engine-cache")
+async def bench(cache: Path) -> AsyncIterator[Bench]:
     engine = EmbeddedEngine(
         EngineConfig(
             cache_folder=str(cache), sequences=SEQUENCES, context_tokens=CONTEXT, **PATIENCE
