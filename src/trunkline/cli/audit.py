@@ -81,7 +81,8 @@ def ls(folder: Folder, *, limit: int, as_program: bool) -> int:
 
     async def newest(verifier: _Verifier) -> list[Found]:
         last = (await verifier.caller.info()).verdicts
-        return await _page(verifier, max(0, last - limit))
+        page = await verifier.caller.verdicts(max(0, last - limit))
+        return [_open(verifier, one.note, one.entry) for one in page.verdicts]
 
     found = [one for each in _ask_all(folder, newest) for one in each]
     found.sort(key=lambda one: one.verdict.unix_ms, reverse=True)
@@ -235,12 +236,6 @@ async def _later(verifier: _Verifier, revealed: RevealedVerdict) -> list[Found]:
             return [_open(verifier, one.note, one.entry) for one in found]
         after = page[-1].number
     return []
-
-
-async def _page(verifier: _Verifier, after: int) -> list[Found]:
-    """What a verifier revealed after its verdict of that number, as much as it tells at once."""
-    page = await verifier.caller.verdicts(after)
-    return [_open(verifier, one.note, one.entry) for one in page.verdicts]
 
 
 def _taken_together(found: Sequence[Found]) -> list[Found]:
