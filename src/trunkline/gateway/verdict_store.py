@@ -65,6 +65,10 @@ COMMITMENTS_SCHEMA: Final = """
 """
 
 
+_ROWS: Final = "SELECT digest, verifier, receipt, note, proof, commitment, committed FROM verdicts"
+"""As :func:`_row` reads them."""
+
+
 class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     """One verdict, verified."""
 
@@ -134,10 +138,7 @@ class VerdictStore:
         """Every verdict that is kept, in the order heard."""
 
         def work(connection: Connection) -> list[VerdictRow]:
-            rows = connection.execute(
-                "SELECT digest, verifier, receipt, note, proof, commitment, committed"
-                " FROM verdicts ORDER BY number"
-            )
+            rows = connection.execute(f"{_ROWS} ORDER BY number")
             return [_row(row) for row in rows]
 
         return await self.database.read(work)
@@ -146,11 +147,7 @@ class VerdictStore:
         """The verdicts on a receipt, in the order heard."""
 
         def work(connection: Connection) -> list[VerdictRow]:
-            rows = connection.execute(
-                "SELECT digest, verifier, receipt, note, proof, commitment, committed"
-                " FROM verdicts WHERE receipt = ? ORDER BY number",
-                (receipt,),
-            )
+            rows = connection.execute(f"{_ROWS} WHERE receipt = ? ORDER BY number", (receipt,))
             return [_row(row) for row in rows]
 
         return await self.database.read(work)
@@ -159,11 +156,7 @@ class VerdictStore:
         """One verdict, by the SHA-256 (hex) of its note."""
 
         def work(connection: Connection) -> VerdictRow | None:
-            row = connection.execute(
-                "SELECT digest, verifier, receipt, note, proof, commitment, committed"
-                " FROM verdicts WHERE digest = ?",
-                (digest,),
-            ).fetchone()
+            row = connection.execute(f"{_ROWS} WHERE digest = ?", (digest,)).fetchone()
             return None if row is None else _row(row)
 
         return await self.database.read(work)
