@@ -7,7 +7,7 @@ serves before it can check anything: engines start with the first audit that nee
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,8 +76,8 @@ SPARE_CONNECTIONS: Final = 16
 SEQUENCES: Final = 2
 """Answers that an engine scores at once: more only cost memory."""
 PLANT_WAIT_S: Final = 5.0
-"""For so long a failing verdict waits for its plant to be opened, if it is about one: log and
-planter need some seconds. No longer than verdicts wait for each other."""
+"""For so long at least a failing verdict waits for its plant to be opened, if it is about one: log
+and planter need some seconds."""
 LOOKS_A_DRAW: Final = 5
 """One draw for what so many looks at the log find: each is two signatures, an entry of the log, and
 work for all who read it."""
@@ -431,13 +431,13 @@ class _Parts:
     async def step(self, *, draws: bool) -> bool:
         """Follow the log to its end, and conclude what can be; ``draws``: and draw. Whether there
         was anything."""
-        found = False
+        found, asked_ms = False, self.clock.unix_ms()
         self.publisher.look()
         while await self.follower.step():
             found = True
-        conclusions = [
+        conclusions: list[Callable[[], Awaitable[bool]]] = [
             self.drawer.join, self.heeder.step, self.plants.open_due, self.withdrawer.step,
-            self.reveal,
+            partial(self._reveal, asked_ms),
         ]  # fmt: skip
         if draws:
             conclusions.append(self.drawer.draw)
@@ -447,14 +447,13 @@ class _Parts:
         # What was followed a moment ago may have been concluded from all the same.
         return found or self.progress.is_set()
 
-    async def reveal(self) -> bool:
+    async def _reveal(self, asked_ms: int) -> bool:
         """Reveal verdicts that need not be kept back any longer."""
-        now_ms = self.clock.unix_ms()
         revealed = await self.database.write(
             lambda c: ledger.reveal_due(
                 c,
                 self.publisher,
-                now_ms=now_ms,
+                asked_ms=asked_ms,
                 reveal_after_ms=self.reveal_after_ms,
                 plant_wait_ms=self.plant_wait_ms,
             )

@@ -17,7 +17,6 @@ from trunkline.crypto.signer import Signer, sign_note
 from trunkline.runtime.store import Connection
 from trunkline.schema.audit import VERDICTS_MAX, RevealedVerdict, VerdictPage
 from trunkline.verdicts import (
-    Commitment,
     Result,
     Standing,
     Verdict,
@@ -28,6 +27,9 @@ from trunkline.verifier import plant_store
 from trunkline.verifier.publishing import Publisher
 
 REVEALED_AT_ONCE: Final = 200
+OPENING_ROUNDS: Final = 3
+"""A planter has to see the commitments, and to be seen: so often what the verdict's own commitment
+took to reach the log."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,31 +215,36 @@ def reveal_due(
     connection: Connection,
     publisher: Publisher,
     *,
-    now_ms: int,
+    asked_ms: int,
     reveal_after_ms: int,
     plant_wait_ms: int = 0,
 ) -> int:
-    """Reveal what need not be kept back any longer; how many. One that says ``fail`` waits
-    ``plant_wait_ms`` longer, for its plant to be opened if it is about one."""
+    """Reveal what need not be kept back any longer; how many. ``asked_ms``: when the log was asked
+    for what was followed last.
+
+    One that says ``fail`` waits longer, for its plant to be opened if it is about one:
+    ``plant_wait_ms``, or what the log takes if that is more, and no longer than verdicts wait for
+    each other.
+    """
     rows = connection.execute(
-        "SELECT leaf, committed_ms, result FROM verdicts WHERE number IS NULL "
+        "SELECT leaf, judged_ms, committed_ms, result FROM verdicts WHERE number IS NULL "
         "AND committed_ms IS NOT NULL ORDER BY judged_ms LIMIT ?",
         (REVEALED_AT_ONCE,),
     ).fetchall()
     due = []
-    for leaf, committed_ms, result in rows:
-        others_ms = _committed_ms(connection, leaf)
-        waits_ms = plant_wait_ms if result == "fail" else 0
-        since_ms = max([committed_ms, *(at_ms for at_ms in others_ms if at_ms <= now_ms)])
-        over = now_ms - committed_ms >= reveal_after_ms + waits_ms
-        if over or (
-            now_ms - since_ms >= waits_ms
-            and may_reveal(
-                committed_ms=committed_ms,
-                now_ms=now_ms,
-                another_committed=bool(others_ms),
-                reveal_after_ms=reveal_after_ms,
-            )
+    for leaf, judged_ms, committed_ms, result in rows:
+        others_ms = _seen_ms(connection, leaf)
+        waits_ms = 0
+        if result == "fail":
+            log_ms = OPENING_ROUNDS * (committed_ms - judged_ms)
+            waits_ms = min(max(plant_wait_ms, log_ms), reveal_after_ms)
+        over_ms = committed_ms + reveal_after_ms
+        free_ms = min(over_ms, max([committed_ms, *others_ms])) if others_ms else over_ms
+        if (not waits_ms or asked_ms - free_ms >= waits_ms) and may_reveal(
+            committed_ms=committed_ms,
+            now_ms=asked_ms,
+            another_committed=bool(others_ms),
+            reveal_after_ms=reveal_after_ms,
         ):
             due.append(leaf)
     for leaf in due:
@@ -245,12 +252,13 @@ def reveal_due(
     return len(due)
 
 
-def _committed_ms(connection: Connection, leaf: str) -> list[int]:
-    """When others say that they bound themselves to their verdicts on a receipt."""
+def _seen_ms(connection: Connection, leaf: str) -> list[int]:
+    """When others' commitments to verdicts on a receipt were seen in the log. What they are dated
+    is their word, and from before they were in it."""
     rows = connection.execute(
-        "SELECT note FROM statements WHERE kind = 'commitment' AND about = ?", (leaf,)
+        "SELECT seen_ms FROM statements WHERE kind = 'commitment' AND about = ?", (leaf,)
     )
-    return [Commitment.parse(notes.parse(bytes(row[0])).text).unix_ms for row in rows]
+    return [int(row[0]) for row in rows]
 
 
 def newest(connection: Connection) -> int:

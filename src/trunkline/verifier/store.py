@@ -208,6 +208,9 @@ MIGRATIONS: Final = (
     """
     ALTER TABLE batches ADD COLUMN seen_ms INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE statements ADD COLUMN seen_ms INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 
@@ -287,8 +290,9 @@ def advance(
                 )
             case StatementEntry():
                 connection.execute(
-                    "INSERT INTO statements (entry, kind, key, about, note) VALUES (?, ?, ?, ?, ?)",
-                    (entry.index, entry.kind, entry.key, entry.about, entry.note),
+                    "INSERT INTO statements (entry, kind, key, about, note, seen_ms) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (entry.index, entry.kind, entry.key, entry.about, entry.note, now_ms),
                 )
             case TermsEntry():
                 connection.execute(

@@ -1,0 +1,142 @@
+"""When a verdict is shown: not before others are bound, nor before its plant could be opened."""
+
+from typing import Any
+
+import pytest
+from tests.support.toy_network import MU
+
+from trunkline.remote.http1 import HttpTransport
+from trunkline.remote.log import LogCaller
+from trunkline.runtime.clock import SystemClock, SystemRandomness
+from trunkline.runtime.crash import crash_hook
+from trunkline.runtime.logger import get_logger
+from trunkline.runtime.store import Connection, Database
+from trunkline.verdicts import Result
+from trunkline.verifier import ledger, store
+from trunkline.verifier.core.entry import StatementEntry
+from trunkline.verifier.core.tree import Frontier
+from trunkline.verifier.ledger import Stored
+from trunkline.verifier.publishing import Publisher
+from trunkline.verifier.store import Head
+
+LEAF = "ab" * 32
+JUDGED_MS = 1_000_000
+AFTER_MS = 20_000
+PLANT_MS = 5_000
+
+
+@pytest.fixture
+def publisher(database: Database, transport: HttpTransport) -> Publisher:
+    """One that is never run: what is queued stays."""
+    return Publisher(
+        database,
+        LogCaller(transport, "http://127.0.0.1:1"),
+        clock=SystemClock(),
+        randomness=SystemRandomness(),
+        logger=get_logger("verifier"),
+        reach=crash_hook(enabled=False),
+        on_logged=lambda: None,
+    )
+
+
+class Kept:
+    """One verdict that is kept back; times are milliseconds from when it was made."""
+
+    def __init__(self, database: Database, publisher: Publisher) -> None:
+        self.database = database
+        self.publisher = publisher
+
+    async def judge(self, result: Result, *, committed: int) -> None:
+        made = Stored(
+            leaf=LEAF, picked=False, root=b"r", position=0, subject="s", result=result,
+            standing="good", note=b"n", bundle=b"", judged_ms=JUDGED_MS,
+        )  # fmt: skip
+
+        def write(connection: Connection) -> None:
+            ledger.insert(connection, made, b"")
+            connection.execute("UPDATE verdicts SET committed_ms = ?", (JUDGED_MS + committed,))
+
+        await self.database.write(write)
+
+    async def see_commitment(self, at: int) -> None:
+        """Another's, whatever it is dated."""
+        entry = StatementEntry(index=0, kind="commitment", key=str(MU.vkey), about=LEAF, note=b"-")
+        head = Head(frontier=Frontier.empty().grown([b"x"]), checkpoint=b"c")
+        await self.database.write(
+            lambda c: store.advance(c, None, head, [entry], now_ms=JUDGED_MS + at)
+        )
+
+    async def shown(self, asked: int, **changed: Any) -> bool:
+        bounds = {"reveal_after_ms": AFTER_MS, "plant_wait_ms": PLANT_MS} | changed
+        return await self.database.write(
+            lambda c: (
+                ledger.reveal_due(c, self.publisher, asked_ms=JUDGED_MS + asked, **bounds) == 1
+            )
+        )
+
+
+@pytest.fixture
+def kept(database: Database, publisher: Publisher) -> Kept:
+    return Kept(database, publisher)
+
+
+async def test_a_pass_is_shown_once_another_is_bound(kept: Kept) -> None:
+    await kept.judge("pass", committed=500)
+    assert not await kept.shown(900)
+
+    await kept.see_commitment(1_000)
+
+    assert await kept.shown(900)
+
+
+async def test_a_verdict_that_nobody_else_is_bound_to_has_waited_long_enough(kept: Kept) -> None:
+    await kept.judge("pass", committed=500)
+    assert not await kept.shown(500 + AFTER_MS - 1)
+    assert await kept.shown(500 + AFTER_MS)
+
+
+async def test_a_fail_waits_from_when_the_others_commitment_was_seen(kept: Kept) -> None:
+    await kept.judge("fail", committed=500)
+    await kept.see_commitment(4_000)
+
+    assert not await kept.shown(4_000 + PLANT_MS - 1)
+    assert await kept.shown(4_000 + PLANT_MS)
+
+
+async def test_a_fail_waits_longer_where_the_log_takes_longer(kept: Kept) -> None:
+    took = 4_000
+    await kept.judge("fail", committed=took)
+    await kept.see_commitment(took)
+
+    waits = ledger.OPENING_ROUNDS * took
+    assert waits > PLANT_MS
+    assert not await kept.shown(took + waits - 1)
+    assert await kept.shown(took + waits)
+
+
+@pytest.mark.parametrize("took", [AFTER_MS, 3_600_000])
+async def test_it_waits_no_longer_for_a_plant_than_for_another_verdict(
+    kept: Kept, took: int
+) -> None:
+    await kept.judge("fail", committed=took)
+    await kept.see_commitment(took)
+
+    assert not await kept.shown(took + AFTER_MS - 1)
+    assert await kept.shown(took + AFTER_MS)
+
+
+async def test_a_fail_that_nobody_else_is_bound_to_waits_for_both(kept: Kept) -> None:
+    await kept.judge("fail", committed=500)
+    assert not await kept.shown(500 + AFTER_MS + PLANT_MS - 1)
+    assert await kept.shown(500 + AFTER_MS + PLANT_MS)
+
+
+async def test_commitments_that_come_late_do_not_put_it_off_for_ever(kept: Kept) -> None:
+    await kept.judge("fail", committed=500)
+    await kept.see_commitment(500 + AFTER_MS + PLANT_MS - 1)
+    assert await kept.shown(500 + AFTER_MS + PLANT_MS)
+
+
+async def test_alone_it_waits_for_nothing(kept: Kept) -> None:
+    await kept.judge("fail", committed=500)
+    assert await kept.shown(500, reveal_after_ms=0, plant_wait_ms=0)
