@@ -17,6 +17,7 @@ from tests.support.verifier_hand import VerifierHand, digest_of
 from cheats.numbers import Pool
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.standing import State, update
+from trunkline.audit.trials import LEVELS, Trials
 from trunkline.crypto.signer import Signer
 from trunkline.gateway.core.demands import Verification
 from trunkline.gateway.core.standing import Board, Level
@@ -184,21 +185,34 @@ def many_nodes(name: str, cheats: Pool, honest: Pool, share: float) -> list[Many
     sums = np.zeros((len(marks), 3))
     for _ in range(NETWORKS):
         states = [State.start(honest.calibration)] * NODES
+        bets = list(states)
         for audit in range(1, AUDITS + 1):
             for node in range(NODES):
                 pool = cheats if node < CHEATS and rng.random() < share else honest
                 answer = pool.answers[rng.integers(len(pool.answers))]
                 states[node] = update(states[node], honest.calibration, answer.trials, fault=False)
+                bets[node] = _bet_on(bets[node], honest.calibration, answer.trials)
             if audit in marks:
-                sums[marks.index(audit)] += _named(states)
+                sums[marks.index(audit)] += _named(bets, states)
     return [
         Many(arm=name, share=share, audits=mark, together=row[0], wrongly=row[1], alone=row[2])
         for mark, row in zip(marks, (sums / NETWORKS).tolist(), strict=True)
     ]
 
 
-def _named(states: Sequence[State]) -> tuple[float, float, float]:
-    found = e_bh([state.wealth for state in states], ALPHA_SHARE)
+def _bet_on(state: State, calibration: Calibration, trials: Trials) -> State:
+    """The same bets as a standing's, which a failure does not end: an e-value may be looked at at
+    any time, and what is audited after a failure says as much as what was before."""
+    ends = state.ends
+    return msgspec.structs.replace(
+        state,
+        main=state.main.observe(calibration.scores(trials)),
+        ends=None if ends is None else ends.observe(np.array(trials.ends) / LEVELS),
+    )
+
+
+def _named(bets: Sequence[State], states: Sequence[State]) -> tuple[float, float, float]:
+    found = e_bh([state.wealth for state in bets], ALPHA_SHARE)
     right = sum(node < CHEATS for node in found)
     alone = sum(bool(state.failed) for state in states[:CHEATS])
     return right / CHEATS, (len(found) - right) / max(len(found), 1), alone / CHEATS
