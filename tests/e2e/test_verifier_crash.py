@@ -85,13 +85,6 @@ def check_statements(log, answers) -> None:
     assert len(set(previous)) == len(previous), "evidence was counted twice, or not at all"
 
 
-async def settled(caller: VerifierCaller, count: int) -> None:
-    """Until the last verdict is in the log."""
-    found = await revealed(caller, count)
-    while any([(await caller.verdict(one.receipt)).entry is None for one in found]):
-        await caller.verdicts(count, 0.1)
-
-
 @pytest.mark.parametrize("point", CRASH_POINTS)
 async def test_killed_and_started_again(tmp_path, point):
     transport = HttpTransport()
@@ -106,7 +99,7 @@ async def test_killed_and_started_again(tmp_path, point):
 
         async with verifier(path) as (_, url):
             caller = VerifierCaller(transport, url)
-            await settled(caller, len(ANSWERS))
+            await revealed(caller, len(ANSWERS))
 
             check_statements(network.log, ANSWERS)
             for one in await revealed(caller, len(ANSWERS)):
@@ -129,7 +122,7 @@ async def test_two_processes_share_the_work_and_one_dies(tmp_path):
             caller = VerifierCaller(transport, url)
             await revealed(caller, 3)
             first.kill()
-            await settled(caller, len(answers))
+            await revealed(caller, len(answers))
 
             check_statements(network.log, answers)
     await transport.aclose()

@@ -20,7 +20,7 @@ from trunkline.receipts import verify_signed
 from trunkline.runtime.clock import SystemClock, SystemRandomness
 from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import Drawn
-from trunkline.verifier import ledger, store
+from trunkline.verifier import showing, store
 from trunkline.verifier.judging import Judge, Place
 from trunkline.verifier.withdrawing import Withdrawer
 
@@ -57,12 +57,21 @@ def answer(number: int, kind: str) -> Answer:
     )
 
 
-class NoLog:
-    """A publisher that nobody reads."""
+class LastFirst:
+    """A publisher that brings what was queued last to the log first."""
+
+    def __init__(self) -> None:
+        self.queued = list[tuple[str, bool]]()
 
     def commitment(self, connection: Connection, leaf: str, note: bytes) -> None: ...
     def statement(self, connection: Connection, note: bytes) -> None: ...
-    def verdict(self, connection: Connection, leaf: str, note: bytes, *, picked: bool) -> None: ...
+
+    def verdict(self, connection: Connection, leaf: str, note: bytes, *, picked: bool) -> None:
+        self.queued.append((leaf, picked))
+
+    def deliver(self, connection: Connection, entry: int) -> None:
+        leaf, picked = self.queued.pop()
+        showing.logged(connection, leaf, entry, picked=picked)
 
 
 class Verifier:
@@ -72,12 +81,13 @@ class Verifier:
         clock: Clock = SystemClock()
         randomness: Randomness = SystemRandomness()
         self.database = database
+        self.log = LastFirst()
         self.judge = Judge(
-            database, LAMBDA, NoLog(), operator="lambda.example", clock=clock,  # type: ignore[arg-type]
+            database, LAMBDA, self.log, operator="lambda.example", clock=clock,  # type: ignore[arg-type]
             randomness=randomness, reach=lambda _: None,
         )  # fmt: skip
         self.withdrawer = Withdrawer(
-            database, self.judge, NoLog(),  # type: ignore[arg-type]
+            database, self.judge, self.log,  # type: ignore[arg-type]
             nodes={str(NODE.vkey): (NODE.vkey, "alpha.example")},
             verifiers={str(LAMBDA.vkey): (LAMBDA.vkey, "lambda.example")},
             clock=clock, randomness=randomness,
@@ -98,7 +108,13 @@ class Verifier:
                 (self.entries, "plant", str(LAMBDA.vkey), one.made.leaf.hex(), one.opening),
             )
         )
+        before = await self.database.read(showing.newest)
         await self.withdrawer.step()
+        # Of the two, neither is public before both are in the log.
+        for public in (before, before + 2):
+            self.entries += 1
+            await self.database.write(lambda c: self.log.deliver(c, self.entries))
+            assert await self.database.read(showing.newest) == public
 
     async def state(self) -> bytes:
         """Of the one subject."""
@@ -130,7 +146,7 @@ async def _played(answers: list[Answer | None], delays: list[int]) -> tuple[byte
         for late in due:
             await verifier.open(late[1])
         found = await verifier.state()
-        numbers = await database.read(ledger.newest)
+        numbers = await database.read(showing.newest)
         await database.aclose()
         return found, numbers
 

@@ -178,7 +178,7 @@ class VerifierInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevealedVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One verdict, in the order in which this verifier revealed them."""
+    """One verdict, in the order in which the log came to have them."""
 
     number: int
     """From 1, without gaps."""
@@ -187,7 +187,7 @@ class RevealedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     note: str
     """The verdict: a signed note (``trunkline.verdicts.verdict``). Nothing else here is signed."""
     entry: int | None
-    """Where it is in the log, once it is."""
+    """Where the log has it. None: an older verifier told it before."""
     plant: str = ""
     """Of a verdict that withdraws one on a plant: the plant's opening, a signed note
     (``trunkline.verdicts.plant``). Of another: that of a known-good plant which was opened since,
@@ -225,7 +225,8 @@ class AskedVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     result: Literal["pass", "fail", "inconclusive", "not_applicable"]
     reason: str = ""
     """Why there is no verdict: ``deadline``, ``busy``, ``not_bound`` (the opening is not this
-    receipt's), ``unknown_model``."""
+    receipt's), ``drawn`` (it is kept back), ``unknown_node``, ``unknown_model``,
+    ``other_rules``."""
     note: str = ""
     """The verdict, a signed note; empty without one."""
 

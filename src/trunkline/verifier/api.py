@@ -35,7 +35,7 @@ from trunkline.schema.audit import (
     VerdictPage,
     VerifierInfo,
 )
-from trunkline.verifier import ledger, store
+from trunkline.verifier import ledger, showing, store
 
 NO_STORE: Final = ("cache-control", "no-store")
 POLL_S: Final = 0.5
@@ -111,11 +111,11 @@ class Api:
             async with asyncio.timeout(wait_s):
                 while wait_s:
                     self.revealed.clear()
-                    page = await database.read(lambda c: ledger.page(c, number, signer))
+                    page = await database.read(lambda c: showing.page(c, number, signer))
                     if page.verdicts or call.draining.is_set():
                         return page
                     await self._something(call)
-        return await database.read(lambda c: ledger.page(c, number, signer))
+        return await database.read(lambda c: showing.page(c, number, signer))
 
     async def _something(self, call: Call) -> None:
         """Until this process revealed something, or another may have, or the server stops."""
@@ -131,7 +131,7 @@ class Api:
         begins = call.path.removeprefix(VERDICTS_PATH + "/")
         found: list[RevealedVerdict] = []
         if BEGINNING.fullmatch(begins):
-            found = await self._database().read(lambda c: ledger.public(c, begins))
+            found = await self._database().read(lambda c: showing.public(c, begins))
         if not found:
             raise RequestError("no verdict on that receipt", code="not_found", status=404)
         if len(found) > 1:
@@ -147,7 +147,7 @@ class Api:
         named = call.path.removeprefix(AUDITS_PATH + "/")
         found = None
         if len(named) == LEAF_CHARS and named.isalnum():
-            found = await self._database().read(lambda c: ledger.bundle(c, named))
+            found = await self._database().read(lambda c: showing.bundle(c, named))
         await call.reply(200, _there(found, "no verdict on that receipt"), JSON_TYPE, [NO_STORE])
 
     async def _calibration(self, call: Call) -> None:

@@ -42,7 +42,7 @@ from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.server import run_server
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import AskedAudit, AskedVerdict, CheckedModel, VerifierInfo
-from trunkline.verifier import calibrations, crash, ledger, queue, store
+from trunkline.verifier import calibrations, crash, ledger, queue, showing, store
 from trunkline.verifier.api import Api, reply_error
 from trunkline.verifier.auditing import Auditor
 from trunkline.verifier.cases import Cases
@@ -212,13 +212,14 @@ class VerifierApp:
 
     async def _watch(self, parts: "_Parts") -> None:
         """Follow the log, and do what follows from what is in it, until cancelled."""
-        draw_s = 0.0
+        draw_s, logged = 0.0, False
         while True:
             now_s = self._clock.monotonic_s()
             if draws := now_s >= draw_s:
                 draw_s = now_s + LOOKS_A_DRAW * self._config.poll_s
             try:
-                if await parts.step(draws=draws):
+                # What was logged is committed by now: a step writes.
+                if await parts.step(draws=draws) or logged:
                     self._api.revealed.set()
                     parts.auditor.wake.set()
                 self._contradicted = ""
@@ -231,13 +232,14 @@ class VerifierApp:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s):
                     await parts.progress.wait()
+            logged = parts.progress.is_set()
             parts.progress.clear()
 
     async def _info(self) -> VerifierInfo:
         def facts(connection: Connection) -> tuple[int, int, int]:
             head = store.read_head(connection)
             followed = 0 if head is None else head.frontier.size
-            return followed, queue.count(connection), ledger.newest(connection)
+            return followed, queue.count(connection), showing.newest(connection)
 
         followed, waiting, newest = await self._database.read(facts)
         return VerifierInfo(
@@ -257,9 +259,7 @@ class VerifierApp:
     async def _ask(self, asked: AskedAudit, *, own: bool = False) -> AskedVerdict:
         if self._parts is None:
             raise OverloadedError("the verifier is not running", code="verifier_stopping")
-        verdict = await self._parts.auditor.asked(asked, own=own)
-        self._api.revealed.set()
-        return verdict
+        return await self._parts.auditor.asked(asked, own=own)
 
     async def _health(self, call: Call) -> None:
         error = self._broken or self._contradicted
@@ -307,6 +307,12 @@ class VerifierApp:
             randomness=self._randomness, reach=reach,
         )  # fmt: skip
         withdrawer = self._withdrawer(database, judge, publisher)
+        follower = Follower(database, log, self._policy, reader, clock=clock, reach=reach)
+        drawer = Drawer(
+            database, self._signer, self._policy, publisher, operator=config.operator,
+            rate_ppm=config.rate_ppm, peers=self._peers, clock=clock,
+            randomness=self._randomness, reach=reach,
+        )  # fmt: skip
         reveal_after_s = config.reveal_after_s if config.verifiers else 0.0
         plants = Plants(
             database, self._signer, publisher, operator=config.operator,
@@ -317,14 +323,8 @@ class VerifierApp:
         return _Parts(
             database=database,
             publisher=publisher,
-            follower=Follower(
-                database, log, self._policy, reader, clock=clock, reach=reach
-            ),
-            drawer=Drawer(
-                database, self._signer, self._policy, publisher, operator=config.operator,
-                rate_ppm=config.rate_ppm, peers=self._peers, clock=clock,
-                randomness=self._randomness, reach=reach,
-            ),
+            follower=follower,
+            drawer=drawer,
             heeder=Heeder(
                 database, keys=self._peers, verifiers=verifiers, name=self._signer.name,
                 opinions_count=config.opinions, withdrawer=withdrawer, clock=clock,
@@ -353,6 +353,7 @@ class VerifierApp:
                     opening_ms=int(config.opening_s * 1000),
                     unreachable_ms=int(config.unreachable_s * 1000),
                 ),
+                drawn=partial(self._is_drawn, follower, drawer),
                 keep_s=config.lease_s / 3,
                 clock=clock,
                 logger=self._logger,
@@ -365,6 +366,19 @@ class VerifierApp:
             clock=clock,
             reach=reach,
         )  # fmt: skip
+
+    async def _is_drawn(
+        self, follower: Follower, drawer: Drawer, node: str, root: bytes, position: int
+    ) -> bool:
+        """Whether anybody has drawn a receipt by now, as far as the log tells."""
+        try:
+            while await follower.step():
+                pass
+            while await drawer.join():
+                pass
+        except (UpstreamError, OverloadedError, MalformedError, VerificationError) as error:
+            self._logger.info("log.unseen", error=error.error_code)
+        return await drawer.has_drawn(node, root, position)
 
     def _withdrawer(self, database: Database, judge: Judge, publisher: Publisher) -> Withdrawer:
         config = self._config

@@ -5,7 +5,7 @@ repeated has the same outcome, since an opening is kept as it came and a verdict
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -26,7 +26,7 @@ from trunkline.base.ports import Clock
 from trunkline.crypto import note as notes
 from trunkline.crypto.digest import digest
 from trunkline.crypto.keys import VerifierKey
-from trunkline.receipts import Receipt, verify_signed
+from trunkline.receipts import Receipt, receipt_leaf, verify_signed
 from trunkline.receipts import decode as decode_receipt
 from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.logger import Logger
@@ -83,6 +83,9 @@ MEASURE_TRIES_MAX: Final = 60
 SELF_TEST_TRIES_MAX: Final = 48
 """After so many tries (four minutes), a node that has no self-test ready is judged without. One
 that is never idle begins it after two minutes."""
+KEPT_BACK: Final = AskedVerdict(result="inconclusive", reason="drawn")
+"""What was drawn is told to nobody before it is revealed: a verifier that runs no model could ask
+another, and be bound to what it was told before that one's verdict is in the log."""
 
 
 class Auditor:
@@ -103,13 +106,16 @@ class Auditor:
         opinions_count: int,
         known: tuple[Calibration, ...],
         patience: Patience,
+        drawn: Callable[[str, bytes, int], Awaitable[bool]],
         keep_s: float,
         clock: Clock,
         logger: Logger,
         reach: CrashHook,
     ) -> None:
         """``nodes`` by vkey; ``verifiers``: the operator of each by its key's name, this one's
-        included; ``key``: this one's; ``keep_s``: how often an audit in progress is held on to."""
+        included; ``key``: this one's; ``drawn``: whether the receipt at a place of a
+        node's (vkey) batch is, by what the log has now; ``keep_s``: how often an audit in progress
+        is held on to."""
         self._database = database
         self._queue = work
         self._demander = demander
@@ -123,6 +129,7 @@ class Auditor:
         self._opinions = opinions_count
         self._known = known
         self._patience = patience
+        self._drawn = drawn
         self._keep_s = keep_s
         self._clock = clock
         self._logger = logger
@@ -370,6 +377,9 @@ class Auditor:
             lambda c: ledger.at_place(c, place.root, place.position, picked=place.picked)
         )
         if found is None:
+            leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
+            if not own and await self._is_kept_back(vkey, leaf, place):
+                return KEPT_BACK
             content = await self._cases.with_prompt(verified.receipt, asked.content)
             case = await self._cases.make(node, verified, content, "", place)
             if not _is_bound(case):
@@ -379,9 +389,17 @@ class Auditor:
                 reason = "other_rules" if other else "unknown_model"
                 return AskedVerdict(result="inconclusive", reason=reason)
             found = await self._judge.settle(case, place, None)
-        note, public = found
-        # What is kept back from other verifiers is told to its asker alone: the result, unsigned.
-        return AskedVerdict(result=_result(note), note=note.decode() if public else "")
+        note, told = found
+        if not told and not own:
+            return KEPT_BACK
+        return AskedVerdict(result=_result(note), note=note.decode() if told else "")
+
+    async def _is_kept_back(self, node: str, leaf: str, place: Place) -> bool:
+        """Whether a receipt was drawn, and nobody has revealed anything of it. What opens it nobody
+        has before the log has its draw."""
+        if not await self._drawn(node, place.root, place.position):
+            return False
+        return not await self._database.read(lambda c: store.said(c, "verdict", leaf))
 
 
 def _was_sent(receipt: Receipt, content: OpenedContent) -> bool:

@@ -166,6 +166,30 @@ class Drawer:
             )
         return allowed_ppm
 
+    async def has_drawn(self, node: str, root: bytes, position: int) -> bool:
+        """Whether a draw that was followed, or one of this verifier's own, has chosen the receipt
+        at a place of a batch of a node's (vkey)."""
+        return await self._database.read(lambda c: self._has_drawn(c, node, root, position))
+
+    def _has_drawn(self, connection: Connection, node: str, root: bytes, position: int) -> bool:
+        entry = store.entry_of(connection, node, root)
+        batch = None if entry is None else store.batch_at(connection, entry)
+        if batch is None:
+            return False
+        for key in (str(self._signer.vkey), *self._peers):
+            row = connection.execute(
+                "SELECT note, last FROM draws WHERE key = ? AND first <= ? "
+                "ORDER BY first DESC LIMIT 1",
+                (key, batch.index),
+            ).fetchone()
+            if row is None or row[1] <= batch.index:
+                continue
+            draw = Draw.parse(notes.parse(bytes(row[0])).text)
+            chance = chains.chance_at(connection, batch, draw, draw.chance(batch.index))
+            if position in draw.chosen(batch.index, batch.drawable, chance=chance):
+                return True
+        return False
+
     async def join(self) -> bool:
         """Take up what other verifiers drew. Whether there was anything."""
         head = await self._database.read(store.read_head)

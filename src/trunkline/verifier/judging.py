@@ -98,10 +98,10 @@ class Judge:
         self, what: Case | Unshown, place: Place, audit: queue.Audit | None
     ) -> tuple[bytes, bool]:
         """The signed verdict on a receipt, durable: this one, or the one that there is already; and
-        whether it is public.
+        whether it may be told.
 
         ``audit``: the drawn audit that it ends, which leaves the queue; ConflictError if it was
-        lost. None: a caller asked, and a verdict is public at once.
+        lost. None: a caller asked, and is told at once.
         """
         salt = self._randomness.token(SALT_BYTES).hex()
         settled = await self._database.write(lambda c: self._settle(c, what, place, audit, salt))

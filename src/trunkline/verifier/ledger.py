@@ -11,19 +11,13 @@ from typing import Final
 import msgspec
 
 from trunkline.base.errors import require
-from trunkline.crypto import note as notes
 from trunkline.crypto.digest import digest
-from trunkline.crypto.signer import Signer, sign_note
 from trunkline.runtime.store import Connection
-from trunkline.schema.audit import VERDICTS_MAX, RevealedVerdict, VerdictPage
 from trunkline.verdicts import (
     Result,
     Standing,
-    Verdict,
-    commitment_to,
     may_reveal,
 )
-from trunkline.verifier import plant_store
 from trunkline.verifier.publishing import Publisher
 
 REVEALED_AT_ONCE: Final = 200
@@ -63,14 +57,14 @@ class SubjectRow(msgspec.Struct, frozen=True, kw_only=True):
 def at_place(
     connection: Connection, root: bytes, position: int, *, picked: bool
 ) -> tuple[bytes, bool] | None:
-    """The signed verdict on the receipt at a place of a batch, and whether it is public. With
+    """The signed verdict on the receipt at a place of a batch, and whether it may be told. With
     ``picked``, one on a picked receipt will do."""
     row = connection.execute(
-        "SELECT note, number FROM verdicts WHERE root = ? AND position = ? AND picked <= ? "
-        "ORDER BY picked LIMIT 1",
+        "SELECT note, number IS NOT NULL OR picked FROM verdicts "
+        "WHERE root = ? AND position = ? AND picked <= ? ORDER BY picked LIMIT 1",
         (root, position, int(picked)),
     ).fetchone()
-    return None if row is None else (bytes(row[0]), row[1] is not None)
+    return None if row is None else (bytes(row[0]), bool(row[1]))
 
 
 def find(connection: Connection, leaf: str) -> bytes | None:
@@ -98,21 +92,10 @@ def is_asked(connection: Connection, leaf: str) -> bool:
 
 
 def revealed(connection: Connection, leaf: str) -> bytes | None:
-    """The signed verdict on a receipt, once it is public."""
+    """The signed verdict on a receipt, once it was given to the log."""
     row = connection.execute(
-        "SELECT note FROM verdicts WHERE leaf = ? AND number IS NOT NULL ORDER BY picked LIMIT 1",
+        "SELECT note FROM verdicts WHERE leaf = ? AND given = 1 ORDER BY picked LIMIT 1",
         (leaf,),
-    ).fetchone()
-    return None if row is None else bytes(row[0])
-
-
-def bundle(connection: Connection, named: str) -> bytes | None:
-    """The bundle of a revealed verdict: before, it would tell what is kept back. ``named``: its
-    receipt's leaf, or the SHA-256 of its note, as of the second of two on one receipt; hex."""
-    row = connection.execute(
-        "SELECT bundle FROM verdicts WHERE (leaf = ? OR digest = ?) AND number IS NOT NULL "
-        "ORDER BY picked LIMIT 1",
-        (named, f"sha256:{named}"),
     ).fetchone()
     return None if row is None else bytes(row[0])
 
@@ -195,20 +178,18 @@ def insert(connection: Connection, stored: Stored, state: bytes) -> None:
     )
 
 
-def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: bool) -> int:
-    """Give a verdict its number and queue it for the log: from here on it is public."""
+def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: bool) -> None:
+    """Queue a verdict for the log: as soon as that has it, it is public (``showing``)."""
     row = connection.execute(
-        "SELECT note, number FROM verdicts WHERE leaf = ? AND picked = ?", (leaf, int(picked))
+        "SELECT note, given FROM verdicts WHERE leaf = ? AND picked = ?", (leaf, int(picked))
     ).fetchone()
     require(row is not None, "what is revealed was stored")
-    if row[1] is not None:
-        return int(row[1])
-    number = newest(connection) + 1
+    if row[1]:
+        return
     connection.execute(
-        "UPDATE verdicts SET number = ? WHERE leaf = ? AND picked = ?", (number, leaf, int(picked))
+        "UPDATE verdicts SET given = 1 WHERE leaf = ? AND picked = ?", (leaf, int(picked))
     )
     publisher.verdict(connection, leaf, bytes(row[0]), picked=picked)
-    return number
 
 
 def reveal_due(
@@ -227,7 +208,7 @@ def reveal_due(
     each other.
     """
     rows = connection.execute(
-        "SELECT leaf, judged_ms, committed_ms, result FROM verdicts WHERE number IS NULL "
+        "SELECT leaf, judged_ms, committed_ms, result FROM verdicts WHERE given = 0 "
         "AND committed_ms IS NOT NULL ORDER BY judged_ms LIMIT ?",
         (REVEALED_AT_ONCE,),
     ).fetchall()
@@ -259,74 +240,6 @@ def _seen_ms(connection: Connection, leaf: str) -> list[int]:
         "SELECT seen_ms FROM statements WHERE kind = 'commitment' AND about = ?", (leaf,)
     )
     return [int(row[0]) for row in rows]
-
-
-def newest(connection: Connection) -> int:
-    """Number of the newest revealed verdict; 0 before the first."""
-    return int(connection.execute("SELECT coalesce(max(number), 0) FROM verdicts").fetchone()[0])
-
-
-def public(connection: Connection, begins: str) -> list[RevealedVerdict]:
-    """The public verdict on each receipt whose leaf (hex) begins so, two at most: more than one is
-    ambiguous. Of two on one receipt it is the one that nobody picked."""
-    rows = connection.execute(
-        # With min() alone, SQLite takes the other columns from the row that has it.
-        "SELECT number, leaf, note, entry, min(picked) FROM verdicts WHERE leaf >= ? AND leaf < ? "
-        "AND number IS NOT NULL GROUP BY leaf LIMIT 2",
-        (begins, begins + "g"),
-    )
-    return [_shown(row[:4]) for row in rows]
-
-
-def _shown(
-    row: tuple[int, str, bytes, int | None], plant: bytes = b"", commitment: bytes = b""
-) -> RevealedVerdict:
-    number, leaf, note, entry = row
-    return RevealedVerdict(
-        number=number,
-        receipt=leaf,
-        note=note.decode(),
-        entry=entry,
-        plant=plant.decode(),
-        commitment=commitment.decode(),
-    )
-
-
-def page(connection: Connection, after: int, signer: Signer) -> VerdictPage:
-    """Revealed verdicts with numbers above ``after``, oldest first. ``signer``: this verifier's,
-    which makes the commitments that are told with them again, byte by byte."""
-    rows = connection.execute(
-        "SELECT number, leaf, note, entry, picked FROM verdicts WHERE number > ? "
-        "ORDER BY number LIMIT ?",
-        (after, VERDICTS_MAX),
-    ).fetchall()
-    return VerdictPage(
-        verdicts=tuple(
-            _shown(
-                row[:4],
-                _plant(connection, row[0], row[1], picked=bool(row[4])),
-                _commitment(bytes(row[2]), signer),
-            )
-            for row in rows
-        ),
-        newest=newest(connection),
-    )
-
-
-def _commitment(note: bytes, signer: Signer) -> bytes:
-    """The one that the log has, of a verdict that is drawn: its signature is of no randomness."""
-    verdict = Verdict.parse(notes.parse(note).text)
-    if isinstance(verdict.drawn, msgspec.UnsetType):
-        return b""
-    return sign_note(commitment_to(verdict, note).text(), signer)
-
-
-def _plant(connection: Connection, number: int, leaf: str, *, picked: bool) -> bytes:
-    """What opens the plant that the verdict on a receipt was withdrawn for, or else one that is
-    told with this verdict."""
-    withdraws = picked and plant_store.is_withdrawn(connection, leaf)
-    planted = leaf if withdraws else plant_store.shown_with(connection, number)
-    return b"" if planted is None else plant_store.opening(connection, planted) or b""
 
 
 def results(connection: Connection) -> dict[tuple[str, ...], float]:

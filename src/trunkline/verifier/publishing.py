@@ -15,7 +15,7 @@ from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.outbox import Outbox, OutboxCounts, OutboxPolicy
 from trunkline.runtime.store import Connection, Database
-from trunkline.verifier import crash
+from trunkline.verifier import crash, showing
 
 QUEUE: Final = "log"
 POLICY: Final = OutboxPolicy(concurrency=4, backoff_s_min=0.2, backoff_s_max=15.0)
@@ -94,10 +94,7 @@ class Publisher:
                     (self._clock.unix_ms(), what),
                 )
             case "verdict" | "picked":
-                connection.execute(
-                    "UPDATE verdicts SET entry = ? WHERE leaf = ? AND picked = ?",
-                    (index, what, int(kind == "picked")),
-                )
+                showing.logged(connection, what, index, picked=kind == "picked")
             case _:
                 pass
         self._on_logged()

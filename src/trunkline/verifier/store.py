@@ -18,7 +18,7 @@ from trunkline.runtime import outbox
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.audit import AlertStatement
 from trunkline.verdicts import Terms
-from trunkline.verifier import plant_store
+from trunkline.verifier import plant_store, showing
 from trunkline.verifier.core.entry import (
     BatchEntry,
     Entry,
@@ -211,6 +211,7 @@ MIGRATIONS: Final = (
     """
     ALTER TABLE statements ADD COLUMN seen_ms INTEGER NOT NULL DEFAULT 0;
     """,
+    showing.SCHEMA,
 )
 
 

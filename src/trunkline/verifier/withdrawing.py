@@ -23,7 +23,7 @@ from trunkline.crypto import note as notes
 from trunkline.crypto.keys import VerifierKey
 from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import PLANT_CHECK, Planted, Subject, Verdict, is_withdrawal, open_plant
-from trunkline.verifier import ledger, plant_store, store
+from trunkline.verifier import ledger, plant_store, showing, store
 from trunkline.verifier.judging import SALT_BYTES, Judge, Place, Unshown, subject_name
 from trunkline.verifier.publishing import Publisher
 
@@ -118,7 +118,7 @@ class Withdrawer:
         )
         if planted is not None and planted.plant.expect == "pass":
             # Who failed it is known by the opening alone: nothing is withdrawn for it.
-            plant_store.show(connection, leaf, newest=ledger.newest(connection))
+            plant_store.show(connection, leaf, newest=showing.newest(connection))
         if planted is None or not withdrawn:
             return
         verdict = _verdict(ledger.find(connection, leaf) or b"")
@@ -129,7 +129,6 @@ class Withdrawer:
         # Both in one transaction: nobody sees the one without the other.
         ledger.reveal(connection, self._publisher, leaf, picked=False)
         self._judge.withdraw(connection, what, place, standing.encode_state(state), salt)
-        plant_store.put_off(connection, ledger.newest(connection))
 
     def _may_withdraw(self, connection: Connection, planted: Planted, now_ms: int) -> bool:
         plant = planted.plant

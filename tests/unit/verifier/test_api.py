@@ -14,6 +14,7 @@ from trunkline.runtime.polls import POLLS_PER_ADDRESS_MAX
 from trunkline.runtime.server import serving
 from trunkline.schema.audit import AskedAudit, VerdictPage
 from trunkline.verifier.app import VerifierApp
+from trunkline.verifier.auditing import KEPT_BACK
 from trunkline.verifier.config import read
 
 
@@ -142,7 +143,7 @@ async def test_a_body_that_is_no_audit_is_refused(slow):
 async def test_what_is_kept_back_is_told_to_nobody(tmp_path):
     transport = HttpTransport()
     async with toy_network(tmp_path) as network:
-        network.node.answer(honest(1))
+        (signed,) = network.node.answer(honest(1))
 
         url = await network.verifier(LAMBDA, [(MU, "http://127.0.0.1:1")], reveal_after_s=3600)
         caller = VerifierCaller(transport, url)
@@ -154,4 +155,6 @@ async def test_what_is_kept_back_is_told_to_nobody(tmp_path):
             leaf = honest(1).leaf.hex()
             async with await transport.request("GET", f"{url}/v1/{path}/{leaf}") as response:
                 assert response.status == 404
+        asked = AskedAudit(signed=signed, content=honest(1).content, deadline_ms=60_000)
+        assert await caller.audit(asked, 90) == KEPT_BACK
     await transport.aclose()

@@ -1,8 +1,9 @@
 """Answers that somebody picked: they are judged, and neither win a standing nor spoil a draw."""
 
 import msgspec
+import pytest
 from tests.support.auditing import ToyScorer
-from tests.support.toy_network import LAMBDA, POLICY, honest, write_verifier
+from tests.support.toy_network import LAMBDA, MU, POLICY, honest, write_verifier
 
 from trunkline.audit import bundle, recompute
 from trunkline.remote.http1 import HttpTransport
@@ -13,6 +14,7 @@ from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict, conduct
 from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.asking import tampered
+from trunkline.verifier.auditing import KEPT_BACK
 from trunkline.verifier.config import read
 
 
@@ -56,15 +58,43 @@ async def test_whoever_asks_first_takes_no_receipt_out_of_the_draw(network, tran
     recompute.verdict(drawn, kept, await caller.calibration(drawn.calibration))
     # Who asks now is shown the verdict that counts.
     assert (await caller.audit(one, 90)).note == found[1].note
-    # What is revealed is in the log a moment later.
-    for _ in range(10_000):
-        (seen,) = conduct.examine(
-            network.log.entries, (LAMBDA.vkey,), Policy.parse(POLICY.encode())
-        )
-        if seen.verdicts == 2:
-            break
-        await caller.verdicts(0, 1)
+    (seen,) = conduct.examine(network.log.entries, (LAMBDA.vkey,), Policy.parse(POLICY.encode()))
     assert (seen.verdicts, seen.findings) == (2, ())
+
+
+@pytest.mark.parametrize("opinions", [2, 1])
+async def test_what_another_drew_is_told_to_nobody_before_anything_of_it_is_revealed(
+    network, transport, opinions
+):
+    """Also by one that has not followed the log so far, and one that has no opinion to give."""
+    one = brought(network, 1)
+    away = "http://127.0.0.1:1"
+    settings = {"opinions": opinions, "reveal_after_s": 3600.0}
+    mu = VerifierCaller(
+        transport,
+        await network.verifier(MU, [(LAMBDA, away)], rate_ppm=0, poll_s=3600.0, **settings),
+    )
+    while not (await mu.info()).followed:
+        pass
+    drawing = VerifierCaller(transport, await network.verifier(LAMBDA, [(MU, away)], **settings))
+    while not network.log.statements("trunkline.verdict-commitment/v1"):
+        await drawing.verdicts(0, 0.05)
+
+    assert await mu.audit(one, 90) == KEPT_BACK
+
+
+async def test_once_anything_of_it_is_revealed_it_is_audited_for_who_asks(network, transport):
+    one = brought(network, 1)
+    away = "http://127.0.0.1:1"
+    drawing = VerifierCaller(
+        transport, await network.verifier(LAMBDA, [(MU, away)], opinions=1, reveal_after_s=0.0)
+    )
+    assert (await drawing.verdicts(0, 30)).verdicts
+    mu = VerifierCaller(
+        transport, await network.verifier(MU, [(LAMBDA, away)], opinions=1, rate_ppm=0)
+    )
+
+    assert (await mu.audit(one, 90)).result == "pass"
 
 
 async def test_a_node_that_has_itself_audited_wins_nothing(network, transport):
