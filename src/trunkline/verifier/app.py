@@ -268,7 +268,7 @@ class VerifierApp:
     async def _look(self) -> None:
         """Set the gauges to what is so now."""
         info = await self._info()
-        results = await self._database.read(ledger.results)
+        results = await self._database.read(showing.results)
         gauges, work, parts = self._gauges, self._engines.work, self._parts
         gauges.followed.set(info.followed)
         gauges.waiting.set(info.waiting)

@@ -240,9 +240,3 @@ def _seen_ms(connection: Connection, leaf: str) -> list[int]:
         "SELECT seen_ms FROM statements WHERE kind = 'commitment' AND about = ?", (leaf,)
     )
     return [int(row[0]) for row in rows]
-
-
-def results(connection: Connection) -> dict[tuple[str, ...], float]:
-    """How many verdicts of each result there are."""
-    rows = connection.execute("SELECT result, count(*) FROM verdicts GROUP BY result")
-    return {(row[0],): float(row[1]) for row in rows}

@@ -130,3 +130,11 @@ def _plant(connection: Connection, number: int, leaf: str, *, picked: bool) -> b
     withdraws = picked and plant_store.is_withdrawn(connection, leaf)
     planted = leaf if withdraws else plant_store.shown_with(connection, number)
     return b"" if planted is None else plant_store.opening(connection, planted) or b""
+
+
+def results(connection: Connection) -> dict[tuple[str, ...], float]:
+    """How many public verdicts there are of each result: sums would tell what is kept back."""
+    rows = connection.execute(
+        "SELECT result, count(*) FROM verdicts WHERE number IS NOT NULL GROUP BY result"
+    )
+    return {(row[0],): float(row[1]) for row in rows}

@@ -14,7 +14,7 @@ class VerifierGauges:
             "trunkline.verifier.audits.waiting", "{audit}", "Audits drawn that have no verdict yet"
         )
         self.verdicts = metrics.gauge(
-            "trunkline.verifier.verdicts", "{verdict}", "Verdicts made", "result"
+            "trunkline.verifier.verdicts", "{verdict}", "Verdicts that are public", "result"
         )
         self.unlogged = metrics.gauge(
             "trunkline.verifier.statements.waiting", "{statement}", "Not with the log yet"

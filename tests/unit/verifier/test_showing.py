@@ -56,6 +56,7 @@ async def test_nobody_is_shown_what_the_log_does_not_have(database: Database) ->
         assert shown(connection) == []
         assert showing.public(connection, ONE) == []
         assert showing.bundle(connection, ONE) is None
+        assert showing.results(connection) == {}
         assert ledger.at_place(connection, ONE.encode(), 0, picked=True) is not None
         _, told = ledger.at_place(connection, ONE.encode(), 0, picked=True) or (b"", True)
         assert not told
@@ -66,6 +67,7 @@ async def test_nobody_is_shown_what_the_log_does_not_have(database: Database) ->
         assert shown(connection) == [(1, TWO, 7), (2, ONE, 5)]
         assert [one.entry for one in showing.public(connection, ONE)] == [5]
         assert showing.bundle(connection, ONE) == b"{}"
+        assert showing.results(connection) == {("pass",): 2}
         _, told = ledger.at_place(connection, ONE.encode(), 0, picked=True) or (b"", False)
         assert told
 
