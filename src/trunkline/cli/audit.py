@@ -109,7 +109,7 @@ def show(folder: Folder, what: str, *, as_program: bool) -> int:
         for one in found:
             _show(one)
         if not found:
-            console().print(Text("no verdict: not drawn, or kept back for the moment", "dim"))
+            console().print(Text("no verdict: not drawn, or not public yet", "dim"))
     results = {one.verdict.result for one in found if one.withdrawal is None}
     if "fail" in results:
         return NO

@@ -7,7 +7,7 @@ serves before it can check anything: engines start with the first audit that nee
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,8 @@ LOOKS_A_DRAW: Final = 5
 work for all who read it."""
 SCRUB_S: Final = 60.0
 """Between two times that openings which were deleted leave the write-ahead file."""
+LOOK_S_MAX: Final = 2.0
+"""For so long who asks for an audit waits for the log."""
 EngineMaker = Callable[[], ScoringEngine]
 
 
@@ -174,6 +176,7 @@ class VerifierApp:
         """Open the store, and begin to follow the log."""
         self._open_database = store.open_store(resolve(self._base, self._config.data))
         await self._open_database.write(store.overwrite_deleted)
+        await self._open_database.write(showing.catch_up)
         parts = self._parts = self._assemble(self._open_database)
         self._background(parts.publisher.run(), "verifier.publish")
         self._background(self._engines.tend(), "verifier.engines")
@@ -222,7 +225,7 @@ class VerifierApp:
                 if await parts.step(draws=draws) or logged:
                     self._api.revealed.set()
                     parts.auditor.wake.set()
-                self._contradicted = ""
+                self._contradicted, logged = "", False
             except VerificationError as error:
                 self._contradicted = error.error_code
                 self._logger.error("log.contradicted", error=error.error_code)
@@ -232,7 +235,7 @@ class VerifierApp:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s):
                     await parts.progress.wait()
-            logged = parts.progress.is_set()
+            logged = logged or parts.progress.is_set()
             parts.progress.clear()
 
     async def _info(self) -> VerifierInfo:
@@ -370,14 +373,18 @@ class VerifierApp:
     async def _is_drawn(
         self, follower: Follower, drawer: Drawer, node: str, root: bytes, position: int
     ) -> bool:
-        """Whether anybody has drawn a receipt by now, as far as the log tells."""
+        """Whether anybody has drawn a receipt by now, as far as the log tells in time: somebody
+        waits for the answer."""
         try:
-            while await follower.step():
-                pass
-            while await drawer.join():
-                pass
-        except (UpstreamError, OverloadedError, MalformedError, VerificationError) as error:
+            async with asyncio.timeout(LOOK_S_MAX):
+                while await follower.step():
+                    pass
+        except TimeoutError:
+            self._logger.info("log.unseen", error="upstream_timeout")
+        except (UpstreamError, MalformedError, VerificationError) as error:
             self._logger.info("log.unseen", error=error.error_code)
+        while await drawer.join():
+            pass
         return await drawer.has_drawn(node, root, position)
 
     def _withdrawer(self, database: Database, judge: Judge, publisher: Publisher) -> Withdrawer:
@@ -445,13 +452,13 @@ class _Parts:
     async def step(self, *, draws: bool) -> bool:
         """Follow the log to its end, and conclude what can be; ``draws``: and draw. Whether there
         was anything."""
-        found, asked_ms = False, self.clock.unix_ms()
+        found = False
         self.publisher.look()
         while await self.follower.step():
             found = True
-        conclusions: list[Callable[[], Awaitable[bool]]] = [
+        conclusions = [
             self.drawer.join, self.heeder.step, self.plants.open_due, self.withdrawer.step,
-            partial(self._reveal, asked_ms),
+            self._reveal,
         ]  # fmt: skip
         if draws:
             conclusions.append(self.drawer.draw)
@@ -461,13 +468,15 @@ class _Parts:
         # What was followed a moment ago may have been concluded from all the same.
         return found or self.progress.is_set()
 
-    async def _reveal(self, asked_ms: int) -> bool:
+    async def _reveal(self) -> bool:
         """Reveal verdicts that need not be kept back any longer."""
+        now_ms, followed_ms = self.clock.unix_ms(), self.follower.followed_ms
         revealed = await self.database.write(
             lambda c: ledger.reveal_due(
                 c,
                 self.publisher,
-                asked_ms=asked_ms,
+                now_ms=now_ms,
+                followed_ms=followed_ms,
                 reveal_after_ms=self.reveal_after_ms,
                 plant_wait_ms=self.plant_wait_ms,
             )

@@ -377,9 +377,6 @@ class Auditor:
             lambda c: ledger.at_place(c, place.root, place.position, picked=place.picked)
         )
         if found is None:
-            leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
-            if not own and await self._is_kept_back(vkey, leaf, place):
-                return KEPT_BACK
             content = await self._cases.with_prompt(verified.receipt, asked.content)
             case = await self._cases.make(node, verified, content, "", place)
             if not _is_bound(case):
@@ -388,6 +385,10 @@ class Auditor:
                 other = case.unmeasured == OTHER_RULES
                 reason = "other_rules" if other else "unknown_model"
                 return AskedVerdict(result="inconclusive", reason=reason)
+            leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
+            # Last: what was drawn meanwhile is in the log by now.
+            if not own and await self._is_kept_back(vkey, leaf, place):
+                return KEPT_BACK
             found = await self._judge.settle(case, place, None)
         note, told = found
         if not told and not own:
@@ -395,11 +396,18 @@ class Auditor:
         return AskedVerdict(result=_result(note), note=note.decode() if told else "")
 
     async def _is_kept_back(self, node: str, leaf: str, place: Place) -> bool:
-        """Whether a receipt was drawn, and nobody has revealed anything of it. What opens it nobody
-        has before the log has its draw."""
+        """Whether a receipt was drawn, and nobody has revealed what its draw has found."""
         if not await self._drawn(node, place.root, place.position):
             return False
-        return not await self._database.read(lambda c: store.said(c, "verdict", leaf))
+        said = await self._database.read(lambda c: store.said(c, "verdict", leaf))
+        return not any(_concludes(one.note) for one in said)
+
+
+def _concludes(note: bytes) -> bool:
+    """Whether a verdict is one that others were kept from: of a draw, and no mere word about it."""
+    verdict = Verdict.parse(notes.parse(note).text)
+    drawn = not isinstance(verdict.drawn, msgspec.UnsetType)
+    return drawn and verdict.result in ("pass", "fail")
 
 
 def _was_sent(receipt: Receipt, content: OpenedContent) -> bool:

@@ -27,6 +27,7 @@ from trunkline.verdicts import (
     Draw,
     chain_of,
     check_draw,
+    drawn,
     plain_checkpoint,
     range_end,
     too_small,
@@ -35,6 +36,9 @@ from trunkline.verifier import chains, crash, queue, store
 from trunkline.verifier.core.entry import BatchEntry, StatementEntry
 from trunkline.verifier.publishing import Publisher
 
+KEPT_BACK_MS: Final = 900_000
+"""For so long after its batch was seen in the log a drawn receipt is told to nobody who asks: those
+that drew it have found something by then, and who is bound later is so late that it shows."""
 FIRST_DRAW_MS: Final = 600_000
 """A verifier's first draw begins with the first batch that is not older."""
 ROUND: Final = 100
@@ -167,28 +171,29 @@ class Drawer:
         return allowed_ppm
 
     async def has_drawn(self, node: str, root: bytes, position: int) -> bool:
-        """Whether a draw that was followed, or one of this verifier's own, has chosen the receipt
-        at a place of a batch of a node's (vkey)."""
-        return await self._database.read(lambda c: self._has_drawn(c, node, root, position))
+        """Whether a draw that the log has, or one of this verifier's own, has chosen the receipt at
+        a place of a batch of a node's (vkey), which was seen in the log a short while ago. Also one
+        that nobody should follow: nodes look at less before they open a receipt under it."""
+        since_ms = self._clock.unix_ms() - KEPT_BACK_MS
+        return await self._database.read(
+            lambda c: self._has_drawn(c, node, root, position, since_ms)
+        )
 
-    def _has_drawn(self, connection: Connection, node: str, root: bytes, position: int) -> bool:
+    def _has_drawn(
+        self, connection: Connection, node: str, root: bytes, position: int, since_ms: int
+    ) -> bool:
         entry = store.entry_of(connection, node, root)
-        batch = None if entry is None else store.batch_at(connection, entry)
-        if batch is None:
+        if entry is None or not store.was_seen_since(connection, entry, since_ms):
             return False
-        for key in (str(self._signer.vkey), *self._peers):
-            row = connection.execute(
-                "SELECT note, last FROM draws WHERE key = ? AND first <= ? "
-                "ORDER BY first DESC LIMIT 1",
-                (key, batch.index),
-            ).fetchone()
-            if row is None or row[1] <= batch.index:
-                continue
-            draw = Draw.parse(notes.parse(bytes(row[0])).text)
-            chance = chains.chance_at(connection, batch, draw, draw.chance(batch.index))
-            if position in draw.chosen(batch.index, batch.drawable, chance=chance):
-                return True
-        return False
+        own = connection.execute(
+            "SELECT note FROM draws WHERE key = ? AND first <= ? AND last > ?",
+            (str(self._signer.vkey), entry, entry),
+        )
+        found = [bytes(row[0]) for row in own]
+        for key in self._peers:
+            found += store.draws_after(connection, key, entry)
+        draws = (Draw.parse(notes.parse(note).text) for note in found)
+        return any(_chooses(draw, entry, position) for draw in draws)
 
     async def join(self) -> bool:
         """Take up what other verifiers drew. Whether there was anything."""
@@ -241,3 +246,11 @@ class Drawer:
             receipt="",
             detail=detail,
         )
+
+
+def _chooses(draw: Draw, entry: int, position: int) -> bool:
+    """Whether a draw has chosen a receipt, by any of what nodes go by."""
+    if not draw.from_ <= entry < draw.to:
+        return False
+    chances = {draw.randomness(), draw.chance(entry)}
+    return any(drawn(chance, draw.rate_ppm, entry, position) for chance in chances)

@@ -53,6 +53,8 @@ class Follower:
         self._reader = reader
         self._clock = clock
         self._reach = reach
+        self.followed_ms = 0
+        """When the log was asked for what this process has followed to its end; 0: never."""
         self._ended = b""
         """The checkpoint to whose end this process knows the log to be followed."""
 
@@ -61,8 +63,10 @@ class Follower:
 
         Raises UpstreamErrors of the network, and the VerificationError of a log that is not sound.
         """
+        asked_ms = self._clock.unix_ms()
         note = await self._log.checkpoint()
         if note == self._ended:
+            self.followed_ms = asked_ms
             return False
         try:
             checkpoint = self._policy.accepts(note).checkpoint
@@ -71,7 +75,7 @@ class Follower:
         head = await self._database.read(store.read_head)
         frontier = await self._start(checkpoint) if head is None else head.frontier
         if checkpoint.size <= frontier.size:
-            self._ended = note
+            self._ended, self.followed_ms = note, asked_ms
             return False
         found, grown = await self._grow(frontier, checkpoint.size)
         await self._check(grown, checkpoint)
@@ -87,7 +91,7 @@ class Follower:
         self._reach(crash.ENTRIES_FOLLOWED)
         if grown.size < checkpoint.size:
             return True
-        self._ended = note
+        self._ended, self.followed_ms = note, asked_ms
         return False
 
     async def _grow(self, frontier: Frontier, size: int) -> tuple[list[Entry], Frontier]:

@@ -52,7 +52,7 @@ class Heeder:
     def _step(self, connection: Connection) -> bool:
         commitments = store.unseen(connection, "commitment", ROUND)
         store.mark_seen(connection, [one.index for one in commitments])
-        found = store.unseen(connection, "verdict", ROUND)
+        found = store.unheeded(connection, ROUND)
         for statement in found:
             self._heed(connection, statement)
         store.mark_seen(connection, [one.index for one in found])

@@ -92,9 +92,9 @@ def is_asked(connection: Connection, leaf: str) -> bool:
 
 
 def revealed(connection: Connection, leaf: str) -> bytes | None:
-    """The signed verdict on a receipt, once it was given to the log."""
+    """The signed verdict on a receipt, once it is public."""
     row = connection.execute(
-        "SELECT note FROM verdicts WHERE leaf = ? AND given = 1 ORDER BY picked LIMIT 1",
+        "SELECT note FROM verdicts WHERE leaf = ? AND number IS NOT NULL ORDER BY picked LIMIT 1",
         (leaf,),
     ).fetchone()
     return None if row is None else bytes(row[0])
@@ -196,12 +196,13 @@ def reveal_due(
     connection: Connection,
     publisher: Publisher,
     *,
-    asked_ms: int,
+    now_ms: int,
+    followed_ms: int,
     reveal_after_ms: int,
     plant_wait_ms: int = 0,
 ) -> int:
-    """Reveal what need not be kept back any longer; how many. ``asked_ms``: when the log was asked
-    for what was followed last.
+    """Reveal what need not be kept back any longer; how many. ``followed_ms``: when the log
+    was asked for what was followed last.
 
     One that says ``fail`` waits longer, for its plant to be opened if it is about one:
     ``plant_wait_ms``, or what the log takes if that is more, and no longer than verdicts wait for
@@ -221,9 +222,9 @@ def reveal_due(
             waits_ms = min(max(plant_wait_ms, log_ms), reveal_after_ms)
         over_ms = committed_ms + reveal_after_ms
         free_ms = min(over_ms, max([committed_ms, *others_ms])) if others_ms else over_ms
-        if (not waits_ms or asked_ms - free_ms >= waits_ms) and may_reveal(
+        if (not waits_ms or followed_ms - free_ms >= waits_ms) and may_reveal(
             committed_ms=committed_ms,
-            now_ms=asked_ms,
+            now_ms=now_ms,
             another_committed=bool(others_ms),
             reveal_after_ms=reveal_after_ms,
         ):

@@ -1,8 +1,8 @@
 """What of a verifier's verdicts is public: what the log has, in the order in which it came to.
 
-Nobody is shown a verdict before the log has it. Else who reads it here could be bound to a copy of
-it first, and pass for a second opinion (ADR 0030); and what is said would hang on a store that may
-be lost. Verdicts are numbered as they become public, from 1 on and without gaps.
+Nobody but who asked for one is shown a verdict before the log has it. Else who reads it here could
+be bound to a copy of it first, and pass for a second opinion (ADR 0030); and what is said would
+hang on a store that may be lost. They are numbered as they become public, from 1 on without gaps.
 """
 
 from typing import Final
@@ -41,6 +41,16 @@ def logged(connection: Connection, leaf: str, index: int, *, picked: bool) -> No
     for which, entry in rows:
         if entry is not None:
             _number(connection, leaf, picked=bool(which))
+
+
+def catch_up(connection: Connection) -> None:
+    """Make public what a process of an older version has brought to the log for this one."""
+    rows = connection.execute(
+        "SELECT leaf, picked, entry FROM verdicts WHERE given = 1 AND number IS NULL "
+        "AND entry IS NOT NULL ORDER BY entry"
+    ).fetchall()
+    for leaf, picked, entry in rows:
+        logged(connection, leaf, entry, picked=bool(picked))
 
 
 def _number(connection: Connection, leaf: str, *, picked: bool) -> None:

@@ -408,6 +408,14 @@ def entry_of(connection: Connection, node: str, root: bytes) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
+def was_seen_since(connection: Connection, entry: int, unix_ms: int) -> bool:
+    """Whether the batch at ``entry`` was seen there, by this verifier's clock, after that time."""
+    row = connection.execute(
+        "SELECT 1 FROM batches WHERE entry = ? AND seen_ms > ?", (entry, unix_ms)
+    ).fetchone()
+    return row is not None
+
+
 def saw_all_since(connection: Connection, node: str, unix_ms: int) -> bool:
     """Whether every batch would have been seen that a node signed at ``unix_ms`` and that is in
     the log by now: one that it signed before that was, or the log was read from its beginning."""
@@ -436,6 +444,18 @@ def unseen(connection: Connection, kind: str, limit: int) -> list[StatementEntry
         "SELECT entry, kind, key, about, note FROM statements WHERE seen = 0 AND kind = ? "
         "ORDER BY entry LIMIT ?",
         (kind, limit),
+    )
+    return [_statement(row) for row in rows]
+
+
+def unheeded(connection: Connection, limit: int) -> list[StatementEntry]:
+    """Others' verdicts that nothing was concluded from yet, in the log's order; but not while one
+    of this verifier's own on the same receipt is on its way to the log."""
+    rows = connection.execute(
+        "SELECT entry, kind, key, about, note FROM statements WHERE seen = 0 AND kind = 'verdict' "
+        "AND NOT EXISTS (SELECT 1 FROM verdicts WHERE leaf = about AND given = 1 "
+        "AND number IS NULL) ORDER BY entry LIMIT ?",
+        (limit,),
     )
     return [_statement(row) for row in rows]
 

@@ -2,16 +2,21 @@
 
 import msgspec
 import pytest
+from msgspec import UNSET
+from tests.support import audit_records
 from tests.support.auditing import ToyScorer
-from tests.support.toy_network import LAMBDA, MU, POLICY, honest, write_verifier
+from tests.support.toy_network import LAMBDA, MU, NU, POLICY, honest, write_verifier
 
 from trunkline.audit import bundle, recompute
+from trunkline.crypto.signer import sign_note
 from trunkline.remote.http1 import HttpTransport
 from trunkline.remote.verifier import VerifierCaller
+from trunkline.runtime.clock import SystemClock
 from trunkline.runtime.server import serving
 from trunkline.schema.audit import AskedAudit
 from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict, conduct
+from trunkline.verifier import drawing as drawing_room
 from trunkline.verifier.app import VerifierApp
 from trunkline.verifier.asking import tampered
 from trunkline.verifier.auditing import KEPT_BACK
@@ -30,6 +35,15 @@ class CountingEngine(ToyScorer):
     async def score(self, job):
         self.scored += 1
         return await super().score(job)
+
+
+class Ahead(SystemClock):
+    """Wall time that somebody set."""
+
+    late_ms = 0
+
+    def unix_ms(self) -> int:
+        return super().unix_ms() + self.late_ms
 
 
 def brought(network, number: int) -> AskedAudit:
@@ -81,6 +95,53 @@ async def test_what_another_drew_is_told_to_nobody_before_anything_of_it_is_reve
         await drawing.verdicts(0, 0.05)
 
     assert await mu.audit(one, 90) == KEPT_BACK
+
+
+@pytest.mark.parametrize("changed", [{"drawn": UNSET}, {"result": "inconclusive", "checks": ()}])
+async def test_a_mere_word_about_it_sets_nothing_free(network, transport, changed):
+    """Any verifier may log one."""
+    one = brought(network, 1)
+    away = "http://127.0.0.1:1"
+    settings = {"opinions": 2, "reveal_after_s": 3600.0}
+    drawing = VerifierCaller(
+        transport, await network.verifier(LAMBDA, [(MU, away), (NU, away)], **settings)
+    )
+    while not network.log.statements("trunkline.verdict-commitment/v1"):
+        await drawing.verdicts(0, 0.05)
+    said = audit_records.verdict(NU, receipt=honest(1).leaf.hex(), **changed)
+    network.log.append(sign_note(said.text(), NU))
+    caller = VerifierCaller(
+        transport,
+        await network.verifier(
+            MU, [(LAMBDA, away), (NU, away)], rate_ppm=0, **(settings | {"opinions": 1})
+        ),
+    )
+
+    assert await caller.audit(one, 90) == KEPT_BACK
+
+
+@pytest.mark.parametrize("late_ms", [0, drawing_room.KEPT_BACK_MS])
+async def test_it_is_kept_back_for_a_while_and_not_for_ever(network, transport, tmp_path, late_ms):
+    """Where nobody ever finds anything: what was drawn beyond a node's terms, say."""
+    one = brought(network, 1)
+    away = "http://127.0.0.1:1"
+    settings = {"opinions": 2, "reveal_after_s": 3600.0}
+    drawing = VerifierCaller(transport, await network.verifier(LAMBDA, [(MU, away)], **settings))
+    while not network.log.statements("trunkline.verdict-commitment/v1"):
+        await drawing.verdicts(0, 0.05)
+    path = write_verifier(
+        tmp_path / "late", MU, log_url=network.log_url, node_url=network.node_url,
+        peers=[(LAMBDA, away)], rate_ppm=0, **(settings | {"opinions": 1}),
+    )  # fmt: skip
+    clock = Ahead()
+    app = VerifierApp(read(path), base=path, engines=[lambda: ToyScorer()], clock=clock)
+    async with serving(app, shutdown_grace_s=0.05) as url:
+        mu = VerifierCaller(transport, url)
+        while not (await mu.info()).followed:
+            pass
+        clock.late_ms = late_ms
+
+        assert (await mu.audit(one, 90) == KEPT_BACK) == (late_ms == 0)
 
 
 async def test_once_anything_of_it_is_revealed_it_is_audited_for_who_asks(network, transport):

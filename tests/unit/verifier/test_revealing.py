@@ -66,11 +66,20 @@ class Kept:
             lambda c: store.advance(c, None, head, [entry], now_ms=JUDGED_MS + at)
         )
 
-    async def shown(self, asked: int, **changed: Any) -> bool:
+    async def shown(self, now: int, *, followed: int | None = None, **changed: Any) -> bool:
+        """Whether it is, by what of the log was asked for just now, or when it was ``followed``."""
         bounds = {"reveal_after_ms": AFTER_MS, "plant_wait_ms": PLANT_MS} | changed
+        followed_ms = JUDGED_MS + (now if followed is None else followed)
         return await self.database.write(
             lambda c: (
-                ledger.reveal_due(c, self.publisher, asked_ms=JUDGED_MS + asked, **bounds) == 1
+                ledger.reveal_due(
+                    c,
+                    self.publisher,
+                    now_ms=JUDGED_MS + now,
+                    followed_ms=followed_ms,
+                    **bounds,
+                )
+                == 1
             )
         )
 
@@ -135,6 +144,13 @@ async def test_commitments_that_come_late_do_not_put_it_off_for_ever(kept: Kept)
     await kept.judge("fail", committed=500)
     await kept.see_commitment(500 + AFTER_MS + PLANT_MS - 1)
     assert await kept.shown(500 + AFTER_MS + PLANT_MS)
+
+
+async def test_a_fail_waits_for_the_log_to_be_followed_too(kept: Kept) -> None:
+    await kept.judge("fail", committed=500)
+    await kept.see_commitment(1_000)
+    assert not await kept.shown(10**9, followed=1_000 + PLANT_MS - 1)
+    assert await kept.shown(10**9, followed=1_000 + PLANT_MS)
 
 
 async def test_alone_it_waits_for_nothing(kept: Kept) -> None:

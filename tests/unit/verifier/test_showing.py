@@ -149,6 +149,38 @@ async def test_what_a_withdrawal_takes_the_place_of_is_told_with_a_later_one(
     await database.write(run)
 
 
+async def test_what_an_older_process_has_logged_is_shown(database: Database) -> None:
+    def run(connection: Connection) -> None:
+        for leaf in (ONE, TWO):
+            judge(connection, leaf)
+            give(connection, leaf)
+        connection.execute("UPDATE verdicts SET entry = 4 WHERE leaf = ?", (TWO,))
+        for _ in range(2):
+            showing.catch_up(connection)
+            assert shown(connection) == [(1, TWO, 4)]
+
+    await database.write(run)
+
+
+async def test_what_others_say_is_heeded_once_the_own_word_on_it_is_public(
+    database: Database,
+) -> None:
+    def run(connection: Connection) -> None:
+        connection.execute(
+            "INSERT INTO statements (entry, kind, key, about, note) "
+            "VALUES (9, 'verdict', 'k', ?, x'')",
+            (ONE,),
+        )
+        judge(connection, ONE)
+        assert len(store.unheeded(connection, 5)) == 1
+        give(connection, ONE)
+        assert store.unheeded(connection, 5) == []
+        showing.logged(connection, ONE, 10, picked=False)
+        assert len(store.unheeded(connection, 5)) == 1
+
+    await database.write(run)
+
+
 async def test_what_an_older_version_has_shown_stays_shown(tmp_path: Path) -> None:
     """It numbered verdicts as it gave them to the log."""
     before = store.MIGRATIONS[: store.MIGRATIONS.index(showing.SCHEMA)]
