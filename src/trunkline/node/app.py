@@ -116,6 +116,8 @@ class NodeApp:
         self._transport = transport
         self._database: Database | None = None
         self._outbox: Outbox[int] | None = None
+        self._add: Callable[[bytes], Awaitable[int]] | None = None
+        """Gives the node's log an entry."""
         self._receipts: ReceiptSigner | None = None
         self._nonces: Nonces | None = None
         self._terms: StatedTerms | None = None
@@ -205,9 +207,11 @@ class NodeApp:
         target = self._config.log
         if target is None:
             return None
+        log = LogCaller(transport, target.url)
+        self._add = log.add
         outbox = publish.publisher(
             database,
-            LogCaller(transport, target.url),
+            log,
             clock=self._clock,
             randomness=self._randomness,
             logger=self._logger,
@@ -277,7 +281,8 @@ class NodeApp:
     def _audit(self, database: Database, enqueue: Enqueue | None, dates: Dates) -> None:
         """Set up what verifiers ask for."""
         audits, keeper, terms = self._config.audits, self._keeper, self._terms
-        if audits is None or keeper is None or terms is None or self._log is None:
+        add = self._add
+        if audits is None or keeper is None or terms is None or self._log is None or add is None:
             self._router.add("POST", OPENINGS_PATH, nothing_kept)
         else:
             desk = OpeningDesk(
@@ -288,7 +293,9 @@ class NodeApp:
                 terms,
                 node=self._identity.node,
                 log=self._log,
+                add=add,
                 clock=self._clock,
+                logger=self._logger,
             )
             self._router.add("POST", OPENINGS_PATH, desk.handle)
         engine: object = self._engine

@@ -6,12 +6,13 @@ space is wanted. No word of it is in a log line, a metric or an error.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import RequestError, TimedOutError
+from trunkline.base.errors import Error, RequestError, TimedOutError, UpstreamError
 from trunkline.base.ports import Clock
 from trunkline.crypto.keys import VerifierKey
 from trunkline.node import opening_store
@@ -24,6 +25,7 @@ from trunkline.node.opening_store import Demanded
 from trunkline.node.terms import StatedTerms
 from trunkline.receipts import Receipt, decode, receipt_leaf
 from trunkline.runtime.http import Call
+from trunkline.runtime.logger import Logger
 from trunkline.runtime.store import Connection, Database
 from trunkline.schema.attempt import SignedReceipt
 from trunkline.schema.audit import (
@@ -39,6 +41,10 @@ from trunkline.schema.audit import (
 DEMAND_S_MAX: Final = 30.0
 """Longest that one demand takes, the wait for its turn included."""
 AT_ONCE: Final = 2
+LOG_S_MAX: Final = 2.0
+"""For so long a demand waits for the log to take its draw."""
+LOGGED_MAX: Final = 256
+"""Draws of which it is remembered that the log has them: a verifier demands by one many times."""
 SWEEP_S_MAX: Final = 60.0
 EXPANSION: Final = 4
 """Bytes in the answer for one that is kept, at most: token ids and vectors become text."""
@@ -112,9 +118,12 @@ class OpeningDesk:
         *,
         node: str,
         log: VerifierKey,
+        add: Callable[[bytes], Awaitable[int]],
         clock: Clock,
+        logger: Logger,
     ) -> None:
-        """``node``: name of the node's key; ``nonces``: None where seeds are not its own."""
+        """``node``: name of the node's key; ``nonces``: None where seeds are not its own; ``add``
+        gives the log an entry, which it may have."""
         self._keeper = keeper
         self._database = database
         self._nonces = nonces
@@ -122,6 +131,10 @@ class OpeningDesk:
         self._clock = clock
         self._node = node
         self._log = log
+        self._add = add
+        self._logger = logger
+        self._logged: OrderedDict[bytes, None] = OrderedDict()
+        """Digests of draws that the log is known to have, the last ones."""
         self._since_ms = clock.unix_ms()
         self._once = Once()
         self._pace = Pace(config.demands_per_s)
@@ -147,6 +160,7 @@ class OpeningDesk:
         self._once.use(asked, now_ms)
         chance = decide.chance(asked.draw, rules)
         await self._honour(chance, now_ms)
+        await self._log_draw(asked.draw, chance.digest)
         openings = []
         left_bytes = OPENINGS_BYTES_MAX
         for wanted in asked.wanted:
@@ -180,6 +194,23 @@ class OpeningDesk:
                 code="draw_conflict",
                 status=409,
             )
+
+    async def _log_draw(self, draw: str, digest: bytes) -> None:
+        """Have the log know of a draw before anything is opened under it: who drew could ask
+        another verifier first, and log it afterwards (ADR 0030). Where the log does not answer, it
+        is opened all the same: to withhold is a fault."""
+        if digest in self._logged:
+            return
+        try:
+            async with asyncio.timeout(LOG_S_MAX):
+                await self._add(draw.encode())
+        except (TimeoutError, UpstreamError) as error:
+            code = error.error_code if isinstance(error, Error) else "upstream_timeout"
+            self._logger.warning("draw.unlogged", error=code)
+            return
+        self._logged[digest] = None
+        if len(self._logged) > LOGGED_MAX:
+            self._logged.popitem(last=False)
 
     async def _opening(
         self, wanted: WantedReceipt, chance: Chance, left_bytes: int

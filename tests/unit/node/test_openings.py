@@ -226,6 +226,29 @@ async def test_what_is_opened_is_what_the_receipt_binds(tmp_path: Path) -> None:
     assert log.entries.index(content.nonce.note.encode()) < log.entries.index(batch)
 
 
+async def test_the_log_has_a_draw_before_anything_is_opened_under_it(tmp_path: Path) -> None:
+    log = Log()
+    async with audited(tmp_path, audits(), log=log) as running:
+        receipt = await place(running, await running.hear(ask()))
+        assert draw_note().encode() not in log.entries
+        (opening,) = await opened(running, receipt)
+        assert opening.content is not None
+        assert log.entries.count(draw_note().encode()) == 1
+
+
+async def test_what_the_node_can_not_log_is_no_reason_to_withhold(tmp_path: Path) -> None:
+    log = Log()
+    async with audited(tmp_path, audits(), log=log) as running:
+        receipt = await place(running, await running.hear(ask()))
+        log.deaf = True
+        (opening,) = await opened(running, receipt)
+        assert opening.content is not None
+        # It tries again, as long as the log does not have it.
+        log.deaf = False
+        await opened(running, receipt)
+        assert draw_note().encode() in log.entries
+
+
 @pytest.mark.parametrize("more", [{}, {"n": 2}, {"stream": False}], ids=str)
 async def test_what_was_sent_beside_tokens_is_opened_with_them(
     tmp_path: Path, more: dict[str, object]
