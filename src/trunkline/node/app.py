@@ -116,8 +116,8 @@ class NodeApp:
         self._transport = transport
         self._database: Database | None = None
         self._outbox: Outbox[int] | None = None
-        self._add: Callable[[bytes], Awaitable[int]] | None = None
-        """Gives the node's log an entry."""
+        self._show: Callable[[bytes], Awaitable[None]] | None = None
+        """Has the node's log show an entry."""
         self._receipts: ReceiptSigner | None = None
         self._nonces: Nonces | None = None
         self._terms: StatedTerms | None = None
@@ -208,7 +208,7 @@ class NodeApp:
         if target is None:
             return None
         log = LogCaller(transport, target.url)
-        self._add = log.add
+        self._show = lambda note: publish.show(log, note)
         outbox = publish.publisher(
             database,
             log,
@@ -281,8 +281,8 @@ class NodeApp:
     def _audit(self, database: Database, enqueue: Enqueue | None, dates: Dates) -> None:
         """Set up what verifiers ask for."""
         audits, keeper, terms = self._config.audits, self._keeper, self._terms
-        add = self._add
-        if audits is None or keeper is None or terms is None or self._log is None or add is None:
+        show = self._show
+        if audits is None or keeper is None or terms is None or self._log is None or show is None:
             self._router.add("POST", OPENINGS_PATH, nothing_kept)
         else:
             desk = OpeningDesk(
@@ -293,7 +293,7 @@ class NodeApp:
                 terms,
                 node=self._identity.node,
                 log=self._log,
-                add=add,
+                show=show,
                 clock=self._clock,
                 logger=self._logger,
             )

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.base.errors import Error, RequestError, TimedOutError, UpstreamError
+from trunkline.base.errors import Error, MalformedError, RequestError, TimedOutError, UpstreamError
 from trunkline.base.ports import Clock
 from trunkline.crypto.keys import VerifierKey
 from trunkline.node import opening_store
@@ -41,10 +41,10 @@ from trunkline.schema.audit import (
 DEMAND_S_MAX: Final = 30.0
 """Longest that one demand takes, the wait for its turn included."""
 AT_ONCE: Final = 2
-LOG_S_MAX: Final = 2.0
-"""For so long a demand waits for the log to take its draw."""
+LOG_S_MAX: Final = 5.0
+"""For so long a demand waits for the log to show its draw."""
 LOGGED_MAX: Final = 256
-"""Draws of which it is remembered that the log has them: a verifier demands by one many times."""
+"""Draws of which it is remembered that the log shows them: a verifier demands by one many times."""
 SWEEP_S_MAX: Final = 60.0
 EXPANSION: Final = 4
 """Bytes in the answer for one that is kept, at most: token ids and vectors become text."""
@@ -118,12 +118,12 @@ class OpeningDesk:
         *,
         node: str,
         log: VerifierKey,
-        add: Callable[[bytes], Awaitable[int]],
+        show: Callable[[bytes], Awaitable[None]],
         clock: Clock,
         logger: Logger,
     ) -> None:
-        """``node``: name of the node's key; ``nonces``: None where seeds are not its own; ``add``
-        gives the log an entry, which it may have."""
+        """``node``: name of the node's key; ``nonces``: None where seeds are not its own; ``show``
+        has the log show an entry, which it may have."""
         self._keeper = keeper
         self._database = database
         self._nonces = nonces
@@ -131,10 +131,10 @@ class OpeningDesk:
         self._clock = clock
         self._node = node
         self._log = log
-        self._add = add
+        self._show = show
         self._logger = logger
         self._logged: OrderedDict[bytes, None] = OrderedDict()
-        """Digests of draws that the log is known to have, the last ones."""
+        """Digests of draws that the log is known to show, the last ones."""
         self._since_ms = clock.unix_ms()
         self._once = Once()
         self._pace = Pace(config.demands_per_s)
@@ -196,15 +196,15 @@ class OpeningDesk:
             )
 
     async def _log_draw(self, draw: str, digest: bytes) -> None:
-        """Have the log know of a draw before anything is opened under it: who drew could ask
-        another verifier first, and log it afterwards (ADR 0030). Where the log does not answer, it
-        is opened all the same: to withhold is a fault."""
+        """Have the log show a draw before anything is opened under it: who drew could ask another
+        verifier first, and log it afterwards (ADR 0030). Where the log does not answer, it is
+        opened all the same: to withhold is a fault."""
         if digest in self._logged:
             return
         try:
             async with asyncio.timeout(LOG_S_MAX):
-                await self._add(draw.encode())
-        except (TimeoutError, UpstreamError) as error:
+                await self._show(draw.encode())
+        except (TimeoutError, UpstreamError, MalformedError) as error:
             code = error.error_code if isinstance(error, Error) else "upstream_timeout"
             self._logger.warning("draw.unlogged", error=code)
             return

@@ -14,16 +14,20 @@ from typing import Final
 
 from trunkline.base.errors import UpstreamError
 from trunkline.base.ports import Clock, Randomness
+from trunkline.crypto import note as notes
 from trunkline.node import nonce_store, store
 from trunkline.remote.log import LogCaller
 from trunkline.runtime.logger import Logger
 from trunkline.runtime.outbox import Outbox, OutboxPolicy
 from trunkline.runtime.store import Connection, Database
+from trunkline.tlog.checkpoint import Checkpoint
 
 QUEUE: Final = "log"
 POLICY: Final = OutboxPolicy(concurrency=16, backoff_s_min=0.2, backoff_s_max=15.0)
 """What is delivered at once shares a round of the log, which takes as long for many entries as for
 one: so this is how many batches a node brings there in a round."""
+SHOWN_S: Final = 0.1
+"""Between two looks at whether the log shows an entry: it takes a round, and its witnesses."""
 SELF_TEST_KEY: Final = "self-test/"
 """Begins the outbox's key of a self-test; its digest follows."""
 TERMS_KEY: Final = "terms/"
@@ -78,6 +82,16 @@ async def catch_up(database: Database, outbox: Outbox[int]) -> None:
         for number, root_hex, note in rows:
             await database.write(partial(outbox.enqueue, key=root_hex, payload=note))
             after = number
+
+
+async def show(log: LogCaller, note: bytes) -> None:
+    """Have the log take an entry, and wait until everybody can see it there. Raises the log's
+    failures; the caller bounds the wait."""
+    index = await log.add(note)
+    while True:
+        if Checkpoint.parse(notes.parse(await log.checkpoint()).text).size > index:
+            return
+        await asyncio.sleep(SHOWN_S)
 
 
 class _Earlier:

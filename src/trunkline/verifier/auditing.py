@@ -377,6 +377,10 @@ class Auditor:
             lambda c: ledger.at_place(c, place.root, place.position, picked=place.picked)
         )
         if found is None:
+            leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
+            # First: what is drawn from here on, who asks can not have had opened.
+            if not own and await self._is_kept_back(vkey, leaf, place):
+                return KEPT_BACK
             content = await self._cases.with_prompt(verified.receipt, asked.content)
             case = await self._cases.make(node, verified, content, "", place)
             if not _is_bound(case):
@@ -385,10 +389,6 @@ class Auditor:
                 other = case.unmeasured == OTHER_RULES
                 reason = "other_rules" if other else "unknown_model"
                 return AskedVerdict(result="inconclusive", reason=reason)
-            leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
-            # Last: what was drawn meanwhile is in the log by now.
-            if not own and await self._is_kept_back(vkey, leaf, place):
-                return KEPT_BACK
             found = await self._judge.settle(case, place, None)
         note, told = found
         if not told and not own:
