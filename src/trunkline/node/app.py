@@ -10,6 +10,7 @@ made up and nobody else can guess.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from re import compile as regex
 from typing import Final
@@ -116,8 +117,6 @@ class NodeApp:
         self._transport = transport
         self._database: Database | None = None
         self._outbox: Outbox[int] | None = None
-        self._show: Callable[[bytes], Awaitable[None]] | None = None
-        """Has the node's log show an entry."""
         self._receipts: ReceiptSigner | None = None
         self._nonces: Nonces | None = None
         self._terms: StatedTerms | None = None
@@ -177,7 +176,7 @@ class NodeApp:
             audited=self._keeper is not None,
         )
         self._router.add("POST", ATTEMPT_PATH, attempts.handle)
-        self._audit(self._database, enqueue, dates)
+        self._audit(self._database, self._transport, enqueue, dates)
 
     async def shutdown(self) -> None:
         """Finish what was promised, then close. Also after a start that failed half-way."""
@@ -207,11 +206,9 @@ class NodeApp:
         target = self._config.log
         if target is None:
             return None
-        log = LogCaller(transport, target.url)
-        self._show = lambda note: publish.show(log, note)
         outbox = publish.publisher(
             database,
-            log,
+            LogCaller(transport, target.url),
             clock=self._clock,
             randomness=self._randomness,
             logger=self._logger,
@@ -278,11 +275,13 @@ class NodeApp:
         await nonces.open()
         return nonces
 
-    def _audit(self, database: Database, enqueue: Enqueue | None, dates: Dates) -> None:
+    def _audit(
+        self, database: Database, transport: Transport, enqueue: Enqueue | None, dates: Dates
+    ) -> None:
         """Set up what verifiers ask for."""
         audits, keeper, terms = self._config.audits, self._keeper, self._terms
-        show = self._show
-        if audits is None or keeper is None or terms is None or self._log is None or show is None:
+        target, key = self._config.log, self._log
+        if audits is None or keeper is None or terms is None or target is None or key is None:
             self._router.add("POST", OPENINGS_PATH, nothing_kept)
         else:
             desk = OpeningDesk(
@@ -292,8 +291,8 @@ class NodeApp:
                 self._nonces,
                 terms,
                 node=self._identity.node,
-                log=self._log,
-                show=show,
+                log=key,
+                show=partial(publish.show, LogCaller(transport, target.url)),
                 clock=self._clock,
                 logger=self._logger,
             )

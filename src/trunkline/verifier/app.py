@@ -383,8 +383,6 @@ class VerifierApp:
             self._logger.info("log.unseen", error="upstream_timeout")
         except (UpstreamError, MalformedError, VerificationError) as error:
             self._logger.info("log.unseen", error=error.error_code)
-        while await drawer.join():
-            pass
         return await drawer.has_drawn(node, root, position)
 
     def _withdrawer(self, database: Database, judge: Judge, publisher: Publisher) -> Withdrawer:
