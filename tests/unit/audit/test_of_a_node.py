@@ -108,8 +108,10 @@ async def test_an_answer_taken_over_is_made_again_from_where_it_went_on(tmp_path
     async with node(tmp_path, ToyEngine(Toy())) as running:
         first = await running.hear(what)
         assert first.accepted is not None
-        tokens = [[token for at, token in first.tokens if at == choice] for choice in range(2)]
-        given = [tokens[0][:5], tokens[1][:4]]
+        # As if it had broken off after nine tokens, or before the last one of fewer.
+        had = first.tokens[:-1][:9]
+        given = [[token for at, token in had if at == choice] for choice in range(2)]
+        places = [place for place, chunk in enumerate(first.chunks) if chunk.tokens]
         later = attempt(
             chat("say bada", max_tokens=30, n=2),
             model="toy",
@@ -120,8 +122,8 @@ async def test_an_answer_taken_over_is_made_again_from_where_it_went_on(tmp_path
             numerics=Toy().info.numerics,
         )
         later = msgspec.structs.replace(later, audit=True, blinding=BLINDING)
-        # Ids go on where the app has them: opening, and an event a token.
-        heard = await running.hear(later, first_id=2 + 9)
+        # Ids go on after the last event of a token: where a choice ended, that is not its last.
+        heard = await running.hear(later, first_id=places[len(had) - 1] + 1)
     assert heard.error is None
     found = await results(opened(later, heard, given))
     assert found["resumed"] == found["response"] == found["finish"] == found["replay"] == "pass"
