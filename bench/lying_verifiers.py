@@ -214,12 +214,15 @@ def chatting(network: Network, traffic: Traffic) -> Iterator[None]:
 
 def _node_of(url: str, body: dict[str, Any]) -> str:
     """Ask; the node that answered."""
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "trunkline-detail": "1"}
     asked = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers)
     with urllib.request.urlopen(asked, timeout=CALL_S_MAX) as answer:
         if json.load(answer)["choices"][0]["finish_reason"] is None:
             raise ValueError("an answer without its end")
-        return str(answer.headers["trunkline-node"])
+        node: str | None = answer.headers["trunkline-node"]
+        if node is None:
+            raise ValueError("an answer that does not name its node")
+        return node
 
 
 def _conduct(network: Network) -> list[dict[str, Any]]:

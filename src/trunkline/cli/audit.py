@@ -5,6 +5,7 @@ A verdict counts here only with the signature of a verifier whose key is pinned 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,10 +44,12 @@ from trunkline.tlog.policy import Policy
 from trunkline.verdicts import Verdict, is_withdrawal
 
 PAGES_MAX: Final = 1_000
-"""Of a verifier's later verdicts that are looked through for one that withdraws another."""
+"""Of a verifier's alerts, and of its later verdicts that are looked through for one that withdraws
+another."""
 LEAF: Final = regex(r"[0-9a-f]{8,64}")
 """A receipt's leaf hash, or the beginning of it, as ``audit ls`` shows it."""
 ALERTS_SHOWN: Final = 50
+"""The newest of the gateway's, and of each verifier's."""
 
 T = TypeVar("T")
 
@@ -153,10 +156,11 @@ class AllAlerts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def alerts(folder: Folder, *, as_program: bool) -> int:
-    """What needs a person, of gateway and verifiers. DONE if nothing does, else NO."""
+    """What needs a person, of gateway and verifiers. NO if something does, UNABLE if nobody who
+    answers says so and not all answer, else DONE."""
 
     async def theirs(verifier: _Verifier) -> tuple[str, tuple[AlertStatement, ...]]:
-        return verifier.name, (await verifier.caller.alerts(0)).alerts
+        return verifier.name, await _newest_alerts(verifier.caller)
 
     said = dict(_ask_all(folder, theirs))
     found = AllAlerts(gateway=asyncio.run(_gateway_alerts(folder)), verifiers=said)
@@ -164,8 +168,25 @@ def alerts(folder: Folder, *, as_program: bool) -> int:
         typer.echo(msgspec.json.encode(found).decode())
     else:
         _show_alerts(found)
-    unwell = found.gateway is not None and bool(found.gateway.standings)
-    return NO if unwell or any(found.verifiers.values()) else DONE
+    return _alerts_exit(found, verifiers=sum(e.role == "verifier" for e in folder.network().roles))
+
+
+async def _newest_alerts(caller: VerifierCaller) -> tuple[AlertStatement, ...]:
+    """The last ``ALERTS_SHOWN`` of what a verifier has written down, oldest first."""
+    newest: deque[AlertStatement] = deque(maxlen=ALERTS_SHOWN)
+    for _ in range(PAGES_MAX):
+        page = (await caller.alerts(newest[-1].number if newest else 0)).alerts
+        if not page:
+            break
+        newest.extend(page)
+    return tuple(newest)
+
+
+def _alerts_exit(found: AllAlerts, *, verifiers: int) -> int:
+    """``verifiers``: how many the network has. Who did not answer may have something to say."""
+    if any(found.verifiers.values()) or (found.gateway is not None and found.gateway.standings):
+        return NO
+    return UNABLE if found.gateway is None or len(found.verifiers) < verifiers else DONE
 
 
 async def _gateway_alerts(folder: Folder) -> AlertList | None:
@@ -433,7 +454,7 @@ def _show_alerts(found: AllAlerts) -> None:
     for name, said in found.verifiers.items():
         for alert in said:
             out.print(f"{_when(alert.unix_ms)} {name}: {alert.kind}: {alert.about}: {alert.detail}")
-    nothing = found.gateway is not None and not found.gateway.alerts
+    nothing = found.gateway is not None and not (found.gateway.alerts or found.gateway.standings)
     if nothing and not any(found.verifiers.values()):
         out.print(Text("nothing", style="dim"))
 

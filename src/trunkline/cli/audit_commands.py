@@ -35,7 +35,8 @@ def ls(
 def show(what: What, data: Data = None, json: Json = False) -> None:
     """Show every check that verifiers made of an answer.
 
-    Exit 0: all verdicts pass; 1: one fails; 2: none yet, or one is inconclusive.
+    Exit 0: one passes, and none fails or is inconclusive; 1: one fails; 2: none yet, or one is
+    inconclusive, or none says either. One that was withdrawn does not count.
     """
     from trunkline.cli import audit as implementation
 
@@ -57,7 +58,8 @@ def recompute(what: What, data: Data = None, json: Json = False) -> None:
 def alerts(data: Data = None, json: Json = False) -> None:
     """Show what needs a person: nodes that lost their standing, disputes, verifiers that lie.
 
-    Exit 0: nothing does; 1: something does.
+    Exit 0: nothing does; 1: something stands against a node at the gateway, or a verifier has
+    written something down; 2: neither, of those that answer, and not all do.
     """
     from trunkline.cli import audit as implementation
 

@@ -312,7 +312,7 @@ def _key(key: KeyState) -> str:
 
 def _duty(verifier: VerifierInfo) -> str:
     """What a verifier does, in plain words."""
-    drawn = f"runs {verifier.rate_ppm / 10_000:g} % of the answers again, chosen by chance"
+    drawn = f"draws {verifier.rate_ppm / 10_000:g} % of the answers by chance, and runs them again"
     waiting = f", {verifier.waiting} wait" if verifier.waiting else ""
     return f"{drawn if verifier.rate_ppm else 'draws none'}; {verifier.verdicts} verdicts{waiting}"
 

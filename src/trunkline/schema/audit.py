@@ -236,7 +236,7 @@ class AlertStatement(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     unix_ms: int
-    kind: Literal["dispute", "lazy", "lying", "gap", "withheld", "terms", "refused"]
+    kind: Literal["dispute", "lazy", "lying", "gap", "terms", "refused"]
     """``terms``: a node's let it be audited less than this verifier would, or not at all.
     ``refused``: a node had a reason not to open that may be the verifier's own fault."""
     about: str

@@ -94,7 +94,8 @@ class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     opening_s: float = 60.0
     """A node that serves and has not opened a receipt by then withholds it."""
     unreachable_s: float = 3600.0
-    """A node that does not answer at all by then makes the audit inconclusive."""
+    """A node that does not answer at all is asked for so long. Then the audit is inconclusive; or
+    the receipt is withheld, if the log shows that the node signed for others meanwhile."""
     lease_s: float = 30.0
     """What a process had begun when it died is taken up again after so long."""
     audits_at_once: int = 2

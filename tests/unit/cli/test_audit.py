@@ -11,7 +11,9 @@ from trunkline.cli import audit
 from trunkline.cli.exits import DONE, NO, UNABLE
 from trunkline.cli.folder import Folder
 from trunkline.crypto.signer import sign_note
-from trunkline.schema.audit import RevealedVerdict, VerdictPage
+from trunkline.gateway.alerts import AlertList
+from trunkline.gateway.status import StandingRow
+from trunkline.schema.audit import AlertPage, AlertStatement, RevealedVerdict, VerdictPage
 from trunkline.verdicts import PLANT_CHECK, Check
 
 
@@ -125,3 +127,62 @@ def test_what_was_planted_is_said_and_is_no_failure(
     shown = capsys.readouterr().out
     assert shown.count("planted: the node answered wrongly") == sum(one[2] for one in said)
     assert shown.count("its standing is good") == sum(one[2] for one in said)
+
+
+class Written:
+    """A verifier that has written down so many alerts, and tells 100 at a time."""
+
+    def __init__(self, last: int, *, grows: bool = False) -> None:
+        self.last, self.grows, self.asked = last, grows, 0
+
+    async def alerts(self, after: int) -> AlertPage:
+        self.asked += 1
+        last = after + 100 if self.grows else min(after + 100, self.last)
+        return AlertPage(alerts=tuple(written(number) for number in range(after + 1, last + 1)))
+
+
+def written(number: int) -> AlertStatement:
+    return AlertStatement(number=number, unix_ms=0, kind="gap", about="mu", detail="")
+
+
+@pytest.mark.parametrize(("last", "shown"), [(0, []), (3, [1, 2, 3]), (230, list(range(181, 231)))])
+async def test_the_newest_alerts_are_shown(last: int, shown: list[int]) -> None:
+    newest = await audit._newest_alerts(Written(last))  # type: ignore[arg-type]
+    assert [one.number for one in newest] == shown
+
+
+async def test_a_verifier_that_writes_without_end_is_not_read_without_end() -> None:
+    verifier = Written(0, grows=True)
+    assert len(await audit._newest_alerts(verifier)) == audit.ALERTS_SHOWN  # type: ignore[arg-type]
+    assert verifier.asked == audit.PAGES_MAX
+
+
+WELL = AlertList(alerts=(), standings=(), verifiers=())
+UNWELL = AlertList(
+    alerts=(),
+    standings=(
+        StandingRow(node="n", model="m", standing="demoted", why="", by=(), verdicts=(), said_ms=0),
+    ),
+    verifiers=(),
+)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "verifiers", "code"),
+    [
+        (WELL, {"mu": 0, "nu": 0}, DONE),
+        (WELL, {"mu": 0, "nu": 1}, NO),
+        (UNWELL, {"mu": 0, "nu": 0}, NO),
+        (UNWELL, {"mu": 0}, NO),
+        (None, {"mu": 1}, NO),
+        # Who does not answer may have something to say.
+        (None, {"mu": 0, "nu": 0}, UNABLE),
+        (WELL, {"mu": 0}, UNABLE),
+    ],
+)
+def test_nothing_is_said_to_be_wrong_only_where_all_say_so(
+    gateway: AlertList | None, verifiers: dict[str, int], code: int
+) -> None:
+    said = {name: tuple(map(written, range(count))) for name, count in verifiers.items()}
+    found = audit.AllAlerts(gateway=gateway, verifiers=said)
+    assert audit._alerts_exit(found, verifiers=2) == code

@@ -44,8 +44,12 @@ def test_what_is_the_matter(change: dict[str, object], said: str) -> None:
 @pytest.mark.parametrize(
     ("rate_ppm", "waiting", "said"),
     [
-        (50_000, 0, "runs 5 % of the answers again, chosen by chance; 7 verdicts"),
-        (2_500, 3, "runs 0.25 % of the answers again, chosen by chance; 7 verdicts, 3 wait"),
+        (50_000, 0, "draws 5 % of the answers by chance, and runs them again; 7 verdicts"),
+        (
+            2_500,
+            3,
+            "draws 0.25 % of the answers by chance, and runs them again; 7 verdicts, 3 wait",
+        ),
         (0, 0, "draws none; 7 verdicts"),
     ],
 )
