@@ -86,7 +86,7 @@ async def _serve(folder: Path) -> dict[str, Any]:
                 entries = [network.entry(number) for number in range(begin, end)]
                 indexes = await asyncio.gather(*map(caller.add, entries))
                 last = entries[indexes.index(end - 1)]
-                found = await caller.fetch_inclusion(last, end - 1, policy, timeout_s=20)
+                found = await caller.fetch_inclusion(last, end - 1, policy, timeout_s=90)
                 return found.checkpoint_note
 
             old, new = await grow(0, BEFORE), await grow(BEFORE, SIZE)

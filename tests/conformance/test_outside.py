@@ -95,7 +95,7 @@ async def test_an_outsider_audits_a_log_and_its_witness(tmp_path, size):
             )
             # Once the last of them is proven, the checkpoint that is served covers all.
             last = indexes.index(size - 1)
-            await caller.fetch_inclusion(entries[last], size - 1, network.policy(), timeout_s=20)
+            await caller.fetch_inclusion(entries[last], size - 1, network.policy(), timeout_s=90)
             found = await asyncio.to_thread(outside.audit, reader(url), policy)
             log = outside.sha(network.log_key.vkey.name.encode()).hex()
             latest = await network.transport.request("GET", f"{witness.url}/{log}/checkpoint")

@@ -271,7 +271,7 @@ async def test_a_spent_budget_as_each_client_sees_it(tmp_path: Path) -> None:
         day_ms = 86_400_000
         left_s = (day_ms - SystemClock().unix_ms() % day_ms) / 1000
         told_s = int(refused.value.response.headers["retry-after"])
-        assert 0 <= told_s - left_s < 10
+        assert 0 <= (told_s - left_s) % (day_ms / 1000) < 10
         async with door.anthropic(secret) as other:
             with pytest.raises(anthropic.APIStatusError, match="billing_error") as unpaid:
                 await other.messages.create(
@@ -512,7 +512,7 @@ async def test_killed_at_any_point_every_stored_answer_is_charged_once(
                     await asyncio.sleep(0)
                     return len(whole) >= count
 
-                await until(enough, 30.0)
+                await until(enough, 120.0)
                 child.send_signal(signal.SIGKILL)
             charges, total, stored = books(tmp_path / "data")
             assert [answer for answer, _ in charges] == stored

@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -40,15 +41,27 @@ class Provider:
         self.half_way = asyncio.Event()
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._kept: socket.socket | None = None
 
     async def up(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+        self.give_back()
 
     def down(self) -> None:
-        """Refuse connections. Each answer closes its own, so none is left open."""
+        """Refuse connections, and have nobody else given the port. Each answer closes its own, so
+        none is left open."""
         assert self._server is not None
         self._server.close()
+        if self._kept is None:
+            self._kept = socket.socket()
+            self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._kept.bind(("127.0.0.1", self.port))
+
+    def give_back(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -132,6 +145,7 @@ async def network(folder: Path, providers: list[Provider]) -> AsyncIterator[Proc
             await processes.stop()
             for provider in providers:
                 provider.down()
+                provider.give_back()
 
 
 async def seen(url: str, nodes: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -132,6 +133,11 @@ async def test_two_of_four_with_one_killed_and_one_lying(tmp_path):
         # Another killed: entries are sequenced and published, and no policy accepts them yet.
         witnesses[1][0].kill()
         await witnesses[1][0].wait()
+        # Nobody else is given its port meanwhile.
+        host, _, port = urls[1].removeprefix("http://").rpartition(":")
+        kept = stack.enter_context(socket.socket())
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind((host, int(port)))
         with pytest.raises(TimedOutError):
             await prove(5, timeout_s=1.0)
         # It comes back as it was, and what waited becomes final.

@@ -165,7 +165,7 @@ async def test_it_is_served_and_proven(template, tmp_path, network):
         index = await caller.add(make_entry(1000))
         assert index == BEFORE
         for number, entry in ((3, make_entry(3)), (index, make_entry(1000))):
-            await caller.fetch_inclusion(entry, number, network.policy(), timeout_s=20)
+            await caller.fetch_inclusion(entry, number, network.policy(), timeout_s=90)
 
 
 async def test_a_store_that_ignores_conditions_is_refused(tmp_path):

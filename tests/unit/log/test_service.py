@@ -27,7 +27,7 @@ async def test_an_entry_is_added_and_provable(network):
     async with network.log() as (caller, _, _):
         entry = network.entry(0)
         index = await caller.add(entry)
-        proof = await caller.fetch_inclusion(entry, index, network.policy(), timeout_s=10)
+        proof = await caller.fetch_inclusion(entry, index, network.policy(), timeout_s=90)
         assert (index, proof.index) == (0, 0)
     assert fsck(network.data).problems == []
 
@@ -44,7 +44,7 @@ async def test_many_at_once_share_rounds_and_get_one_index_each(network):
             if index < 256
         )
         for entry, index in list(zip(entries, indexes, strict=True))[::37]:
-            await caller.fetch_inclusion(entry, index, network.policy(), timeout_s=10)
+            await caller.fetch_inclusion(entry, index, network.policy(), timeout_s=90)
         again = await asyncio.gather(*(caller.add(entry) for entry in entries))
         assert again == indexes
     report = fsck(network.data)

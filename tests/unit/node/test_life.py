@@ -75,7 +75,7 @@ async def test_the_deadline_ends_the_attempt_with_an_error(tmp_path: Path) -> No
     engine = ScriptedEngine(says("long"))
     engine.pause = asyncio.Event()
     async with node(tmp_path, engine) as running:
-        heard = await running.hear(attempt(chat(), deadline_ms=50))
+        heard = await running.hear(attempt(chat(), deadline_ms=2_000))
 
     assert heard.error is not None
     assert (heard.error.code, heard.error.status) == ("deadline_exceeded", 504)

@@ -400,8 +400,8 @@ REFUSED: list[Refusal] = [
         lambda at: msgspec.structs.replace(demand(at), demand=demand((WANTED_OTHER,)).demand),
     ),
     ("demand_refused", lambda at: msgspec.structs.replace(demand(at), draw=draw_note(OTHER))),
-    ("demand_stale", lambda at: demand(at, ahead_ms=-301_000)),
-    ("demand_stale", lambda at: demand(at, ahead_ms=301_000)),
+    ("demand_stale", lambda at: demand(at, ahead_ms=-360_000)),
+    ("demand_stale", lambda at: demand(at, ahead_ms=360_000)),
     ("draw_refused", lambda at: demand(at, draw=draw_note(STRANGER))),
     ("draw_refused", lambda at: demand(at, draw=draw_note(log=STRANGER))),
     ("invalid_demand", lambda at: demand(at, draw="no note\n")),
@@ -442,7 +442,7 @@ def error(body: bytes) -> str:
 
 
 async def test_a_demand_is_used_once_and_not_too_often(tmp_path: Path) -> None:
-    async with audited(tmp_path, audits(demands_per_s=0.5)) as running:
+    async with audited(tmp_path, audits(demands_per_s=0.02)) as running:
         at = await place(running, await running.hear(ask()))
         once = demand((at,))
         assert (await running.caller.openings(once)).openings[0].content is not None
@@ -451,7 +451,7 @@ async def test_a_demand_is_used_once_and_not_too_often(tmp_path: Path) -> None:
             await running.caller.openings(demand((at,), ahead_ms=1))
         assert refused.value.error_code == "demands_rate_limited"
         assert refused.value.retryable
-        assert 0 < (refused.value.retry_after_s or 0) <= 2
+        assert 0 < (refused.value.retry_after_s or 0) <= 50
         # Another verifier has a pace of its own.
         (opening,) = await opened(running, at, signer=OTHER)
         assert opening.content is not None
@@ -549,12 +549,14 @@ async def test_what_had_its_time_is_nowhere_in_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openings, "SWEEP_S_MAX", 0.01)
-    async with audited(tmp_path, audits(keep_s=1.0)) as running:
+    async with audited(tmp_path, audits(keep_s=600.0)) as running:
         heard = await running.hear(ask())
         at = await place(running, heard)
         (opening,) = await opened(running, at)
         assert opening.content is not None
         assert SECRET.encode() in stored(tmp_path)
+        # Its time is over when this says so, and not when a slow disk has let it pass.
+        monkeypatch.setattr(openings.OpeningKeeper, "keep_ms", property(lambda _: 0))
         async with asyncio.timeout(120):
             while SECRET.encode() in stored(tmp_path):
                 await unlogged(running)

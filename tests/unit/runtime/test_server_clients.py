@@ -197,14 +197,13 @@ async def test_stalled_head_is_cut_off(logger, monkeypatch):
 
 
 async def test_second_head_on_a_kept_connection_is_bounded_too(logger, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.05)
-
     async def ok(call: Call) -> None:
         await call.reply(200, b"ok")
 
     async with serving(App(ok=ok), logger=logger) as url, raw(url) as (reader, writer):
         writer.write(b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n")
         await reader.readuntil(b"ok")
+        monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.05)
         writer.write(b"GET /ok HT")
         assert await ended(reader) == b""
 
