@@ -25,6 +25,7 @@ from trunkline.crypto.digest import digest
 from trunkline.crypto.signer import Signer, sign_note
 from trunkline.inference.ports import Score, TokenScore
 from trunkline.receipts import Batch, BatchBuilder, encode
+from trunkline.remote.verifier import VerifierCaller
 from trunkline.runtime.http import TEXT_TYPE, Call, Router, http_status
 from trunkline.runtime.server import serving
 from trunkline.schema.attempt import (
@@ -42,6 +43,7 @@ from trunkline.schema.audit import (
     Demand,
     Opening,
     Openings,
+    RevealedVerdict,
 )
 from trunkline.tlog.checkpoint import Checkpoint
 from trunkline.tlog.tile import ENTRY_BYTES_MAX, TILE_HEIGHT, Tile, encode_bundle
@@ -308,7 +310,7 @@ def write_verifier(
         "reveal_after_s": 0.2,
         "opening_s": 0.05,
         "unreachable_s": 0.05,
-        "lease_s": 1.0,
+        "lease_s": 30.0,
         "probe_per_minute": 0.0,
     }
     config = VerifierConfig(
@@ -385,6 +387,14 @@ async def toy_network(folder: Path) -> AsyncIterator[ToyNetwork]:
         yield ToyNetwork(
             folder=folder, log=log, node=node, log_url=log_url, node_url=node_url, stack=stack
         )
+
+
+async def revealed(caller: VerifierCaller, count: int, after: int = 0) -> list[RevealedVerdict]:
+    """So many verdicts with numbers above ``after``, by long polls: as long as it takes."""
+    found: list[RevealedVerdict] = []
+    while len(found) < count:
+        found += (await caller.verdicts(after + len(found), 10)).verdicts
+    return found
 
 
 def honest(number: int) -> Made:

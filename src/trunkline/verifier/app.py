@@ -7,7 +7,7 @@ serves before it can check anything: engines start with the first audit that nee
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from trunkline.runtime.http import Call, Receive, Router, Scope, Send
 from trunkline.runtime.logger import Logger, get_logger
 from trunkline.runtime.metrics import Metrics
 from trunkline.runtime.server import run_server
-from trunkline.runtime.store import Connection, Database
+from trunkline.runtime.store import Connection, Database, DiskError
 from trunkline.schema.audit import AskedAudit, AskedVerdict, CheckedModel, VerifierInfo
 from trunkline.verifier import calibrations, crash, ledger, queue, showing, store
 from trunkline.verifier.api import Api, reply_error
@@ -85,6 +85,10 @@ SCRUB_S: Final = 60.0
 """Between two times that openings which were deleted leave the write-ahead file."""
 LOOK_S_MAX: Final = 2.0
 """For so long who asks for an audit waits for the log."""
+UNDRAWN_MS: Final = 2_000
+"""What a node signed so short a while ago is hardly in the log, drawn and opened by now."""
+DISK_PAUSE_S: Final = 1.0
+"""Before work goes on that a full or busy disk has ended."""
 EngineMaker = Callable[[], ScoringEngine]
 
 
@@ -178,15 +182,15 @@ class VerifierApp:
         await self._open_database.write(store.overwrite_deleted)
         await self._open_database.write(showing.catch_up)
         parts = self._parts = self._assemble(self._open_database)
-        self._background(parts.publisher.run(), "verifier.publish")
-        self._background(self._engines.tend(), "verifier.engines")
-        self._background(self._embedders.tend(), "verifier.embedder")
-        self._background(self._watch(parts), "verifier.watch")
-        self._background(_scrub(self._open_database), "verifier.scrub")
+        self._background(parts.publisher.run, "verifier.publish")
+        self._background(self._engines.tend, "verifier.engines")
+        self._background(self._embedders.tend, "verifier.embedder")
+        self._background(partial(self._watch, parts), "verifier.watch")
+        self._background(partial(_scrub, self._open_database), "verifier.scrub")
         if self._config.probe_per_minute:
-            self._background(parts.planter.run(), "verifier.plant")
+            self._background(parts.planter.run, "verifier.plant")
         for number in range(self._config.audits_at_once):
-            self._background(parts.auditor.run(), f"verifier.audit.{number}")
+            self._background(parts.auditor.run, f"verifier.audit.{number}")
 
     async def shutdown(self) -> None:
         """Let go of everything; what was begun is durable, or is begun again."""
@@ -201,10 +205,22 @@ class VerifierApp:
         if self._open_database is not None:
             await self._open_database.aclose()
 
-    def _background(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+    def _background(self, work: Callable[[], Coroutine[None, None, None]], name: str) -> None:
+        task = asyncio.create_task(self._unless_broken(work, name), name=name)
         task.add_done_callback(self._note_end)
         self._tasks.append(task)
+
+    async def _unless_broken(
+        self, work: Callable[[], Coroutine[None, None, None]], name: str
+    ) -> None:
+        """Do it, and anew where the disk was full or busy: what was begun is durable, or is begun
+        again."""
+        while True:
+            try:
+                return await work()
+            except (DiskError, OverloadedError) as error:
+                self._logger.error("background.paused", task=name, error=error.error_code)
+                await asyncio.sleep(DISK_PAUSE_S)
 
     def _note_end(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
@@ -371,10 +387,17 @@ class VerifierApp:
         )  # fmt: skip
 
     async def _is_drawn(
-        self, follower: Follower, drawer: Drawer, node: str, root: bytes, position: int
+        self,
+        follower: Follower,
+        drawer: Drawer,
+        node: str,
+        root: bytes,
+        position: int,
+        signed_ms: int,
     ) -> bool:
         """Whether anybody has drawn a receipt by now, as far as the log tells in time: somebody
-        waits for the answer."""
+        waits for the answer. Where the log does not tell, whatever is not new may be drawn."""
+        began_ms = self._clock.unix_ms()
         try:
             async with asyncio.timeout(LOOK_S_MAX):
                 while await follower.step():
@@ -383,6 +406,8 @@ class VerifierApp:
             self._logger.info("log.unseen", error="upstream_timeout")
         except (UpstreamError, MalformedError, VerificationError) as error:
             self._logger.info("log.unseen", error=error.error_code)
+        if follower.followed_ms < began_ms and began_ms - signed_ms > UNDRAWN_MS:
+            return True
         return await drawer.has_drawn(node, root, position)
 
     def _withdrawer(self, database: Database, judge: Judge, publisher: Publisher) -> Withdrawer:
@@ -454,9 +479,11 @@ class _Parts:
         self.publisher.look()
         while await self.follower.step():
             found = True
-        conclusions = [
+        # Not what somebody who asks follows meanwhile: nothing was concluded from that.
+        followed_ms = self.follower.followed_ms
+        conclusions: list[Callable[[], Awaitable[bool]]] = [
             self.drawer.join, self.heeder.step, self.plants.open_due, self.withdrawer.step,
-            self._reveal,
+            partial(self._reveal, followed_ms),
         ]  # fmt: skip
         if draws:
             conclusions.append(self.drawer.draw)
@@ -466,9 +493,9 @@ class _Parts:
         # What was followed a moment ago may have been concluded from all the same.
         return found or self.progress.is_set()
 
-    async def _reveal(self) -> bool:
-        """Reveal verdicts that need not be kept back any longer."""
-        now_ms, followed_ms = self.clock.unix_ms(), self.follower.followed_ms
+    async def _reveal(self, followed_ms: int) -> bool:
+        """Reveal verdicts that need not be kept back any longer, by the log up to then."""
+        now_ms = self.clock.unix_ms()
         revealed = await self.database.write(
             lambda c: ledger.reveal_due(
                 c,

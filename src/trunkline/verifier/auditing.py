@@ -17,6 +17,7 @@ from trunkline.audit.judge import OPENED, OTHER_RULES, Case
 from trunkline.base.errors import (
     ConfigError,
     ConflictError,
+    CorruptStateError,
     MalformedError,
     OverloadedError,
     UpstreamError,
@@ -30,7 +31,7 @@ from trunkline.receipts import Receipt, receipt_leaf, verify_signed
 from trunkline.receipts import decode as decode_receipt
 from trunkline.runtime.crash import CrashHook
 from trunkline.runtime.logger import Logger
-from trunkline.runtime.store import Connection, Database
+from trunkline.runtime.store import Connection, Database, DiskError
 from trunkline.schema.audit import (
     AskedAudit,
     AskedVerdict,
@@ -48,7 +49,7 @@ from trunkline.verdicts import (
     opinions,
     too_small,
 )
-from trunkline.verifier import calibrations, crash, ledger, store
+from trunkline.verifier import calibrations, crash, ledger, queue, store
 from trunkline.verifier.cases import Cases
 from trunkline.verifier.core.patience import (
     EXCUSABLE,
@@ -78,6 +79,8 @@ IDLE_S_MAX: Final = 1.0
 """Longest pause before the queue is looked at again: other processes put something in too."""
 RETRY_MS: Final = 5_000
 """Until an audit that could not be measured is tried again."""
+FAILED_MS: Final = 60_000
+"""The same of one that a fault of ours has ended, the first time; each time twice as long."""
 MEASURE_TRIES_MAX: Final = 60
 """After so many tries (five minutes) an answer that can not be scored is judged without."""
 SELF_TEST_TRIES_MAX: Final = 48
@@ -106,7 +109,7 @@ class Auditor:
         opinions_count: int,
         known: tuple[Calibration, ...],
         patience: Patience,
-        drawn: Callable[[str, bytes, int], Awaitable[bool]],
+        drawn: Callable[[str, bytes, int, int], Awaitable[bool]],
         keep_s: float,
         clock: Clock,
         logger: Logger,
@@ -114,8 +117,8 @@ class Auditor:
     ) -> None:
         """``nodes`` by vkey; ``verifiers``: the operator of each by its key's name, this one's
         included; ``key``: this one's; ``drawn``: whether the receipt at a place of a
-        node's (vkey) batch is, by what the log has now; ``keep_s``: how often an audit in progress
-        is held on to."""
+        node's (vkey) batch, signed at a time (Unix ms), is, by what the log has now; ``keep_s``:
+        how often an audit in progress is held on to."""
         self._database = database
         self._queue = work
         self._demander = demander
@@ -163,6 +166,12 @@ class Auditor:
         except (UpstreamError, OverloadedError, ConfigError) as error:
             line.failed(error)
             await self._later(audit, error.error_code)
+        except (CorruptStateError, DiskError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what comes from outside must not end all audits
+            line.failed(error)
+            self._logger.crashed("audit.failed", error, entry=audit.entry, position=audit.position)
+            await self._later(audit, "internal_error", after_ms=FAILED_MS << min(audit.attempts, 8))
         finally:
             held.cancel()
             await asyncio.gather(held, return_exceptions=True)
@@ -174,11 +183,11 @@ class Auditor:
             await asyncio.sleep(self._keep_s)
             await self._queue.keep(audit)
 
-    async def _later(self, audit: Audit, code: str) -> None:
+    async def _later(self, audit: Audit, code: str, *, after_ms: int = RETRY_MS) -> None:
         try:
             await self._queue.put_off(
                 audit,
-                due_ms=self._clock.unix_ms() + RETRY_MS,
+                due_ms=self._clock.unix_ms() + after_ms,
                 asked_ms=audit.asked_ms,
                 refused=code,
             )
@@ -200,7 +209,10 @@ class Auditor:
             opening = found
             await self._queue.opened(audit, msgspec.json.encode(opening))
             self._reach(crash.OPENING_STORED)
-        node = self._nodes[audit.node]
+        node = self._nodes.get(audit.node)
+        if node is None:
+            # It was configured when it opened this.
+            return await self._settle(audit, UNREACHED)
         place = _place(audit)
         receipt = check(opening, audit, node.key)
         batch = await self._database.read(lambda c: store.batch_at(c, audit.entry))
@@ -379,7 +391,7 @@ class Auditor:
         if found is None:
             leaf = receipt_leaf(asked.signed.receipt.encode()).hex()
             # First: what is drawn from here on, who asks can not have had opened.
-            if not own and await self._is_kept_back(vkey, leaf, place):
+            if not own and await self._is_kept_back(vkey, leaf, place, verified.batch.unix_ms):
                 return KEPT_BACK
             content = await self._cases.with_prompt(verified.receipt, asked.content)
             case = await self._cases.make(node, verified, content, "", place)
@@ -395,9 +407,12 @@ class Auditor:
             return KEPT_BACK
         return AskedVerdict(result=_result(note), note=note.decode() if told else "")
 
-    async def _is_kept_back(self, node: str, leaf: str, place: Place) -> bool:
-        """Whether a receipt was drawn, and nobody has revealed what its draw has found."""
-        if not await self._drawn(node, place.root, place.position):
+    async def _is_kept_back(self, node: str, leaf: str, place: Place, signed_ms: int) -> bool:
+        """Whether a receipt was drawn, and nobody has revealed what its draw has found, or this
+        verifier is to find it yet."""
+        if await self._database.read(lambda c: queue.is_there(c, place.root, place.position)):
+            return True
+        if not await self._drawn(node, place.root, place.position, signed_ms):
             return False
         said = await self._database.read(lambda c: store.said(c, "verdict", leaf))
         return not any(_concludes(one.note) for one in said)
@@ -465,7 +480,4 @@ def _drawn_otherwise(connection: Connection, audit: Audit, draw: Draw) -> bool:
     """Whether the log has another draw by the same verifier from the same entry. That another
     verifier has not shown the node one that is in no log, nobody but those two knows: it is for the
     drawer to find out whether the node tells the truth, since its own draws excuse nothing."""
-    others = store.draws_after(connection, draw.key, audit.entry)
-    return any(
-        other != audit.draw and Draw.parse(_text(other)).from_ <= audit.entry for other in others
-    )
+    return any(one != audit.draw for one in store.draws_from(connection, draw.key, audit.entry))

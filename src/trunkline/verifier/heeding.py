@@ -52,9 +52,12 @@ class Heeder:
     def _step(self, connection: Connection) -> bool:
         commitments = store.unseen(connection, "commitment", ROUND)
         store.mark_seen(connection, [one.index for one in commitments])
-        found = store.unheeded(connection, ROUND)
+        since_ms = self._clock.unix_ms() - ledger.KEPT_BACK_MS_MAX
+        found = store.unheeded(connection, ROUND, since_ms=since_ms)
         for statement in found:
-            self._heed(connection, statement)
+            # Who is configured no longer has no say.
+            if statement.key in self._keys:
+                self._heed(connection, statement)
         store.mark_seen(connection, [one.index for one in found])
         return bool(commitments or found)
 

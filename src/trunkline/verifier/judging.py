@@ -154,6 +154,9 @@ class Judge:
         if audit is not None:
             queue.leave(connection, audit)
         found = ledger.at_place(connection, place.root, place.position, picked=place.picked)
+        if found is None:
+            # A receipt has one verdict, at however many places its node has signed it.
+            found = ledger.on_receipt(connection, _leaf(what, place), picked=place.picked)
         if found is not None:
             return found
         return self._make(connection, what, place, salt)
@@ -174,6 +177,7 @@ class Judge:
         self._keep(connection, what.calibration)
         note = self._sign(what, place, judged, "" if before is None else before.previous, salt)
         verdict = Verdict.open_note(note, self._signer.vkey)
+        kept = isinstance(what, Case) and self._tells(connection, subject, place, verdict)
         ledger.insert(
             connection,
             Stored(
@@ -190,11 +194,28 @@ class Judge:
             ),
             standing.encode_state(judged.state),
         )
-        if place.drawn is None:
-            ledger.reveal(connection, self._publisher, verdict.receipt, picked=place.picked)
-            return note, True
-        self._commit(connection, verdict, note)
-        return note, False
+        if place.drawn is not None:
+            self._commit(connection, verdict, note)
+            return note, False
+        if kept:
+            ledger.keep_back(connection, verdict.receipt, picked=place.picked)
+            return note, False
+        ledger.reveal(connection, self._publisher, verdict.receipt, picked=place.picked)
+        return note, True
+
+    def _tells(
+        self, connection: Connection, subject: Subject, place: Place, verdict: Verdict
+    ) -> bool:
+        """Whether the standing in a verdict that was not drawn tells of others that are kept back.
+        Who waits for one is kept waiting only where it would say of a sound answer that its node
+        has failed: else hardly anybody were told anything of a node that is audited often."""
+        if not place.picked:
+            return ledger.keeps_back(
+                connection, subject_name(subject), verdict.unix_ms, result=None
+            )
+        return verdict.result == "pass" and ledger.keeps_back(
+            connection, subject_name(subject), verdict.unix_ms, result="fail"
+        )
 
     def _sign(
         self, what: Case | Unshown, place: Place, judged: Judged, previous: str, salt: str

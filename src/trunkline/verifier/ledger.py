@@ -26,6 +26,16 @@ OPENING_ROUNDS: Final = 3
 took to reach the log."""
 
 
+KEPT_BACK_MS_MAX: Final = 900_000
+"""A verdict that the log has not had for so long keeps no other back."""
+_UNSHOWN: Final = (
+    "number IS NULL AND judged_ms > ? AND (given = 0 OR EXISTS (SELECT 1 FROM settled_plants "
+    "WHERE settled_plants.leaf = verdicts.leaf AND withdrawn = 1))"
+)
+"""What is kept back: not given to the log yet, or waiting for what withdraws it."""
+_TOLD: Final = "number IS NOT NULL OR picked AND given"
+
+
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict as it was stored."""
 
@@ -60,9 +70,19 @@ def at_place(
     """The signed verdict on the receipt at a place of a batch, and whether it may be told. With
     ``picked``, one on a picked receipt will do."""
     row = connection.execute(
-        "SELECT note, number IS NOT NULL OR picked FROM verdicts "
+        f"SELECT note, {_TOLD} FROM verdicts "  # noqa: S608 - ours
         "WHERE root = ? AND position = ? AND picked <= ? ORDER BY picked LIMIT 1",
         (root, position, int(picked)),
+    ).fetchone()
+    return None if row is None else (bytes(row[0]), bool(row[1]))
+
+
+def on_receipt(connection: Connection, leaf: str, *, picked: bool) -> tuple[bytes, bool] | None:
+    """The same of a receipt, wherever it is: a node may have signed one at two places."""
+    row = connection.execute(
+        f"SELECT note, {_TOLD} FROM verdicts "  # noqa: S608 - ours
+        "WHERE leaf = ? AND picked <= ? ORDER BY picked LIMIT 1",
+        (leaf, int(picked)),
     ).fetchone()
     return None if row is None else (bytes(row[0]), bool(row[1]))
 
@@ -192,6 +212,23 @@ def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: b
     publisher.verdict(connection, leaf, bytes(row[0]), picked=picked)
 
 
+def keeps_back(connection: Connection, subject: str, now_ms: int, *, result: Result | None) -> bool:
+    """Whether a verdict on a subject, of that result if one is named, is made and not shown."""
+    which, values = ("", ()) if result is None else (" AND result = ?", (result,))
+    row = connection.execute(
+        f"SELECT 1 FROM verdicts WHERE subject = ? AND {_UNSHOWN}{which} LIMIT 1",  # noqa: S608 - ours
+        (subject, now_ms - KEPT_BACK_MS_MAX, *values),
+    ).fetchone()
+    return row is not None
+
+
+def keep_back(connection: Connection, leaf: str, *, picked: bool) -> None:
+    """Reveal a verdict that nobody else has to be bound to (``reveal_due``) when its turn comes."""
+    connection.execute(
+        "UPDATE verdicts SET undrawn = 1 WHERE leaf = ? AND picked = ?", (leaf, int(picked))
+    )
+
+
 def reveal_due(
     connection: Connection,
     publisher: Publisher,
@@ -206,15 +243,23 @@ def reveal_due(
 
     One that says ``fail`` waits longer, for its plant to be opened if it is about one:
     ``plant_wait_ms``, or what the log takes if that is more, and no longer than verdicts wait for
-    each other.
+    each other. Those on one subject are revealed in the order they were made in: each says what
+    all before it came to.
     """
     rows = connection.execute(
-        "SELECT leaf, judged_ms, committed_ms, result FROM verdicts WHERE given = 0 "
-        "AND committed_ms IS NOT NULL ORDER BY judged_ms LIMIT ?",
+        "SELECT leaf, picked, subject, judged_ms, committed_ms, result, undrawn FROM verdicts "
+        "WHERE given = 0 AND (committed_ms IS NOT NULL OR undrawn = 1) "
+        "ORDER BY judged_ms, leaf LIMIT ?",
         (REVEALED_AT_ONCE,),
     ).fetchall()
-    due = []
-    for leaf, judged_ms, committed_ms, result in rows:
+    revealed = 0
+    for leaf, picked, subject, judged_ms, committed_ms, result, undrawn in rows:
+        if _waits(connection, subject, judged_ms, leaf, now_ms - KEPT_BACK_MS_MAX):
+            continue
+        if undrawn:
+            reveal(connection, publisher, leaf, picked=bool(picked))
+            revealed += 1
+            continue
         others_ms = _seen_ms(connection, leaf)
         waits_ms = 0
         if result == "fail":
@@ -228,10 +273,19 @@ def reveal_due(
             another_committed=bool(others_ms),
             reveal_after_ms=reveal_after_ms,
         ):
-            due.append(leaf)
-    for leaf in due:
-        reveal(connection, publisher, leaf, picked=False)
-    return len(due)
+            reveal(connection, publisher, leaf, picked=bool(picked))
+            revealed += 1
+    return revealed
+
+
+def _waits(connection: Connection, subject: str, judged_ms: int, leaf: str, since_ms: int) -> bool:
+    """Whether one that was made before is kept back."""
+    row = connection.execute(
+        f"SELECT 1 FROM verdicts WHERE subject = ? AND {_UNSHOWN} "  # noqa: S608 - ours
+        "AND (judged_ms, leaf) < (?, ?) LIMIT 1",
+        (subject, since_ms, judged_ms, leaf),
+    ).fetchone()
+    return row is not None
 
 
 def _seen_ms(connection: Connection, leaf: str) -> list[int]:

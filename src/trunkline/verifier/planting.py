@@ -79,12 +79,11 @@ class Planter:
             # Not by a beat that a node could know a verifier by.
             part = int.from_bytes(self._randomness.token(4), "big") / 2**32
             await asyncio.sleep(2 * TICK_S * part)
-            failed = await self._database.read(lambda c: ledger.has_failed(c, node.key.name))
-            chance = self._per_minute * TICK_S / 60 * (FAILED_FACTOR if failed else 1)
-            if not self._happens(chance):
-                continue
             try:
-                await self._use(node, failed=failed)
+                failed = await self._database.read(lambda c: ledger.has_failed(c, node.key.name))
+                chance = self._per_minute * TICK_S / 60 * (FAILED_FACTOR if failed else 1)
+                if self._happens(chance):
+                    await self._use(node, failed=failed)
             except Error as error:
                 self._logger.info("question.failed", node=node.key.name, error=error.error_code)
 

@@ -156,6 +156,14 @@ def leave(connection: Connection, audit: Audit) -> None:
         raise _lost()
 
 
+def is_there(connection: Connection, root: bytes, position: int) -> bool:
+    """Whether the receipt at a place of a batch waits for its audit, or is being audited."""
+    row = connection.execute(
+        "SELECT 1 FROM jobs WHERE root = ? AND position = ?", (root, position)
+    ).fetchone()
+    return row is not None
+
+
 def count(connection: Connection) -> int:
     """Audits that wait or are being made."""
     return int(connection.execute("SELECT count(*) FROM jobs").fetchone()[0])

@@ -113,6 +113,9 @@ def page(connection: Connection, after: int, signer: Signer) -> VerdictPage:
         "ORDER BY number LIMIT ?",
         (after, VERDICTS_MAX),
     ).fetchall()
+    if len(rows) == VERDICTS_MAX and plant_store.is_withdrawn(connection, rows[-1][1]):
+        # It is told with what withdraws it, which comes next.
+        rows.pop()
     return VerdictPage(
         verdicts=tuple(
             _shown(

@@ -41,16 +41,16 @@ SELF_TESTS_MAX: Final = 16
 STATED_MAX: Final = 1_000
 """Of one node's statements before a batch that are looked at for one from before it was signed, and
 as many after it."""
-_DATED: Final = (
-    "json_extract(CAST(substr(note, instr(note, x'0a') + 1, "
-    "instr(note, x'7d0a') - instr(note, x'0a')) AS TEXT), '$.unix_ms')"
+_RECORD: Final = (
+    "CAST(substr(note, instr(note, x'0a') + 1, instr(note, x'7d0a') - instr(note, x'0a')) AS TEXT)"
 )
 """Of a record's note: its second line, up to the brace that ends it, is an object."""
+_DATED: Final = f"json_extract({_RECORD}, '$.unix_ms')"
 _SELF_TEST: Final = "seen = 0 AND kind = 'self_test'"
 NEWEST: Final = 2**62
 """Beyond every entry."""
 DRAWS_MAX: Final = 1_000
-"""Draws in the log after an entry that are looked through for a second one from it."""
+"""Draws from an entry that are looked through for a second one from it."""
 
 MIGRATIONS: Final = (
     """
@@ -212,6 +212,13 @@ MIGRATIONS: Final = (
     ALTER TABLE statements ADD COLUMN seen_ms INTEGER NOT NULL DEFAULT 0;
     """,
     showing.SCHEMA,
+    # ``undrawn``: waits for its turn alone. Of each subject, what is not public yet; and of what
+    # is, how much of each result.
+    """
+    ALTER TABLE verdicts ADD COLUMN undrawn INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX verdicts_unshown ON verdicts (subject, judged_ms) WHERE number IS NULL;
+    CREATE INDEX verdicts_results ON verdicts (result) WHERE number IS NOT NULL;
+    """,
 )
 
 
@@ -369,12 +376,13 @@ def _signed_ms(connection: Connection, entry: int, signed_ms: int | None) -> int
     return INTEGER_MAX if row is None else int(row[0])
 
 
-def draws_after(connection: Connection, key: str, entry: int) -> list[bytes]:
-    """A verifier's draws that the log has after ``entry``, and so may be from it. ``key``: its
-    vkey, which may be this one's own."""
+def draws_from(connection: Connection, key: str, entry: int) -> list[bytes]:
+    """A verifier's draws from a range that has ``entry``, which the log has after it; at most
+    ``DRAWS_MAX``. ``key``: its vkey, which may be this one's own."""
     rows = connection.execute(
-        "SELECT note FROM statements WHERE kind IN ('draw', 'own_draw') AND key = ? "
-        "AND entry > ? ORDER BY entry LIMIT ?",
+        "SELECT note FROM statements WHERE kind IN ('draw', 'own_draw') AND key = ?1 "  # noqa: S608 - ours
+        f"AND entry > ?2 AND json_extract({_RECORD}, '$.from') <= ?2 "
+        f"AND json_extract({_RECORD}, '$.to') > ?2 ORDER BY entry LIMIT ?3",
         (key, entry, DRAWS_MAX),
     )
     return [row[0] for row in rows]
@@ -448,14 +456,14 @@ def unseen(connection: Connection, kind: str, limit: int) -> list[StatementEntry
     return [_statement(row) for row in rows]
 
 
-def unheeded(connection: Connection, limit: int) -> list[StatementEntry]:
+def unheeded(connection: Connection, limit: int, *, since_ms: int) -> list[StatementEntry]:
     """Others' verdicts that nothing was concluded from yet, in the log's order; but not while one
-    of this verifier's own on the same receipt is on its way to the log."""
+    of this verifier's own on the same receipt, made after ``since_ms``, is not public."""
     rows = connection.execute(
         "SELECT entry, kind, key, about, note FROM statements WHERE seen = 0 AND kind = 'verdict' "
-        "AND NOT EXISTS (SELECT 1 FROM verdicts WHERE leaf = about AND given = 1 "
-        "AND number IS NULL) ORDER BY entry LIMIT ?",
-        (limit,),
+        "AND NOT EXISTS (SELECT 1 FROM verdicts WHERE leaf = about AND number IS NULL "
+        "AND judged_ms > ?) ORDER BY entry LIMIT ?",
+        (since_ms, limit),
     )
     return [_statement(row) for row in rows]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.support.auditing import NODE, PARTIES, Made, Toy, ToyNode, scored
-from tests.support.toy_network import LAMBDA, ToyNetwork
+from tests.support.toy_network import LAMBDA, ToyNetwork, revealed
 
 from trunkline.audit import recompute
 from trunkline.audit.calibration import build, encode
@@ -34,12 +34,8 @@ async def verdicts(network: ToyNetwork, transport: HttpTransport, count: int) ->
 
 
 async def verdicts_of(caller: VerifierCaller, count: int) -> list[Verdict]:
-    found: list[Verdict] = []
-    while len(found) < count:
-        page = await caller.verdicts(len(found), 20)
-        assert page.verdicts, "no verdict came"
-        found += [Verdict.open_note(one.note.encode(), LAMBDA.vkey) for one in page.verdicts]
-    return found
+    found = await revealed(caller, count)
+    return [Verdict.open_note(one.note.encode(), LAMBDA.vkey) for one in found]
 
 
 async def test_the_regime_is_the_one_that_the_log_had_been_told(

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.support.auditing import PROMPTS
 from tests.support.embedding import CHEATS, Cheat, ToyEmbedder, served
-from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, write_verifier
+from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, revealed, write_verifier
 
 from trunkline.audit import embedding, recompute
 from trunkline.audit.calibration import Parties, build, encode
@@ -61,7 +61,7 @@ async def calibration() -> bytes:
 
 
 async def verdict_of(caller: VerifierCaller) -> Verdict:
-    (found,) = (await caller.verdicts(0, 20)).verdicts
+    (found,) = await revealed(caller, 1)
     verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
     measure = await caller.calibration(verdict.calibration)
     recompute.verdict(verdict, await caller.bundle(verdict.receipt), measure)

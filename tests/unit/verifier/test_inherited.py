@@ -8,7 +8,14 @@ import msgspec
 import pytest
 from tests.support.auditing import ToyNode
 from tests.support.fake_verifier import RoutedApp
-from tests.support.toy_network import LAMBDA, ToyEngine, ToyNetwork, honest, write_verifier
+from tests.support.toy_network import (
+    LAMBDA,
+    ToyEngine,
+    ToyNetwork,
+    honest,
+    revealed,
+    write_verifier,
+)
 from tests.unit.audit.test_inherited import BETA, shown
 
 from trunkline.base.errors import Error
@@ -75,7 +82,7 @@ async def test_the_first_node_is_asked(
     url = await network.stack.enter_async_context(serving(app, shutdown_grace_s=0.05))
     transport = HttpTransport()
     try:
-        (found,) = (await VerifierCaller(transport, url).verdicts(0, 20)).verdicts
+        (found,) = await revealed(VerifierCaller(transport, url), 1)
     finally:
         await transport.aclose()
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from tests.support.auditing import COMMITTED_MS, NODE, Made, Toy, ToyNode, but
 from tests.support.repeating import again, alone
-from tests.support.toy_network import LAMBDA, ToyNetwork, honest
+from tests.support.toy_network import LAMBDA, ToyNetwork, honest, revealed
 from tests.unit.audit.test_standing import CLEAN, EXACT, TRUST_ANSWERS, WRONG
 
 from trunkline.audit import recompute
@@ -83,9 +83,7 @@ async def test_the_word_cached_alone_frees_of_nothing(
         "another's": but(lie, origin=again(other).content.origin),
     }
     caller = VerifierCaller(transport, await network.verifier(LAMBDA))
-    before = Verdict.open_note(
-        (await caller.verdicts(0, 20)).verdicts[0].note.encode(), LAMBDA.vkey
-    )
+    before = Verdict.open_note((await revealed(caller, 1))[0].note.encode(), LAMBDA.vkey)
     network.node.behaviour = "not_kept" if shows == "nothing" else "opens"
     network.node.answer(opened[shows])
     while (await caller.info()).verdicts < 3:

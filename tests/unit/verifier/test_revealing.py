@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.support.toy_network import MU
 
@@ -12,7 +13,7 @@ from trunkline.runtime.crash import crash_hook
 from trunkline.runtime.logger import get_logger
 from trunkline.runtime.store import Connection, Database
 from trunkline.verdicts import Result
-from trunkline.verifier import ledger, store
+from trunkline.verifier import ledger, plant_store, store
 from trunkline.verifier.core.entry import StatementEntry
 from trunkline.verifier.core.tree import Frontier
 from trunkline.verifier.ledger import Stored
@@ -156,3 +157,73 @@ async def test_a_fail_waits_for_the_log_to_be_followed_too(kept: Kept) -> None:
 async def test_alone_it_waits_for_nothing(kept: Kept) -> None:
     await kept.judge("fail", committed=500)
     assert await kept.shown(500, reveal_after_ms=0, plant_wait_ms=0)
+
+
+LATER = "cd" * 32
+
+
+async def judge_two(database: Database, first: Result, **later: Any) -> None:
+    """Two verdicts, one a second after the other, on one subject."""
+    for leaf, result, at, changed in ((LEAF, first, 0, {}), (LATER, "pass", 1_000, later)):
+        made = Stored(
+            leaf=leaf, picked=False, root=leaf.encode(), position=0, subject="s", result=result,
+            standing="good", note=leaf.encode(), bundle=b"", judged_ms=JUDGED_MS + at,
+        )  # fmt: skip
+        made = msgspec.structs.replace(made, **changed)
+
+        def write(connection: Connection, made: Stored = made) -> None:
+            ledger.insert(connection, made, b"")
+            connection.execute(
+                "UPDATE verdicts SET committed_ms = judged_ms + 100 WHERE leaf = ?", (made.leaf,)
+            )
+
+        await database.write(write)
+
+
+async def given(kept: Kept, now: int, **bounds: Any) -> set[str]:
+    """What has been given to the log by then."""
+    await kept.shown(now, **bounds)
+
+    def read(connection: Connection) -> set[str]:
+        return {row[0] for row in connection.execute("SELECT leaf FROM verdicts WHERE given = 1")}
+
+    return await kept.database.read(read)
+
+
+async def test_what_a_verdict_comes_to_is_not_told_by_a_later_one(kept: Kept) -> None:
+    """Its standing has what all before it came to, and it would be shown first."""
+    await judge_two(kept.database, "fail")
+    now = 1_000 + 100 + AFTER_MS
+    assert await given(kept, now, followed=PLANT_MS) == set()
+    assert await given(kept, now + PLANT_MS) == {LEAF, LATER}
+
+
+async def test_a_later_one_on_something_else_is_shown(kept: Kept) -> None:
+    await judge_two(kept.database, "fail", subject="another")
+    assert await given(kept, 1_000 + 100 + AFTER_MS, followed=PLANT_MS) == {LATER}
+
+
+async def test_one_that_the_log_never_takes_keeps_no_other_back_for_ever(kept: Kept) -> None:
+    await judge_two(kept.database, "pass")
+    await kept.database.write(
+        lambda c: c.execute("UPDATE verdicts SET committed_ms = NULL WHERE leaf = ?", (LEAF,))
+    )
+    assert await given(kept, ledger.KEPT_BACK_MS_MAX - 1) == set()
+    assert await given(kept, ledger.KEPT_BACK_MS_MAX) == {LATER}
+
+
+async def test_a_later_one_waits_for_what_withdraws_the_first(kept: Kept) -> None:
+    await judge_two(kept.database, "fail")
+
+    def withdraw(connection: Connection) -> None:
+        plant_store.settle(connection, LEAF, planter="p", node="n", withdrawn=True, now_ms=1)
+        ledger.reveal(connection, kept.publisher, LEAF, picked=False)
+
+    await kept.database.write(withdraw)
+    assert await given(kept, 1_100 + AFTER_MS) == {LEAF}
+
+    def number(connection: Connection) -> None:
+        connection.execute("UPDATE verdicts SET number = 1 WHERE leaf = ?", (LEAF,))
+
+    await kept.database.write(number)
+    assert await given(kept, 1_100 + AFTER_MS) == {LEAF, LATER}

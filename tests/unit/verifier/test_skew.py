@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 from tests.support.auditing import Made, Toy, ToyNode, saying
-from tests.support.toy_network import LAMBDA, ToyNetwork, honest
+from tests.support.toy_network import LAMBDA, ToyNetwork, honest, revealed
 
 from trunkline.audit import recompute
 from trunkline.audit.judge import OTHER_CONTEXT, OTHER_RULES
@@ -29,7 +29,7 @@ async def verdict_on(made: Made, network: ToyNetwork, transport: HttpTransport) 
 async def verdict_of(network: ToyNetwork, transport: HttpTransport) -> Verdict:
     """On the only answer that there is."""
     caller = VerifierCaller(transport, await network.verifier(LAMBDA))
-    (found,) = (await caller.verdicts(0, 20)).verdicts
+    (found,) = await revealed(caller, 1)
     verdict = Verdict.open_note(found.note.encode(), LAMBDA.vkey)
     measure = await caller.calibration(verdict.calibration)
     recompute.verdict(verdict, await caller.bundle(verdict.receipt), measure)
@@ -73,7 +73,7 @@ async def test_terms_hold_for_the_answers_after_them(
     network.node.answer(made)
     network.node.state(LAMBDA)
     caller = VerifierCaller(transport, await network.verifier(LAMBDA))
-    (found,) = (await caller.verdicts(0, 20)).verdicts
+    (found,) = await revealed(caller, 1)
     assert Verdict.open_note(found.note.encode(), LAMBDA.vkey).result == "inconclusive"
 
 
@@ -193,7 +193,7 @@ async def test_what_it_has_queued_for_the_log_is_waited_for(
     while not network.node.asked:
         await caller.verdicts(0, 0.05)
     network.log.append(network.node.self_test())
-    (found,) = (await caller.verdicts(0, 20)).verdicts
+    (found,) = await revealed(caller, 1)
     assert Verdict.open_note(found.note.encode(), LAMBDA.vkey).result == "inconclusive"
 
 
@@ -232,6 +232,6 @@ async def test_a_node_that_begins_anew_with_less_room_is_not_held_to_what_it_sai
     for seen, room in enumerate((512, ROOM)):
         network.node.stated = {"context_tokens": room}
         network.node.answer(ToyNode(context_tokens=room).serve(4 + seen, **ENDLESS))
-        (one,) = (await caller.verdicts(seen, 20)).verdicts
+        (one,) = await revealed(caller, 1, after=seen)
         found.append(Verdict.open_note(one.note.encode(), LAMBDA.vkey))
     assert [(one.result, by_name(one)["finish"][0]) for one in found] == [("pass", "pass")] * 2

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from tests.support.auditing import NODE, Made, ToyNode
-from tests.support.toy_network import LAMBDA, ToyNetwork
+from tests.support.toy_network import LAMBDA, ToyNetwork, revealed
 
 from trunkline.audit.judge import OTHER_CONTEXT
 from trunkline.crypto.signer import sign_note
@@ -28,7 +28,7 @@ def signs(network: ToyNetwork, made: Made) -> tuple[SignedReceipt, int]:
 
 async def verdict_of(network: ToyNetwork, transport: HttpTransport) -> Verdict:
     caller = VerifierCaller(transport, await network.verifier(LAMBDA))
-    (found,) = (await caller.verdicts(0, 20)).verdicts
+    (found,) = await revealed(caller, 1)
     return Verdict.open_note(found.note.encode(), LAMBDA.vkey)
 
 
