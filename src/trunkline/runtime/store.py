@@ -111,6 +111,11 @@ class Database:
         writer = _Writer(path, connection, reopens=reopens)
         return cls(path, writer, _Readers(path), None if shared else lock)
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether it takes no more writes before it is opened anew."""
+        return self._writer.is_broken
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction on the writer thread; returns once it is durable.
 
@@ -192,6 +197,10 @@ class _Writer:
             self._queue.append(_Write(work, future))  # type: ignore[arg-type]
             self._wakeup.notify()
         return await future
+
+    @property
+    def is_broken(self) -> bool:
+        return (self._broken is not None and not self._mendable) or not self._thread.is_alive()
 
     def close(self) -> None:
         with self._wakeup:

@@ -219,6 +219,9 @@ class VerifierApp:
             try:
                 return await work()
             except (DiskError, OverloadedError) as error:
+                if self._database.is_broken:
+                    # Only a new process can tell what is there.
+                    raise
                 self._logger.error("background.paused", task=name, error=error.error_code)
                 await asyncio.sleep(DISK_PAUSE_S)
 
@@ -406,7 +409,7 @@ class VerifierApp:
             self._logger.info("log.unseen", error="upstream_timeout")
         except (UpstreamError, MalformedError, VerificationError) as error:
             self._logger.info("log.unseen", error=error.error_code)
-        if follower.followed_ms < began_ms and began_ms - signed_ms > UNDRAWN_MS:
+        if follower.followed_ms < began_ms and abs(began_ms - signed_ms) > UNDRAWN_MS:
             return True
         return await drawer.has_drawn(node, root, position)
 

@@ -80,7 +80,7 @@ IDLE_S_MAX: Final = 1.0
 RETRY_MS: Final = 5_000
 """Until an audit that could not be measured is tried again."""
 FAILED_MS: Final = 60_000
-"""The same of one that a fault of ours has ended, the first time; each time twice as long."""
+"""The same of one that a fault of ours has ended; each time twice as long, 16 minutes at most."""
 MEASURE_TRIES_MAX: Final = 60
 """After so many tries (five minutes) an answer that can not be scored is judged without."""
 SELF_TEST_TRIES_MAX: Final = 48
@@ -171,7 +171,7 @@ class Auditor:
         except Exception as error:  # noqa: BLE001 - what comes from outside must not end all audits
             line.failed(error)
             self._logger.crashed("audit.failed", error, entry=audit.entry, position=audit.position)
-            await self._later(audit, "internal_error", after_ms=FAILED_MS << min(audit.attempts, 8))
+            await self._later(audit, "internal_error", after_ms=FAILED_MS << min(audit.attempts, 4))
         finally:
             held.cancel()
             await asyncio.gather(held, return_exceptions=True)
@@ -410,9 +410,10 @@ class Auditor:
     async def _is_kept_back(self, node: str, leaf: str, place: Place, signed_ms: int) -> bool:
         """Whether a receipt was drawn, and nobody has revealed what its draw has found, or this
         verifier is to find it yet."""
+        drawn = await self._drawn(node, place.root, place.position, signed_ms)
         if await self._database.read(lambda c: queue.is_there(c, place.root, place.position)):
             return True
-        if not await self._drawn(node, place.root, place.position, signed_ms):
+        if not drawn:
             return False
         said = await self._database.read(lambda c: store.said(c, "verdict", leaf))
         return not any(_concludes(one.note) for one in said)

@@ -211,10 +211,10 @@ class Judge:
         has failed: else hardly anybody were told anything of a node that is audited often."""
         if not place.picked:
             return ledger.keeps_back(
-                connection, subject_name(subject), verdict.unix_ms, result=None
+                connection, subject_name(subject), verdict.unix_ms, failed=False
             )
         return verdict.result == "pass" and ledger.keeps_back(
-            connection, subject_name(subject), verdict.unix_ms, result="fail"
+            connection, subject_name(subject), verdict.unix_ms, failed=True
         )
 
     def _sign(

@@ -21,6 +21,8 @@ from trunkline.verdicts import (
 from trunkline.verifier.publishing import Publisher
 
 REVEALED_AT_ONCE: Final = 200
+LOOKED_AT: Final = 10_000
+"""Verdicts that are looked at for those, the oldest."""
 OPENING_ROUNDS: Final = 3
 """A planter has to see the commitments, and to be seen: so often what the verdict's own commitment
 took to reach the log."""
@@ -33,7 +35,7 @@ _UNSHOWN: Final = (
     "WHERE settled_plants.leaf = verdicts.leaf AND withdrawn = 1))"
 )
 """What is kept back: not given to the log yet, or waiting for what withdraws it."""
-_TOLD: Final = "number IS NOT NULL OR picked AND given"
+_TOLD: Final = "number IS NOT NULL OR picked AND given AND NOT undrawn"
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,12 +214,14 @@ def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: b
     publisher.verdict(connection, leaf, bytes(row[0]), picked=picked)
 
 
-def keeps_back(connection: Connection, subject: str, now_ms: int, *, result: Result | None) -> bool:
-    """Whether a verdict on a subject, of that result if one is named, is made and not shown."""
-    which, values = ("", ()) if result is None else (" AND result = ?", (result,))
+def keeps_back(connection: Connection, subject: str, now_ms: int, *, failed: bool) -> bool:
+    """Whether a verdict on a subject is made and not public; ``failed``: one that says something
+    against it. Also what the log is being given: who is told could be bound before it has that."""
+    which = " AND (result = 'fail' OR standing = 'failed')" if failed else ""
     row = connection.execute(
-        f"SELECT 1 FROM verdicts WHERE subject = ? AND {_UNSHOWN}{which} LIMIT 1",  # noqa: S608 - ours
-        (subject, now_ms - KEPT_BACK_MS_MAX, *values),
+        "SELECT 1 FROM verdicts WHERE subject = ? AND number IS NULL AND judged_ms > ?"  # noqa: S608 - ours
+        f"{which} LIMIT 1",
+        (subject, now_ms - KEPT_BACK_MS_MAX),
     ).fetchone()
     return row is not None
 
@@ -250,11 +254,15 @@ def reveal_due(
         "SELECT leaf, picked, subject, judged_ms, committed_ms, result, undrawn FROM verdicts "
         "WHERE given = 0 AND (committed_ms IS NOT NULL OR undrawn = 1) "
         "ORDER BY judged_ms, leaf LIMIT ?",
-        (REVEALED_AT_ONCE,),
+        (LOOKED_AT,),
     ).fetchall()
-    revealed = 0
+    revealed, since_ms = 0, now_ms - KEPT_BACK_MS_MAX
+    held = set[str]()
     for leaf, picked, subject, judged_ms, committed_ms, result, undrawn in rows:
-        if _waits(connection, subject, judged_ms, leaf, now_ms - KEPT_BACK_MS_MAX):
+        if revealed == REVEALED_AT_ONCE:
+            break
+        if subject in held or _waits(connection, subject, judged_ms, leaf, since_ms):
+            held.add(subject)
             continue
         if undrawn:
             reveal(connection, publisher, leaf, picked=bool(picked))
@@ -275,6 +283,8 @@ def reveal_due(
         ):
             reveal(connection, publisher, leaf, picked=bool(picked))
             revealed += 1
+        elif judged_ms > since_ms:
+            held.add(subject)
     return revealed
 
 

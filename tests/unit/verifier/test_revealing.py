@@ -47,15 +47,21 @@ class Kept:
         self.database = database
         self.publisher = publisher
 
-    async def judge(self, result: Result, *, committed: int) -> None:
+    async def judge(
+        self, result: Result, *, committed: int, judged: int = 0, **changed: Any
+    ) -> None:
         made = Stored(
             leaf=LEAF, picked=False, root=b"r", position=0, subject="s", result=result,
-            standing="good", note=b"n", bundle=b"", judged_ms=JUDGED_MS,
+            standing="good", note=b"n", bundle=b"", judged_ms=JUDGED_MS + judged,
         )  # fmt: skip
+        made = msgspec.structs.replace(made, **changed)
 
         def write(connection: Connection) -> None:
             ledger.insert(connection, made, b"")
-            connection.execute("UPDATE verdicts SET committed_ms = ?", (JUDGED_MS + committed,))
+            connection.execute(
+                "UPDATE verdicts SET committed_ms = ? WHERE leaf = ?",
+                (JUDGED_MS + committed, made.leaf),
+            )
 
         await self.database.write(write)
 
@@ -227,3 +233,45 @@ async def test_a_later_one_waits_for_what_withdraws_the_first(kept: Kept) -> Non
 
     await kept.database.write(number)
     assert await given(kept, 1_100 + AFTER_MS) == {LEAF, LATER}
+
+
+async def test_what_waits_for_one_node_keeps_no_other_waiting(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "REVEALED_AT_ONCE", 1)
+    await judge_two(kept.database, "fail")
+    await kept.judge("pass", committed=2_000, leaf="ef" * 32, subject="another", judged=1_500)
+    assert await given(kept, 2_000 + AFTER_MS, followed=PLANT_MS) == {"ef" * 32}
+
+
+@pytest.mark.parametrize("undrawn", [True, False])
+async def test_who_asked_is_not_told_before_the_log_has_what_it_waited_for(
+    kept: Kept, undrawn: bool
+) -> None:
+    await kept.judge("pass", committed=0, picked=True)
+
+    def run(connection: Connection) -> None:
+        if undrawn:
+            ledger.keep_back(connection, LEAF, picked=True)
+        ledger.reveal(connection, kept.publisher, LEAF, picked=True)
+        found = ledger.at_place(connection, b"r", 0, picked=True)
+        assert found == (b"n", not undrawn)
+        connection.execute("UPDATE verdicts SET number = 1")
+        assert ledger.on_receipt(connection, LEAF, picked=True) == (b"n", True)
+
+    await kept.database.write(run)
+
+
+async def test_what_the_log_is_given_is_kept_back_until_it_has_it(kept: Kept) -> None:
+    await judge_two(kept.database, "fail")
+
+    def run(connection: Connection) -> None:
+        now_ms = JUDGED_MS + 2_000
+        ledger.reveal(connection, kept.publisher, LEAF, picked=False)
+        assert ledger.keeps_back(connection, "s", now_ms, failed=True)
+        connection.execute("UPDATE verdicts SET number = 1 WHERE leaf = ?", (LEAF,))
+        assert not ledger.keeps_back(connection, "s", now_ms, failed=True)
+        assert ledger.keeps_back(connection, "s", now_ms, failed=False)
+        assert not ledger.keeps_back(connection, "another", now_ms, failed=False)
+
+    await kept.database.write(run)

@@ -173,3 +173,21 @@ async def test_a_store_that_another_process_holds_is_waited_for(
 
         assert await revealed(caller, 1)
         assert await healthy(transport, url)
+
+
+async def test_a_store_that_is_gone_ends_its_work_and_it_says_so(
+    network: ToyNetwork, transport: HttpTransport, tmp_path: Path
+) -> None:
+    """Only a process that opens it anew can tell what is there."""
+    path = write_verifier(
+        tmp_path / "v", LAMBDA, log_url=network.log_url, node_url=network.node_url
+    )
+    async with serving(app_of(path), shutdown_grace_s=0.05) as url:
+        caller = VerifierCaller(transport, url)
+        while not (await caller.info()).followed:
+            pass
+        file = path.parent / "verifier.db"
+        file.rename(file.with_suffix(".away"))
+        network.node.answer(honest(1))
+        while await healthy(transport, url):
+            pass
