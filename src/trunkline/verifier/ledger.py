@@ -215,12 +215,13 @@ def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: b
 
 
 def keeps_back(connection: Connection, subject: str, now_ms: int, *, failed: bool) -> bool:
-    """Whether a verdict on a subject is made and not public; ``failed``: one that says something
-    against it. Also what the log is being given: who is told could be bound before it has that."""
+    """Whether a verdict on a subject is made, and neither public nor told to who asked; ``failed``:
+    one that says something against it. Also what the log is being given: who is told could be
+    bound before it has that."""
     which = " AND (result = 'fail' OR standing = 'failed')" if failed else ""
     row = connection.execute(
-        "SELECT 1 FROM verdicts WHERE subject = ? AND number IS NULL AND judged_ms > ?"  # noqa: S608 - ours
-        f"{which} LIMIT 1",
+        "SELECT 1 FROM verdicts WHERE subject = ? AND number IS NULL AND judged_ms > ? "  # noqa: S608 - ours
+        f"AND NOT ({_TOLD}){which} LIMIT 1",
         (subject, now_ms - KEPT_BACK_MS_MAX),
     ).fetchone()
     return row is not None

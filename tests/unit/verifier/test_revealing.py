@@ -275,3 +275,14 @@ async def test_what_the_log_is_given_is_kept_back_until_it_has_it(kept: Kept) ->
         assert not ledger.keeps_back(connection, "another", now_ms, failed=False)
 
     await kept.database.write(run)
+
+
+async def test_what_somebody_who_asked_was_told_is_not_kept_back(kept: Kept) -> None:
+    await kept.judge("fail", committed=0, picked=True, standing="failed")
+
+    def run(connection: Connection) -> None:
+        assert ledger.keeps_back(connection, "s", JUDGED_MS, failed=True)
+        ledger.reveal(connection, kept.publisher, LEAF, picked=True)
+        assert not ledger.keeps_back(connection, "s", JUDGED_MS, failed=True)
+
+    await kept.database.write(run)
