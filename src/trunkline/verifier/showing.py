@@ -113,9 +113,11 @@ def page(connection: Connection, after: int, signer: Signer) -> VerdictPage:
         "ORDER BY number LIMIT ?",
         (after, VERDICTS_MAX),
     ).fetchall()
-    if len(rows) == VERDICTS_MAX and plant_store.is_withdrawn(connection, rows[-1][1]):
-        # It is told with what withdraws it, which comes next.
-        rows.pop()
+    if len(rows) == VERDICTS_MAX:
+        _, leaf, _, _, picked = rows[-1]
+        if not picked and plant_store.is_withdrawn(connection, leaf):
+            # It is told with what withdraws it, which comes next.
+            rows.pop()
     return VerdictPage(
         verdicts=tuple(
             _shown(

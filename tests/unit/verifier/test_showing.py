@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from tests.support.audit_records import verdict
 from tests.support.toy_network import LAMBDA
 
@@ -128,6 +129,26 @@ async def test_one_that_was_shown_before_is_followed_by_it(database: Database) -
         assert shown(connection) == [(1, ONE, 3)]
         showing.logged(connection, ONE, 4, picked=True)
         assert shown(connection) == [(1, ONE, 3), (2, ONE, 4)]
+
+    await database.write(run)
+
+
+async def test_no_page_ends_between_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "VERDICTS_MAX", 2)
+
+    def run(connection: Connection) -> None:
+        judge(connection, TWO)
+        give(connection, TWO)
+        showing.logged(connection, TWO, 1, picked=False)
+        judge(connection, ONE, "fail")
+        give(connection, ONE)
+        withdraw(connection)
+        for entry, picked in ((2, False), (3, True)):
+            showing.logged(connection, ONE, entry, picked=picked)
+        pages = [showing.page(connection, after, LAMBDA).verdicts for after in (0, 1)]
+        assert [[one.number for one in page] for page in pages] == [[1], [2, 3]]
 
     await database.write(run)
 
