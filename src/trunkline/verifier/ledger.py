@@ -12,7 +12,7 @@ import msgspec
 
 from trunkline.base.errors import require
 from trunkline.crypto.digest import digest
-from trunkline.runtime.store import Connection
+from trunkline.runtime.store import Connection, SqlValue
 from trunkline.verdicts import (
     Result,
     Standing,
@@ -71,20 +71,21 @@ def at_place(
 ) -> tuple[bytes, bool] | None:
     """The signed verdict on the receipt at a place of a batch, and whether it may be told. With
     ``picked``, one on a picked receipt will do."""
-    row = connection.execute(
-        f"SELECT note, {_TOLD} FROM verdicts "  # noqa: S608 - ours
-        "WHERE root = ? AND position = ? AND picked <= ? ORDER BY picked LIMIT 1",
-        (root, position, int(picked)),
-    ).fetchone()
-    return None if row is None else (bytes(row[0]), bool(row[1]))
+    return _found(connection, "root = ? AND position = ?", root, position, picked=picked)
 
 
 def on_receipt(connection: Connection, leaf: str, *, picked: bool) -> tuple[bytes, bool] | None:
     """The same of a receipt, wherever it is: a node may have signed one at two places."""
+    return _found(connection, "leaf = ?", leaf, picked=picked)
+
+
+def _found(
+    connection: Connection, where: str, *values: SqlValue, picked: bool
+) -> tuple[bytes, bool] | None:
     row = connection.execute(
         f"SELECT note, {_TOLD} FROM verdicts "  # noqa: S608 - ours
-        "WHERE leaf = ? AND picked <= ? ORDER BY picked LIMIT 1",
-        (leaf, int(picked)),
+        f"WHERE {where} AND picked <= ? ORDER BY picked LIMIT 1",
+        (*values, int(picked)),
     ).fetchone()
     return None if row is None else (bytes(row[0]), bool(row[1]))
 

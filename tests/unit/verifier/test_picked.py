@@ -54,6 +54,14 @@ def brought(network, number: int) -> AskedAudit:
     return AskedAudit(signed=signed, content=content, deadline_ms=60_000)
 
 
+async def bound(network, transport, peers, **settings: object) -> None:
+    """Have a verifier draw everything; until it is bound to what it found, and shows nothing."""
+    away = [(one, "http://127.0.0.1:1") for one in peers]
+    drawing = VerifierCaller(transport, await network.verifier(LAMBDA, away, **settings))
+    while not network.log.statements("trunkline.verdict-commitment/v1"):
+        await drawing.verdicts(0, 0.05)
+
+
 async def test_whoever_asks_first_takes_no_receipt_out_of_the_draw(network, transport):
     one = brought(network, 1)
     quiet = VerifierCaller(transport, await network.verifier(LAMBDA, rate_ppm=0))
@@ -90,9 +98,7 @@ async def test_what_another_drew_is_told_to_nobody_before_anything_of_it_is_reve
     )
     while not (await mu.info()).followed:
         pass
-    drawing = VerifierCaller(transport, await network.verifier(LAMBDA, [(MU, away)], **settings))
-    while not network.log.statements("trunkline.verdict-commitment/v1"):
-        await drawing.verdicts(0, 0.05)
+    await bound(network, transport, (MU,), **settings)
 
     assert await mu.audit(one, 90) == KEPT_BACK
 
@@ -103,11 +109,7 @@ async def test_a_mere_word_about_it_sets_nothing_free(network, transport, change
     one = brought(network, 1)
     away = "http://127.0.0.1:1"
     settings = {"opinions": 2, "reveal_after_s": 3600.0}
-    drawing = VerifierCaller(
-        transport, await network.verifier(LAMBDA, [(MU, away), (NU, away)], **settings)
-    )
-    while not network.log.statements("trunkline.verdict-commitment/v1"):
-        await drawing.verdicts(0, 0.05)
+    await bound(network, transport, (MU, NU), **settings)
     said = audit_records.verdict(NU, receipt=honest(1).leaf.hex(), **changed)
     network.log.append(sign_note(said.text(), NU))
     caller = VerifierCaller(
@@ -126,9 +128,7 @@ async def test_it_is_kept_back_for_a_while_and_not_for_ever(network, transport, 
     one = brought(network, 1)
     away = "http://127.0.0.1:1"
     settings = {"opinions": 2, "reveal_after_s": 3600.0}
-    drawing = VerifierCaller(transport, await network.verifier(LAMBDA, [(MU, away)], **settings))
-    while not network.log.statements("trunkline.verdict-commitment/v1"):
-        await drawing.verdicts(0, 0.05)
+    await bound(network, transport, (MU,), **settings)
     path = write_verifier(
         tmp_path / "late", MU, log_url=network.log_url, node_url=network.node_url,
         peers=[(LAMBDA, away)], rate_ppm=0, **(settings | {"opinions": 1}),
@@ -208,9 +208,7 @@ async def test_a_verifier_that_is_to_judge_it_yet_tells_nothing(network, transpo
     one = brought(network, 1)
     away = "http://127.0.0.1:1"
     settings = {"opinions": 2, "reveal_after_s": 3600.0}
-    drawing = VerifierCaller(transport, await network.verifier(LAMBDA, [(MU, away)], **settings))
-    while not network.log.statements("trunkline.verdict-commitment/v1"):
-        await drawing.verdicts(0, 0.05)
+    await bound(network, transport, (MU,), **settings)
     path = write_verifier(
         tmp_path / "late", MU, log_url=network.log_url, node_url=away, peers=[(LAMBDA, away)],
         rate_ppm=0, unreachable_s=86_400.0, **settings,
