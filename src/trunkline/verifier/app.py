@@ -485,8 +485,8 @@ class _Parts:
         # Not what somebody who asks follows meanwhile: nothing was concluded from that.
         followed_ms = self.follower.followed_ms
         conclusions: list[Callable[[], Awaitable[bool]]] = [
-            self.drawer.join, self.heeder.step, self.plants.open_due, self.withdrawer.step,
-            partial(self._reveal, followed_ms),
+            self.drawer.join, self.heeder.step, self.plants.open_due,
+            partial(self._withdraw, followed_ms), partial(self._reveal, followed_ms),
         ]  # fmt: skip
         if draws:
             conclusions.append(self.drawer.draw)
@@ -496,22 +496,25 @@ class _Parts:
         # What was followed a moment ago may have been concluded from all the same.
         return found or self.progress.is_set()
 
+    async def _withdraw(self, followed_ms: int) -> bool:
+        """Conclude what follows from plants, by the log up to then."""
+        return await self.withdrawer.step(self._bounds(followed_ms))
+
     async def _reveal(self, followed_ms: int) -> bool:
         """Reveal verdicts that need not be kept back any longer, by the log up to then."""
-        now_ms = self.clock.unix_ms()
-        revealed = await self.database.write(
-            lambda c: ledger.reveal_due(
-                c,
-                self.publisher,
-                now_ms=now_ms,
-                followed_ms=followed_ms,
-                reveal_after_ms=self.reveal_after_ms,
-                plant_wait_ms=self.plant_wait_ms,
-            )
-        )
+        bounds = self._bounds(followed_ms)
+        revealed = await self.database.write(lambda c: ledger.reveal_due(c, self.publisher, bounds))
         if revealed:
             self.reach(crash.VERDICT_REVEALED)
         return revealed > 0
+
+    def _bounds(self, followed_ms: int) -> ledger.Bounds:
+        return ledger.Bounds(
+            now_ms=self.clock.unix_ms(),
+            followed_ms=followed_ms,
+            reveal_after_ms=self.reveal_after_ms,
+            plant_wait_ms=self.plant_wait_ms,
+        )
 
 
 async def _scrub(database: Database) -> None:

@@ -6,6 +6,7 @@ its answers looked at first, so that no draw of them would count. A verdict
 about a drawn receipt is kept back until another verifier has committed to its own, or had its time.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from trunkline.verdicts import (
     Standing,
     may_reveal,
 )
+from trunkline.verifier import plant_store
 from trunkline.verifier.publishing import Publisher
 
 REVEALED_AT_ONCE: Final = 200
@@ -36,6 +38,16 @@ _UNSHOWN: Final = (
 )
 """What is kept back: not given to the log yet, or waiting for what withdraws it."""
 _TOLD: Final = "number IS NOT NULL OR picked AND given AND NOT undrawn"
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """For how long verdicts are kept back, and what time it is."""
+
+    now_ms: int
+    followed_ms: int
+    """When the log was asked for what was followed last."""
+    reveal_after_ms: int
+    plant_wait_ms: int = 0
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +227,16 @@ def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: b
     publisher.verdict(connection, leaf, bytes(row[0]), picked=picked)
 
 
+def any_given(connection: Connection, leaves: Iterable[str]) -> bool:
+    """Whether any drawn verdict on one of these receipts was given to the log."""
+    return any(
+        connection.execute(
+            "SELECT 1 FROM verdicts WHERE leaf = ? AND picked = 0 AND given = 1", (leaf,)
+        ).fetchone()
+        for leaf in leaves
+    )
+
+
 def keeps_back(connection: Connection, subject: str, now_ms: int, *, failed: bool) -> bool:
     """Whether a verdict on a subject is made, and neither public nor told to who asked; ``failed``:
     one that says something against it. Also what the log is being given: who is told could be
@@ -235,22 +257,13 @@ def keep_back(connection: Connection, leaf: str, *, picked: bool) -> None:
     )
 
 
-def reveal_due(
-    connection: Connection,
-    publisher: Publisher,
-    *,
-    now_ms: int,
-    followed_ms: int,
-    reveal_after_ms: int,
-    plant_wait_ms: int = 0,
-) -> int:
-    """Reveal what need not be kept back any longer; how many. ``followed_ms``: when the log
-    was asked for what was followed last.
+def reveal_due(connection: Connection, publisher: Publisher, bounds: Bounds) -> int:
+    """Reveal what need not be kept back any longer; how many.
 
     One that says ``fail`` waits longer, for its plant to be opened if it is about one:
     ``plant_wait_ms``, or what the log takes if that is more, and no longer than verdicts wait for
     each other. Those on one subject are revealed in the order they were made in: each says what
-    all before it came to.
+    all before it came to. What is about to be withdrawn is not for here (``withdrawing``).
     """
     rows = connection.execute(
         "SELECT leaf, picked, subject, judged_ms, committed_ms, result, undrawn FROM verdicts "
@@ -258,36 +271,63 @@ def reveal_due(
         "ORDER BY judged_ms, leaf LIMIT ?",
         (LOOKED_AT,),
     ).fetchall()
-    revealed, since_ms = 0, now_ms - KEPT_BACK_MS_MAX
+    revealed, since_ms = 0, bounds.now_ms - KEPT_BACK_MS_MAX
     held = set[str]()
     for leaf, picked, subject, judged_ms, committed_ms, result, undrawn in rows:
         if revealed == REVEALED_AT_ONCE:
             break
-        if subject in held or _waits(connection, subject, judged_ms, leaf, since_ms):
+        opened = not picked and plant_store.is_unsettled(connection, leaf)
+        if opened or subject in held or _waits(connection, subject, judged_ms, leaf, since_ms):
             held.add(subject)
-            continue
-        if undrawn:
-            reveal(connection, publisher, leaf, picked=bool(picked))
-            revealed += 1
-            continue
-        others_ms = _seen_ms(connection, leaf)
-        waits_ms = 0
-        if result == "fail":
-            log_ms = OPENING_ROUNDS * (committed_ms - judged_ms)
-            waits_ms = min(max(plant_wait_ms, log_ms), reveal_after_ms)
-        over_ms = committed_ms + reveal_after_ms
-        free_ms = min(over_ms, max([committed_ms, *others_ms])) if others_ms else over_ms
-        if (not waits_ms or followed_ms - free_ms >= waits_ms) and may_reveal(
-            committed_ms=committed_ms,
-            now_ms=now_ms,
-            another_committed=bool(others_ms),
-            reveal_after_ms=reveal_after_ms,
-        ):
+        elif undrawn or _is_due(connection, leaf, judged_ms, committed_ms, result, bounds):
             reveal(connection, publisher, leaf, picked=bool(picked))
             revealed += 1
         elif judged_ms > since_ms:
             held.add(subject)
     return revealed
+
+
+def may_be_plants(
+    connection: Connection, subject: str, bounds: Bounds, *, until_ms: int
+) -> set[str]:
+    """Leaves of what failed on a subject up to then and is kept back, for its plant to be opened
+    if it is about one, among other things."""
+    rows = connection.execute(
+        "SELECT leaf, judged_ms, committed_ms FROM verdicts WHERE subject = ? AND number IS NULL "
+        "AND judged_ms > ? AND judged_ms <= ? AND given = 0 AND picked = 0 AND result = 'fail' "
+        "LIMIT ?",
+        (subject, bounds.now_ms - KEPT_BACK_MS_MAX, until_ms, LOOKED_AT),
+    ).fetchall()
+    return {
+        leaf
+        for leaf, judged_ms, committed_ms in rows
+        if committed_ms is None
+        or not _is_due(connection, leaf, judged_ms, committed_ms, "fail", bounds)
+    }
+
+
+def _is_due(
+    connection: Connection,
+    leaf: str,
+    judged_ms: int,
+    committed_ms: int,
+    result: Result,
+    bounds: Bounds,
+) -> bool:
+    """Whether a drawn verdict has been kept back for long enough, all others left aside."""
+    others_ms = _seen_ms(connection, leaf)
+    waits_ms = 0
+    if result == "fail":
+        log_ms = OPENING_ROUNDS * (committed_ms - judged_ms)
+        waits_ms = min(max(bounds.plant_wait_ms, log_ms), bounds.reveal_after_ms)
+    over_ms = committed_ms + bounds.reveal_after_ms
+    free_ms = min(over_ms, max([committed_ms, *others_ms])) if others_ms else over_ms
+    return (not waits_ms or bounds.followed_ms - free_ms >= waits_ms) and may_reveal(
+        committed_ms=committed_ms,
+        now_ms=bounds.now_ms,
+        another_committed=bool(others_ms),
+        reveal_after_ms=bounds.reveal_after_ms,
+    )
 
 
 def _waits(connection: Connection, subject: str, judged_ms: int, leaf: str, since_ms: int) -> bool:

@@ -155,6 +155,25 @@ def unsettled(connection: Connection) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
+def is_unsettled(connection: Connection, leaf: str) -> bool:
+    """Whether a receipt was opened as a plant, and it was not settled what becomes of the verdict
+    on it."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM statements WHERE about = ?1 AND kind = 'plant') "
+        "AND NOT EXISTS (SELECT 1 FROM settled_plants WHERE leaf = ?1)",
+        (leaf,),
+    ).fetchone()
+    return bool(row[0])
+
+
+def opened_ms(connection: Connection, leaf: str) -> int:
+    """When the first opening of a plant was seen in the log."""
+    row = connection.execute(
+        "SELECT min(seen_ms) FROM statements WHERE about = ? AND kind = 'plant'", (leaf,)
+    ).fetchone()
+    return int(row[0] or 0)
+
+
 def opening(connection: Connection, leaf: str) -> bytes | None:
     """The first opening that the log has of a plant."""
     row = connection.execute(

@@ -59,20 +59,17 @@ class Withdrawer:
         self._clock = clock
         self._randomness = randomness
 
-    async def step(self) -> bool:
+    async def step(self, bounds: ledger.Bounds) -> bool:
         """Conclude what follows from the plants that the log has. Whether there was anything."""
         salts = [self._randomness.token(SALT_BYTES).hex() for _ in range(ROUND)]
-        return await self._database.write(lambda c: self._step(c, salts))
+        return await self._database.write(lambda c: self._step(c, bounds, salts))
 
-    def _step(self, connection: Connection, salts: list[str]) -> bool:
+    def _step(self, connection: Connection, bounds: ledger.Bounds, salts: list[str]) -> bool:
         found = store.unseen(connection, "plant", ROUND)
         for one in found:
             self.compare(connection, one.about)
         store.mark_seen(connection, [one.index for one in found])
-        unsettled = plant_store.unsettled(connection)[:ROUND]
-        for leaf, salt in zip(unsettled, salts, strict=False):
-            self._settle(connection, leaf, salt)
-        return bool(found or unsettled)
+        return self._settle(connection, bounds, salts) or bool(found)
 
     def compare(self, connection: Connection, leaf: str) -> None:
         """Hold others' verdicts on a receipt against the plant that it is, if it is one."""
@@ -105,8 +102,51 @@ class Withdrawer:
         except VerificationError:
             return None
 
-    def _settle(self, connection: Connection, leaf: str, salt: str) -> None:
-        planted, now_ms = self._planted(connection, leaf), self._clock.unix_ms()
+    def _settle(self, connection: Connection, bounds: ledger.Bounds, salts: list[str]) -> bool:
+        """Decide what becomes of verdicts on plants that were opened. Whether of any."""
+        opened = {
+            leaf: self._planted(connection, leaf)
+            for leaf in plant_store.unsettled(connection)[:ROUND]
+        }
+        late = self._late(connection, opened, bounds)
+        together = dict[str, list[Planted]]()
+        for leaf, planted in opened.items():
+            if leaf in late:
+                continue
+            withdrawn = self._decide(connection, leaf, planted, bounds.now_ms)
+            if planted is not None and withdrawn:
+                together.setdefault(_subject_on(connection, leaf), []).append(planted)
+        unused = iter(salts)
+        for plants in together.values():
+            leaves = frozenset(planted.leaf for planted in plants)
+            for planted in plants:
+                self._withdraw(connection, planted, leaves, next(unused))
+        return len(late) < len(opened)
+
+    def _late(
+        self, connection: Connection, opened: Mapping[str, Planted | None], bounds: ledger.Bounds
+    ) -> set[str]:
+        """Those whose verdicts wait to be withdrawn together with others': what withdraws one says
+        what all others on its subject come to, and one that failed before may be about a plant that
+        is opened in a moment. None waits longer than verdicts wait for each other, nor where its
+        own is shown already."""
+        subjects = dict[str, list[str]]()
+        for leaf, planted in opened.items():
+            if planted is not None and self._may_withdraw(connection, planted, bounds.now_ms):
+                subjects.setdefault(_subject_on(connection, leaf), []).append(leaf)
+        late = set[str]()
+        for subject, leaves in subjects.items():
+            seen_ms = [plant_store.opened_ms(connection, leaf) for leaf in leaves]
+            failed = ledger.may_be_plants(connection, subject, bounds, until_ms=max(seen_ms))
+            in_time = bounds.now_ms - min(seen_ms) < bounds.reveal_after_ms
+            if in_time and not failed <= set(leaves) and not ledger.any_given(connection, leaves):
+                late.update(leaves)
+        return late
+
+    def _decide(
+        self, connection: Connection, leaf: str, planted: Planted | None, now_ms: int
+    ) -> bool:
+        """Write down what becomes of the verdict on a plant; whether it is withdrawn."""
         withdrawn = planted is not None and self._may_withdraw(connection, planted, now_ms)
         plant_store.settle(
             connection,
@@ -119,15 +159,23 @@ class Withdrawer:
         if planted is not None and planted.plant.expect == "pass":
             # Who failed it is known by the opening alone: nothing is withdrawn for it.
             plant_store.show(connection, leaf, newest=showing.newest(connection))
-        if planted is None or not withdrawn:
-            return
-        verdict = _verdict(ledger.find(connection, leaf) or b"")
-        state, calibration = _without(connection, verdict)
-        root = planted.verified.batch.root
-        place = Place(root=root, position=planted.index, drawn=None, picked=True)
-        what = Unshown(subject=verdict.subject, calibration=calibration, check=WITHDRAWN, leaf=leaf)
+        return withdrawn
+
+    def _withdraw(
+        self, connection: Connection, planted: Planted, leaves: frozenset[str], salt: str
+    ) -> None:
+        """Show the verdict on a plant, and one that withdraws it. ``leaves``: of all whose verdicts
+        on its subject are withdrawn at once."""
+        verdict = _drawn(connection, planted.leaf)
+        state, calibration = _without(connection, verdict.subject, leaves)
+        place = Place(
+            root=planted.verified.batch.root, position=planted.index, drawn=None, picked=True
+        )
+        what = Unshown(
+            subject=verdict.subject, calibration=calibration, check=WITHDRAWN, leaf=planted.leaf
+        )
         # Both in one transaction: nobody sees the one without the other.
-        ledger.reveal(connection, self._publisher, leaf, picked=False)
+        ledger.reveal(connection, self._publisher, planted.leaf, picked=False)
         self._judge.withdraw(connection, what, place, standing.encode_state(state), salt)
 
     def _may_withdraw(self, connection: Connection, planted: Planted, now_ms: int) -> bool:
@@ -154,11 +202,23 @@ class Withdrawer:
         )
 
 
-def _without(connection: Connection, verdict: Verdict) -> tuple[standing.State, Calibration]:
-    """The subject's evidence as if the answer of ``verdict`` and all others whose verdicts were
+def _drawn(connection: Connection, leaf: str) -> Verdict:
+    """The verdict on a drawn receipt."""
+    return _verdict(ledger.find(connection, leaf) or b"")
+
+
+def _subject_on(connection: Connection, leaf: str) -> str:
+    """Name of the subject that it is about."""
+    return subject_name(_drawn(connection, leaf).subject)
+
+
+def _without(
+    connection: Connection, subject: Subject, leaves: frozenset[str]
+) -> tuple[standing.State, Calibration]:
+    """The subject's evidence as if the answers of ``leaves`` and all others whose verdicts were
     withdrawn had never been audited: what they left out is gone through once more."""
-    left_out, later = {verdict.receipt}, list[Bundle]()
-    for said, made in _backwards(connection, verdict.subject):
+    left_out, later = set(leaves), list[Bundle]()
+    for said, made in _backwards(connection, subject):
         if is_withdrawal(said):
             # What was judged before it may have the answer that it is about in its evidence.
             left_out.add(said.receipt)

@@ -29,7 +29,7 @@ from trunkline.verdicts import (
     is_withdrawal,
     open_plant,
 )
-from trunkline.verifier import asking, plant_store, store
+from trunkline.verifier import asking, ledger, plant_store, store
 from trunkline.verifier.demanding import KnownNode
 from trunkline.verifier.plants import Plants
 from trunkline.verifier.withdrawing import Withdrawer
@@ -323,8 +323,9 @@ async def test_a_plant_at_a_node_that_is_not_configured_any_more_stops_nothing(
         randomness=SystemRandomness(),
     )
 
-    assert await withdrawer.step()
-    assert not await withdrawer.step()
+    bounds = ledger.Bounds(now_ms=2, followed_ms=2, reveal_after_ms=0)
+    assert await withdrawer.step(bounds)
+    assert not await withdrawer.step(bounds)
     await database.aclose()
 
 

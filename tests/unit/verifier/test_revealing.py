@@ -76,19 +76,12 @@ class Kept:
     async def shown(self, now: int, *, followed: int | None = None, **changed: Any) -> bool:
         """Whether it is, by what of the log was asked for just now, or when it was ``followed``."""
         bounds = {"reveal_after_ms": AFTER_MS, "plant_wait_ms": PLANT_MS} | changed
-        followed_ms = JUDGED_MS + (now if followed is None else followed)
-        return await self.database.write(
-            lambda c: (
-                ledger.reveal_due(
-                    c,
-                    self.publisher,
-                    now_ms=JUDGED_MS + now,
-                    followed_ms=followed_ms,
-                    **bounds,
-                )
-                == 1
-            )
+        found = ledger.Bounds(
+            now_ms=JUDGED_MS + now,
+            followed_ms=JUDGED_MS + (now if followed is None else followed),
+            **bounds,
         )
+        return await self.database.write(lambda c: ledger.reveal_due(c, self.publisher, found) == 1)
 
 
 @pytest.fixture
