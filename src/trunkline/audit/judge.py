@@ -12,7 +12,16 @@ from typing import Final
 
 import msgspec
 
-from trunkline.audit import accounting, bundle, content, embedding, logprobs, nonces, repeated
+from trunkline.audit import (
+    accounting,
+    bundle,
+    content,
+    embedding,
+    logprobs,
+    nonces,
+    novelty,
+    repeated,
+)
 from trunkline.audit.bundle import Bundle, Compared, replay_check
 from trunkline.audit.calibration import Calibration
 from trunkline.audit.embedding import Remade
@@ -90,6 +99,8 @@ class Case:
     picked: bool = False
     """Somebody chose it: a node could bring its good answers only, and an enemy of it its worst. A
     fault stays a fault, and its scores say nothing of the subject."""
+    counted: bool = False
+    """The very same scores have counted before (``novelty``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +148,8 @@ def judge(case: Case, before: State | None) -> Judged:
         before = adopt(before, calibration)
     found = _examine(case)
     checks, trials = found.checks, found.trials
+    if case.counted and trials is not None and calibration.regime == "noisy":
+        checks.append(novelty.COUNTED)
     result = total(checks)
     after = moved(before, calibration, trials, checks, picked=case.picked)
     subject = about(case)
@@ -203,7 +216,7 @@ def moved(
 ) -> State:
     """The subject's state after an answer with these checks and trials."""
     fault, closed = at_fault(checks), is_closed(checks)
-    if picked or not repeated.scores_count(checks):
+    if picked or not novelty.counts(checks):
         return update(before, calibration, None, fault=fault, closed=closed)
     passed = total(checks) == "pass"
     return update(before, calibration, trials, fault=fault, passed=passed, closed=closed)

@@ -11,7 +11,6 @@ What an origin's tokens score says nothing of its subject here: whoever repeats 
 node or its enemy, picks the answer that is looked at (``judge.Case.picked``).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -54,11 +53,6 @@ class Origin:
 def is_repeated(receipt: Receipt) -> bool:
     """Whether the receipt says that its answer was given again."""
     return not isinstance(receipt.cached, UnsetType)
-
-
-def scores_count(checks: Iterable[Check]) -> bool:
-    """Whether the scores of an answer with these checks say anything of its subject."""
-    return all(check.name != CACHED for check in checks)
 
 
 def shown(content: OpenedContent | None, key: VerifierKey) -> Origin | None:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from trunkline.audit import bundle as bundles
-from trunkline.audit import findings, standing
+from trunkline.audit import findings, novelty, repeated, standing
 from trunkline.audit.calibration import Calibration, decode, encode
 from trunkline.audit.judge import OPENED, Case, Judged, about, judge
 from trunkline.base.errors import require
@@ -169,9 +169,17 @@ class Judge:
         if isinstance(what, Case):
             made = what.receipt if what.origin is None else what.origin.receipt
             used_by = nonce_user(connection, made)
-            case = replace(what, nonce_used_by=used_by, picked=place.picked)
+            again = _again(what, place)
+            case = replace(
+                what,
+                nonce_used_by=used_by,
+                picked=place.picked,
+                counted=ledger.has_counted(connection, subject_name(subject), again),
+            )
             judged = judge(case, self._state(connection, before))
             note_nonce(connection, made)
+            if judged.trials is not None:
+                ledger.note_counted(connection, subject_name(subject), again)
         else:
             judged = _judge_unshown(what, place, self._state(connection, before))
         self._keep(connection, what.calibration)
@@ -338,6 +346,14 @@ def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -
         state=after,
         bundle=bundles.encode(made),
     )
+
+
+def _again(case: Case, place: Place) -> bytes | None:
+    """How the same scores would be known again; None: they count nothing, or always."""
+    picked = place.picked or repeated.is_repeated(case.receipt)
+    if picked or case.calibration.regime != "noisy":
+        return None
+    return novelty.fingerprint(case.receipt, case.content, case.measured)
 
 
 def _leaf(what: Case | Unshown, place: Place) -> str:

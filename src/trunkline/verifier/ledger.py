@@ -25,6 +25,8 @@ from trunkline.verifier.publishing import Publisher
 REVEALED_AT_ONCE: Final = 200
 LOOKED_AT: Final = 10_000
 """Verdicts that are looked at for those, the oldest."""
+COUNTED_MAX: Final = 10_000
+"""Answers of a subject that are known again, the newest."""
 OPENING_ROUNDS: Final = 3
 """A planter has to see the commitments, and to be seen: so often what the verdict's own commitment
 took to reach the log."""
@@ -213,6 +215,29 @@ def insert(connection: Connection, stored: Stored, state: bytes) -> None:
     )
 
 
+def has_counted(connection: Connection, subject: str, fingerprint: bytes | None) -> bool:
+    """Whether scores with this fingerprint (``trunkline.audit.novelty``) are evidence already."""
+    row = connection.execute(
+        "SELECT 1 FROM counted WHERE subject = ? AND fingerprint = ?", (subject, fingerprint)
+    ).fetchone()
+    return row is not None
+
+
+def note_counted(connection: Connection, subject: str, fingerprint: bytes | None) -> None:
+    """Write down that they are; None: nothing to be known again."""
+    if fingerprint is None:
+        return
+    connection.execute(
+        "INSERT INTO counted (subject, fingerprint) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (subject, fingerprint),
+    )
+    connection.execute(
+        "DELETE FROM counted WHERE subject = ?1 AND number <= (SELECT number FROM counted "
+        "WHERE subject = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+        (subject, COUNTED_MAX),
+    )
+
+
 def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: bool) -> None:
     """Queue a verdict for the log: as soon as that has it, it is public (``showing``)."""
     row = connection.execute(
@@ -276,7 +301,8 @@ def reveal_due(connection: Connection, publisher: Publisher, bounds: Bounds) -> 
     for leaf, picked, subject, judged_ms, committed_ms, result, undrawn in rows:
         if revealed == REVEALED_AT_ONCE:
             break
-        opened = not picked and plant_store.is_unsettled(connection, leaf)
+        drawn = committed_ms is not None and not picked
+        opened = drawn and plant_store.is_unsettled(connection, leaf)
         if opened or subject in held or _waits(connection, subject, judged_ms, leaf, since_ms):
             held.add(subject)
         elif undrawn or _is_due(connection, leaf, judged_ms, committed_ms, result, bounds):

@@ -219,6 +219,16 @@ MIGRATIONS: Final = (
     CREATE INDEX verdicts_unshown ON verdicts (subject, judged_ms) WHERE number IS NULL;
     CREATE INDEX verdicts_results ON verdicts (result) WHERE number IS NOT NULL;
     """,
+    # Hashes of answers whose scores are evidence (``ledger.note_counted``).
+    """
+    CREATE TABLE counted (
+        number INTEGER PRIMARY KEY,
+        subject TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        UNIQUE (subject, fingerprint)
+    ) STRICT;
+    CREATE INDEX counted_subject ON counted (subject, number);
+    """,
 )
 
 

@@ -1,0 +1,131 @@
+"""The same scores count once: an honest node is not failed by who asks the same thing for ever."""
+
+import functools
+from dataclasses import replace
+
+import msgspec
+from tests.support.auditing import Made, Toy, ToyNode, ToyScorer, exact
+
+from trunkline.audit import calibration, novelty, recompute
+from trunkline.audit.calibration import Calibration, Parties
+from trunkline.audit.judge import Case, Judged, judge
+from trunkline.audit.standing import State
+from trunkline.audit.trials import Trials
+
+ROUNDING = Toy(drift=0.1)
+PARTIES = Parties(
+    configuration="toy, another engine", model="toy", node="toy-", verifier="toy-",
+    weights=Toy().info.weights_digest,
+)  # fmt: skip
+TIMES = 400
+
+
+@functools.cache
+def noisy() -> Calibration:
+    """One honest greedy answer of 25 differs, in one token and by little."""
+    honest = [
+        Trials(
+            bins=(0,) * 40,
+            ends=(0,),
+            margins=(4_000 * (number % 25 == 0), *(0,) * 39),
+            mismatches=int(number % 25 == 0),
+            tokens=40,
+        )
+        for number in range(1_000)
+    ]
+    return calibration.build(
+        honest, parties=PARTIES, regime="noisy", prompts="sha256:" + "0" * 64, seeds="counted"
+    )
+
+
+def asked(text: str, number: int = 0, **request: object) -> Made:
+    """An answer by a sound engine that rounds otherwise than the verifier's."""
+    messages = [{"role": "user", "content": text}]
+    return ToyNode(toy=ROUNDING).serve(number, messages=messages, **request)
+
+
+async def where_engines_part() -> Case:
+    """A greedy answer of an honest node with a token that the verifier's engine would not take."""
+    case = await asked("this", temperature=0).case(noisy())
+    trials = judge(case, None).trials
+    assert trials is not None
+    assert trials.mismatches > 0
+    return case
+
+
+async def fingerprint(made: Made) -> bytes | None:
+    case = await made.case(noisy())
+    return novelty.fingerprint(case.receipt, case.content, case.measured)
+
+
+def many(case: Case, state: State | None, times: int) -> Judged:
+    for _ in range(times):
+        found = judge(case, state)
+        state = found.state
+    return found
+
+
+async def test_the_same_greedy_answer_again_and_again_fails_nobody() -> None:
+    case = await where_engines_part()
+    first = judge(case, None)
+    assert first.standing == "open"
+
+    # What would happen if each counted, and what does.
+    assert many(case, first.state, TIMES).standing == "failed"
+    last = many(replace(case, counted=True), first.state, TIMES)
+
+    assert (last.standing, last.evidence, last.result) == ("open", first.evidence, "pass")
+    assert last.checks[-1] == novelty.COUNTED
+    assert last.trials == first.trials
+
+
+async def test_whoever_has_the_bundle_comes_to_the_same() -> None:
+    case = replace(await where_engines_part(), counted=True)
+    before = judge(await asked("something else").case(noisy()), None)
+    judged = judge(case, before.state)
+
+    found = recompute.numbers(judged.bundle, calibration.encode(noisy()))
+
+    assert found.state == before.state == judged.state
+
+
+async def test_a_fault_stays_one() -> None:
+    case = replace(await where_engines_part(), counted=True, nonce_used_by="ans_other")
+    assert judge(case, None).standing == "failed"
+
+
+async def test_in_the_exact_regime_each_answer_counts() -> None:
+    case = await ToyNode().serve(1, temperature=0).case(exact())
+    first = judge(case, None)
+    again = judge(replace(case, counted=True), first.state)
+    assert again.evidence.samples == 2
+
+
+async def test_greedy_answers_are_known_again_whatever_their_seed() -> None:
+    one, other = (asked("the same", number, temperature=0) for number in (1, 2))
+    assert one.receipt.sampling.seed != other.receipt.sampling.seed
+    assert await fingerprint(one) == await fingerprint(other)
+    assert await fingerprint(asked("another", 1, temperature=0)) != await fingerprint(one)
+
+
+async def test_what_was_drawn_is_known_again_by_its_seed() -> None:
+    made = asked("the same", 1, temperature=1.0)
+    other = replace(
+        made,
+        receipt=msgspec.structs.replace(
+            made.receipt, sampling=msgspec.structs.replace(made.receipt.sampling, seed="01" * 32)
+        ),
+    )
+    assert await fingerprint(made) == await fingerprint(asked("the same", 1, temperature=1.0))
+    case = await made.case(noisy())
+    assert case.measured is not None
+    assert novelty.fingerprint(other.receipt, case.content, case.measured) != novelty.fingerprint(
+        made.receipt, case.content, case.measured
+    )
+
+
+async def test_nothing_opened_is_known_by_nothing() -> None:
+    made = asked("the same")
+    assert novelty.fingerprint(made.receipt, None, None) is None
+    case = await made.case(noisy(), ToyScorer())
+    assert novelty.fingerprint(made.receipt, case.content, None) is not None
