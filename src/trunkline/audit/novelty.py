@@ -19,36 +19,69 @@ from trunkline.audit.findings import not_applicable
 from trunkline.audit.replay import Measured
 from trunkline.receipts import Receipt
 from trunkline.schema.audit import OpenedContent
-from trunkline.verdicts import Check
+from trunkline.verdicts import Check, Regime
 
 AGAIN: Final = "again"
 """There only where the same scores have counted before."""
 COUNTED: Final = not_applicable(AGAIN, "the same answer to the same prompt has counted before")
 DOMAIN: Final = b"trunkline.counted/v1\n"
+TEMPERATURE_MIN: Final = 0.05
+"""Below it, which of two is chosen that are nearly level hangs on the engine more than on noise."""
+ENTROPY_MIN: Final = 1e-6
+"""Nats; below it nothing was left to the noise."""
+NOT_SCORED: Final = frozenset(
+    {
+        "messages", "metadata", "model", "prompt_cache_key", "safety_identifier", "seed",
+        "service_tier", "store", "stream", "stream_options", "user",
+    }
+)  # fmt: skip
+"""Members of a request that scores do not hang on, or that are told by the prompt's tokens and by
+the receipt's seed. What comes again may have others of these each time."""
+
+
+class _Sampled(msgspec.Struct, frozen=True):
+    """What of a request says whether its tokens were drawn."""
+
+    temperature: float | None = None
 
 
 def fingerprint(
     receipt: Receipt, content: OpenedContent | None, measured: Measured | None
 ) -> bytes | None:
-    """What the scores of an answer follow from, 32 bytes; None: nothing was opened.
+    """What the scores of an answer follow from beside the models, 32 bytes; None: nothing was
+    opened.
 
     The seed is part of it, unless no token of the answer hung on its noise: the verifier's model
-    leaves each a single choice.
+    leaves each a single choice, or the temperature is next to nothing.
     """
     if content is None:
         return None
+    try:
+        asked = msgspec.json.decode(content.request, type=dict[str, msgspec.Raw])
+        sampled = msgspec.json.decode(content.request, type=_Sampled)
+    except msgspec.MsgspecError:
+        return None
     scores = () if measured is None else measured.scores
-    drawn = any(score.entropy > 0 for choice in scores for score in choice)
+    cold = sampled.temperature is not None and sampled.temperature < TEMPERATURE_MIN
+    drawn = any(score.entropy > ENTROPY_MIN for choice in scores for score in choice) and not cold
     parts = (
+        {name: value for name, value in asked.items() if name not in NOT_SCORED},
         receipt.sampling.seed if drawn else "",
         content.prompt,
         content.tokens,
         receipt.response.resumed,
         content.vectors,
     )
-    return hashlib.sha256(DOMAIN + msgspec.json.encode(parts)).digest()
+    said = msgspec.json.encode(parts, order="deterministic")
+    return hashlib.sha256(DOMAIN + said).digest()
 
 
 def counts(checks: Iterable[Check]) -> bool:
     """Whether the scores of an answer with these checks are evidence on its subject."""
     return all(check.name not in (repeated.CACHED, AGAIN) for check in checks)
+
+
+def is_sound(checks: Iterable[Check], regime: Regime, *, scored: bool) -> bool:
+    """Whether a check that leaves scores out stands where it may."""
+    found = [check for check in checks if check.name == AGAIN]
+    return not found or (found == [COUNTED] and regime == "noisy" and scored)

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.audit import bundle, calibration, logprobs, replay
+from trunkline.audit import bundle, calibration, logprobs, novelty, replay
 from trunkline.audit import content as contents
 from trunkline.audit.bundle import Bundle, Compared, replay_check
 from trunkline.audit.calibration import Calibration
@@ -84,6 +84,8 @@ def numbers(bundle_bytes: bytes, calibration_bytes: bytes) -> Recomputed:
         older = bundle.NOISE if trials is not None and measure.regime == "noisy" else again
         if check.name == bundle.REPLAY and check not in (again, older):
             raise _differs("the scores do not lead to the replay check's result")
+    if not novelty.is_sound(said.checks, measure.regime, scored=trials is not None):
+        raise _differs("scores are left out that count")
     if trials is not None and not any(check.name == bundle.REPLAY for check in said.checks):
         raise _differs("there are scores, and no check of them")
     _compared(said)

@@ -13,6 +13,7 @@ import msgspec
 from trunkline.audit import bundle as bundles
 from trunkline.audit import findings, novelty, repeated, standing
 from trunkline.audit.calibration import Calibration, decode, encode
+from trunkline.audit.findings import is_closed
 from trunkline.audit.judge import OPENED, Case, Judged, about, judge
 from trunkline.base.errors import require
 from trunkline.base.ports import Clock, Randomness
@@ -169,17 +170,18 @@ class Judge:
         if isinstance(what, Case):
             made = what.receipt if what.origin is None else what.origin.receipt
             used_by = nonce_user(connection, made)
-            again = _again(what, place)
+            state = self._state(connection, before)
+            again = _again(what, place, state)
             case = replace(
                 what,
                 nonce_used_by=used_by,
                 picked=place.picked,
                 counted=ledger.has_counted(connection, subject_name(subject), again),
             )
-            judged = judge(case, self._state(connection, before))
+            judged = judge(case, state)
             note_nonce(connection, made)
-            if judged.trials is not None:
-                ledger.note_counted(connection, subject_name(subject), again)
+            if again is not None and judged.trials is not None and not is_closed(judged.checks):
+                ledger.note_counted(connection, subject_name(subject), again, _leaf(what, place))
         else:
             judged = _judge_unshown(what, place, self._state(connection, before))
         self._keep(connection, what.calibration)
@@ -348,12 +350,15 @@ def _judge_unshown(what: Unshown, place: Place, before: standing.State | None) -
     )
 
 
-def _again(case: Case, place: Place) -> bytes | None:
-    """How the same scores would be known again; None: they count nothing, or always."""
+def _again(case: Case, place: Place, before: standing.State | None) -> bytes | None:
+    """How the same scores would be known again, in evidence that begins where this did; None: they
+    count nothing, or always."""
     picked = place.picked or repeated.is_repeated(case.receipt)
     if picked or case.calibration.regime != "noisy":
         return None
-    return novelty.fingerprint(case.receipt, case.content, case.measured)
+    found = novelty.fingerprint(case.receipt, case.content, case.measured)
+    begun = f"{case.calibration.digest} {0 if before is None else before.failures}"
+    return None if found is None else sha256(found + begun.encode())
 
 
 def _leaf(what: Case | Unshown, place: Place) -> str:

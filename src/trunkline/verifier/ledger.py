@@ -223,19 +223,22 @@ def has_counted(connection: Connection, subject: str, fingerprint: bytes | None)
     return row is not None
 
 
-def note_counted(connection: Connection, subject: str, fingerprint: bytes | None) -> None:
-    """Write down that they are; None: nothing to be known again."""
-    if fingerprint is None:
-        return
+def note_counted(connection: Connection, subject: str, fingerprint: bytes, leaf: str) -> None:
+    """Write down that they are, by the verdict on a receipt."""
     connection.execute(
-        "INSERT INTO counted (subject, fingerprint) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        (subject, fingerprint),
+        "INSERT INTO counted (subject, fingerprint, leaf) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (subject, fingerprint, leaf),
     )
     connection.execute(
         "DELETE FROM counted WHERE subject = ?1 AND number <= (SELECT number FROM counted "
         "WHERE subject = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
         (subject, COUNTED_MAX),
     )
+
+
+def uncount(connection: Connection, leaf: str) -> None:
+    """The scores of a receipt are evidence no more: the verdict on it is withdrawn."""
+    connection.execute("DELETE FROM counted WHERE leaf = ?", (leaf,))
 
 
 def reveal(connection: Connection, publisher: Publisher, leaf: str, *, picked: bool) -> None:
@@ -316,12 +319,12 @@ def reveal_due(connection: Connection, publisher: Publisher, bounds: Bounds) -> 
 def may_be_plants(
     connection: Connection, subject: str, bounds: Bounds, *, until_ms: int
 ) -> set[str]:
-    """Leaves of what failed on a subject up to then and is kept back, for its plant to be opened
-    if it is about one, among other things."""
+    """Leaves of drawn receipts of a subject that failed up to then, and whose verdicts are kept
+    back, for a plant to be opened if they are about one, among other things."""
     rows = connection.execute(
         "SELECT leaf, judged_ms, committed_ms FROM verdicts WHERE subject = ? AND number IS NULL "
-        "AND judged_ms > ? AND judged_ms <= ? AND given = 0 AND picked = 0 AND result = 'fail' "
-        "LIMIT ?",
+        "AND judged_ms > ? AND judged_ms <= ? AND given = 0 AND picked = 0 AND undrawn = 0 "
+        "AND result = 'fail' LIMIT ?",
         (subject, bounds.now_ms - KEPT_BACK_MS_MAX, until_ms, LOOKED_AT),
     ).fetchall()
     return {

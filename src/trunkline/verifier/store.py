@@ -225,8 +225,10 @@ MIGRATIONS: Final = (
         number INTEGER PRIMARY KEY,
         subject TEXT NOT NULL,
         fingerprint BLOB NOT NULL,
+        leaf TEXT NOT NULL,
         UNIQUE (subject, fingerprint)
     ) STRICT;
+    CREATE INDEX counted_leaf ON counted (leaf);
     CREATE INDEX counted_subject ON counted (subject, number);
     """,
 )

@@ -138,7 +138,7 @@ class Withdrawer:
         for subject, leaves in subjects.items():
             seen_ms = [plant_store.opened_ms(connection, leaf) for leaf in leaves]
             failed = ledger.may_be_plants(connection, subject, bounds, until_ms=max(seen_ms))
-            in_time = bounds.now_ms - min(seen_ms) < bounds.reveal_after_ms
+            in_time = 0 <= bounds.now_ms - min(seen_ms) < bounds.reveal_after_ms
             if in_time and not failed <= set(leaves) and not ledger.any_given(connection, leaves):
                 late.update(leaves)
         return late
@@ -177,6 +177,7 @@ class Withdrawer:
         # Both in one transaction: nobody sees the one without the other.
         ledger.reveal(connection, self._publisher, planted.leaf, picked=False)
         self._judge.withdraw(connection, what, place, standing.encode_state(state), salt)
+        ledger.uncount(connection, planted.leaf)
 
     def _may_withdraw(self, connection: Connection, planted: Planted, now_ms: int) -> bool:
         plant = planted.plant

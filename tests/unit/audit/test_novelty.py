@@ -2,15 +2,19 @@
 
 import functools
 from dataclasses import replace
+from typing import Any
 
 import msgspec
+import pytest
 from tests.support.auditing import Made, Toy, ToyNode, ToyScorer, exact
 
-from trunkline.audit import calibration, novelty, recompute
+from trunkline.audit import bundle, calibration, novelty, recompute
 from trunkline.audit.calibration import Calibration, Parties
 from trunkline.audit.judge import Case, Judged, judge
 from trunkline.audit.standing import State
 from trunkline.audit.trials import Trials
+from trunkline.base.errors import VerificationError
+from trunkline.schema.audit import OpenedContent
 
 ROUNDING = Toy(drift=0.1)
 PARTIES = Parties(
@@ -38,10 +42,10 @@ def noisy() -> Calibration:
     )
 
 
-def asked(text: str, number: int = 0, **request: object) -> Made:
-    """An answer by a sound engine that rounds otherwise than the verifier's."""
+def asked(text: str, number: int = 0, *, toy: Toy = ROUNDING, **request: object) -> Made:
+    """An answer by a sound engine, which rounds otherwise than the verifier's unless said."""
     messages = [{"role": "user", "content": text}]
-    return ToyNode(toy=ROUNDING).serve(number, messages=messages, **request)
+    return ToyNode(toy=toy).serve(number, messages=messages, **request)
 
 
 async def where_engines_part() -> Case:
@@ -101,11 +105,75 @@ async def test_in_the_exact_regime_each_answer_counts() -> None:
     assert again.evidence.samples == 2
 
 
-async def test_greedy_answers_are_known_again_whatever_their_seed() -> None:
-    one, other = (asked("the same", number, temperature=0) for number in (1, 2))
+@pytest.mark.parametrize("temperature", [0, 0.00001, 0.04])
+async def test_answers_next_to_greedy_are_known_again_whatever_their_seed(
+    temperature: float,
+) -> None:
+    one, other = (asked("the same", number, temperature=temperature) for number in (1, 2))
     assert one.receipt.sampling.seed != other.receipt.sampling.seed
-    assert await fingerprint(one) == await fingerprint(other)
-    assert await fingerprint(asked("another", 1, temperature=0)) != await fingerprint(one)
+    if one.content.tokens == other.content.tokens:
+        assert await fingerprint(one) == await fingerprint(other)
+    assert await fingerprint(asked("another", 1, temperature=temperature)) != await fingerprint(one)
+
+
+@pytest.mark.parametrize(
+    ("member", "same"),
+    [
+        ({"user": "somebody"}, True),
+        ({"metadata": {"trace": "7"}}, True),
+        ({"logit_bias": {"300": 1}}, False),
+        ({"frequency_penalty": 0.5}, False),
+        ({"top_p": 0.5}, False),
+    ],
+    ids=str,
+)
+async def test_what_decides_a_score_is_part_of_it(member: dict[str, Any], same: bool) -> None:
+    case = await asked("the same", temperature=0).case(noisy())
+    assert case.content is not None
+    request = msgspec.json.decode(case.content.request) | member
+    other = msgspec.structs.replace(case.content, request=msgspec.Raw(msgspec.json.encode(request)))
+    found = [
+        novelty.fingerprint(case.receipt, content, case.measured)
+        for content in (case.content, other)
+    ]
+    assert (found[0] == found[1]) is same
+
+
+async def test_one_vector_for_every_text_is_no_old_news() -> None:
+    case = await asked("the same", temperature=0).case(noisy())
+    found = {
+        novelty.fingerprint(
+            case.receipt,
+            OpenedContent(request=msgspec.Raw(request), salts={}, vectors=("AAAA",)),
+            None,
+        )
+        for request in (b'{"input":"one"}', b'{"input":"two"}', b'{"input":"one","user":"x"}')
+    }
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("request_", [b"[]", b'"text"', b"7"])
+async def test_what_is_no_request_is_never_known_again(request_: bytes) -> None:
+    case = await asked("the same").case(noisy())
+    content = OpenedContent(request=msgspec.Raw(request_), salts={})
+    assert novelty.fingerprint(case.receipt, content, None) is None
+
+
+async def test_nobody_leaves_out_scores_that_count() -> None:
+    """An exact answer that fails, with a check that would leave its scores out."""
+    cheat = await ToyNode(seed=b"\x09" * 32).serve(3).case(exact())
+    judged = judge(cheat, None)
+    assert judged.standing == "failed"
+    made = bundle.decode(judged.bundle)
+    before = State.start(exact())
+    forged = msgspec.structs.replace(
+        made,
+        checks=(*made.checks, novelty.COUNTED),
+        evidence=before.evidence,
+        standing=before.standing,
+    )
+    with pytest.raises(VerificationError):
+        recompute.numbers(bundle.encode(forged), calibration.encode(exact()))
 
 
 async def test_what_was_drawn_is_known_again_by_its_seed() -> None:
