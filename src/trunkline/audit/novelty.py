@@ -8,7 +8,6 @@ has failed by it. So the scores of an answer count once a subject. In the exact 
 token differs, and each answer counts.
 """
 
-import hashlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,6 +16,7 @@ import msgspec
 from trunkline.audit import repeated
 from trunkline.audit.findings import not_applicable
 from trunkline.audit.replay import Measured
+from trunkline.crypto.digest import sha256
 from trunkline.receipts import Receipt
 from trunkline.schema.audit import OpenedContent
 from trunkline.verdicts import Check, Regime
@@ -39,12 +39,6 @@ NOT_SCORED: Final = frozenset(
 the receipt's seed. What comes again may have others of these each time."""
 
 
-class _Sampled(msgspec.Struct, frozen=True):
-    """What of a request says whether its tokens were drawn."""
-
-    temperature: float | None = None
-
-
 def fingerprint(
     receipt: Receipt, content: OpenedContent | None, measured: Measured | None
 ) -> bytes | None:
@@ -58,11 +52,11 @@ def fingerprint(
         return None
     try:
         asked = msgspec.json.decode(content.request, type=dict[str, msgspec.Raw])
-        sampled = msgspec.json.decode(content.request, type=_Sampled)
+        temperature = msgspec.json.decode(asked.get("temperature", b"null"), type=float | None)
     except msgspec.MsgspecError:
         return None
     scores = () if measured is None else measured.scores
-    cold = sampled.temperature is not None and sampled.temperature < TEMPERATURE_MIN
+    cold = temperature is not None and temperature < TEMPERATURE_MIN
     drawn = any(score.entropy > ENTROPY_MIN for choice in scores for score in choice) and not cold
     parts = (
         {name: value for name, value in asked.items() if name not in NOT_SCORED},
@@ -72,8 +66,7 @@ def fingerprint(
         receipt.response.resumed,
         content.vectors,
     )
-    said = msgspec.json.encode(parts, order="deterministic")
-    return hashlib.sha256(DOMAIN + said).digest()
+    return sha256(DOMAIN + msgspec.json.encode(parts, order="deterministic"))
 
 
 def counts(checks: Iterable[Check]) -> bool:

@@ -13,7 +13,6 @@ import msgspec
 from trunkline.audit import bundle as bundles
 from trunkline.audit import findings, novelty, repeated, standing
 from trunkline.audit.calibration import Calibration, decode, encode
-from trunkline.audit.findings import is_closed
 from trunkline.audit.judge import OPENED, Case, Judged, about, judge
 from trunkline.base.errors import require
 from trunkline.base.ports import Clock, Randomness
@@ -167,10 +166,10 @@ class Judge:
     ) -> tuple[bytes, bool]:
         subject = _subject(what)
         before = ledger.subject(connection, subject_name(subject))
+        state = self._state(connection, before)
         if isinstance(what, Case):
             made = what.receipt if what.origin is None else what.origin.receipt
             used_by = nonce_user(connection, made)
-            state = self._state(connection, before)
             again = _again(what, place, state)
             case = replace(
                 what,
@@ -180,10 +179,11 @@ class Judge:
             )
             judged = judge(case, state)
             note_nonce(connection, made)
-            if again is not None and judged.trials is not None and not is_closed(judged.checks):
+            closed = findings.is_closed(judged.checks)
+            if again is not None and judged.trials is not None and not closed:
                 ledger.note_counted(connection, subject_name(subject), again, _leaf(what, place))
         else:
-            judged = _judge_unshown(what, place, self._state(connection, before))
+            judged = _judge_unshown(what, place, state)
         self._keep(connection, what.calibration)
         note = self._sign(what, place, judged, "" if before is None else before.previous, salt)
         verdict = Verdict.open_note(note, self._signer.vkey)

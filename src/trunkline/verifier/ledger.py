@@ -305,8 +305,11 @@ def reveal_due(connection: Connection, publisher: Publisher, bounds: Bounds) -> 
         if revealed == REVEALED_AT_ONCE:
             break
         drawn = committed_ms is not None and not picked
-        opened = drawn and plant_store.is_unsettled(connection, leaf)
-        if opened or subject in held or _waits(connection, subject, judged_ms, leaf, since_ms):
+        if (
+            subject in held
+            or _waits(connection, subject, judged_ms, leaf, since_ms)
+            or (drawn and plant_store.is_unsettled(connection, leaf))
+        ):
             held.add(subject)
         elif undrawn or _is_due(connection, leaf, judged_ms, committed_ms, result, bounds):
             reveal(connection, publisher, leaf, picked=bool(picked))
